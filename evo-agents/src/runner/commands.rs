@@ -1,0 +1,264 @@
+//! Commands from king: running a skill, and whatever the agent's handler adds.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    panic::AssertUnwindSafe,
+    sync::Arc,
+};
+
+use evo_common::{
+    clock::Timestamp,
+    config::SourceConfig,
+    ids::ArtifactId,
+    messages::{
+        AgentSkillReport, CommandResult, DecodeError, KingCommand, SkillCall, SkillResult,
+        TraceContext, decode, events,
+    },
+    tracing_context,
+};
+use futures_util::FutureExt as _;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use tokio::time::Instant;
+
+use super::dispatch::panic_text;
+use crate::{
+    artifacts,
+    handler::{AgentHandler, CommandError, Services},
+    king::ToKing,
+    skill::{
+        execute::{CallAnswer, CallPolicy},
+        package::Package,
+    },
+};
+
+/// Runs a skill once.
+pub(super) const RUN_SKILL: &str = "run_skill";
+/// Takes no more work.
+pub(super) const DRAIN: &str = "drain";
+
+const EXCERPT: usize = 300;
+
+/// The params of `run_skill`.
+#[derive(Debug, Deserialize)]
+struct RunSkill {
+    req_id: String,
+    skill: String,
+    /// Absent for a skill in the agent's own folder.
+    #[serde(default)]
+    artifact_id: Option<ArtifactId>,
+    #[serde(default)]
+    input: Map<String, Value>,
+    #[serde(default)]
+    deadline: Option<Timestamp>,
+    #[serde(default)]
+    sources: Vec<SourceConfig>,
+    #[serde(default)]
+    servers: BTreeMap<String, String>,
+}
+
+/// What a command is done with. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Commander {
+    pub(super) agent_id: String,
+    pub(super) handler: Arc<dyn AgentHandler>,
+    pub(super) services: Services,
+    /// Skills of the agent's own folder.
+    pub(super) local: Arc<Vec<Package>>,
+    /// Source name → base URL, as king last told.
+    pub(super) servers: BTreeMap<String, String>,
+}
+
+impl Commander {
+    /// Does a command; gives what is to be said about it.
+    pub(super) async fn run(self, command: KingCommand) -> Vec<ToKing> {
+        if command.command == RUN_SKILL { self.skill(command).await } else { self.other(command).await }
+    }
+
+    async fn other(self, command: KingCommand) -> Vec<ToKing> {
+        let name = command.command.clone();
+        let req_id = req_id(&command);
+        let started = Instant::now();
+        let work = AssertUnwindSafe(async { self.handler.command(command).await }).catch_unwind();
+        let result = work.await.unwrap_or_else(|panic| {
+            let message = format!("the handler panicked: {}", panic_text(&*panic));
+            Err(CommandError::new("panicked", message))
+        });
+        if let Err(error) = &result {
+            tracing::warn!(%error, "The command {name:?} failed: {error}");
+        }
+        match req_id {
+            Some(req_id) => vec![answer(&self.agent_id, req_id, started, result)],
+            None => Vec::new(),
+        }
+    }
+
+    async fn skill(self, command: KingCommand) -> Vec<ToKing> {
+        let started = Instant::now();
+        let fallback = req_id(&command);
+        let job = match read(command) {
+            Ok(job) => job,
+            Err(error) => {
+                tracing::warn!(%error, "A command can't be read: {error}");
+                let result = Err(CommandError::new("invalid_command", error.to_string()));
+                return fallback
+                    .map(|req_id| answer(&self.agent_id, req_id, started, result))
+                    .into_iter()
+                    .collect();
+            }
+        };
+        let cancel = self.services.cancel.clone();
+        let result = tokio::select! {
+            () = cancel.cancelled() => {
+                Err(CommandError::new("cancelled", "the runner is shutting down"))
+            }
+            result = self.execute(&job) => result,
+        };
+        let latency_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        // A wrong input or a runner that stops says nothing about the skill.
+        let counts = !matches!(
+            &result,
+            Err(error) if ["invalid_input", "cancelled", "skill_not_found"].contains(&error.code.as_str())
+        );
+        let report = counts.then(|| {
+            let mut carrier = HashMap::new();
+            tracing_context::inject_context(&mut carrier);
+            ToKing::SkillReport(Box::new(SkillCall {
+                report: AgentSkillReport {
+                    agent_id: self.agent_id.clone(),
+                    skill_id: job.skill.clone(),
+                    result: match &result {
+                        Ok(_) => SkillResult::Success,
+                        Err(error) => SkillResult::Failure(error.message.clone()),
+                    },
+                    score: None,
+                },
+                req_id: Some(job.req_id.clone()),
+                artifact_id: job.artifact_id.as_ref().map(ToString::to_string),
+                latency_ms: Some(latency_ms),
+                cost_usd: None,
+                trace: (!carrier.is_empty()).then_some(TraceContext(carrier)),
+            }))
+        });
+        let answer = answer(&self.agent_id, job.req_id, started, result);
+        std::iter::once(answer).chain(report).collect()
+    }
+
+    async fn execute(&self, job: &RunSkill) -> Result<Value, CommandError> {
+        let package = self.package(job).await?;
+        let left = job.deadline.map(|deadline| deadline.ms_since(Timestamp::now()));
+        if left == Some(0) {
+            return Err(CommandError::new("timeout", "the deadline had passed before the call"));
+        }
+        let mut servers = self.servers.clone();
+        servers.extend(job.servers.clone());
+        let flat = |of: fn(&SourceConfig) -> &Vec<String>| {
+            job.sources.iter().flat_map(of).cloned().collect()
+        };
+        let policy = CallPolicy {
+            servers,
+            allow_origins: flat(|source| &source.allow_origins),
+            allow_env: flat(|source| &source.allow_env),
+            timeout_cap_ms: left,
+        };
+        let answer = self
+            .services
+            .executor
+            .call(&package, &job.input, &policy)
+            .await
+            .map_err(|error| CommandError::new(error.code(), error.to_string()))?;
+        output(&package, answer)
+    }
+
+    async fn package(&self, job: &RunSkill) -> Result<Package, CommandError> {
+        let not_found = |message: String| CommandError::new("skill_not_found", message);
+        let Some(id) = &job.artifact_id else {
+            return self
+                .local
+                .iter()
+                .find(|package| package.manifest.name == job.skill)
+                .cloned()
+                .ok_or_else(|| not_found(format!("this agent has no skill {:?}", job.skill)));
+        };
+        self.services.artifacts.package(id).await.map_err(|error| {
+            let code = match &error {
+                artifacts::Error::NotFound(_) => "skill_not_found",
+                artifacts::Error::Package(_) | artifacts::Error::Digest { .. } => "invalid_package",
+                _ => "unavailable",
+            };
+            CommandError::new(code, error.to_string())
+        })
+    }
+}
+
+fn read(command: KingCommand) -> Result<RunSkill, DecodeError> {
+    let params: Map<String, Value> = command.params.into_iter().collect();
+    decode(events::KING_COMMAND, Value::Object(params))
+}
+
+fn req_id(command: &KingCommand) -> Option<String> {
+    command.params.get("req_id").and_then(Value::as_str).map(str::to_owned)
+}
+
+/// An answer with a declared success status is the skill's output. An empty body becomes an empty
+/// text: null would read as "no output".
+fn output(package: &Package, answer: CallAnswer) -> Result<Value, CommandError> {
+    let declared = &package.call.success;
+    let success = if declared.is_empty() {
+        (200..300).contains(&answer.status)
+    } else {
+        declared.contains(&answer.status)
+    };
+    if success {
+        return Ok(match answer.body {
+            Value::Null => Value::String(String::new()),
+            body => body,
+        });
+    }
+    let body = match &answer.body {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let excerpt: String = body.chars().take(EXCERPT).collect();
+    let message = if excerpt.is_empty() {
+        format!("HTTP {}", answer.status)
+    } else {
+        format!("HTTP {}: {excerpt}", answer.status)
+    };
+    Err(CommandError::new("skill_failed", message))
+}
+
+fn answer(
+    agent_id: &str,
+    req_id: String,
+    started: Instant,
+    result: Result<Value, CommandError>,
+) -> ToKing {
+    let (output, code, error) = match result {
+        Ok(output) => (Some(output), None, None),
+        Err(error) => (None, Some(error.code), Some(error.message)),
+    };
+    ToKing::CommandResult(Box::new(CommandResult {
+        req_id,
+        agent_id: agent_id.to_owned(),
+        output,
+        code,
+        error,
+        latency_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+    }))
+}
+
+/// The answer to a command that can't be taken now.
+pub(super) fn refuse(agent_id: &str, command: &KingCommand, code: &str, message: &str) -> Option<ToKing> {
+    let result = Err(CommandError::new(code, message));
+    req_id(command).map(|req_id| answer(agent_id, req_id, Instant::now(), result))
+}
+
+/// The answer to a command that was done at once.
+pub(super) fn done(agent_id: &str, command: &KingCommand, output: Value) -> Option<ToKing> {
+    req_id(command).map(|req_id| answer(agent_id, req_id, Instant::now(), Ok(output)))
+}
+
+#[cfg(test)]
+mod tests;

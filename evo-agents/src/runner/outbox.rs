@@ -1,0 +1,179 @@
+//! Results on disk, from the moment they exist until king has answered them.
+
+use std::path::{Path, PathBuf};
+
+use evo_common::{ids::sha256_hex, messages::StageReport};
+
+use super::session::Key;
+use crate::skill::cache::write_atomic;
+
+const FOLDER: &str = "outbox";
+
+/// The folder of unanswered results, one file per attempt.
+#[derive(Debug, Clone)]
+pub(super) struct Outbox {
+    /// `None`: kept in memory only.
+    folder: Option<PathBuf>,
+}
+
+/// The outbox can't be used.
+#[derive(Debug, thiserror::Error)]
+#[error("the outbox of unanswered results can't use {}: {source}", path.display())]
+pub struct Error {
+    path: PathBuf,
+    source: std::io::Error,
+}
+
+impl Outbox {
+    /// The outbox in an agent's folder; without a folder nothing is kept.
+    pub(super) fn new(agent_folder: Option<&Path>) -> Self {
+        Self { folder: agent_folder.map(|folder| folder.join(FOLDER)) }
+    }
+
+    /// Everything left by the last process. A file that is no result is moved aside.
+    pub(super) fn load(&self) -> Result<Vec<StageReport>, Error> {
+        let Some(folder) = &self.folder else { return Ok(Vec::new()) };
+        let failed = |source| Error { path: folder.clone(), source };
+        std::fs::create_dir_all(folder).map_err(failed)?;
+        let mut reports = Vec::new();
+        for entry in std::fs::read_dir(folder).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            match path.extension().and_then(|extension| extension.to_str()) {
+                Some("json") => {}
+                // A write that a crash cut short; the result it replaced was never sent.
+                Some("tmp") => {
+                    std::fs::remove_file(&path).map_err(|source| Error { path, source })?;
+                    continue;
+                }
+                _ => continue,
+            }
+            let text =
+                std::fs::read(&path).map_err(|source| Error { path: path.clone(), source })?;
+            match serde_json::from_slice::<StageReport>(&text) {
+                Ok(report) if report.attempt.is_some() => reports.push(report),
+                Ok(_) => set_aside(&path, "it names no attempt")?,
+                Err(error) => set_aside(&path, &error.to_string())?,
+            }
+        }
+        Ok(reports)
+    }
+
+    /// Makes a result durable.
+    pub(super) async fn keep(&self, report: &StageReport) -> Result<(), Error> {
+        let (Some(folder), Some(key)) = (&self.folder, Key::of_report(report)) else {
+            return Ok(());
+        };
+        let path = folder.join(file_name(&key));
+        let content = serde_json::to_vec(report).expect("a report is plain data");
+        blocking(path, move |path| write_atomic(path, &content)).await
+    }
+
+    /// Removes a result that king has answered.
+    pub(super) async fn forget(&self, key: &Key) -> Result<(), Error> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        let remove = |path: &Path| match std::fs::remove_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        };
+        blocking(folder.join(file_name(key)), remove).await
+    }
+}
+
+/// Run ids come over the wire, so the name is made from their digest.
+fn file_name(key: &Key) -> String {
+    let attempt = key.to_ref();
+    let digest = sha256_hex(key.req_id().as_bytes());
+    format!("{}-{}-{}.json", attempt.stage, attempt.attempt, &digest[..32])
+}
+
+async fn blocking(
+    path: PathBuf,
+    work: impl FnOnce(&Path) -> std::io::Result<()> + Send + 'static,
+) -> Result<(), Error> {
+    let target = path.clone();
+    tokio::task::spawn_blocking(move || work(&target))
+        .await
+        .unwrap_or_else(|error| Err(std::io::Error::other(error)))
+        .map_err(|source| Error { path, source })
+}
+
+fn set_aside(path: &Path, reason: &str) -> Result<(), Error> {
+    let aside = path.with_extension("json.corrupt");
+    tracing::error!(
+        "The kept result {} can't be read ({reason}) and is moved to {}; king will give the attempt out again",
+        path.display(),
+        aside.display()
+    );
+    std::fs::rename(path, &aside).map_err(|source| Error { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use evo_common::{
+        ids::Attempt,
+        messages::{PipelineRunStatus, PipelineStage, PipelineStageResult},
+    };
+
+    use super::*;
+
+    fn report(run_id: &str, attempt: Option<Attempt>) -> StageReport {
+        StageReport {
+            result: PipelineStageResult {
+                run_id: run_id.to_owned(),
+                stage: PipelineStage::PreLoad,
+                agent_id: "a".to_owned(),
+                status: PipelineRunStatus::Completed,
+                artifact_id: String::new(),
+                output: serde_json::json!({"a": 1}),
+                error: None,
+            },
+            attempt,
+            req_id: None,
+            transient: false,
+            seq: None,
+            trace: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn results_survive_until_they_are_answered() {
+        let folder = tempfile::tempdir().unwrap();
+        let outbox = Outbox::new(Some(folder.path()));
+        assert!(outbox.load().unwrap().is_empty());
+        let (a, b) = (report("../a", Some(Attempt(1))), report("b", Some(Attempt(2))));
+        outbox.keep(&a).await.unwrap();
+        outbox.keep(&a).await.unwrap();
+        outbox.keep(&b).await.unwrap();
+        let mut found = outbox.load().unwrap();
+        found.sort_by(|x, y| x.result.run_id.cmp(&y.result.run_id));
+        assert_eq!(found, [a.clone(), b]);
+        let key = Key::of_report(&a).unwrap();
+        outbox.forget(&key).await.unwrap();
+        outbox.forget(&key).await.unwrap();
+        assert_eq!(outbox.load().unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_can_not_be_read_is_moved_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let outbox = Outbox::new(Some(folder.path()));
+        outbox.keep(&report("a", Some(Attempt(1)))).await.unwrap();
+        let inside = folder.path().join("outbox");
+        std::fs::write(inside.join("half.json"), "{\"run_id\"").unwrap();
+        let legacy = serde_json::to_string(&report("a", None)).unwrap();
+        std::fs::write(inside.join("legacy.json"), legacy).unwrap();
+        std::fs::write(inside.join(".x.tmp"), "").unwrap();
+        assert_eq!(outbox.load().unwrap().len(), 1);
+        assert_eq!(outbox.load().unwrap().len(), 1);
+        assert!(inside.join("half.json.corrupt").exists());
+        assert!(inside.join("legacy.json.corrupt").exists());
+        assert!(!inside.join(".x.tmp").exists());
+    }
+
+    #[tokio::test]
+    async fn without_a_folder_nothing_is_kept() {
+        let outbox = Outbox::new(None);
+        outbox.keep(&report("a", Some(Attempt(1)))).await.unwrap();
+        assert!(outbox.load().unwrap().is_empty());
+    }
+}

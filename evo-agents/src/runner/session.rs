@@ -1,0 +1,518 @@
+//! What a runner has in hand and what it owes king. Pure: no I/O and no clock; the moment travels
+//! inside the command, and everything to be done comes back as effects.
+//!
+//! Held by every sequence of commands:
+//! - a result is sent again until king accepts it, calls it a duplicate, rejects it or cancels it;
+//! - no more than `capacity` attempts run at once, and none runs twice;
+//! - what a registration or heartbeat lists is exactly what is in hand: queued, running, or done
+//!   and not yet answered.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use evo_common::{
+    clock::Timestamp,
+    ids::Attempt,
+    messages::{
+        AttemptCancel, AttemptRef, PipelineStage, Reply, ReplyStatus, RunnerStatus, StageDispatch,
+        StageReport,
+    },
+};
+
+/// First pause before an unanswered message is sent again; doubles up to the longest.
+const RESEND_MS: u64 = 5_000;
+const LONGEST_RESEND_MS: u64 = 60_000;
+/// First pause after king asked to send a result again later; doubles up to the longest.
+const RETRY_MS: u64 = 500;
+const LONGEST_RETRY_MS: u64 = 30_000;
+/// Attempts whose end is remembered, so that a late repeat of their dispatch starts nothing.
+const REMEMBERED: usize = 1_024;
+
+/// One try of one stage of one run, ordered.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Key {
+    run_id: String,
+    stage: PipelineStage,
+    attempt: Attempt,
+}
+
+impl Key {
+    pub(crate) fn new(run_id: impl Into<String>, stage: PipelineStage, attempt: Attempt) -> Self {
+        Self { run_id: run_id.into(), stage, attempt }
+    }
+
+    /// The attempt that a dispatch asks for.
+    pub(crate) fn of_dispatch(dispatch: &StageDispatch) -> Self {
+        Self::new(dispatch.run_id.clone(), dispatch.next.stage, dispatch.attempt)
+    }
+
+    /// The attempt that a report is about; `None` for the report of a legacy runner.
+    pub(crate) fn of_report(report: &StageReport) -> Option<Self> {
+        Some(Self::new(report.result.run_id.clone(), report.result.stage, report.attempt?))
+    }
+
+    /// The attempt as it goes over the wire.
+    pub(crate) fn to_ref(&self) -> AttemptRef {
+        AttemptRef { run_id: self.run_id.clone(), stage: self.stage, attempt: self.attempt }
+    }
+
+    /// The same on every send and after a restart, so that king's answer to any of them counts.
+    pub(crate) fn req_id(&self) -> String {
+        format!("result:{}:{}:{}", self.run_id, self.stage, self.attempt)
+    }
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "attempt {} of {} in run {}", self.attempt, self.stage, self.run_id)
+    }
+}
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub(crate) enum Command {
+    /// A result from before the last restart was found.
+    Restored { report: Box<StageReport> },
+    /// King's handlers are in place.
+    Welcome { now: Timestamp },
+    /// The connection is gone.
+    Disconnected,
+    /// King hands out work.
+    Dispatch { dispatch: Box<StageDispatch>, now: Timestamp },
+    /// An attempt can't be started; its failure is the result.
+    Refused { report: Box<StageReport>, now: Timestamp },
+    /// A job ended; without a report when it was stopped.
+    Ended { key: Key, report: Option<Box<StageReport>>, now: Timestamp },
+    /// King answered a request.
+    Reply { reply: Reply, now: Timestamp },
+    /// King no longer wants an attempt.
+    Cancel { cancel: AttemptCancel },
+    /// Time for a sign of life.
+    Heartbeat,
+    /// Time went by.
+    Tick { now: Timestamp },
+    /// Take no more work.
+    Drain,
+    /// Stop the work in hand.
+    StopAll,
+}
+
+/// What is to be done, in this order.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Effect {
+    /// Send the registration.
+    Register { req_id: String, in_hand: Vec<AttemptRef> },
+    /// Send a heartbeat.
+    Heartbeat { req_id: String, in_hand: Vec<AttemptRef>, status: RunnerStatus },
+    /// Confirm that an attempt is in hand.
+    Accept { key: Key },
+    /// Start a job.
+    Start { dispatch: Box<StageDispatch> },
+    /// Stop a job.
+    Stop { key: Key },
+    /// Make a result durable.
+    Persist { report: Box<StageReport> },
+    /// Send a result.
+    Send { report: Box<StageReport> },
+    /// Remove a durable result.
+    Forget { key: Key },
+    /// Tell the log that king refused something.
+    Refusal { about: String, reply: Reply },
+    /// Tell the log that a dispatch was not taken.
+    Ignored { key: Key, reason: &'static str },
+}
+
+#[derive(Debug)]
+enum Work {
+    /// Waits for a free place.
+    Queued(Box<StageDispatch>),
+    Running,
+    /// Told to stop; holds its place until it has.
+    Stopping,
+    /// Done; king has not answered yet.
+    Waiting { report: Box<StageReport>, due: Timestamp, sends: u32, retries: u32 },
+}
+
+#[derive(Debug)]
+enum Link {
+    Down,
+    Registering { req_id: String, due: Timestamp, sends: u32 },
+    Registered,
+}
+
+/// A runner's state. See the module's description.
+#[derive(Debug)]
+pub(crate) struct Session {
+    session_id: String,
+    capacity: usize,
+    link: Link,
+    work: BTreeMap<Key, Work>,
+    /// Keys of queued work, oldest first.
+    queue: VecDeque<Key>,
+    ended: BTreeSet<Key>,
+    ended_order: VecDeque<Key>,
+    requests: u64,
+    draining: bool,
+}
+
+impl Session {
+    /// An empty session. `session_id` is new for every process start.
+    pub(crate) fn new(session_id: String, capacity: u32) -> Self {
+        Self {
+            session_id,
+            capacity: usize::try_from(capacity).unwrap_or(usize::MAX).max(1),
+            link: Link::Down,
+            work: BTreeMap::new(),
+            queue: VecDeque::new(),
+            ended: BTreeSet::new(),
+            ended_order: VecDeque::new(),
+            requests: 0,
+            draining: false,
+        }
+    }
+
+    /// Whether king knows this runner over the present connection.
+    pub(crate) fn is_registered(&self) -> bool {
+        matches!(self.link, Link::Registered)
+    }
+
+    /// Whether any job runs or is being stopped.
+    pub(crate) fn is_working(&self) -> bool {
+        self.busy() > 0
+    }
+
+    /// Whether any result has no answer yet.
+    pub(crate) fn owes_results(&self) -> bool {
+        self.work.values().any(|work| matches!(work, Work::Waiting { .. }))
+    }
+
+    /// Attempts queued, running, or done and not yet answered.
+    pub(crate) fn in_hand(&self) -> Vec<AttemptRef> {
+        self.work
+            .iter()
+            .filter(|(_, work)| !matches!(work, Work::Stopping))
+            .map(|(key, _)| key.to_ref())
+            .collect()
+    }
+
+    /// Takes in what happened and says what is to be done.
+    pub(crate) fn decide(&mut self, command: Command) -> Vec<Effect> {
+        match command {
+            Command::Restored { report } => {
+                if let Some(key) = Key::of_report(&report) {
+                    let due = Timestamp(0);
+                    self.work.insert(key, Work::Waiting { report, due, sends: 0, retries: 0 });
+                }
+                Vec::new()
+            }
+            Command::Welcome { now } => vec![self.register(now)],
+            Command::Disconnected => {
+                self.link = Link::Down;
+                Vec::new()
+            }
+            Command::Dispatch { dispatch, now } => self.dispatch(dispatch, now),
+            Command::Refused { report, now } => match Key::of_report(&report) {
+                Some(key) if !self.work.contains_key(&key) && !self.ended.contains(&key) => {
+                    self.result(key, report, now)
+                }
+                _ => Vec::new(),
+            },
+            Command::Ended { key, report, now } => self.job_ended(key, report, now),
+            Command::Reply { reply, now } => self.reply(reply, now),
+            Command::Cancel { cancel } => self.cancel(cancel),
+            Command::Heartbeat => self.heartbeat(),
+            Command::Tick { now } => self.tick(now),
+            Command::Drain => {
+                self.draining = true;
+                for key in std::mem::take(&mut self.queue) {
+                    self.work.remove(&key);
+                }
+                self.heartbeat()
+            }
+            Command::StopAll => {
+                let running: Vec<Key> = self
+                    .work
+                    .iter()
+                    .filter(|(_, work)| matches!(work, Work::Running))
+                    .map(|(key, _)| key.clone())
+                    .collect();
+                running.into_iter().map(|key| self.stop(key)).collect()
+            }
+        }
+    }
+
+    fn busy(&self) -> usize {
+        self.work.values().filter(|work| matches!(work, Work::Running | Work::Stopping)).count()
+    }
+
+    fn request(&mut self, kind: &str) -> String {
+        self.requests += 1;
+        format!("{kind}:{}:{}", self.session_id, self.requests)
+    }
+
+    fn register(&mut self, now: Timestamp) -> Effect {
+        let req_id = self.request("register");
+        let due = now.plus_ms(RESEND_MS);
+        self.link = Link::Registering { req_id: req_id.clone(), due, sends: 1 };
+        Effect::Register { req_id, in_hand: self.in_hand() }
+    }
+
+    fn heartbeat(&mut self) -> Vec<Effect> {
+        if !self.is_registered() {
+            return Vec::new();
+        }
+        let status = if self.draining {
+            RunnerStatus::Shutting
+        } else if self.busy() >= self.capacity {
+            RunnerStatus::Busy
+        } else {
+            RunnerStatus::Ready
+        };
+        let req_id = self.request("status");
+        vec![Effect::Heartbeat { req_id, in_hand: self.in_hand(), status }]
+    }
+
+    fn dispatch(&mut self, dispatch: Box<StageDispatch>, now: Timestamp) -> Vec<Effect> {
+        let key = Key::of_dispatch(&dispatch);
+        match self.work.get_mut(&key) {
+            Some(Work::Queued(_) | Work::Running) => return vec![Effect::Accept { key }],
+            Some(Work::Stopping) => {
+                return vec![Effect::Ignored { key, reason: "it was cancelled" }];
+            }
+            Some(Work::Waiting { report, due, sends, .. }) => {
+                *sends += 1;
+                *due = now.plus_ms(RESEND_MS);
+                return vec![Effect::Send { report: report.clone() }];
+            }
+            None => {}
+        }
+        let ignored = |key, reason| vec![Effect::Ignored { key, reason }];
+        if self.ended.contains(&key) {
+            return ignored(key, "it has ended already");
+        }
+        if self.draining {
+            return ignored(key, "this runner takes no more work");
+        }
+        let same_stage: Vec<Key> = self
+            .work
+            .keys()
+            .filter(|other| other.run_id == key.run_id && other.stage == key.stage)
+            .cloned()
+            .collect();
+        if same_stage.iter().any(|other| other.attempt > key.attempt) {
+            return ignored(key, "a newer attempt is in hand");
+        }
+        if self.busy() + self.queue.len() >= self.capacity.saturating_mul(2) {
+            return ignored(key, "there is no room");
+        }
+        // King has given up on older attempts. Their results are still sent, for the record.
+        let mut effects: Vec<Effect> =
+            same_stage.into_iter().filter_map(|older| self.drop_unfinished(older)).collect();
+        effects.push(Effect::Accept { key: key.clone() });
+        if self.busy() < self.capacity {
+            self.work.insert(key, Work::Running);
+            effects.push(Effect::Start { dispatch });
+        } else {
+            self.queue.push_back(key.clone());
+            self.work.insert(key, Work::Queued(dispatch));
+        }
+        effects
+    }
+
+    /// Ends an attempt that has no result yet.
+    fn drop_unfinished(&mut self, key: Key) -> Option<Effect> {
+        match self.work.get(&key) {
+            Some(Work::Queued(_)) => {
+                self.queue.retain(|queued| *queued != key);
+                self.work.remove(&key);
+                self.remember(key);
+                None
+            }
+            Some(Work::Running) => Some(self.stop(key)),
+            _ => None,
+        }
+    }
+
+    fn stop(&mut self, key: Key) -> Effect {
+        self.work.insert(key.clone(), Work::Stopping);
+        Effect::Stop { key }
+    }
+
+    fn job_ended(
+        &mut self,
+        key: Key,
+        report: Option<Box<StageReport>>,
+        now: Timestamp,
+    ) -> Vec<Effect> {
+        let mut effects = match (self.work.remove(&key), report) {
+            (Some(Work::Running), Some(report)) => self.result(key, report, now),
+            (Some(Work::Running | Work::Stopping), _) => {
+                self.remember(key);
+                Vec::new()
+            }
+            (Some(other), _) => {
+                self.work.insert(key, other);
+                Vec::new()
+            }
+            (None, _) => Vec::new(),
+        };
+        effects.extend(self.start_queued());
+        effects
+    }
+
+    fn start_queued(&mut self) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        while self.busy() < self.capacity {
+            let Some(key) = self.queue.pop_front() else { break };
+            if let Some(Work::Queued(dispatch)) = self.work.insert(key, Work::Running) {
+                effects.push(Effect::Start { dispatch });
+            }
+        }
+        effects
+    }
+
+    fn result(&mut self, key: Key, mut report: Box<StageReport>, now: Timestamp) -> Vec<Effect> {
+        report.req_id = Some(key.req_id());
+        let mut effects = vec![Effect::Persist { report: report.clone() }];
+        let sent = self.is_registered();
+        if sent {
+            effects.push(Effect::Send { report: report.clone() });
+        }
+        let due = now.plus_ms(RESEND_MS);
+        self.work.insert(key, Work::Waiting { report, due, sends: u32::from(sent), retries: 0 });
+        effects
+    }
+
+    fn reply(&mut self, reply: Reply, now: Timestamp) -> Vec<Effect> {
+        let answered =
+            matches!(reply.status, ReplyStatus::Accepted | ReplyStatus::Duplicate);
+        if let Link::Registering { req_id, due, sends } = &mut self.link
+            && *req_id == reply.req_id
+        {
+            if answered {
+                self.link = Link::Registered;
+                return self.send_all(now);
+            }
+            *due = now.plus_ms(backoff(RESEND_MS, LONGEST_RESEND_MS, *sends));
+            return vec![Effect::Refusal { about: "the registration".to_owned(), reply }];
+        }
+        if reply.req_id.starts_with("status:") {
+            // King has forgotten this runner, perhaps after a restart.
+            return match reply.status {
+                ReplyStatus::Rejected if self.is_registered() => vec![
+                    Effect::Refusal { about: "a heartbeat".to_owned(), reply },
+                    self.register(now),
+                ],
+                _ => Vec::new(),
+            };
+        }
+        let Some(key) = self.waiting_for(&reply.req_id) else {
+            return match reply.status {
+                ReplyStatus::Rejected => {
+                    let about = format!("the request {:?}", reply.req_id);
+                    vec![Effect::Refusal { about, reply }]
+                }
+                _ => Vec::new(),
+            };
+        };
+        if reply.status == ReplyStatus::Retry {
+            if let Some(Work::Waiting { due, retries, .. }) = self.work.get_mut(&key) {
+                *retries += 1;
+                *due = now.plus_ms(backoff(RETRY_MS, LONGEST_RETRY_MS, *retries));
+            }
+            return Vec::new();
+        }
+        if reply.status == ReplyStatus::Rejected && is_unregistered(&reply) {
+            // The result is fine, only too early: it is sent after the registration.
+            return if self.is_registered() { vec![self.register(now)] } else { Vec::new() };
+        }
+        self.work.remove(&key);
+        self.remember(key.clone());
+        let mut effects = vec![Effect::Forget { key: key.clone() }];
+        if !answered {
+            effects.push(Effect::Refusal { about: format!("the result of {key}"), reply });
+        }
+        effects
+    }
+
+    fn waiting_for(&self, req_id: &str) -> Option<Key> {
+        self.work
+            .iter()
+            .find(|(key, work)| matches!(work, Work::Waiting { .. }) && key.req_id() == req_id)
+            .map(|(key, _)| key.clone())
+    }
+
+    fn cancel(&mut self, cancel: AttemptCancel) -> Vec<Effect> {
+        let key = Key::new(cancel.run_id, cancel.stage, cancel.attempt);
+        match self.work.get(&key) {
+            Some(Work::Waiting { .. }) => {
+                self.work.remove(&key);
+                self.remember(key.clone());
+                vec![Effect::Forget { key }]
+            }
+            Some(_) => self.drop_unfinished(key).into_iter().collect(),
+            // Messages overtake each other: the dispatch may be still on its way.
+            None => {
+                self.remember(key);
+                Vec::new()
+            }
+        }
+    }
+
+    fn tick(&mut self, now: Timestamp) -> Vec<Effect> {
+        let in_hand = self.in_hand();
+        match &mut self.link {
+            Link::Down => Vec::new(),
+            Link::Registering { req_id, due, sends } => {
+                if *due > now {
+                    return Vec::new();
+                }
+                *sends += 1;
+                *due = now.plus_ms(backoff(RESEND_MS, LONGEST_RESEND_MS, *sends));
+                vec![Effect::Register { req_id: req_id.clone(), in_hand }]
+            }
+            Link::Registered => self.send_due(now, false),
+        }
+    }
+
+    /// Sends every result that has no answer, as after a registration.
+    fn send_all(&mut self, now: Timestamp) -> Vec<Effect> {
+        self.send_due(now, true)
+    }
+
+    fn send_due(&mut self, now: Timestamp, all: bool) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for work in self.work.values_mut() {
+            if let Work::Waiting { report, due, sends, .. } = work
+                && (all || *due <= now)
+            {
+                *sends = if all { 1 } else { *sends + 1 };
+                *due = now.plus_ms(backoff(RESEND_MS, LONGEST_RESEND_MS, *sends));
+                effects.push(Effect::Send { report: report.clone() });
+            }
+        }
+        effects
+    }
+
+    fn remember(&mut self, key: Key) {
+        if self.ended.insert(key.clone()) {
+            self.ended_order.push_back(key);
+        }
+        if self.ended_order.len() > REMEMBERED
+            && let Some(oldest) = self.ended_order.pop_front()
+        {
+            self.ended.remove(&oldest);
+        }
+    }
+}
+
+/// Whether a rejection only says that king does not know this runner yet.
+fn is_unregistered(reply: &Reply) -> bool {
+    matches!(reply.code.as_deref(), Some("not_registered" | "unregistered" | "unknown_agent"))
+}
+
+fn backoff(first_ms: u64, longest_ms: u64, sends: u32) -> u64 {
+    first_ms.saturating_mul(1 << sends.saturating_sub(1).min(16)).min(longest_ms)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,264 @@
+//! Sends a request and reads its answer, within the limits of the package.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use futures_util::StreamExt as _;
+use reqwest::{
+    Method, Response, StatusCode,
+    header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, LOCATION},
+};
+use serde_json::Value;
+use tokio::time::Instant;
+use url::Url;
+
+use super::{
+    CallAnswer, CallError, CallPolicy, Inner,
+    auth::{self, Auth},
+    request::{Request, is_json},
+};
+use crate::skill::{
+    egress::{self, Access},
+    package::Package,
+};
+
+const MAX_REDIRECTS: usize = 5;
+const DOCUMENT_TIMEOUT_MS: u64 = 30_000;
+const MAX_DOCUMENT_BYTES: u64 = 16 * 1024 * 1024;
+
+/// What is read at most.
+struct Limits {
+    timeout_ms: u64,
+    bytes: u64,
+}
+
+/// A read answer.
+struct Read {
+    status: StatusCode,
+    content_type: Option<String>,
+    body: Vec<u8>,
+    latency: Duration,
+}
+
+impl Inner {
+    pub(super) async fn call(
+        &self,
+        package: &Package,
+        request: Request,
+        policy: &CallPolicy,
+    ) -> Result<CallAnswer, CallError> {
+        let limits = Limits {
+            timeout_ms: capped(package.call.timeout_ms, policy),
+            bytes: package.call.max_response_bytes,
+        };
+        let access = egress::check(&request.url, policy)?;
+        let granted = match &request.auth {
+            Some((name, scheme)) => Some(auth::resolve(
+                name,
+                scheme.clone(),
+                &request.url,
+                access,
+                policy,
+                &self.config,
+            )?),
+            None => None,
+        };
+        let (auth, access) = match granted {
+            Some(granted) => (Some(granted.auth), granted.access),
+            None => (None, access),
+        };
+        let read = self.within(request, auth, access, &limits, policy).await?;
+        Ok(CallAnswer {
+            status: read.status.as_u16(),
+            bytes: read.body.len() as u64,
+            body: parse_body(read.content_type.as_deref(), read.body),
+            content_type: read.content_type,
+            latency: read.latency,
+        })
+    }
+
+    pub(super) async fn get_document(
+        &self,
+        url: &str,
+        policy: &CallPolicy,
+    ) -> Result<Vec<u8>, CallError> {
+        let url = Url::parse(url)
+            .map_err(|error| CallError::Unreachable(format!("{url:?} is no URL: {error}")))?;
+        let access = egress::check(&url, policy)?;
+        let auth = auth::for_document(&url, policy, &self.config);
+        let place = without_query(&url);
+        let limits = Limits {
+            timeout_ms: capped(DOCUMENT_TIMEOUT_MS, policy),
+            bytes: MAX_DOCUMENT_BYTES,
+        };
+        let request =
+            Request { method: Method::GET, url, headers: HeaderMap::new(), body: None, auth: None };
+        let read = self.within(request, auth, access, &limits, policy).await?;
+        if read.status.is_success() {
+            Ok(read.body)
+        } else {
+            Err(CallError::Unreachable(format!("{place} answered HTTP {}", read.status)))
+        }
+    }
+
+    /// Sends and reads within the time limit. Only an answer that goes on without saying how long
+    /// it is counts as endless; anything else that is late is a timeout.
+    async fn within(
+        &self,
+        request: Request,
+        auth: Option<Auth>,
+        access: Access,
+        limits: &Limits,
+        policy: &CallPolicy,
+    ) -> Result<Read, CallError> {
+        let unbounded = AtomicBool::new(false);
+        let exchange = self.exchange(request, auth, access, limits, policy, &unbounded);
+        let timeout = Duration::from_millis(limits.timeout_ms);
+        match tokio::time::timeout(timeout, Box::pin(exchange)).await {
+            Ok(result) => result,
+            Err(_) if unbounded.load(Ordering::Relaxed) => Err(CallError::Streaming),
+            Err(_) => Err(CallError::Timeout { ms: limits.timeout_ms }),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        request: Request,
+        auth: Option<Auth>,
+        access: Access,
+        limits: &Limits,
+        policy: &CallPolicy,
+        unbounded: &AtomicBool,
+    ) -> Result<Read, CallError> {
+        let started = Instant::now();
+        let (mut url, mut auth, mut access) = (request.url, auth, access);
+        let mut hops = 0;
+        loop {
+            let mut target = url.clone();
+            let mut headers = request.headers.clone();
+            if let Some(auth) = &auth {
+                auth.apply(&mut target, &mut headers)?;
+            }
+            let mut sending = self
+                .clients
+                .of(access)
+                .request(request.method.clone(), target)
+                .headers(headers);
+            if let Some(body) = &request.body {
+                sending = sending.body(body.clone());
+            }
+            let response = sending.send().await.map_err(|error| failed(&url, &error))?;
+            let Some(next) = redirect(&response, &url) else {
+                return read(response, &url, limits, unbounded, started).await;
+            };
+            hops += 1;
+            if request.method != Method::GET || hops > MAX_REDIRECTS {
+                return Err(CallError::Redirected { to: without_query(&next) });
+            }
+            access = if next.origin() == url.origin() {
+                access
+            } else {
+                auth = None;
+                egress::check(&next, policy)?
+            };
+            url = next;
+        }
+    }
+}
+
+fn capped(timeout_ms: u64, policy: &CallPolicy) -> u64 {
+    policy.timeout_cap_ms.map_or(timeout_ms, |cap| cap.min(timeout_ms)).max(1)
+}
+
+/// A URL for messages: without its query, which may hold a token.
+fn without_query(url: &Url) -> String {
+    format!("{}{}", egress::origin(url), url.path())
+}
+
+fn failed(url: &Url, error: &reqwest::Error) -> CallError {
+    match egress::not_public(error) {
+        Some(refused) => CallError::OriginNotAllowed {
+            origin: egress::origin(url),
+            reason: refused.to_string(),
+        },
+        None => CallError::Unreachable(format!(
+            "{}: {}",
+            egress::origin(url),
+            egress::describe(error)
+        )),
+    }
+}
+
+/// Where a response sends the caller.
+fn redirect(response: &Response, url: &Url) -> Option<Url> {
+    let redirects = [
+        StatusCode::MOVED_PERMANENTLY,
+        StatusCode::FOUND,
+        StatusCode::SEE_OTHER,
+        StatusCode::TEMPORARY_REDIRECT,
+        StatusCode::PERMANENT_REDIRECT,
+    ];
+    if !redirects.contains(&response.status()) {
+        return None;
+    }
+    let location = response.headers().get(LOCATION)?.to_str().ok()?;
+    let mut next = url.join(location).ok()?;
+    next.set_fragment(None);
+    Some(next)
+}
+
+async fn read(
+    response: Response,
+    url: &Url,
+    limits: &Limits,
+    unbounded: &AtomicBool,
+    started: Instant,
+) -> Result<Read, CallError> {
+    let status = response.status();
+    let content_type = response
+        .headers()
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .map(|value| value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
+        .filter(|media_type| !media_type.is_empty());
+    if matches!(content_type.as_deref(), Some("text/event-stream" | "multipart/x-mixed-replace")) {
+        return Err(CallError::Streaming);
+    }
+    let too_large = || CallError::TooLarge { limit: limits.bytes };
+    if response.content_length().is_some_and(|length| length > limits.bytes) {
+        return Err(too_large());
+    }
+    unbounded.store(!response.headers().contains_key(CONTENT_LENGTH), Ordering::Relaxed);
+    let mut body = Vec::new();
+    let mut chunks = response.bytes_stream();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|error| failed(url, &error))?;
+        if (body.len() + chunk.len()) as u64 > limits.bytes {
+            return Err(too_large());
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Read { status, content_type, body, latency: started.elapsed() })
+}
+
+fn parse_body(content_type: Option<&str>, bytes: Vec<u8>) -> Value {
+    let json = content_type.is_none_or(is_json);
+    if json && bytes.is_empty() {
+        return Value::Null;
+    }
+    if json && let Ok(value) = serde_json::from_slice(&bytes) {
+        return value;
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => Value::String(text),
+        Err(error) => {
+            use base64::Engine as _;
+            Value::String(base64::engine::general_purpose::STANDARD.encode(error.as_bytes()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,238 @@
+//! Executes skills.
+
+mod auth;
+mod http;
+mod input;
+mod request;
+
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+
+use evo_common::tokens::Secret;
+use serde_json::{Map, Value};
+
+pub(crate) use auth::AuthScheme;
+
+use super::{
+    egress::{self, Access, Clients},
+    package::Package,
+};
+
+/// The name of king's own source in [`CallPolicy::servers`].
+pub const KING_SERVER: &str = "evo-king";
+/// The name of the gateway's own source in [`CallPolicy::servers`].
+pub const GATEWAY_SERVER: &str = "evo-gateway";
+/// The `auth_ref` of king's own skills; only resolved for king's own origin.
+pub const VIEWER_TOKEN: &str = "EVO_VIEWER_TOKEN";
+/// The `auth_ref` of the gateway's own skills; only resolved for the gateway's own origin.
+pub const GATEWAY_TOKEN: &str = "EVO_GATEWAY_TOKEN";
+
+/// Looks up an environment variable. Passed in, so that only `config` reads the environment.
+pub type Env = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
+/// What an executor knows beside a package.
+#[derive(Clone)]
+pub struct ExecutorConfig {
+    /// Token for king's read operations.
+    pub viewer_token: Option<Secret>,
+    /// Token for the gateway.
+    pub gateway_token: Option<Secret>,
+    /// Where other `auth_ref`s are looked up.
+    pub env: Env,
+}
+
+impl Default for ExecutorConfig {
+    /// Without any token.
+    fn default() -> Self {
+        Self { viewer_token: None, gateway_token: None, env: Arc::new(|_| None) }
+    }
+}
+
+impl fmt::Debug for ExecutorConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExecutorConfig")
+            .field("viewer_token", &self.viewer_token)
+            .field("gateway_token", &self.gateway_token)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Executes skills. Cheap to clone; clones share their connections.
+#[derive(Debug, Clone)]
+pub struct Executor {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    config: ExecutorConfig,
+    clients: Clients,
+}
+
+/// What a call is allowed to do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CallPolicy {
+    /// Source name → base URL, for endpoints that start with `{server}`. These origins may be
+    /// called.
+    pub servers: BTreeMap<String, String>,
+    /// Origins that may be called although their address is private or loopback.
+    pub allow_origins: Vec<String>,
+    /// Environment variables that may be used as `auth_ref`.
+    pub allow_env: Vec<String>,
+    /// Lowers the package's own time limit.
+    pub timeout_cap_ms: Option<u64>,
+}
+
+/// What a call came to; any HTTP status is an answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CallAnswer {
+    /// HTTP status.
+    pub status: u16,
+    /// Media type without parameters, in lower case.
+    pub content_type: Option<String>,
+    /// Parsed when it is JSON; else its text; base64 when it is no UTF-8 text. Null for an empty
+    /// body that is declared as JSON or not declared.
+    pub body: Value,
+    /// Size of the body.
+    pub bytes: u64,
+    /// From the first byte sent to the last one received, redirects included.
+    pub latency: Duration,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// The input is not what the skill takes.
+    #[error("input `{field}`: {message}")]
+    InvalidInput {
+        /// Name of the input.
+        field: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The auth token is not set.
+    #[error("the auth token {name} is not set; set this environment variable for the runner")]
+    AuthMissing {
+        /// Name of the variable.
+        name: String,
+    },
+    /// The auth token may not be sent there.
+    #[error(
+        "the auth token {name} may not be sent to {host}; list the variable under the source's allow_env and use it only for that source's own origin"
+    )]
+    AuthNotAllowed {
+        /// Name of the variable.
+        name: String,
+        /// Where it would have gone.
+        host: String,
+    },
+    /// The address may not be called.
+    #[error("{origin} may not be called: {reason}")]
+    OriginNotAllowed {
+        /// The origin.
+        origin: String,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// The server can't be reached.
+    #[error("unreachable: {0}")]
+    Unreachable(String),
+    /// No answer in time.
+    #[error("no complete answer within {ms} ms")]
+    Timeout {
+        /// The limit.
+        ms: u64,
+    },
+    /// The answer is larger than allowed.
+    #[error("the answer is larger than {limit} bytes")]
+    TooLarge {
+        /// The limit.
+        limit: u64,
+    },
+    /// The answer is a stream without end.
+    #[error("the answer is an endless stream")]
+    Streaming,
+    /// The answer is a redirect that is not followed.
+    #[error("redirected to {to}, which is not followed")]
+    Redirected {
+        /// Where to.
+        to: String,
+    },
+    /// The package can't be executed.
+    #[error("the package can't be executed: {0}")]
+    InvalidPackage(String),
+}
+
+impl CallError {
+    /// The stable code of the error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::InvalidInput { .. } => "invalid_input",
+            Self::AuthMissing { .. } => "auth_missing",
+            Self::AuthNotAllowed { .. } => "auth_not_allowed",
+            Self::OriginNotAllowed { .. } => "origin_not_allowed",
+            Self::Unreachable(_) => "unreachable",
+            Self::Timeout { .. } => "timeout",
+            Self::TooLarge { .. } => "too_large",
+            Self::Streaming => "streaming_only",
+            Self::Redirected { .. } => "redirect",
+            Self::InvalidPackage(_) => "invalid_package",
+        }
+    }
+}
+
+impl Executor {
+    /// An executor with its own connections.
+    pub fn new(config: ExecutorConfig) -> Self {
+        Self { inner: Arc::new(Inner { config, clients: Clients::new() }) }
+    }
+
+    /// Calls a skill once. The input is checked first: nothing is sent when it is wrong.
+    pub async fn call(
+        &self,
+        package: &Package,
+        input: &Map<String, Value>,
+        policy: &CallPolicy,
+    ) -> Result<CallAnswer, CallError> {
+        let request = build_request(package, input, policy)?;
+        self.inner.call(package, request, policy).await
+    }
+
+    /// Checks what can be known before a call: its input, the request, the auth token and the
+    /// address, in this order. Nothing is sent, and no name is resolved.
+    pub fn check(
+        &self,
+        package: &Package,
+        input: &Map<String, Value>,
+        policy: &CallPolicy,
+    ) -> Result<(), CallError> {
+        let request = build_request(package, input, policy)?;
+        let access = egress::check(&request.url, policy);
+        if let Some((name, scheme)) = &request.auth {
+            // A refused address is reported below, for its own reason.
+            let assumed = *access.as_ref().unwrap_or(&Access::Listed);
+            let config = &self.inner.config;
+            auth::resolve(name, scheme.clone(), &request.url, assumed, policy, config)?;
+        }
+        access.map(drop)
+    }
+
+    /// Fetches a document, such as an OpenAPI description, under the same rules as a call. King's
+    /// and the gateway's own documents are fetched with their tokens.
+    pub async fn get_document(&self, url: &str, policy: &CallPolicy) -> Result<Vec<u8>, CallError> {
+        self.inner.get_document(url, policy).await
+    }
+}
+
+fn build_request(
+    package: &Package,
+    input: &Map<String, Value>,
+    policy: &CallPolicy,
+) -> Result<request::Request, CallError> {
+    if package.manifest.has_code {
+        return Err(CallError::InvalidPackage(
+            "it holds code, which this runner does not execute".to_owned(),
+        ));
+    }
+    let input = input::check(&package.manifest.inputs, input)?;
+    request::build(package, &input, policy)
+}

@@ -1,0 +1,135 @@
+//! Test cases of an operation, from what its document declares. Nothing is invented: a value is
+//! an example, a default, a listed value or a declared bound.
+
+use evo_common::{
+    case::{Case, Expectation},
+    ids::sha256_hex,
+};
+use serde_json::{Map, Value, json};
+
+use super::{
+    canonical,
+    operation::{Operation, Parameter, Place},
+    samples::Sample,
+};
+
+/// Most cases of one operation.
+const MAX_CASES: usize = 8;
+/// A text that no list of values holds.
+const NO_SUCH_VALUE: &str = "evo-no-such-value";
+
+/// The cases of an operation; none when a required input has no value to try.
+pub fn cases(name: &str, operation: &Operation) -> Vec<Case> {
+    if operation.without_sample().is_some() || operation.problem.is_some() || operation.streaming {
+        return Vec::new();
+    }
+    let mut cases = Cases { name, list: Vec::new(), most: MAX_CASES };
+    let required: Vec<&Parameter> = operation.parameters.iter().filter(|p| p.required).collect();
+    let base: Map<String, Value> = required
+        .iter()
+        .filter_map(|parameter| {
+            Some((parameter.input.clone(), parameter.samples.first()?.value.clone()))
+        })
+        .collect();
+    let refusal = refusal(operation, &base);
+    if refusal.is_some() {
+        cases.most -= 1;
+    }
+    let expect = expectation(operation);
+    let origin = required.first().and_then(|parameter| parameter.samples.first());
+    let origin = origin.map_or("none", |sample| sample.origin.as_str());
+    let first = Expectation { non_empty: operation.answer.non_empty.clone(), ..expect.clone() };
+    cases.add(base.clone(), first, origin);
+
+    let with = |parameter: &Parameter, sample: &Sample| {
+        let mut input = base.clone();
+        input.insert(parameter.input.clone(), sample.value.clone());
+        input
+    };
+    for parameter in operation.parameters.iter().filter(|parameter| !parameter.required) {
+        if let Some(sample) = parameter.samples.first() {
+            cases.add(with(parameter, sample), expect.clone(), &sample.origin);
+        }
+    }
+    // Further values, a round for each, so that every parameter gets its turn.
+    for round in 1.. {
+        let mut more = false;
+        for parameter in &operation.parameters {
+            if let Some(sample) = parameter.samples.get(round) {
+                more = true;
+                cases.add(with(parameter, sample), expect.clone(), &sample.origin);
+            }
+        }
+        if !more {
+            break;
+        }
+    }
+    cases.most = MAX_CASES;
+    if let Some(input) = refusal {
+        let expect = Expectation { refusal: true, ..Expectation::default() };
+        cases.add(input, expect, "boundary");
+    }
+    cases.list
+}
+
+fn expectation(operation: &Operation) -> Expectation {
+    let answer = &operation.answer;
+    Expectation {
+        status: answer.status.clone(),
+        content_type: answer.content_type.clone(),
+        schema: answer.schema.clone(),
+        ..Expectation::default()
+    }
+}
+
+/// Input that the document says is refused: a value outside of a list or below a bound, where the
+/// operation declares 400 or 422. A value of another type never leaves the skill, so it tests
+/// nothing.
+fn refusal(operation: &Operation, base: &Map<String, Value>) -> Option<Map<String, Value>> {
+    if !operation.refuses {
+        return None;
+    }
+    let bad = |parameter: &Parameter| {
+        let schema = parameter.schema.as_ref()?;
+        let listed = schema.get("enum").is_some_and(Value::is_array);
+        match parameter.r#type.as_str() {
+            "string" if listed => Some(json!(NO_SUCH_VALUE)),
+            "integer" => {
+                let minimum = schema.get("minimum").and_then(Value::as_i64);
+                minimum.and_then(|bound| bound.checked_sub(1)).map(|value| json!(value))
+            }
+            _ => None,
+        }
+    };
+    operation
+        .parameters
+        .iter()
+        .filter(|parameter| matches!(parameter.place, Place::Path | Place::Query))
+        .find_map(|parameter| {
+            let mut input = base.clone();
+            input.insert(parameter.input.clone(), bad(parameter)?);
+            Some(input)
+        })
+}
+
+struct Cases<'a> {
+    name: &'a str,
+    list: Vec<Case>,
+    most: usize,
+}
+
+impl Cases<'_> {
+    fn add(&mut self, input: Map<String, Value>, expect: Expectation, origin: &str) {
+        if self.list.len() >= self.most || self.list.iter().any(|case| case.input == input) {
+            return;
+        }
+        let kind = if expect.refusal { "refusal" } else { "answer" };
+        let text = format!("{}\n{kind}\n{}", self.name, canonical(&Value::Object(input.clone())));
+        self.list.push(Case {
+            case_id: format!("case-{}", &sha256_hex(text.as_bytes())[..20]),
+            input,
+            expect,
+            origin: origin.to_owned(),
+        });
+    }
+}

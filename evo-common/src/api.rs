@@ -1,0 +1,382 @@
+//! Shapes of king's HTTP API that more than one crate reads: king answers with them, the command
+//! line and the bridge read them.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use crate::{
+    evidence::{Evidence, Scores},
+    ids::Attempt,
+    messages::{PipelineRunStatus, PipelineStage},
+    outcome::{Outcome, Verdict},
+    stage::FailedSource,
+};
+
+/// The one shape of every error answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ErrorBody {
+    /// What went wrong.
+    pub error: ErrorDetail,
+}
+
+/// What went wrong.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ErrorDetail {
+    /// Stable code: `not_found`, `unauthorized`, `invalid_field`, …
+    pub code: String,
+    /// For people: what is wrong and what to do.
+    pub message: String,
+    /// More, by code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<Value>,
+}
+
+/// `POST /pipeline/start`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct StartRun {
+    /// What starts the cycle, for the record. `{"sources": ["petstore"]}` limits it to these
+    /// sources; `{"sitting_gap_ms": 1000}` sets the pause between two sittings of an evaluation.
+    #[serde(default)]
+    pub trigger: Value,
+    /// A repeat with the same key answers with the first run and starts nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+}
+
+/// The answer to `POST /pipeline/start`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StartedRun {
+    /// Always true; kept for clients of the original.
+    pub success: bool,
+    /// The cycle's run.
+    pub run_id: String,
+    /// Whether this call started it (false: the idempotency key had been used).
+    pub created: bool,
+}
+
+/// Whether a run is a cycle or one candidate's way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RunKind {
+    /// What Learning found in one go.
+    Cycle,
+    /// One candidate.
+    Candidate,
+}
+
+/// One run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RunSummary {
+    /// Its id.
+    pub run_id: String,
+    /// The cycle that it belongs to, or the run whose evidence it adds to.
+    pub parent_run_id: Option<String>,
+    /// What it is.
+    pub kind: RunKind,
+    /// The candidate's name; absent for a cycle.
+    pub candidate: Option<String>,
+    /// Whether it runs.
+    pub status: PipelineRunStatus,
+    /// The current or last stage.
+    pub stage: PipelineStage,
+    /// Attempts of that stage so far.
+    pub attempt: Attempt,
+    /// Digest of the package; empty before Building made one.
+    pub artifact_id: String,
+    /// How it ended; absent while it runs, and for cycles.
+    pub outcome: Option<Outcome>,
+    /// When it started (RFC 3339).
+    pub created_at: String,
+    /// When it last changed (RFC 3339).
+    pub updated_at: String,
+}
+
+/// A page of runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RunList {
+    /// Newest first.
+    pub runs: Vec<RunSummary>,
+    /// How many are in this page.
+    pub count: usize,
+    /// Pass it as `cursor` for the next page; absent on the last one.
+    pub next_cursor: Option<String>,
+}
+
+/// One stage of one run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct StageView {
+    /// The run.
+    pub run_id: String,
+    /// The stage.
+    pub stage: PipelineStage,
+    /// How it is.
+    pub status: PipelineRunStatus,
+    /// Attempts so far.
+    pub attempt: Attempt,
+    /// Who did it, or does it.
+    pub agent_id: Option<String>,
+    /// Digest of the package after this stage.
+    pub artifact_id: String,
+    /// What came out (without held-out cases).
+    pub result: Option<Value>,
+    /// What went wrong.
+    pub error: Option<String>,
+    /// When it started (RFC 3339).
+    pub created_at: String,
+    /// When it last changed (RFC 3339).
+    pub updated_at: String,
+}
+
+/// One run with its stages.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RunDetail {
+    /// The run.
+    #[serde(flatten)]
+    pub run: RunSummary,
+    /// Its stages in order.
+    pub stages: Vec<StageView>,
+    /// How many stages it has had.
+    pub count: usize,
+    /// Of a cycle: how many child runs there are.
+    pub children: u64,
+    /// Of a cycle: how many of them have ended.
+    pub children_ended: u64,
+}
+
+/// A skill that is active at the end of a cycle.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ActiveSkill {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Lower bound of its score.
+    pub score: f64,
+    /// Cases that were run to decide.
+    pub cases_run: u32,
+    /// Held-out trials that were made to decide.
+    pub trials_run: u32,
+    /// Whether this cycle activated it.
+    pub new: bool,
+}
+
+/// A candidate that did not become active.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct InactiveCandidate {
+    /// Its name.
+    pub name: String,
+    /// Stable code of the reason.
+    pub code: String,
+    /// The reason.
+    pub reason: String,
+}
+
+/// What a cycle came to (`GET /pipeline/cycles/{run_id}/report`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CycleReport {
+    /// The cycle's run.
+    pub cycle_id: String,
+    /// Whether the cycle had been left unfinished and was resumed.
+    pub resumed: bool,
+    /// Whether it has ended, and how.
+    pub status: PipelineRunStatus,
+    /// How many candidates Learning found.
+    pub candidates: u64,
+    /// Every skill active at the end.
+    pub active: Vec<ActiveSkill>,
+    /// Candidates held in this cycle.
+    pub held: Vec<InactiveCandidate>,
+    /// Candidates discarded in this cycle.
+    pub discarded: Vec<InactiveCandidate>,
+    /// Candidates whose run broke.
+    pub failed: Vec<InactiveCandidate>,
+    /// Sources that could not be read.
+    pub failed_sources: Vec<FailedSource>,
+    /// How long the cycle took.
+    pub duration_ms: u64,
+}
+
+/// One skill.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SkillSummary {
+    /// Its name.
+    pub name: String,
+    /// `candidate`, `active`, `held`, `discarded` or `failed`.
+    pub status: String,
+    /// The version in use; else the newest one. Absent before Building made one.
+    pub version: Option<String>,
+    /// Digest of that version.
+    pub artifact_id: Option<String>,
+    /// What it does.
+    pub description: String,
+    /// The source it comes from.
+    pub source: String,
+    /// Lower bound of its score; absent before Evaluation.
+    pub score: Option<f64>,
+    /// The last decision about it.
+    pub outcome: Option<Outcome>,
+    /// When it last changed (RFC 3339).
+    pub updated_at: String,
+}
+
+/// A page of skills.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SkillList {
+    /// In name order.
+    pub skills: Vec<SkillSummary>,
+    /// How many are in this page.
+    pub count: usize,
+    /// Pass it as `cursor` for the next page; absent on the last one.
+    pub next_cursor: Option<String>,
+}
+
+/// One version of a skill.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SkillVersionView {
+    /// Its version.
+    pub version: String,
+    /// Digest of its package.
+    pub artifact_id: String,
+    /// The version that it replaces.
+    pub parent: Option<String>,
+    /// The run that made it.
+    pub run_id: String,
+    /// Whether it is in use.
+    pub active: bool,
+    /// What was decided.
+    pub decision: Option<Verdict>,
+    /// Stable code of the decision.
+    pub code: Option<String>,
+    /// Why.
+    pub reason: Option<String>,
+    /// The score.
+    pub scores: Option<Scores>,
+    /// What was measured.
+    pub evidence: Option<Evidence>,
+    /// The manifest in the package.
+    #[schema(value_type = Object)]
+    pub manifest: Value,
+    /// What it calls.
+    pub endpoints: Vec<String>,
+    /// When it was made (RFC 3339).
+    pub created_at: String,
+}
+
+/// One skill with its versions.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SkillDetail {
+    /// The skill.
+    #[serde(flatten)]
+    pub skill: SkillSummary,
+    /// What in the source it was made from.
+    pub locator: String,
+    /// Newest first.
+    pub versions: Vec<SkillVersionView>,
+}
+
+/// `POST /skills/{name}/invoke`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct InvokeSkill {
+    /// Inputs by name.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    pub input: serde_json::Map<String, Value>,
+}
+
+/// The answer to `POST /skills/{name}/invoke`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SkillAnswer {
+    /// The skill.
+    pub name: String,
+    /// The version that ran.
+    pub version: String,
+    /// Who ran it.
+    pub agent_id: String,
+    /// What came out.
+    pub output: Value,
+    /// How long it took.
+    pub latency_ms: u64,
+}
+
+/// One entry of the event log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EventRecord {
+    /// Its place; grows by at least one per entry.
+    pub seq: i64,
+    /// When (RFC 3339).
+    pub at: String,
+    /// `run.started`, `stage.started`, `stage.ended`, `run.ended`, `skill.activated`, …
+    pub kind: String,
+    /// The run it is about.
+    pub run_id: Option<String>,
+    /// The agent it is about.
+    pub agent_id: Option<String>,
+    /// What happened.
+    pub payload: Value,
+}
+
+/// A page of the event log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EventList {
+    /// Oldest first.
+    pub events: Vec<EventRecord>,
+    /// How many are in this page.
+    pub count: usize,
+    /// The place to continue after.
+    pub last_seq: i64,
+}
+
+/// One agent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct AgentView {
+    /// Its id.
+    pub agent_id: String,
+    /// The stage it serves (`pre_load`), or `user`.
+    pub role: String,
+    /// `ready`, `busy`, `starting`, `error`, `shutting` or `offline`.
+    pub status: String,
+    /// When king last heard of it (RFC 3339).
+    pub last_heartbeat: String,
+    /// What it can do.
+    pub capabilities: Vec<String>,
+    /// Skills it has loaded.
+    pub skills: Vec<String>,
+    /// Its process.
+    pub pid: Option<u32>,
+    /// Its version.
+    pub version: Option<String>,
+    /// Where its executable is.
+    pub binary_path: Option<String>,
+    /// How many attempts it takes at the same time.
+    pub capacity: u32,
+    /// How many it has in hand.
+    pub in_hand: u32,
+    /// Since when king knows it (RFC 3339).
+    pub first_registered_at: String,
+    /// How often it has registered.
+    pub registration_count: u64,
+    /// Anything else it said of itself.
+    #[schema(value_type = Object)]
+    pub extra: Value,
+}
+
+/// Every agent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct AgentList {
+    /// In id order.
+    pub agents: Vec<AgentView>,
+    /// How many.
+    pub count: usize,
+}
+
+/// `GET /health`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Health {
+    /// `ok`, or `draining`.
+    pub status: String,
+    /// `evo-king` or `evo-gateway`.
+    pub service: String,
+    /// Its version.
+    pub version: String,
+}

@@ -1,0 +1,96 @@
+//! Test cases: an input and what a right answer looks like.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+/// One test of a candidate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Case {
+    /// Stable: derived from candidate and input.
+    pub case_id: String,
+    /// Inputs by name.
+    pub input: serde_json::Map<String, Value>,
+    /// What a right answer looks like.
+    pub expect: Expectation,
+    /// Where the input comes from: `example`, `default`, `enum`, `boundary`, `none` (no inputs).
+    pub origin: String,
+}
+
+/// What a right answer looks like; every given part must hold.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Expectation {
+    /// Acceptable HTTP statuses; empty for the package's declared success statuses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub status: Vec<u16>,
+    /// A refusal (any 4xx) is the right answer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub refusal: bool,
+    /// Media type of the answer, without parameters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// The answer equals this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact: Option<Value>,
+    /// The answer contains this (objects by key, lists by position).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subset: Option<Value>,
+    /// The answer is valid against this JSON Schema (2020-12, references resolved inside).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<Value>,
+    /// The answer, as text, matches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub regex: Option<String>,
+    /// Numbers of `exact` and `subset` may differ by this much.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tolerance: Option<f64>,
+    /// JSON pointers of lists and objects that are not always empty (the document's example has
+    /// something there).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub non_empty: Vec<String>,
+}
+
+impl Expectation {
+    /// Whether anything but the status tells a right answer from a wrong one.
+    pub fn has_oracle(&self) -> bool {
+        self.refusal
+            || self.exact.is_some()
+            || self.subset.is_some()
+            || self.schema.is_some()
+            || self.regex.is_some()
+    }
+}
+
+/// `tests.toml`: the train cases of a package. Inputs and expectations are JSON texts, since TOML
+/// has no null.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct CaseFile {
+    /// The cases.
+    #[serde(default)]
+    pub cases: Vec<CaseEntry>,
+}
+
+/// One case in `tests.toml`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CaseEntry {
+    /// [`Case::case_id`].
+    pub id: String,
+    /// [`Case::origin`].
+    pub origin: String,
+    /// [`Case::input`] as JSON.
+    pub input: String,
+    /// [`Case::expect`] as JSON.
+    pub expect: String,
+}
+
+/// Which part of the evidence a case serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Split {
+    /// Builders may see it.
+    Train,
+    /// Only Evaluation may see it.
+    Holdout,
+    /// Both, when the builder was deterministic and could not have learned it by heart.
+    Both,
+}

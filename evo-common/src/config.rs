@@ -1,0 +1,15 @@
+//! Configuration.
+
+mod agent;
+mod check;
+pub mod env;
+mod gateway;
+pub mod load;
+pub mod sources;
+
+pub use agent::AgentConfig;
+pub use gateway::{
+    GatewayConfig, ModelCost, ModelMetadata, ProviderConfig, ProviderType, RateLimitConfig,
+    ReliabilityConfig, RoutingConfig, ServerConfig,
+};
+pub use sources::{SourceConfig, SourceKind, SourcesConfig};

@@ -1,0 +1,310 @@
+//! `gateway.toml` and `gateway.json`.
+
+use std::collections::{BTreeSet, HashMap};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    check,
+    load::{Fault, Validate},
+};
+
+/// The gateway's configuration.
+///
+/// ```no_run
+/// use evo_common::config::GatewayConfig;
+/// use std::fs;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let content = fs::read_to_string("gateway.toml")?;
+/// let config = GatewayConfig::from_toml(&content)?;
+///
+/// println!("Listening on {}:{}", config.server.host, config.server.port);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GatewayConfig {
+    /// Where it listens.
+    pub server: ServerConfig,
+    /// Whom it calls.
+    pub providers: Vec<ProviderConfig>,
+    /// Retries and fallback.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reliability: Option<ReliabilityConfig>,
+    /// Which provider serves which model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routing: Option<RoutingConfig>,
+}
+
+/// Where a server listens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerConfig {
+    /// Address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+}
+
+/// Which wire protocol the provider speaks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProviderType {
+    /// OpenAI, OpenRouter, Ollama, vLLM and others.
+    #[default]
+    OpenAiCompatible,
+    /// Anthropic Messages API.
+    Anthropic,
+    /// `cursor-agent` as a subprocess.
+    Cursor,
+    /// `claude` in print mode as a subprocess.
+    ClaudeCode,
+    /// `codex exec` as a subprocess.
+    CodexCli,
+    /// OpenAI Responses API with an OAuth or bearer token.
+    CodexAuth,
+    /// Google Generative AI (Gemini's native API).
+    Google,
+    /// GitHub Copilot: token exchange, then OpenAI-compatible.
+    GithubCopilot,
+}
+
+/// One provider.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProviderConfig {
+    /// Its name, used as `name:model`.
+    pub name: String,
+    /// Its address.
+    pub base_url: String,
+    /// Names of environment variables with keys; more than one are used in turn. Empty for
+    /// providers without authentication.
+    #[serde(default)]
+    pub api_key_envs: Vec<String>,
+    /// Whether it is used.
+    pub enabled: bool,
+    /// Wire protocol.
+    #[serde(default)]
+    pub provider_type: ProviderType,
+    /// HTTP headers sent on every request.
+    #[serde(default)]
+    pub extra_headers: HashMap<String, String>,
+    /// How often it may be called.
+    #[serde(default)]
+    pub rate_limit: Option<RateLimitConfig>,
+    /// Model ids that it is known to serve.
+    #[serde(default)]
+    pub models: Vec<String>,
+    /// What is known of its models.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_metadata: Option<HashMap<String, ModelMetadata>>,
+}
+
+/// What is known of a model.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ModelMetadata {
+    /// Tokens that fit in.
+    pub context_window: Option<u32>,
+    /// Tokens that may come out.
+    pub max_tokens: Option<u32>,
+    /// Whether it reasons.
+    pub reasoning: Option<bool>,
+    /// `text`, `image`, …
+    pub input_types: Option<Vec<String>>,
+    /// What it costs.
+    pub cost: Option<ModelCost>,
+}
+
+/// Prices in USD per million tokens.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelCost {
+    /// Input tokens.
+    pub input: f64,
+    /// Output tokens.
+    pub output: f64,
+    /// Input tokens read from the provider's cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_read: Option<f64>,
+    /// Input tokens written to the provider's cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_write: Option<f64>,
+}
+
+/// A token bucket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RateLimitConfig {
+    /// Refill.
+    pub requests_per_minute: u32,
+    /// Size.
+    pub burst_size: u32,
+}
+
+/// Retries and fallback.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ReliabilityConfig {
+    /// Tries after the first.
+    pub max_retries: u32,
+    /// First pause.
+    pub base_backoff_ms: u64,
+    /// Longest pause.
+    pub max_backoff_ms: u64,
+    /// Providers to try in turn.
+    pub fallback_chain: Vec<String>,
+}
+
+impl Default for ReliabilityConfig {
+    fn default() -> Self {
+        Self {
+            max_retries: 3,
+            base_backoff_ms: 200,
+            max_backoff_ms: 10_000,
+            fallback_chain: Vec::new(),
+        }
+    }
+}
+
+/// Which provider serves which model.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RoutingConfig {
+    /// Hint or model → `provider:model`.
+    pub model_routes: HashMap<String, String>,
+    /// Provider for models that nobody claims.
+    pub default_route: Option<String>,
+}
+
+impl GatewayConfig {
+    /// Reads `gateway.toml`.
+    pub fn from_toml(text: &str) -> Result<Self, toml::de::Error> {
+        toml::from_str(text)
+    }
+
+    /// Writes `gateway.toml`.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string_pretty(self)
+    }
+
+    /// Reads `gateway.json`.
+    pub fn from_json(text: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(text)
+    }
+
+    /// Writes `gateway.json`.
+    pub fn to_json(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_string_pretty(self)
+    }
+}
+
+impl ProviderType {
+    /// Whether the provider is a program on this machine and has no address.
+    pub fn is_cli(self) -> bool {
+        match self {
+            Self::Cursor | Self::ClaudeCode | Self::CodexCli => true,
+            Self::OpenAiCompatible
+            | Self::Anthropic
+            | Self::CodexAuth
+            | Self::Google
+            | Self::GithubCopilot => false,
+        }
+    }
+}
+
+impl Validate for GatewayConfig {
+    fn validate(&self, faults: &mut Vec<Fault>) {
+        if self.server.host.trim().is_empty() {
+            faults.push(Fault::new("server.host", "is empty: use 127.0.0.1, or 0.0.0.0 for all"));
+        }
+        let mut names = BTreeSet::new();
+        for (index, provider) in self.providers.iter().enumerate() {
+            let at = format!("providers[{index}]");
+            if !names.insert(provider.name.as_str()) {
+                faults.push(Fault::new(
+                    format!("{at}.name"),
+                    format!("another provider is called `{}` already: rename one", provider.name),
+                ));
+            }
+            provider.validate_at(&at, faults);
+        }
+        let known = |name: &str| -> Result<(), String> {
+            if names.contains(name) {
+                return Ok(());
+            }
+            let names: Vec<&str> = names.iter().copied().collect();
+            Err(format!("there is no provider `{name}`: use one of `{}`", names.join("`, `")))
+        };
+        if let Some(reliability) = &self.reliability {
+            for (index, name) in reliability.fallback_chain.iter().enumerate() {
+                if let Err(message) = known(name) {
+                    faults
+                        .push(Fault::new(format!("reliability.fallback_chain[{index}]"), message));
+                }
+            }
+            if reliability.base_backoff_ms > reliability.max_backoff_ms {
+                faults.push(Fault::new(
+                    "reliability.base_backoff_ms",
+                    format!("is more than max_backoff_ms ({})", reliability.max_backoff_ms),
+                ));
+            }
+        }
+        if let Some(routing) = &self.routing {
+            let provider = |route: &str| -> Result<(), String> {
+                known(route.split_once(':').map_or(route, |(provider, _)| provider))
+            };
+            if let Some(Err(message)) = routing.default_route.as_deref().map(provider) {
+                faults.push(Fault::new("routing.default_route", message));
+            }
+            let mut routes: Vec<_> = routing.model_routes.iter().collect();
+            routes.sort();
+            for (hint, route) in routes {
+                if let Err(message) = provider(route) {
+                    faults.push(Fault::new(format!("routing.model_routes.{hint}"), message));
+                }
+            }
+        }
+    }
+}
+
+impl ProviderConfig {
+    /// Faults of this provider, whose key path is `at`.
+    fn validate_at(&self, at: &str, faults: &mut Vec<Fault>) {
+        let mut fault = |key: &str, message: String| {
+            faults.push(Fault::new(format!("{at}.{key}"), message));
+        };
+        if self.name.trim().is_empty() {
+            fault("name", "is empty".to_owned());
+        } else if self.name.contains(':') || self.name.contains(char::is_whitespace) {
+            fault(
+                "name",
+                format!(
+                    "{:?} holds a `:` or a space and can't be named in `name:model`",
+                    self.name
+                ),
+            );
+        }
+        if self.enabled
+            && !self.provider_type.is_cli()
+            && let Err(message) = check::http_url(&self.base_url)
+        {
+            fault("base_url", message);
+        }
+        for (index, name) in self.api_key_envs.iter().enumerate() {
+            if let Err(message) = check::variable(name) {
+                fault(&format!("api_key_envs[{index}]"), message);
+            }
+        }
+        if let Some(limit) = &self.rate_limit {
+            for (key, value) in [
+                ("rate_limit.requests_per_minute", limit.requests_per_minute),
+                ("rate_limit.burst_size", limit.burst_size),
+            ] {
+                if value == 0 {
+                    fault(
+                        key,
+                        "is 0: no request could pass; leave `rate_limit` out for no limit"
+                            .to_owned(),
+                    );
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! `config/sources.toml`: where Learning looks.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{
+    check,
+    load::{Fault, Validate},
+};
+
+/// Every source.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SourcesConfig {
+    /// The sources, by unique name.
+    #[serde(default)]
+    pub sources: Vec<SourceConfig>,
+}
+
+impl SourcesConfig {
+    /// Reads `sources.toml`. Unknown keys are accepted; services use [`super::load`], which
+    /// rejects them.
+    pub fn from_toml(text: &str) -> Result<Self, toml::de::Error> {
+        toml::from_str(text)
+    }
+}
+
+impl Validate for SourcesConfig {
+    fn validate(&self, faults: &mut Vec<Fault>) {
+        let mut names = BTreeSet::new();
+        for (index, source) in self.sources.iter().enumerate() {
+            let at = format!("sources[{index}]");
+            if !names.insert(source.name.as_str()) {
+                faults.push(Fault::new(
+                    format!("{at}.name"),
+                    format!("another source is called `{}` already: rename one", source.name),
+                ));
+            }
+            source.validate_at(&at, faults);
+        }
+    }
+}
+
+/// What kind of thing a source is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SourceKind {
+    /// An OpenAPI document: Swagger 2.0, OpenAPI 3.0 or 3.1, JSON or YAML.
+    Openapi,
+}
+
+/// One place where Learning looks for candidates.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SourceConfig {
+    /// Unique name, `[a-z0-9-]{1,32}`; the first part of its skills' names.
+    pub name: String,
+    /// What it is.
+    pub kind: SourceKind,
+    /// File path or URL of the document. The location `king:` is king's own document and
+    /// `gateway:` the gateway's, wherever they listen today.
+    pub location: String,
+    /// Replaces the document's own server URL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_url: Option<String>,
+    /// Origins (`http://127.0.0.1:8000`) that may be called although their address is private or
+    /// loopback. Nothing opens loopback in general.
+    #[serde(default)]
+    pub allow_origins: Vec<String>,
+    /// Operations that may be executed although they are not GET or HEAD: operation ids or
+    /// `POST /path`.
+    #[serde(default)]
+    pub allow_operations: Vec<String>,
+    /// Environment variables that this source's skills may use as `auth_ref`.
+    #[serde(default)]
+    pub allow_env: Vec<String>,
+    /// The environment variable that holds this source's auth token, when the document's security
+    /// scheme should not name one itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth_ref: Option<String>,
+    /// What p95 of a call may be; by default max(250 ms, 5 × the median of three probes).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_budget_ms: Option<u64>,
+    /// Most candidates that one cycle takes from it; by default all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_candidates: Option<u32>,
+    /// Off keeps it in the file and out of the cycle.
+    #[serde(default = "enabled_by_default")]
+    pub enabled: bool,
+}
+
+/// Whether a text is a legal source name: `[a-z0-9-]{1,32}`, no dash at either end.
+pub fn is_valid_name(name: &str) -> bool {
+    name.len() <= 32 && crate::skill::is_valid_name(name)
+}
+
+impl SourceConfig {
+    /// Faults of this source, whose key path is `at`.
+    fn validate_at(&self, at: &str, faults: &mut Vec<Fault>) {
+        let mut fault = |key: String, message: String| {
+            faults.push(Fault::new(format!("{at}.{key}"), message));
+        };
+        if !is_valid_name(&self.name) {
+            fault(
+                "name".to_owned(),
+                format!(
+                    "{:?} is no source name: use 1 to 32 of a-z, 0-9 and `-`, no `-` at either end",
+                    self.name
+                ),
+            );
+        }
+        if self.location.trim().is_empty() {
+            fault(
+                "location".to_owned(),
+                "is empty: give the file or URL of the OpenAPI document".to_owned(),
+            );
+        }
+        if let Some(Err(message)) = self.base_url.as_deref().map(check::http_url) {
+            fault("base_url".to_owned(), message);
+        }
+        for (index, origin) in self.allow_origins.iter().enumerate() {
+            if let Err(message) = check::origin(origin) {
+                fault(format!("allow_origins[{index}]"), message);
+            }
+        }
+        for (index, operation) in self.allow_operations.iter().enumerate() {
+            if operation.trim().is_empty() {
+                fault(
+                    format!("allow_operations[{index}]"),
+                    "is empty: give an operation id or `POST /path`".to_owned(),
+                );
+            }
+        }
+        for (index, name) in self.allow_env.iter().enumerate() {
+            if let Err(message) = check::variable(name) {
+                fault(format!("allow_env[{index}]"), message);
+            }
+        }
+        if let Some(Err(message)) = self.auth_ref.as_deref().map(check::variable) {
+            fault("auth_ref".to_owned(), message);
+        }
+        if self.latency_budget_ms == Some(0) {
+            fault("latency_budget_ms".to_owned(), "is 0: no call can be that fast".to_owned());
+        }
+        if self.max_candidates == Some(0) {
+            fault(
+                "max_candidates".to_owned(),
+                "is 0: set `enabled = false` to leave the source out".to_owned(),
+            );
+        }
+    }
+}
+
+fn enabled_by_default() -> bool {
+    true
+}
+
+/// Location of king's own OpenAPI document.
+pub const KING_LOCATION: &str = "king:";
+/// Location of the gateway's own OpenAPI document.
+pub const GATEWAY_LOCATION: &str = "gateway:";

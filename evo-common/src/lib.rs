@@ -1,0 +1,24 @@
+//! Shared vocabulary of the Evo system: the Socket.IO protocol, configuration, skill packages,
+//! the evidence that decides about a skill, logging and trace propagation.
+//!
+//! Every other crate depends on this one and none of them on each other: what two services say
+//! to each other is written down here.
+
+pub mod api;
+pub mod artifact;
+pub mod case;
+pub mod clock;
+pub mod config;
+pub mod evidence;
+pub mod ids;
+pub mod logging;
+pub mod messages;
+pub mod outcome;
+pub mod redact;
+pub mod runtime;
+pub mod skill;
+pub mod stage;
+pub mod tls;
+pub mod tokens;
+#[cfg(feature = "tracing-otel")]
+pub mod tracing_context;

@@ -1,0 +1,238 @@
+//! Structured logging: JSON lines in a daily file, plain text on the console.
+//!
+//! ```no_run
+//! use evo_common::logging;
+//!
+//! fn main() {
+//!     // Hold the guard for the process lifetime to ensure log flushing
+//!     let _guard = logging::init_logging("my-component");
+//!
+//!     tracing::info!("Component started");
+//!     // ...
+//! }
+//! ```
+//!
+//! With the feature `tracing-otel`, spans go to an OTLP receiver as well:
+//!
+#![cfg_attr(feature = "tracing-otel", doc = "```no_run")]
+#![cfg_attr(not(feature = "tracing-otel"), doc = "```ignore")]
+//! use evo_common::logging;
+//!
+//! fn main() {
+//!     // Both guards must be held for the process lifetime
+//!     let (_log_guard, _otel_guard) = logging::init_logging_with_otel(
+//!         "my-component",
+//!         "http://localhost:3300/v1/traces",
+//!     );
+//!
+//!     tracing::info!("Component started");
+//!     // Spans are automatically exported to evo-king's OTLP receiver
+//! }
+//! ```
+
+mod console;
+#[cfg(feature = "tracing-otel")]
+mod otel;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
+
+use tracing_appender::{
+    non_blocking::{NonBlocking, NonBlockingBuilder},
+    rolling::{RollingFileAppender, Rotation},
+};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
+
+use console::Redacting;
+#[cfg(feature = "tracing-otel")]
+pub use otel::{OtelGuard, init_logging_with_otel, init_logging_with_otel_to, otlp_traces_url};
+
+use crate::config::env;
+
+/// Where the log lines for people go.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Console {
+    /// Standard output.
+    #[default]
+    Stdout,
+    /// Standard error, which keeps standard output free for results.
+    Stderr,
+    /// Standard error, warnings and errors only; the file gets everything.
+    StderrWarnings,
+    /// Nowhere; only the file is written.
+    Off,
+}
+
+/// How logging is set up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogOptions {
+    /// Folder of the log files; made when it is missing.
+    pub dir: PathBuf,
+    /// Where the log lines for people go.
+    pub console: Console,
+    /// What is logged, in the syntax of `RUST_LOG`. `None` takes `RUST_LOG`, by default `info`.
+    pub filter: Option<String>,
+}
+
+impl LogOptions {
+    /// Files in `dir`, plain text on standard output, filtered by `RUST_LOG`.
+    pub fn to(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into(), console: Console::Stdout, filter: None }
+    }
+
+    /// The same with another console.
+    #[must_use]
+    pub fn console(self, console: Console) -> Self {
+        Self { console, ..self }
+    }
+
+    /// The same with a filter of its own.
+    #[must_use]
+    pub fn filter(self, filter: impl Into<String>) -> Self {
+        Self { filter: Some(filter.into()), ..self }
+    }
+}
+
+impl Default for LogOptions {
+    /// Files in [`log_dir`], plain text on standard output, filtered by `RUST_LOG`.
+    fn default() -> Self {
+        Self::to(log_dir())
+    }
+}
+
+/// Writes what is still buffered when it is dropped; hold it as long as the process logs.
+#[must_use = "log lines are lost when the guard is dropped early"]
+#[derive(Debug)]
+pub struct WorkerGuard {
+    file: Option<(tracing_appender::non_blocking::WorkerGuard, NonBlocking)>,
+}
+
+impl Drop for WorkerGuard {
+    fn drop(&mut self) {
+        let Some((worker, writer)) = self.file.take() else { return };
+        let lost = writer.error_counter().dropped_lines();
+        if lost > 0 {
+            tracing::warn!(lost, "{lost} log lines were dropped: the log file could not keep up");
+        }
+        // This one waits for the writing thread.
+        drop(worker);
+    }
+}
+
+/// The folder of the log files: `EVO_LOG_DIR`, by default `./logs`.
+pub fn log_dir() -> PathBuf {
+    env::get("EVO_LOG_DIR").map_or_else(|| PathBuf::from("./logs"), PathBuf::from)
+}
+
+/// Sets up logging: JSON lines in `{log_dir}/{component}.YYYY-MM-DD.log`, plain text on standard
+/// output, filtered by `RUST_LOG` (default `info`). Call it once at startup and hold the guard.
+///
+/// When the folder can't be made, it logs to standard output only and says so.
+pub fn init_logging(component: &str) -> WorkerGuard {
+    init_logging_to(component, LogOptions::default())
+}
+
+/// [`init_logging`] with another folder, console or filter.
+pub fn init_logging_to(component: &str, options: LogOptions) -> WorkerGuard {
+    init(component, &options, Vec::new())
+}
+
+type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
+
+/// The component that set logging up first. A process has one subscriber.
+static COMPONENT: OnceLock<String> = OnceLock::new();
+
+/// Whether logging has been set up already; says so in the log.
+fn already_set_up(component: &str) -> bool {
+    if COMPONENT.set(component.to_owned()).is_ok() {
+        return false;
+    }
+    let first = COMPONENT.get().map_or("", String::as_str);
+    tracing::warn!("Logging of {component} joins that of {first}, which was set up before");
+    true
+}
+
+fn init(component: &str, options: &LogOptions, mut layers: Vec<BoxedLayer>) -> WorkerGuard {
+    if already_set_up(component) {
+        return WorkerGuard { file: None };
+    }
+    let mut warnings = Vec::new();
+    let filter = options.filter.clone().or_else(|| env::get("RUST_LOG"));
+    let filter = filter.as_deref().unwrap_or("info");
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|error| {
+        warnings.push(format!("The log filter {filter:?} is ignored, `info` is used: {error}"));
+        EnvFilter::new("info")
+    });
+    layers.extend(console::layer(options.console));
+    let file = match open(component, &options.dir) {
+        Ok((writer, worker)) => {
+            layers.push(json_layer(writer.clone()));
+            Some((worker, writer))
+        }
+        Err(error) => {
+            warnings.push(format!(
+                "No log file is written: {error}. Make {} writable or set EVO_LOG_DIR",
+                options.dir.display()
+            ));
+            None
+        }
+    };
+    if let Err(error) = tracing_subscriber::registry().with(layers).with(filter).try_init() {
+        tracing::warn!("Logging of {component} is not complete: {error}");
+    }
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    WorkerGuard { file }
+}
+
+/// `{dir}/{component}.YYYY-MM-DD.log`, a new one each day (UTC), written by a thread of its own.
+fn open(
+    component: &str,
+    dir: &Path,
+) -> Result<(NonBlocking, tracing_appender::non_blocking::WorkerGuard), String> {
+    // The appender makes the folder itself, but its error does not say which one.
+    std::fs::create_dir_all(dir)
+        .map_err(|error| format!("the folder {} can't be made: {error}", dir.display()))?;
+    let appender = RollingFileAppender::builder()
+        .rotation(Rotation::DAILY)
+        .filename_prefix(component)
+        .filename_suffix("log")
+        .build(dir)
+        .map_err(|error| {
+            let cause =
+                std::error::Error::source(&error).map_or(String::new(), |e| format!(": {e}"));
+            format!("no file can be made in {}{cause}", dir.display())
+        })?;
+    Ok(NonBlockingBuilder::default().thread_name("evo-log").finish(appender))
+}
+
+fn json_layer(writer: NonBlocking) -> BoxedLayer {
+    tracing_subscriber::fmt::layer()
+        .json()
+        .with_target(true)
+        .with_thread_ids(true)
+        .with_file(true)
+        .with_line_number(true)
+        .with_writer(Redacting(writer))
+        .boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_cannot_be_made_costs_the_file_only() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let dir = file.path().join("logs");
+        let error = open("test", &dir).err().unwrap();
+        assert!(error.starts_with(&format!("the folder {} can't be made: ", dir.display())));
+        let guard = init_logging_to("test", LogOptions::to(&dir).console(Console::Off));
+        assert!(guard.file.is_none());
+    }
+}

@@ -1,0 +1,121 @@
+//! How a candidate's run ends.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// What became of a candidate.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// In use from now on.
+    Active,
+    /// Not now; the code says what is missing.
+    Held,
+    /// Not wanted; the code says why.
+    Discarded,
+    /// The run broke.
+    Failed,
+}
+
+impl Verdict {
+    /// The name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Held => "held",
+            Self::Discarded => "discarded",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl std::str::FromStr for Verdict {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        [Self::Active, Self::Held, Self::Discarded, Self::Failed]
+            .into_iter()
+            .find(|verdict| verdict.as_str() == text)
+            .ok_or_else(|| format!("unknown verdict {text:?}"))
+    }
+}
+
+/// The one outcome of a run, with its reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Outcome {
+    /// What became of it.
+    pub decision: Verdict,
+    /// Stable code, one of [`codes`].
+    pub code: String,
+    /// For people, with what to do about it.
+    pub reason: String,
+}
+
+impl Outcome {
+    /// In use from now on.
+    pub fn active(reason: impl Into<String>) -> Self {
+        Self { decision: Verdict::Active, code: codes::PASSED.to_owned(), reason: reason.into() }
+    }
+
+    /// Not now.
+    pub fn held(code: &str, reason: impl Into<String>) -> Self {
+        Self { decision: Verdict::Held, code: code.to_owned(), reason: reason.into() }
+    }
+
+    /// Not wanted.
+    pub fn discarded(code: &str, reason: impl Into<String>) -> Self {
+        Self { decision: Verdict::Discarded, code: code.to_owned(), reason: reason.into() }
+    }
+
+    /// The run broke.
+    pub fn failed(code: &str, reason: impl Into<String>) -> Self {
+        Self { decision: Verdict::Failed, code: code.to_owned(), reason: reason.into() }
+    }
+}
+
+/// Stable codes of outcomes.
+pub mod codes {
+    /// Passed every gate and the threshold.
+    pub const PASSED: &str = "passed";
+    /// The operation may change something and the source does not allow it (held).
+    pub const WRITE_NOT_ALLOWED: &str = "write_not_allowed";
+    /// A required parameter has no example, default or enum (held).
+    pub const NO_EXAMPLE_FOR_PARAMETER: &str = "no_example_for_parameter";
+    /// The operation only answers with an endless stream (discarded).
+    pub const STREAMING_ONLY: &str = "streaming_only";
+    /// The server can't be reached (held).
+    pub const UNREACHABLE: &str = "unreachable";
+    /// Neither schema nor example says what a right answer is (held).
+    pub const NO_ORACLE: &str = "no_oracle";
+    /// The auth token is not set or not allowed for this host (held).
+    pub const AUTH_MISSING: &str = "auth_missing";
+    /// The same definition is active already, or was decided before (discarded).
+    pub const DUPLICATE: &str = "duplicate";
+    /// Slower than its budget (discarded).
+    pub const LATENCY: &str = "latency";
+    /// Passes sometimes (held at first, then discarded).
+    pub const FLAKY: &str = "flaky";
+    /// The package is not valid (discarded).
+    pub const INVALID_PACKAGE: &str = "invalid_package";
+    /// The address is private and not listed under `allow_origins` (held).
+    pub const ORIGIN_NOT_ALLOWED: &str = "origin_not_allowed";
+    /// The scan found something dangerous (discarded).
+    pub const UNSAFE: &str = "unsafe";
+    /// It can't reach the threshold any more (discarded).
+    pub const BELOW_THRESHOLD: &str = "below_threshold";
+    /// Good so far, not enough trials to be sure (held).
+    pub const NEED_MORE_EVIDENCE: &str = "need_more_evidence";
+    /// After five looks still not sure (discarded).
+    pub const NOT_ENOUGH_EVIDENCE: &str = "not_enough_evidence";
+    /// Worse than the version in use (discarded).
+    pub const REGRESSION: &str = "regression";
+    /// Not measurably better than the version in use (discarded).
+    pub const NO_IMPROVEMENT: &str = "no_improvement";
+    /// A stage failed and could not be recovered (failed).
+    pub const STAGE_FAILED: &str = "stage_failed";
+    /// A stage ran into its deadline too often (failed).
+    pub const TIMED_OUT: &str = "timed_out";
+    /// A person cancelled the run (failed).
+    pub const CANCELLED: &str = "cancelled";
+}

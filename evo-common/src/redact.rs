@@ -1,0 +1,225 @@
+//! Secrets are taken out of everything that leaves the process: logs, events, traces, memories.
+//!
+//! Masking works on text, also on JSON text, which stays valid JSON. It knows how secrets look
+//! (Evo's own tokens, provider keys, `Bearer …`, URLs with a password) and how they are named
+//! (`password=`, `"api_key": "…"`). It is a safety net: code that holds a secret uses
+//! [`crate::tokens::Secret`].
+
+use std::{borrow::Cow, sync::LazyLock};
+
+use regex::{Captures, Regex};
+
+/// What stands in the place of a secret.
+pub const MASK: &str = "***";
+
+/// One kind of secret: `before` is kept, what follows it is masked.
+struct Rule {
+    pattern: Regex,
+    /// Words that are prose in the place of a secret ("a bearer token").
+    prose: &'static [&'static str],
+}
+
+/// Start of a word in plain text, or after an escape such as `\n` in JSON text.
+const START: &str = r"(?:\b|\\[bfnrt])";
+
+static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
+    let rule = |pattern: &str, prose| Rule {
+        pattern: Regex::new(pattern).expect("the patterns are constants, compiled by every test"),
+        prose,
+    };
+    vec![
+        // user:password in a URL, before any rule that could cut the password in two.
+        rule(r#"(?<before>[A-Za-z][A-Za-z0-9+.-]*://)[^\s/?#@:"]*:[^\s/?#@"]+@"#, &[]),
+        // Evo's own tokens and the original's gateway keys.
+        rule(r"(?<before>evo_(?:op|vw|rn|iv|gw)_)[A-Za-z0-9_]+", &[]),
+        rule(&format!(r"(?<before>{START}evo-)[0-9a-f]{{48}}\b"), &[]),
+        // Keys of providers and forges.
+        rule(&format!(r"(?<before>{START}sk-)[A-Za-z0-9_-]{{8,}}"), &[]),
+        rule(&format!(r"(?<before>{START}gh[pousr]_)[A-Za-z0-9]{{20,}}"), &[]),
+        rule(&format!(r"(?<before>{START}github_pat_)[A-Za-z0-9_]{{20,}}"), &[]),
+        rule(&format!(r"(?<before>{START}AIza)[A-Za-z0-9_-]{{30,}}"), &[]),
+        rule(&format!(r"(?<before>{START}AKIA)[A-Z0-9]{{16}}\b"), &[]),
+        rule(&format!(r"(?<before>{START}xox[abprs]-)[A-Za-z0-9-]{{10,}}"), &[]),
+        // Authorization headers.
+        rule(
+            &format!(r"(?<before>{START}(?i:bearer)\s+)(?<value>[A-Za-z0-9._~+/=-]{{6,}})"),
+            &["token", "tokens", "authentication", "authorization", "scheme", "header"],
+        ),
+        rule(
+            r#"(?i)(?<before>authorization(?:\\*")?\s*[:=]\s*(?:\\*")?(?:basic\s+|token\s+)?)(?<value>[A-Za-z0-9._~+/=-]+)"#,
+            &["basic", "token", "bearer"],
+        ),
+        // Named values. With a colon the value must be quoted ("wrong token: use …" is prose).
+        rule(
+            &format!(r#"(?i)(?<before>{NAMED}(?:\\*["'])?\s*=\s*(?:\\*["'])?)[^\s"'\\&,;)\]}}]+"#),
+            &[],
+        ),
+        rule(&format!(r#"(?i)(?<before>{NAMED}(?:\\*["'])?\s*:\s*\\*["'])[^"'\\]+"#), &[]),
+        // The key in a query, as Google's APIs take it.
+        rule(r#"(?<before>[?&]key=)[^\s"'\\&#]+"#, &[]),
+    ]
+});
+
+/// Names whose value is a secret: `password`, `OPENAI_API_KEY`, `access_token`, `EVO_TOKEN_RUNNER`.
+const NAMED: &str = r"(?:password|passwd|secret|api[_-]?key|access[_-]?key|private[_-]?key|token|evo_token_(?:operator|viewer|runner|invoke|gateway))";
+
+/// The text with every recognised secret replaced by [`MASK`].
+pub fn redact(text: &str) -> Cow<'_, str> {
+    RULES.iter().fold(Cow::Borrowed(text), |text, rule| {
+        let masked = rule.pattern.replace_all(&text, |found: &Captures<'_>| {
+            let value = found.name("value").map_or("", |value| value.as_str());
+            if rule.prose.iter().any(|word| word.eq_ignore_ascii_case(value)) {
+                return found[0].to_owned();
+            }
+            let end = if found[0].ends_with('@') { "@" } else { "" };
+            format!("{}{MASK}{end}", &found["before"])
+        });
+        match masked {
+            Cow::Borrowed(_) => text,
+            Cow::Owned(masked) => Cow::Owned(masked),
+        }
+    })
+}
+
+/// Masks every text inside a JSON value, and whole texts under a name such as `password`.
+pub fn redact_json(value: &mut serde_json::Value) {
+    use serde_json::Value;
+    static SECRET_NAME: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(&format!("(?i){NAMED}$"))
+            .expect("the pattern is a constant, compiled by every test")
+    });
+    match value {
+        Value::String(text) => {
+            if let Cow::Owned(masked) = redact(text) {
+                *text = masked;
+            }
+        }
+        Value::Array(list) => list.iter_mut().for_each(redact_json),
+        Value::Object(map) => {
+            for (name, value) in map.iter_mut() {
+                match value {
+                    Value::String(text) if !text.is_empty() && SECRET_NAME.is_match(name) => {
+                        MASK.clone_into(text);
+                    }
+                    other => redact_json(other),
+                }
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn secrets_are_masked() {
+        let hex = "0123456789abcdef".repeat(4);
+        for (text, expected) in [
+            (format!("token evo_op_{hex} is"), "token evo_op_*** is".to_owned()),
+            (format!("key evo-{}", &hex[..48]), "key evo-***".to_owned()),
+            (
+                "Authorization: Bearer abc.def-ghi".to_owned(),
+                "Authorization: Bearer ***".to_owned(),
+            ),
+            ("authorization: Basic dXNlcjpwYXNz".to_owned(), "authorization: Basic ***".to_owned()),
+            ("with sk-proj-abcDEF_123456 now".to_owned(), "with sk-*** now".to_owned()),
+            ("password=hunter2&user=a".to_owned(), "password=***&user=a".to_owned()),
+            ("db token=abc, api_key='xyz'".to_owned(), "db token=***, api_key='***'".to_owned()),
+            ("OPENAI_API_KEY=abc".to_owned(), "OPENAI_API_KEY=***".to_owned()),
+            ("EVO_TOKEN_RUNNER=abc".to_owned(), "EVO_TOKEN_RUNNER=***".to_owned()),
+            (r#"{"api_key":"abc d","n":1}"#.to_owned(), r#"{"api_key":"***","n":1}"#.to_owned()),
+            (
+                r#"{"m":"Config { token: \"abc\" }"}"#.to_owned(),
+                r#"{"m":"Config { token: \"***\" }"}"#.to_owned(),
+            ),
+            (r#"{"m":"a\nsk-abcdefgh12"}"#.to_owned(), r#"{"m":"a\nsk-***"}"#.to_owned()),
+            (
+                "libsql://u:p4ss@db.example/x?authToken=ey.J".to_owned(),
+                "libsql://***@db.example/x?authToken=***".to_owned(),
+            ),
+            (
+                "GET https://g.example/v1?key=AIzaX&alt=sse".to_owned(),
+                "GET https://g.example/v1?key=***&alt=sse".to_owned(),
+            ),
+            (format!("ghp_{}", &hex[..36]), "ghp_***".to_owned()),
+        ] {
+            assert_eq!(redact(&text), expected);
+        }
+    }
+
+    #[test]
+    fn plain_text_is_left_alone() {
+        for text in [
+            "wrong token: use the operator token of tokens.toml",
+            "max_tokens=100, tokens: 5, the Bearer token is missing",
+            "task-management-skill at http://127.0.0.1:3000/agents/evo-learning?limit=5",
+            "user@example.com wrote http://example.com:80/a@b",
+            "auth_ref = \"EVO_VIEWER_TOKEN\", risk-assessment-report",
+        ] {
+            assert!(
+                matches!(redact(text), Cow::Borrowed(same) if same == text),
+                "{}",
+                redact(text)
+            );
+        }
+    }
+
+    #[test]
+    fn json_values_are_masked_by_name_too() {
+        let mut value = serde_json::json!({
+            "password": "x", "count": 1, "list": ["Bearer abcdefgh", {"client_secret": "y"}],
+            "max_tokens": 5, "access_token": ""
+        });
+        redact_json(&mut value);
+        assert_eq!(
+            value,
+            serde_json::json!({
+                "password": "***", "count": 1, "list": ["Bearer ***", {"client_secret": "***"}],
+                "max_tokens": 5, "access_token": ""
+            })
+        );
+    }
+
+    /// Texts in which the rules have something to find.
+    fn hostile_text() -> impl Strategy<Value = String> {
+        let part = prop_oneof![
+            any::<String>(),
+            Just("token=".to_owned()),
+            Just("\"password\": \"".to_owned()),
+            Just("Bearer ".to_owned()),
+            Just("https://u:".to_owned()),
+            Just("@".to_owned()),
+            Just("sk-".to_owned()),
+            Just("evo_op_".to_owned()),
+            Just("\\\"".to_owned()),
+            Just("Authorization: ".to_owned()),
+            "[a-z0-9]{0,20}",
+        ];
+        proptest::collection::vec(part, 0..8).prop_map(|parts| parts.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(text in hostile_text()) {
+            prop_assert!(redact(&text).len() <= text.len() * (MASK.len() + 1));
+        }
+
+        #[test]
+        fn json_stays_json(text in hostile_text(), name in "[a-z_]{1,12}|token|password") {
+            let line = serde_json::json!({ name: text, "message": text }).to_string();
+            let masked = redact(&line);
+            prop_assert!(serde_json::from_str::<serde_json::Value>(&masked).is_ok(), "{}", masked);
+        }
+
+        #[test]
+        fn our_tokens_never_survive(before in hostile_text(), after in "[^a-zA-Z0-9].{0,20}|") {
+            let secret = "c0ffee".repeat(10);
+            let text = format!("{before}evo_rn_{secret}{after}");
+            prop_assert!(!redact(&text).contains(&secret));
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! What the stages hand to each other: the context of a dispatch and the output of each stage.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use crate::{
+    case::Case,
+    config::SourceConfig,
+    evidence::{Evidence, Scores},
+    messages::PipelineStage,
+    outcome::Outcome,
+    skill::{SkillIO, SkillManifest},
+};
+
+/// `metadata` of `pipeline:next`: everything known about the run, cumulative.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct StageContext {
+    /// What started the cycle.
+    #[serde(default)]
+    pub trigger: Value,
+    /// The candidate; absent in Learning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<Candidate>,
+    /// Outputs of the earlier stages by stage name.
+    #[serde(default)]
+    pub outputs: BTreeMap<PipelineStage, Value>,
+    /// Cases that builders may see.
+    #[serde(default)]
+    pub train_cases: Vec<Case>,
+    /// Held-out cases; only Evaluation gets them.
+    #[serde(default)]
+    pub holdout_cases: Vec<Case>,
+    /// All enabled sources for Learning; the candidate's source for the other stages.
+    #[serde(default)]
+    pub sources: Vec<SourceConfig>,
+    /// Source name → current base URL, for endpoints that start with `{server}`.
+    #[serde(default)]
+    pub servers: BTreeMap<String, String>,
+    /// Skills that the candidate is compared with: active ones, and siblings of the cycle that
+    /// precede it in name order.
+    #[serde(default)]
+    pub known_skills: Vec<KnownSkill>,
+    /// The version in use that this candidate would replace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incumbent: Option<Incumbent>,
+    /// Version that the package gets (`0.1.0`, or the incumbent's with the patch raised).
+    #[serde(default)]
+    pub version: String,
+    /// How Evaluation is to be run.
+    #[serde(default)]
+    pub plan: EvaluationPlan,
+}
+
+/// How an evaluation is run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EvaluationPlan {
+    /// Which look this is, from 1.
+    pub look: u32,
+    /// Held-out trials to make in this look.
+    pub trials: u32,
+    /// Sittings over which the trials are spread.
+    pub sittings: u32,
+    /// Pause between two sittings.
+    pub sitting_gap_ms: u64,
+    /// Repeats of a case within one trial, when a trial is a case.
+    pub repeats: u32,
+}
+
+impl Default for EvaluationPlan {
+    fn default() -> Self {
+        Self { look: 1, trials: 20, sittings: 2, sitting_gap_ms: 1_000, repeats: 3 }
+    }
+}
+
+/// Something that could become a skill.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// Name of the skill: `<source>-<operationId or method-path>`, kebab case.
+    pub name: String,
+    /// Name of the source.
+    pub source: String,
+    /// What in the source: `GET /agents/{agent_id}`.
+    pub locator: String,
+    /// What it does, in a sentence.
+    pub description: String,
+    /// What it can do.
+    pub capabilities: Vec<String>,
+    /// Digest of the definition (operation, resolved schemas, security, builder version).
+    pub fingerprint: String,
+    /// How much it is asked for; 1 by default.
+    pub demand: f64,
+    /// Whether the builder only compiles the definition, so that it can't learn cases by heart.
+    pub deterministic: bool,
+    /// The definition, as the source's builder understands it (for OpenAPI: the normalised
+    /// operation).
+    pub definition: Value,
+    /// Its cases. King stores them, splits them and takes them out of the candidate before the
+    /// other stages see it.
+    #[serde(default)]
+    pub cases: Vec<Case>,
+}
+
+/// A skill that a candidate is compared with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KnownSkill {
+    /// Its name.
+    pub name: String,
+    /// Whether it is active (else: a sibling in the same cycle).
+    pub active: bool,
+    /// Digest of its definition.
+    pub fingerprint: String,
+    /// What it does.
+    pub description: String,
+    /// What it can do.
+    pub capabilities: Vec<String>,
+    /// What it calls: `GET {server}/agents`.
+    pub endpoints: Vec<String>,
+    /// What it takes.
+    pub inputs: Vec<SkillIO>,
+    /// What it gives.
+    pub outputs: Vec<SkillIO>,
+}
+
+/// The version in use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Incumbent {
+    /// Its digest.
+    pub artifact_id: String,
+    /// Its version.
+    pub version: String,
+}
+
+/// What Learning found.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct LearningOutput {
+    /// The candidates; one child run each.
+    pub candidates: Vec<Candidate>,
+    /// Sources that could not be read; the others go on.
+    #[serde(default)]
+    pub failed_sources: Vec<FailedSource>,
+}
+
+/// A source that could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FailedSource {
+    /// Its name.
+    pub name: String,
+    /// Why, with file or address and what to do.
+    pub message: String,
+}
+
+/// What Building made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BuildingOutput {
+    /// The manifest in the package.
+    pub manifest: SkillManifest,
+    /// What the package calls: `GET {server}/agents`.
+    pub endpoints: Vec<String>,
+    /// Names and sizes of the package's files.
+    pub files: BTreeMap<String, u64>,
+    /// Set when the candidate ends here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// Good to know.
+    Info,
+    /// A person should look.
+    Warning,
+    /// The package must not run.
+    High,
+}
+
+/// Something that Pre-load noticed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Finding {
+    /// Stable code.
+    pub code: String,
+    /// How bad it is.
+    pub severity: Severity,
+    /// Which file.
+    pub file: String,
+    /// Which line, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<u32>,
+    /// For people.
+    pub message: String,
+}
+
+/// What Pre-load found.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PreLoadOutput {
+    /// Findings over all files.
+    pub findings: Vec<Finding>,
+    /// Probes of the endpoints, in the original's shape.
+    pub health_results: Vec<crate::messages::HealthCheck>,
+    /// Whether every endpoint answered.
+    pub all_healthy: bool,
+    /// Median latency of the probe calls, the base of the latency budget.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe_median_ms: Option<f64>,
+    /// Set when the candidate ends here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+}
+
+/// What Evaluation measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EvaluationOutput {
+    /// The measurements; king decides from these.
+    pub evidence: Evidence,
+    /// The score that follows, for readers; king recomputes it.
+    pub scores: Scores,
+    /// Lower bound of the score, as the original called it.
+    pub overall_score: f64,
+    /// `activate`, `hold` or `discard`, as the original called it.
+    pub recommendation: String,
+}
+
+/// What Skill-Manage did. It can lower king's decision, never raise it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SkillManageOutput {
+    /// `activated`, `held` or `discarded`.
+    pub action: String,
+    /// Why.
+    pub reason: String,
+    /// The outcome that the runner proposes.
+    pub outcome: Outcome,
+    /// Lower bound of the score.
+    pub overall_score: f64,
+}
+
+impl StageContext {
+    /// Reads the context from a dispatch's metadata.
+    pub fn from_metadata(
+        metadata: &std::collections::HashMap<String, Value>,
+    ) -> Result<Self, crate::messages::DecodeError> {
+        let map: serde_json::Map<String, Value> =
+            metadata.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+        crate::messages::decode(crate::messages::events::PIPELINE_NEXT, Value::Object(map))
+    }
+
+    /// The context as a dispatch's metadata.
+    pub fn into_metadata(self) -> std::collections::HashMap<String, Value> {
+        match serde_json::to_value(self).expect("a context is plain data") {
+            Value::Object(map) => map.into_iter().collect(),
+            _ => unreachable!("a struct becomes an object"),
+        }
+    }
+
+    /// The output of an earlier stage, typed.
+    pub fn output<T: serde::de::DeserializeOwned>(
+        &self,
+        stage: PipelineStage,
+    ) -> Option<Result<T, serde_json::Error>> {
+        self.outputs.get(&stage).map(T::deserialize)
+    }
+}

@@ -1,0 +1,79 @@
+//! The command line of king, for the binary `evo-king` and for `evo king`.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use evo_common::runtime::Shutdown;
+
+use crate::{App, Config};
+
+/// Control plane of Evo: runs the pipeline, keeps the skills, answers over HTTP and Socket.IO.
+#[derive(Debug, clap::Parser)]
+#[command(
+    name = "evo-king",
+    version,
+    after_help = "Example:\n  evo-king --data ./data --port 3000\n\nThe tokens are in DATA/tokens.toml, written on first start."
+)]
+pub struct Args {
+    /// Data folder: king.db, artifacts/, tokens.toml, config/.
+    #[arg(long, env = "EVO_HOME", default_value = "data")]
+    pub data: PathBuf,
+    /// Port to listen on; 0 takes a free one [default: 3000].
+    #[arg(long)]
+    pub port: Option<u16>,
+    /// Address to listen on [default: 127.0.0.1].
+    #[arg(long)]
+    pub host: Option<IpAddr>,
+    /// No tokens, for runners of the original. Loopback only.
+    #[arg(long)]
+    pub open: bool,
+    /// Print the resolved configuration, without secrets, and end.
+    #[arg(long)]
+    pub check_config: bool,
+}
+
+impl Args {
+    /// The configuration that these arguments and the data folder give.
+    pub fn config(&self) -> Result<Config, crate::config::ConfigError> {
+        let mut config = Config::load(&self.data)?;
+        if let Some(port) = self.port {
+            config.listen.set_port(port);
+        }
+        if let Some(host) = self.host {
+            config.listen.set_ip(host);
+        }
+        config.open |= self.open;
+        Ok(config)
+    }
+}
+
+/// Runs king until shutdown.
+pub async fn run(args: Args, shutdown: Shutdown) -> Result<(), Failure> {
+    let config = args.config().map_err(Failure::Config)?;
+    if args.check_config {
+        tracing::info!("{config:#?}");
+        return Ok(());
+    }
+    App::start(config).await?.run(shutdown).await?;
+    Ok(())
+}
+
+/// Why king ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The configuration is wrong: exit code 2.
+    #[error(transparent)]
+    Config(crate::config::ConfigError),
+    /// Anything else: exit code 1.
+    #[error(transparent)]
+    Run(#[from] crate::Error),
+}
+
+impl Failure {
+    /// What the process should exit with.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) => 2,
+            Self::Run(_) => 1,
+        }
+    }
+}

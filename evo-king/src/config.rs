@@ -1,0 +1,291 @@
+//! King's configuration: defaults, then `king.toml`, then the environment, then the command line.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use evo_common::{
+    config::{SourceConfig, SourcesConfig, env, load},
+    messages::PipelineStage,
+    stage::EvaluationPlan,
+    tokens::Tokens,
+};
+use serde::Deserialize;
+
+use crate::{store::Database, system_info::Machine};
+
+/// The port of king when nothing says otherwise.
+pub const DEFAULT_PORT: u16 = 3000;
+
+/// Everything that king needs to know.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where king listens; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Its data folder: `king.db`, `artifacts/`.
+    pub data: PathBuf,
+    /// Where the database is; by default `king.db` in the data folder.
+    pub database: Database,
+    /// Who may do what.
+    pub tokens: Tokens,
+    /// No tokens; on loopback only.
+    pub open: bool,
+    /// Where Learning looks.
+    pub sources: Vec<SourceConfig>,
+    /// How others reach king, when that is not where it listens.
+    pub public_url: Option<String>,
+    /// Where the gateway is.
+    pub gateway_url: Option<String>,
+    /// How evaluations are run.
+    pub plan: EvaluationPlan,
+    /// Pause before a held candidate's next look.
+    pub retry_look_after_ms: u64,
+    /// How long a discarded definition is not tried again.
+    pub remember_discarded_ms: u64,
+    /// How often runners give a sign of life.
+    pub heartbeat_ms: u64,
+    /// A runner that is silent for so long has lost its attempts.
+    pub lease_ms: u64,
+    /// After a start, how long runners have to come back to their attempts.
+    pub grace_ms: u64,
+    /// How long an attempt of each stage may take.
+    pub timeouts: Timeouts,
+    /// What this process knows of its machine.
+    pub machine: MachineConfig,
+}
+
+/// What this process knows of its machine, from the environment.
+#[derive(Debug, Clone, Default)]
+pub struct MachineConfig {
+    home: Option<PathBuf>,
+    path: Vec<PathBuf>,
+    executable: Option<PathBuf>,
+}
+
+impl MachineConfig {
+    fn from_env() -> Self {
+        let path = env::get("PATH").unwrap_or_default();
+        Self {
+            home: env::get("HOME").map(PathBuf::from),
+            path: std::env::split_paths(&path).collect(),
+            executable: std::env::current_exe().ok(),
+        }
+    }
+}
+
+/// How long an attempt of each stage may take, in milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Timeouts {
+    /// Learning.
+    pub learning_ms: u64,
+    /// Building.
+    pub building_ms: u64,
+    /// Pre-load.
+    pub pre_load_ms: u64,
+    /// Evaluation.
+    pub evaluation_ms: u64,
+    /// Skill-Manage.
+    pub skill_manage_ms: u64,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            learning_ms: 120_000,
+            building_ms: 60_000,
+            pre_load_ms: 120_000,
+            evaluation_ms: 900_000,
+            skill_manage_ms: 60_000,
+        }
+    }
+}
+
+/// `king.toml`. Every key is optional.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct KingFile {
+    /// Address to listen on, without the port.
+    pub host: Option<IpAddr>,
+    /// Port to listen on.
+    pub port: Option<u16>,
+    /// How others reach king.
+    pub public_url: Option<String>,
+    /// Where the gateway is.
+    pub gateway_url: Option<String>,
+    /// Held-out trials of a look.
+    pub trials: Option<u32>,
+    /// Sittings over which they are spread.
+    pub sittings: Option<u32>,
+    /// Pause between two sittings.
+    pub sitting_gap_ms: Option<u64>,
+    /// Pause before a held candidate's next look.
+    pub retry_look_after_ms: Option<u64>,
+    /// How long a discarded definition is not tried again.
+    pub remember_discarded_ms: Option<u64>,
+    /// How often runners give a sign of life.
+    pub heartbeat_ms: Option<u64>,
+    /// A runner that is silent for so long has lost its attempts.
+    pub lease_ms: Option<u64>,
+    /// After a start, how long runners have to come back.
+    pub grace_ms: Option<u64>,
+    /// How long an attempt of each stage may take.
+    pub timeouts: Option<Timeouts>,
+}
+
+impl load::Validate for KingFile {
+    fn validate(&self, faults: &mut Vec<load::Fault>) {
+        let mut at_least = |key: &str, value: Option<u64>, least: u64| {
+            if let Some(value) = value.filter(|value| *value < least) {
+                faults.push(load::Fault::new(key, format!("it is {value}; it must be at least {least}")));
+            }
+        };
+        at_least("trials", self.trials.map(u64::from), u64::from(evo_common::evidence::FIRST_LOOK));
+        at_least("sittings", self.sittings.map(u64::from), 1);
+        at_least("heartbeat_ms", self.heartbeat_ms, 100);
+        let heartbeat = self.heartbeat_ms.unwrap_or(HEARTBEAT_MS);
+        at_least("lease_ms", self.lease_ms, heartbeat * 2);
+    }
+}
+
+const HEARTBEAT_MS: u64 = 5_000;
+
+/// What was wrong with the configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file.
+    #[error(transparent)]
+    File(#[from] load::ConfigErrors),
+    /// An environment variable.
+    #[error(transparent)]
+    Env(#[from] env::EnvError),
+    /// The tokens.
+    #[error(transparent)]
+    Tokens(#[from] evo_common::tokens::Error),
+    /// Anything else.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+impl Config {
+    /// Defaults for a data folder, with these tokens: loopback, port 3000, no sources.
+    pub fn new(data: &Path, tokens: Tokens) -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)),
+            data: data.to_owned(),
+            database: Database::File(data.join("king.db")),
+            tokens,
+            open: false,
+            sources: Vec::new(),
+            public_url: None,
+            gateway_url: None,
+            plan: EvaluationPlan { sitting_gap_ms: 120_000, ..EvaluationPlan::default() },
+            retry_look_after_ms: 600_000,
+            remember_discarded_ms: 24 * 3_600_000,
+            heartbeat_ms: HEARTBEAT_MS,
+            lease_ms: 20_000,
+            grace_ms: 15_000,
+            timeouts: Timeouts::default(),
+            machine: MachineConfig::from_env(),
+        }
+    }
+
+    /// Reads a data folder: `tokens.toml`, `config/king.toml`, `config/sources.toml`, and the
+    /// environment over them.
+    pub fn load(data: &Path) -> Result<Self, ConfigError> {
+        let tokens = Tokens::load_or_create(&data.join("tokens.toml"), &env::get)?;
+        let mut config = Self::new(data, tokens);
+        let folder = data.join("config");
+        let file = folder.join("king.toml");
+        if file.exists() {
+            config.apply_file(load::load_valid(&file)?);
+        }
+        let file = folder.join("sources.toml");
+        if file.exists() {
+            config.sources = load_sources(&file)?;
+        }
+        config.apply_env(&env::get)?;
+        Ok(config)
+    }
+
+    /// Puts the keys of a `king.toml` over what is set.
+    pub fn apply_file(&mut self, file: KingFile) {
+        fn set<T>(target: &mut T, value: Option<T>) {
+            if let Some(value) = value {
+                *target = value;
+            }
+        }
+        let host = file.host.unwrap_or(self.listen.ip());
+        self.listen = SocketAddr::new(host, file.port.unwrap_or(self.listen.port()));
+        self.public_url = file.public_url.or(self.public_url.take());
+        self.gateway_url = file.gateway_url.or(self.gateway_url.take());
+        set(&mut self.plan.trials, file.trials);
+        set(&mut self.plan.sittings, file.sittings);
+        set(&mut self.plan.sitting_gap_ms, file.sitting_gap_ms);
+        set(&mut self.retry_look_after_ms, file.retry_look_after_ms);
+        set(&mut self.remember_discarded_ms, file.remember_discarded_ms);
+        set(&mut self.heartbeat_ms, file.heartbeat_ms);
+        set(&mut self.lease_ms, file.lease_ms);
+        set(&mut self.grace_ms, file.grace_ms);
+        set(&mut self.timeouts, file.timeouts);
+    }
+
+    /// Puts the environment over what is set: `KING_PORT`, `KING_HOST`, `KING_DB_PATH`,
+    /// `KING_DB_URL` with `KING_DB_TOKEN`, `KING_PUBLIC_URL`, `GATEWAY_ADDRESS`, and the names
+    /// `EVO_KING_PORT` and `EVO_KING_DB_PATH` of older set-ups.
+    pub fn apply_env(&mut self, env: &dyn Fn(&str) -> Option<String>) -> Result<(), ConfigError> {
+        let port = match env::parse(env, "KING_PORT")? {
+            Some(port) => Some(port),
+            None => env::parse(env, "EVO_KING_PORT")?,
+        };
+        let host: Option<IpAddr> = env::parse(env, "KING_HOST")?;
+        self.listen =
+            SocketAddr::new(host.unwrap_or(self.listen.ip()), port.unwrap_or(self.listen.port()));
+        if let Some(path) = env("KING_DB_PATH").or_else(|| env("EVO_KING_DB_PATH")) {
+            self.database = Database::File(PathBuf::from(path));
+        }
+        if let Some(url) = env("KING_DB_URL") {
+            self.database = Database::parse(&url, env("KING_DB_TOKEN").as_deref())
+                .map_err(ConfigError::Invalid)?;
+        }
+        self.public_url = env("KING_PUBLIC_URL").or(self.public_url.take());
+        self.gateway_url = env("GATEWAY_ADDRESS").or(self.gateway_url.take());
+        Ok(())
+    }
+
+    /// How long an attempt of a stage may take.
+    pub fn timeout_ms(&self, stage: PipelineStage) -> u64 {
+        match stage {
+            PipelineStage::Learning => self.timeouts.learning_ms,
+            PipelineStage::Building => self.timeouts.building_ms,
+            PipelineStage::PreLoad => self.timeouts.pre_load_ms,
+            PipelineStage::Evaluation => self.timeouts.evaluation_ms,
+            PipelineStage::SkillManage => self.timeouts.skill_manage_ms,
+        }
+    }
+
+    /// What the system discovery needs to know.
+    pub(crate) fn machine(&self) -> Machine {
+        Machine {
+            evo_home: self.data.clone(),
+            home: self.machine.home.clone(),
+            path: self.machine.path.clone(),
+            executable: self.machine.executable.clone(),
+        }
+    }
+}
+
+/// Reads `sources.toml`. A relative `location` is taken from the file's folder.
+pub fn load_sources(file: &Path) -> Result<Vec<SourceConfig>, ConfigError> {
+    let mut config: SourcesConfig = load::load_valid(file)?;
+    let folder = file.parent().unwrap_or(Path::new("."));
+    for source in &mut config.sources {
+        let location = &source.location;
+        let names_a_file = !location.contains("://") && !location.ends_with(':');
+        if names_a_file && Path::new(location).is_relative() {
+            source.location = folder.join(location).display().to_string();
+        }
+    }
+    Ok(config.sources)
+}

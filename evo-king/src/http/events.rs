@@ -1,0 +1,191 @@
+//! The event log, in pages and as a stream.
+
+use std::{collections::VecDeque, convert::Infallible, time::Duration};
+
+use axum::{
+    Json,
+    extract::State,
+    http::HeaderMap,
+    response::{
+        Sse,
+        sse::{Event, KeepAlive},
+    },
+};
+use evo_common::api::{EventList, EventRecord};
+use futures_util::stream::{self, Stream};
+use serde::Deserialize;
+use tokio::sync::watch;
+use utoipa::IntoParams;
+
+use super::{
+    error::{ApiError, Result},
+    extract::{QueryParams, limit},
+    pipeline::about_run,
+};
+use crate::{app::King, store::EventFilter};
+
+/// Entries that the stream reads at once.
+const STREAM_PAGE: u32 = 200;
+/// A comment is sent this often, so that both ends notice a dead connection.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Which events to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ListEvents {
+    /// Only events after this place in the log; 0, the default, for all.
+    #[param(minimum = 0, default = 0, example = 0)]
+    after: Option<i64>,
+    /// Most events in the answer, 50 by default.
+    #[param(minimum = 1, maximum = 500, default = 50, example = 10)]
+    limit: Option<u32>,
+    /// Only events about this run; `latest` for the newest cycle.
+    #[param(example = "latest")]
+    run_id: Option<String>,
+    /// Only events of this kind.
+    #[param(example = "cycle.started")]
+    kind: Option<String>,
+}
+
+/// List events.
+///
+/// A page of the event log, oldest first. Pass `last_seq` as `after` to go on.
+#[utoipa::path(
+    get,
+    path = "/events",
+    tag = "events",
+    params(ListEvents),
+    responses((status = 200, description = "A page of events.", body = EventList)),
+)]
+pub(super) async fn list_events(
+    State(king): State<King>,
+    QueryParams(params): QueryParams<ListEvents>,
+) -> Result<Json<EventList>> {
+    let filter = EventFilter {
+        after: place("after", params.after.unwrap_or(0))?,
+        limit: limit(params.limit)?,
+        run_id: about_run(&king, params.run_id).await?,
+        kind: params.kind,
+    };
+    Ok(Json(king.store.events_list(filter).await?))
+}
+
+/// Which events to stream.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct StreamEvents {
+    /// Starts after this place in the log; by default with the next event. The header
+    /// `Last-Event-ID`, which browsers send when they reconnect, goes first.
+    #[param(minimum = 0, example = 0)]
+    after: Option<i64>,
+    /// Only events about this run; `latest` for the newest cycle.
+    #[param(example = "latest")]
+    run_id: Option<String>,
+    /// Only events of this kind.
+    #[param(example = "cycle.started")]
+    kind: Option<String>,
+}
+
+/// Follow the events.
+///
+/// Server-sent events, one per entry of the log: `id` is its place, `event` its kind and `data`
+/// the entry as JSON. The stream ends when king shuts down; a client reconnects with
+/// `Last-Event-ID` and misses nothing.
+#[utoipa::path(
+    get,
+    path = "/events/stream",
+    tag = "events",
+    params(StreamEvents),
+    responses((
+        status = 200, description = "The events.", body = String, content_type = "text/event-stream",
+    )),
+)]
+pub(super) async fn stream_events(
+    State(king): State<King>,
+    QueryParams(params): QueryParams<StreamEvents>,
+    headers: HeaderMap,
+) -> Result<Sse<impl Stream<Item = std::result::Result<Event, Infallible>>>> {
+    let committed = king.store.committed();
+    let latest = *committed.borrow();
+    let after = match headers.get("last-event-id") {
+        Some(id) => {
+            let id = id.to_str().ok().and_then(|id| id.trim().parse().ok()).ok_or_else(|| {
+                ApiError::parameter("Last-Event-ID", "it is not the id of an event")
+            })?;
+            place("Last-Event-ID", id)?
+        }
+        None => place("after", params.after.unwrap_or(latest))?,
+    };
+    let follower = Follower {
+        filter: EventFilter {
+            after,
+            limit: STREAM_PAGE,
+            run_id: about_run(&king, params.run_id).await?,
+            kind: params.kind,
+        },
+        page: VecDeque::new(),
+        committed,
+        king,
+    };
+    let events = stream::unfold(follower, |mut follower| async move {
+        let record = follower.next().await?;
+        Some((Ok(to_sse(&record)), follower))
+    });
+    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+}
+
+fn to_sse(record: &EventRecord) -> Event {
+    Event::default()
+        .id(record.seq.to_string())
+        .event(&record.kind)
+        .data(serde_json::to_string(record).expect("an event is plain data"))
+}
+
+/// Reads the log page by page and waits at its end.
+struct Follower {
+    king: King,
+    filter: EventFilter,
+    page: VecDeque<EventRecord>,
+    committed: watch::Receiver<i64>,
+}
+
+impl Follower {
+    /// The next event, or none when king shuts down or the log can't be read.
+    async fn next(&mut self) -> Option<EventRecord> {
+        loop {
+            if self.king.shutdown.is_cancelled() {
+                return None;
+            }
+            if let Some(record) = self.page.pop_front() {
+                return Some(record);
+            }
+            // Read before the log is: whatever is not in the page then comes after this place.
+            let latest = *self.committed.borrow_and_update();
+            if latest > self.filter.after {
+                match self.king.store.events_list(self.filter.clone()).await {
+                    Ok(list) if list.events.is_empty() => self.filter.after = latest,
+                    Ok(list) => {
+                        self.filter.after = list.last_seq;
+                        self.page = list.events.into();
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "An event stream ended: the log can't be read");
+                        return None;
+                    }
+                }
+                continue;
+            }
+            tokio::select! {
+                changed = self.committed.changed() => changed.ok()?,
+                () = self.king.shutdown.cancelled() => return None,
+            }
+        }
+    }
+}
+
+fn place(name: &str, seq: i64) -> Result<i64> {
+    if seq < 0 {
+        return Err(ApiError::parameter(name, format!("{seq} is negative; the log starts at 1")));
+    }
+    Ok(seq)
+}

@@ -1,0 +1,95 @@
+//! Extractors that answer with the error envelope and name what is wrong.
+
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, FromRequestParts, Query, Request},
+    http::{StatusCode, header, request::Parts},
+};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::error::ApiError;
+
+/// A JSON body. An empty one counts as `{}`.
+pub(super) struct JsonBody<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let kind =
+            request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        if let Some(kind) = kind.filter(|kind| !is_json(kind)) {
+            return Err(ApiError::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_media_type",
+                format!("The body's content type is {kind:?}; send application/json."),
+            ));
+        }
+        let bytes = Bytes::from_request(request, state).await?;
+        let value: Value = if bytes.is_empty() {
+            Value::Object(serde_json::Map::new())
+        } else {
+            serde_json::from_slice(&bytes).map_err(|error| {
+                ApiError::new(
+                    StatusCode::BAD_REQUEST,
+                    "invalid_json",
+                    format!("The body is not JSON: {error}."),
+                )
+            })?
+        };
+        // serde would also take a list for a struct, field by field.
+        if !value.is_object() {
+            return Err(ApiError::field(".", "the body must be a JSON object"));
+        }
+        evo_common::messages::decode("body", value)
+            .map(Self)
+            .map_err(|error| ApiError::field(&error.path, error.message))
+    }
+}
+
+fn is_json(content_type: &str) -> bool {
+    let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    media_type == "application/json" || media_type.ends_with("+json")
+}
+
+/// Query parameters.
+pub(super) struct QueryParams<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for QueryParams<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Query(params) = Query::from_request_parts(parts, state).await?;
+        Ok(Self(params))
+    }
+}
+
+/// The path parameter of a route that has one.
+pub(super) struct PathParam(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathParam {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        axum::extract::Path::<String>::from_request_parts(parts, state)
+            .await
+            .map(|axum::extract::Path(value)| Self(value))
+            .map_err(|rejection| ApiError::parameter("path", rejection.body_text()))
+    }
+}
+
+/// Most entries in one page.
+pub(super) const MAX_LIMIT: u32 = 500;
+/// Entries in one page when the caller names no limit.
+pub(super) const DEFAULT_LIMIT: u32 = 50;
+
+/// Checks `limit`.
+pub(super) fn limit(limit: Option<u32>) -> Result<u32, ApiError> {
+    match limit.unwrap_or(DEFAULT_LIMIT) {
+        limit @ 1..=MAX_LIMIT => Ok(limit),
+        other => {
+            Err(ApiError::parameter("limit", format!("{other} is not between 1 and {MAX_LIMIT}")))
+        }
+    }
+}

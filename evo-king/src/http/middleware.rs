@@ -1,0 +1,89 @@
+//! What happens to every request.
+
+use std::time::Duration;
+
+use axum::{
+    extract::{MatchedPath, Request},
+    http::{HeaderName, HeaderValue, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse as _, Response},
+};
+
+use super::error::{ApiError, Fault};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Longest request id that is taken over from a caller.
+const MAX_REQUEST_ID: usize = 128;
+/// Until the answer begins. Long answers (the event stream) may go on after that.
+const TIME_LIMIT: Duration = Duration::from_secs(30);
+/// The same for routes that wait for a runner, which has a deadline of its own.
+const RUNNER_TIME_LIMIT: Duration = Duration::from_secs(90);
+/// Those routes.
+const RUNNER_ROUTES: &[&str] = &["/skills/{name}/invoke"];
+
+/// Gives every answer the request's id and writes one log line: for debugging when the answer is
+/// what it should be or the caller's own mistake, as an error when king has a fault.
+pub(super) async fn observe(request: Request, next: Next) -> Response {
+    let started = tokio::time::Instant::now();
+    let id = request_id(&request);
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let mut response = next.run(request).await;
+    let status = response.status().as_u16();
+    tracing::debug!(
+        request.id = ?id,
+        http.method = %method,
+        http.path = %path,
+        http.status = status,
+        duration_ms = started.elapsed().as_secs_f64() * 1_000.0,
+        "{method} {path} {status}"
+    );
+    if let Some(Fault(cause)) = response.extensions().get() {
+        tracing::error!(
+            request.id = ?id,
+            http.method = %method,
+            http.path = %path,
+            error = %cause,
+            "{method} {path} failed: {cause}"
+        );
+    }
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, id);
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+fn request_id(request: &Request) -> HeaderValue {
+    request
+        .headers()
+        .get(REQUEST_ID)
+        .filter(|id| !id.is_empty() && id.len() <= MAX_REQUEST_ID && id.to_str().is_ok())
+        .cloned()
+        .unwrap_or_else(|| {
+            HeaderValue::try_from(format!("req-{}", uuid::Uuid::now_v7().simple()))
+                .expect("hex digits make a header value")
+        })
+}
+
+/// Ends requests whose answer does not begin in time.
+pub(super) async fn limit_time(request: Request, next: Next) -> Response {
+    let waits_for_runner = request
+        .extensions()
+        .get::<MatchedPath>()
+        .is_some_and(|path| RUNNER_ROUTES.contains(&path.as_str()));
+    let limit = if waits_for_runner { RUNNER_TIME_LIMIT } else { TIME_LIMIT };
+    within(limit, next.run(request)).await
+}
+
+/// The answer, or a refusal when it does not begin in time.
+pub(super) async fn within(limit: Duration, answer: impl Future<Output = Response>) -> Response {
+    tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
+        ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "timeout",
+            format!("The answer took longer than {} s; try again.", limit.as_secs()),
+        )
+        .into_response()
+    })
+}

@@ -1,0 +1,84 @@
+//! King's HTTP API. Handlers are thin: they check what came in, call the store, the pipeline or the
+//! commands, and turn errors into the one envelope.
+//!
+//! From the outside in, a request passes: the observer (request id, log line, headers), the panic
+//! catcher, the Host and Origin check, whatever the caller of [`router_around`] wraps around the
+//! routes (Socket.IO), the token check, the time limit, the body limit, the handler.
+
+mod agents;
+mod artifacts;
+mod auth;
+mod error;
+mod events;
+mod extract;
+mod health;
+mod middleware;
+mod openapi;
+mod pipeline;
+mod serve;
+mod skills;
+mod sources;
+mod stats;
+mod system_info;
+
+use axum::{Router, extract::DefaultBodyLimit, middleware as layer};
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa_axum::{
+    router::{OpenApiRouter, UtoipaMethodRouterExt as _},
+    routes,
+};
+
+use crate::app::King;
+
+pub use openapi::document;
+pub(crate) use serve::serve;
+
+/// Largest request body, except for artifacts: 1 MiB.
+const BODY_LIMIT: usize = 1024 * 1024;
+/// Largest upload of an artifact: the largest archive and some room, so that one that is too large
+/// is refused by name.
+const ARTIFACT_LIMIT: usize = 17 * 1024 * 1024;
+
+/// Every route with its documentation.
+fn routes() -> OpenApiRouter<King> {
+    let upload_limit = DefaultBodyLimit::max(ARTIFACT_LIMIT);
+    OpenApiRouter::with_openapi(openapi::base())
+        .routes(routes!(health::get_health))
+        .routes(routes!(openapi::get_openapi))
+        .routes(routes!(agents::list_agents))
+        .routes(routes!(agents::get_agent))
+        .routes(routes!(pipeline::start_run))
+        .routes(routes!(pipeline::list_runs))
+        .routes(routes!(pipeline::get_run, pipeline::cancel_run))
+        .routes(routes!(pipeline::get_cycle_report))
+        .routes(routes!(skills::list_skills))
+        .routes(routes!(skills::get_skill))
+        .routes(routes!(skills::invoke_skill))
+        .routes(routes!(artifacts::get_artifact, artifacts::put_artifact).layer(upload_limit))
+        .routes(routes!(events::list_events))
+        .routes(routes!(events::stream_events))
+        .routes(routes!(sources::list_sources))
+        .routes(routes!(system_info::get_system_info))
+        .routes(routes!(system_info::refresh_system_info))
+        .routes(routes!(stats::get_stats))
+}
+
+/// The whole API, with something wrapped around its routes that does its own authentication
+/// (Socket.IO). The Host and Origin check applies to that too, so that no web page can drive it.
+pub fn router_around(king: King, wrap: impl FnOnce(Router) -> Router) -> Router {
+    let (routes, _) = routes().split_for_parts();
+    let routes = routes
+        .fallback(error::no_such_route)
+        .method_not_allowed_fallback(error::no_such_method)
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(layer::from_fn(middleware::limit_time))
+        .layer(layer::from_fn_with_state(king.clone(), auth::require_token))
+        .with_state(king.clone());
+    wrap(routes)
+        .layer(layer::from_fn_with_state(king, auth::check_host_and_origin))
+        .layer(CatchPanicLayer::custom(error::panicked))
+        .layer(layer::from_fn(middleware::observe))
+}
+
+#[cfg(test)]
+mod tests;

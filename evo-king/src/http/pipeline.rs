@@ -1,0 +1,193 @@
+//! Runs and cycles.
+
+use axum::{Json, extract::State, http::StatusCode};
+use evo_common::{
+    api::{CycleReport, ErrorBody, RunDetail, RunKind, RunList, StartRun, StartedRun},
+    ids::RunId,
+    messages::PipelineRunStatus,
+};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::{
+    error::{ApiError, Result},
+    extract::{JsonBody, PathParam, QueryParams, limit},
+};
+use crate::{app::King, store::RunFilter};
+
+/// Instead of a run's id: the newest cycle.
+const LATEST: &str = "latest";
+
+/// Start a cycle.
+///
+/// Learning looks through the sources and one run starts for every candidate that it finds. A
+/// repeat with the same `idempotency_key` answers with the first cycle and starts nothing.
+#[utoipa::path(
+    post,
+    path = "/pipeline/start",
+    tag = "pipeline",
+    request_body(content = StartRun, description = "What starts the cycle."),
+    responses(
+        (status = 200, description = "The cycle had been started with this key.", body = StartedRun),
+        (status = 201, description = "The cycle was started.", body = StartedRun),
+    ),
+)]
+pub(super) async fn start_run(
+    State(king): State<King>,
+    JsonBody(start): JsonBody<StartRun>,
+) -> Result<(StatusCode, Json<StartedRun>)> {
+    let started = king.pipeline.start_cycle(start).await?;
+    let status = if started.created { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(started)))
+}
+
+/// Which runs to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ListRuns {
+    /// Most runs in the answer, 50 by default.
+    #[param(minimum = 1, maximum = 500, default = 50, example = 10)]
+    limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+    /// Only cycles, or only the runs of candidates.
+    #[param(inline, example = "cycle")]
+    kind: Option<RunKind>,
+    /// Only runs in this state.
+    #[param(inline, example = "running")]
+    status: Option<PipelineRunStatus>,
+    /// Only runs of this cycle; `latest` for the newest one.
+    #[param(example = "latest")]
+    parent_run_id: Option<String>,
+}
+
+/// List the runs.
+///
+/// Newest first, in pages. A cycle is a run too, and its candidates' runs have it as parent.
+#[utoipa::path(
+    get,
+    path = "/pipeline/runs",
+    tag = "pipeline",
+    params(ListRuns),
+    responses((status = 200, description = "A page of runs.", body = RunList)),
+)]
+pub(super) async fn list_runs(
+    State(king): State<King>,
+    QueryParams(params): QueryParams<ListRuns>,
+) -> Result<Json<RunList>> {
+    let parent = about_run(&king, params.parent_run_id).await?;
+    let filter = RunFilter {
+        limit: limit(params.limit)?,
+        cursor: params.cursor,
+        kind: params.kind,
+        status: params.status,
+        parent,
+    };
+    Ok(Json(king.store.runs_list(filter).await?))
+}
+
+/// Show one run.
+///
+/// The run with its stages: who did each, which attempt, what came out. Held-out cases are never
+/// shown.
+#[utoipa::path(
+    get,
+    path = "/pipeline/runs/{run_id}",
+    tag = "pipeline",
+    params((
+        "run_id" = String, Path,
+        description = "The run's id; `latest` for the newest cycle.", example = "latest",
+    )),
+    responses(
+        (status = 200, description = "The run.", body = RunDetail),
+        (status = 404, description = "There is no such run.", body = ErrorBody),
+    ),
+)]
+pub(super) async fn get_run(
+    State(king): State<King>,
+    PathParam(id): PathParam,
+) -> Result<Json<RunDetail>> {
+    let id = run_id(&king, id).await?;
+    king.store.runs_get(&id).await?.map(Json).ok_or_else(|| no_such_run(&id))
+}
+
+/// Cancel a run.
+///
+/// It ends as failed with the code `cancelled`, and so do the runs of a cycle's candidates that
+/// have not ended. The runner at work is told. Skills stay as they are.
+#[utoipa::path(
+    delete,
+    path = "/pipeline/runs/{run_id}",
+    tag = "pipeline",
+    params((
+        "run_id" = String, Path,
+        description = "The run's id; `latest` for the newest cycle.", example = "latest",
+    )),
+    responses(
+        (status = 200, description = "The run as it is now.", body = RunDetail),
+        (status = 404, description = "There is no such run.", body = ErrorBody),
+        (status = 409, description = "The run has ended.", body = ErrorBody),
+    ),
+)]
+pub(super) async fn cancel_run(
+    State(king): State<King>,
+    PathParam(id): PathParam,
+) -> Result<Json<RunDetail>> {
+    let id = run_id(&king, id).await?;
+    king.pipeline.cancel(&id).await?;
+    king.store.runs_get(&id).await?.map(Json).ok_or_else(|| no_such_run(&id))
+}
+
+/// Show what a cycle came to.
+///
+/// Every active skill, and every candidate of the cycle that was held, discarded or broke, each
+/// with its reason. Also answers while the cycle runs, with what is known so far.
+#[utoipa::path(
+    get,
+    path = "/pipeline/cycles/{run_id}/report",
+    tag = "pipeline",
+    params((
+        "run_id" = String, Path,
+        description = "The cycle's id; `latest` for the newest one.", example = "latest",
+    )),
+    responses(
+        (status = 200, description = "The report.", body = CycleReport),
+        (status = 404, description = "There is no such cycle.", body = ErrorBody),
+    ),
+)]
+pub(super) async fn get_cycle_report(
+    State(king): State<King>,
+    PathParam(id): PathParam,
+) -> Result<Json<CycleReport>> {
+    let id = run_id(&king, id).await?;
+    king.store.cycle_report(&id).await?.map(Json).ok_or_else(|| {
+        ApiError::not_found(format!(
+            "There is no cycle {id}; GET /pipeline/runs?kind=cycle lists them."
+        ))
+    })
+}
+
+/// Reads a run's id, or finds the newest cycle.
+async fn run_id(king: &King, id: String) -> Result<RunId> {
+    if id != LATEST {
+        return Ok(RunId::parse(id)?);
+    }
+    king.store.runs_latest_cycle().await?.ok_or_else(|| {
+        ApiError::not_found("There is no cycle yet; POST /pipeline/start starts one.")
+    })
+}
+
+/// The run that a list is limited to.
+pub(super) async fn about_run(king: &King, id: Option<String>) -> Result<Option<RunId>> {
+    let Some(id) = id else { return Ok(None) };
+    let id = RunId::parse(id)?;
+    if id.as_str() != LATEST {
+        return Ok(Some(id));
+    }
+    // Before the first cycle nothing can be about it: no run has this word as its id.
+    Ok(Some(king.store.runs_latest_cycle().await?.unwrap_or(id)))
+}
+
+fn no_such_run(id: &RunId) -> ApiError {
+    ApiError::not_found(format!("There is no run {id}; GET /pipeline/runs lists them."))
+}

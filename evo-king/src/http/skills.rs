@@ -1,0 +1,151 @@
+//! Skills.
+
+use axum::{Json, extract::State, http::StatusCode};
+use evo_common::{
+    api::{ErrorBody, InvokeSkill, SkillAnswer, SkillDetail, SkillList},
+    skill::is_valid_name,
+};
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
+
+use super::{
+    error::{ApiError, Result},
+    extract::{JsonBody, PathParam, QueryParams, limit},
+};
+use crate::{app::King, store::SkillFilter};
+
+/// State of a skill.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum SkillStatus {
+    /// Found, not decided.
+    Candidate,
+    /// In use.
+    Active,
+    /// Not now.
+    Held,
+    /// Not wanted.
+    Discarded,
+    /// Its run broke.
+    Failed,
+}
+
+impl SkillStatus {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Candidate => "candidate",
+            Self::Active => "active",
+            Self::Held => "held",
+            Self::Discarded => "discarded",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Which skills to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ListSkills {
+    /// Most skills in the answer, 50 by default.
+    #[param(minimum = 1, maximum = 500, default = 50, example = 10)]
+    limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+    /// Only skills in this state.
+    #[param(inline, example = "candidate")]
+    status: Option<SkillStatus>,
+    /// Only skills of this source.
+    #[param(example = "evo-king")]
+    source: Option<String>,
+}
+
+/// List the skills.
+///
+/// In the order of their names, in pages. Candidates are listed from the moment they are found.
+#[utoipa::path(
+    get,
+    path = "/skills",
+    tag = "skills",
+    params(ListSkills),
+    responses((status = 200, description = "A page of skills.", body = SkillList)),
+)]
+pub(super) async fn list_skills(
+    State(king): State<King>,
+    QueryParams(params): QueryParams<ListSkills>,
+) -> Result<Json<SkillList>> {
+    let filter = SkillFilter {
+        limit: limit(params.limit)?,
+        cursor: params.cursor,
+        status: params.status.map(|status| status.as_str().to_owned()),
+        source: params.source,
+    };
+    Ok(Json(king.store.skills_list(filter).await?))
+}
+
+/// Show one skill.
+///
+/// Every version of it, newest first, with the decision about it, the reason, the score and what
+/// was measured.
+#[utoipa::path(
+    get,
+    path = "/skills/{name}",
+    tag = "skills",
+    params((
+        "name" = String, Path,
+        description = "The skill's name.", example = "evo-king-get-health",
+    )),
+    responses(
+        (status = 200, description = "The skill.", body = SkillDetail),
+        (status = 404, description = "There is no such skill.", body = ErrorBody),
+    ),
+)]
+pub(super) async fn get_skill(
+    State(king): State<King>,
+    PathParam(name): PathParam,
+) -> Result<Json<SkillDetail>> {
+    let name = check_name(name)?;
+    king.store.skills_get(&name).await?.map(Json).ok_or_else(|| {
+        ApiError::not_found(format!("There is no skill {name}; GET /skills lists them."))
+    })
+}
+
+/// Run an active skill.
+///
+/// A runner executes the version in use with these inputs and king passes its answer on.
+#[utoipa::path(
+    post,
+    path = "/skills/{name}/invoke",
+    tag = "skills",
+    params((
+        "name" = String, Path,
+        description = "The skill's name.", example = "evo-king-get-health",
+    )),
+    request_body(content = InvokeSkill, description = "The skill's inputs."),
+    responses(
+        (status = 200, description = "What came out.", body = SkillAnswer),
+        (status = 404, description = "There is no such skill.", body = ErrorBody),
+        (status = 409, description = "The skill has no version in use.", body = ErrorBody),
+        (status = 502, description = "The skill failed.", body = ErrorBody),
+        (status = 504, description = "The skill took too long.", body = ErrorBody),
+    ),
+)]
+pub(super) async fn invoke_skill(
+    State(king): State<King>,
+    PathParam(name): PathParam,
+    JsonBody(call): JsonBody<InvokeSkill>,
+) -> Result<Json<SkillAnswer>> {
+    let name = check_name(name)?;
+    Ok(Json(king.commands.run_skill(&name, call.input).await?))
+}
+
+fn check_name(name: String) -> Result<String> {
+    if is_valid_name(&name) {
+        return Ok(name);
+    }
+    let shown: String = name.chars().take(80).collect();
+    Err(ApiError::new(
+        StatusCode::BAD_REQUEST,
+        "invalid_parameter",
+        format!("Parameter `name`: {shown:?} is no skill name; it has 1 to 64 of a-z, 0-9 and -."),
+    ))
+}

@@ -1,0 +1,27 @@
+//! evo-king: the control plane of Evo.
+//!
+//! It runs the pipeline Learning → Building → Pre-load → Evaluation → Skill-Manage as durable runs
+//! over libSQL, dispatches stages to runners over Socket.IO, keeps skills with their versions and
+//! evidence, and answers for all of it over HTTP.
+
+mod app;
+mod artifacts;
+pub mod cli;
+mod commands;
+mod config;
+mod http;
+mod pipeline;
+mod registry;
+mod skills;
+mod socket;
+mod sources;
+mod store;
+mod system_info;
+
+pub use app::{App, Error};
+pub use config::{Config, Timeouts};
+pub use http::document as openapi_document;
+pub use store::{Database, Error as StoreError};
+
+/// The version of king.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,0 +1,227 @@
+//! Writes a decision: state, stage and attempt rows, event-log rows, outbox effects, and what the
+//! end of a run means for its skill and its cycle. All in the caller's transaction.
+
+use evo_common::{
+    api::RunKind,
+    clock::Timestamp,
+    ids::Attempt,
+    messages::{PipelineRunStatus, PipelineStage},
+    outcome::{Outcome, Verdict, codes},
+};
+use futures_util::future::LocalBoxFuture;
+use serde_json::{Value, json};
+
+use super::{
+    Coordinator,
+    state::{Command, Decision, Effect, RunState, decide},
+};
+use crate::store::{self, Connection, events, outbox, runs, skills, timers};
+
+/// What a report brings into a decision.
+pub(super) struct Report<'r> {
+    pub(super) agent_id: &'r str,
+    pub(super) artifact_id: &'r str,
+    pub(super) output: Option<&'r Value>,
+    pub(super) digest: &'r str,
+}
+
+fn dispatch_key(run_id: &str, stage: PipelineStage, attempt: Attempt) -> String {
+    format!("dispatch:{run_id}:{stage}:{attempt}")
+}
+
+/// The runner has the attempt: nothing has to be sent any more.
+pub(super) async fn confirm_dispatch(
+    connection: &Connection,
+    run_id: &str,
+    stage: PipelineStage,
+    attempt: Attempt,
+) -> super::Result<()> {
+    Ok(outbox::remove(connection, &dispatch_key(run_id, stage, attempt)).await?)
+}
+
+impl Coordinator {
+    /// Writes a decision about a run. `report` is there when a result led to it.
+    pub(super) fn apply<'a>(
+        &'a self,
+        connection: &'a Connection,
+        now: Timestamp,
+        run: &'a runs::Run,
+        decision: Decision,
+        report: Option<&'a Report<'a>>,
+    ) -> LocalBoxFuture<'a, store::Result<()>> {
+        // Boxed because the end of a run leads to a decision about its cycle.
+        Box::pin(async move {
+            runs::save_state(connection, now, &run.run_id, &decision.next).await?;
+            if let Some(report) = report
+                && !report.artifact_id.is_empty()
+                && report.artifact_id != run.artifact_id
+            {
+                runs::save_artifact(connection, &run.run_id, report.artifact_id).await?;
+            }
+            for effect in &decision.effects {
+                self.apply_effect(connection, now, run, &decision.next, effect, report).await?;
+            }
+            if let (RunState::Leased { stage, attempt, .. }, RunState::Waiting { not_before, .. }) =
+                (&run.state, &decision.next)
+                && run.state.at().map(|at| at.0) == decision.next.at().map(|at| at.0)
+            {
+                let payload = json!({
+                    "stage": stage,
+                    "attempt": attempt.next(),
+                    "not_before": not_before.to_rfc3339(),
+                });
+                let id = Some(run.run_id.as_str());
+                events::append(connection, now, "stage.retried", id, None, &payload).await?;
+            }
+            Ok(())
+        })
+    }
+
+    async fn apply_effect(
+        &self,
+        connection: &Connection,
+        now: Timestamp,
+        run: &runs::Run,
+        next: &RunState,
+        effect: &Effect,
+        report: Option<&Report<'_>>,
+    ) -> store::Result<()> {
+        let run_id = run.run_id.as_str();
+        match effect {
+            Effect::Dispatch => {
+                let RunState::Leased { stage, attempt, agent, .. } = next else { return Ok(()) };
+                runs::open_attempt(connection, now, run_id, *stage, *attempt, agent).await?;
+                let row = runs::StageRow {
+                    run_id,
+                    stage: *stage,
+                    status: PipelineRunStatus::Running,
+                    attempt: *attempt,
+                    agent_id: Some(agent),
+                    artifact_id: &run.artifact_id,
+                    output: None,
+                    error: None,
+                };
+                runs::save_stage(connection, now, row).await?;
+                let payload = json!({"run_id": run_id, "stage": stage, "attempt": attempt});
+                let key = dispatch_key(run_id, *stage, *attempt);
+                outbox::push(connection, now, outbox::DISPATCH, &key, Some(agent), &payload).await?;
+                let (id, agent) = (Some(run_id), Some(agent.as_str()));
+                events::append(connection, now, "stage.dispatched", id, agent, &payload).await?;
+            }
+            Effect::CloseAttempt { stage, attempt, how } => {
+                let digest = report.map(|report| report.digest);
+                runs::close_attempt(connection, now, run_id, *stage, *attempt, *how, digest).await?;
+                outbox::remove(connection, &dispatch_key(run_id, *stage, *attempt)).await?;
+            }
+            Effect::CancelAttempt { agent, stage, attempt, reason } => {
+                let payload = json!({
+                    "run_id": run_id, "stage": stage, "attempt": attempt, "reason": reason,
+                });
+                let key = format!("cancel:{run_id}:{stage}:{attempt}");
+                outbox::push(connection, now, outbox::CANCEL, &key, Some(agent), &payload).await?;
+            }
+            Effect::StageEnded { stage, status, error } => {
+                let attempt = run.state.at().map_or(Attempt::FIRST, |(_, attempt)| attempt);
+                let agent_id = report.map(|report| report.agent_id).or_else(|| run.state.agent());
+                let artifact_id = report
+                    .map(|report| report.artifact_id)
+                    .filter(|id| !id.is_empty())
+                    .unwrap_or(&run.artifact_id);
+                let output = report.and_then(|report| report.output);
+                let row = runs::StageRow {
+                    run_id,
+                    stage: *stage,
+                    status: *status,
+                    attempt,
+                    agent_id,
+                    artifact_id,
+                    output,
+                    error: error.as_deref(),
+                };
+                runs::save_stage(connection, now, row).await?;
+                let kind = match status {
+                    PipelineRunStatus::Completed => "stage.completed",
+                    _ => "stage.failed",
+                };
+                // The shape of a stage result, so that observers get it from the log as it is.
+                let payload = json!({
+                    "run_id": run_id, "stage": stage, "agent_id": agent_id.unwrap_or_default(),
+                    "status": status, "artifact_id": artifact_id, "output": output,
+                    "error": error, "attempt": attempt, "candidate": run.candidate.as_ref().map(|c| &c.name),
+                });
+                events::append(connection, now, kind, Some(run_id), agent_id, &payload).await?;
+            }
+            Effect::RunEnded => self.end_run(connection, now, run, next, report).await?,
+        }
+        Ok(())
+    }
+
+    /// What the end of a run means for its skill and its cycle.
+    async fn end_run(
+        &self,
+        connection: &Connection,
+        now: Timestamp,
+        run: &runs::Run,
+        next: &RunState,
+        report: Option<&Report<'_>>,
+    ) -> store::Result<()> {
+        let RunState::Ended { status, outcome } = next else { return Ok(()) };
+        let id = Some(run.run_id.as_str());
+        if run.kind == RunKind::Cycle {
+            let payload = json!({"status": status, "outcome": outcome});
+            events::append(connection, now, "cycle.ended", id, None, &payload).await?;
+            return Ok(());
+        }
+        if let (Some(candidate), Some(outcome)) = (&run.candidate, outcome) {
+            let artifact_id = report
+                .map(|report| report.artifact_id)
+                .filter(|id| !id.is_empty())
+                .unwrap_or(&run.artifact_id);
+            self.end_candidate(connection, now, run, &candidate.name, artifact_id, outcome).await?;
+        }
+        let name = run.candidate.as_ref().map(|candidate| &candidate.name);
+        let payload = json!({"name": name, "status": status, "outcome": outcome});
+        events::append(connection, now, "run.ended", id, None, &payload).await?;
+        if let Some(parent) = &run.parent_run_id
+            && let Some(parent) = runs::load(connection, parent).await?
+            && let Ok(decision) = decide(&parent.state, &Command::ChildEnded, &self.parts.policy)
+        {
+            self.apply(connection, now, &parent, decision, None).await?;
+        }
+        Ok(())
+    }
+
+    async fn end_candidate(
+        &self,
+        connection: &Connection,
+        now: Timestamp,
+        run: &runs::Run,
+        name: &str,
+        artifact_id: &str,
+        outcome: &Outcome,
+    ) -> store::Result<()> {
+        skills::decide(connection, now, name, artifact_id, outcome).await?;
+        if outcome.decision == Verdict::Active {
+            let reason = outcome.reason.as_str();
+            let (version, run_id) = (run.version.as_str(), run.run_id.as_str());
+            skills::activate(connection, now, name, artifact_id, version, run_id, reason).await?;
+            let payload = json!({"name": name, "version": version, "artifact_id": artifact_id});
+            let id = Some(run_id);
+            events::append(connection, now, "skill.activated", id, None, &payload).await?;
+            let digest = skills::active_digest(connection).await?;
+            let payload = json!({"config_type": "skills", "new_config_hash": digest});
+            let kind = outbox::SKILLS_CHANGED;
+            outbox::push(connection, now, kind, kind, None, &payload).await?;
+        }
+        if outcome.decision == Verdict::Held && may_look_again(&outcome.code) {
+            let due = now.plus_ms(self.parts.config.retry_look_after_ms);
+            timers::set(connection, &run.run_id, timers::LOOK, due).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether more trials can turn a hold into something else.
+pub(super) fn may_look_again(code: &str) -> bool {
+    matches!(code, codes::NEED_MORE_EVIDENCE | codes::FLAKY)
+}

@@ -1,0 +1,104 @@
+//! What a dispatch says: everything known about the run, less what its stage must not see.
+
+use evo_common::{
+    api::RunKind,
+    config::SourceConfig,
+    messages::{PipelineNext, PipelineStage, StageDispatch},
+    outcome::codes,
+    stage::{EvaluationPlan, StageContext},
+};
+use serde_json::Value;
+
+use super::{Coordinator, state::RunState};
+use crate::{
+    skills::promotion::PASSES_AFTER_FAILURE,
+    store::{self, Connection, runs, skills},
+};
+
+impl Coordinator {
+    /// The dispatch of a leased run; `None` when it is no longer leased.
+    pub(super) async fn dispatch_of(
+        &self,
+        connection: &Connection,
+        run_id: &str,
+    ) -> store::Result<Option<(String, StageDispatch)>> {
+        let Some(run) = runs::load(connection, run_id).await? else { return Ok(None) };
+        let RunState::Leased { stage, attempt, agent, deadline, .. } = &run.state else {
+            return Ok(None);
+        };
+        let context = self.context(connection, &run, *stage).await?;
+        let dispatch = StageDispatch {
+            next: PipelineNext {
+                stage: *stage,
+                artifact_id: run.artifact_id.clone(),
+                metadata: context.into_metadata(),
+            },
+            run_id: run.run_id.clone(),
+            attempt: *attempt,
+            deadline_ms: deadline.0,
+            trace: None,
+        };
+        Ok(Some((agent.clone(), dispatch)))
+    }
+
+    async fn context(
+        &self,
+        connection: &Connection,
+        run: &runs::Run,
+        stage: PipelineStage,
+    ) -> store::Result<StageContext> {
+        let parts = &self.parts;
+        let mut context = StageContext {
+            trigger: run.trigger.clone(),
+            candidate: run.candidate.clone(),
+            outputs: runs::outputs(connection, &run.run_id).await?.into_iter().collect(),
+            sources: self.sources_for(run),
+            servers: parts.sources.servers(),
+            version: run.version.clone(),
+            plan: EvaluationPlan { look: run.look, ..parts.config.plan.clone() },
+            ..StageContext::default()
+        };
+        if let Some(gap) = run.trigger.get("sitting_gap_ms").and_then(Value::as_u64) {
+            context.plan.sitting_gap_ms = gap;
+        }
+        let Some(candidate) = &run.candidate else { return Ok(context) };
+        let (train, holdout) = store::cases::of_run(connection, &run.run_id).await?;
+        context.train_cases = train;
+        if stage == PipelineStage::Evaluation {
+            context.holdout_cases = holdout;
+            context.known_skills =
+                skills::comparable(connection, &candidate.name, run.parent_run_id.as_deref()).await?;
+            if let Some(known) = skills::known(connection, &candidate.name).await? {
+                if run.look > 1 && known.code.as_deref() == Some(codes::FLAKY) {
+                    context.plan.trials = PASSES_AFTER_FAILURE;
+                }
+                context.incumbent = known.active.map(|(incumbent, _)| incumbent);
+            }
+        }
+        Ok(context)
+    }
+
+    /// Learning sees the sources of its trigger, or all; a candidate its own.
+    fn sources_for(&self, run: &runs::Run) -> Vec<SourceConfig> {
+        let sources = &self.parts.sources;
+        match (&run.kind, &run.candidate) {
+            (RunKind::Candidate, Some(candidate)) => {
+                sources.get(&candidate.source).cloned().into_iter().collect()
+            }
+            _ => {
+                let wanted = run.trigger.get("sources").and_then(Value::as_array);
+                sources
+                    .all()
+                    .iter()
+                    .filter(|source| match wanted {
+                        Some(names) => {
+                            names.iter().any(|name| name.as_str() == Some(&source.name))
+                        }
+                        None => source.enabled,
+                    })
+                    .cloned()
+                    .collect()
+            }
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Learning's candidates become child runs, in the transaction of Learning's result.
+
+use std::collections::HashSet;
+
+use evo_common::{
+    api::RunKind,
+    clock::Timestamp,
+    ids::RunId,
+    messages::{PipelineRunStatus, PipelineStage},
+    outcome::{Outcome, codes},
+    skill,
+    stage::{Candidate, LearningOutput},
+};
+use serde_json::json;
+
+use super::{Coordinator, apply::may_look_again, state::RunState};
+use crate::{
+    skills::cases,
+    store::{self, Connection, events, runs, skills, timers},
+};
+
+/// Version of a skill's first package.
+const FIRST_VERSION: &str = "0.1.0";
+
+/// What is wrong with Learning's output, if anything is.
+pub(super) fn check(output: &LearningOutput) -> Result<(), String> {
+    for (index, candidate) in output.candidates.iter().enumerate() {
+        if !skill::is_valid_name(&candidate.name) {
+            return Err(format!(
+                "candidates[{index}].name is {:?}: a skill's name is 1 to 64 of [a-z0-9-]",
+                candidate.name
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// How a candidate starts.
+struct Start {
+    state: RunState,
+    look: u32,
+    version: String,
+}
+
+impl Coordinator {
+    /// Makes a child run of every candidate; gives how many of them have a way to go.
+    pub(super) async fn fan_out(
+        &self,
+        connection: &Connection,
+        now: Timestamp,
+        cycle: &runs::Run,
+        output: &LearningOutput,
+    ) -> store::Result<u32> {
+        let mut open = 0;
+        let mut seen = HashSet::new();
+        for candidate in &output.candidates {
+            let start = if seen.insert(candidate.name.as_str()) {
+                self.start_of(connection, now, candidate).await?
+            } else {
+                ended(Outcome::discarded(
+                    codes::DUPLICATE,
+                    "another candidate of this cycle has the same name",
+                ))
+            };
+            open += u32::from(start.state.status() == PipelineRunStatus::Running);
+            self.start_child(connection, now, cycle, candidate, &start).await?;
+        }
+        let payload = json!({
+            "candidates": output.candidates.len(),
+            "open": open,
+            "failed_sources": output.failed_sources,
+        });
+        let id = Some(cycle.run_id.as_str());
+        events::append(connection, now, "cycle.fanned_out", id, None, &payload).await?;
+        Ok(open)
+    }
+
+    /// Compares a candidate with what is known of its skill.
+    async fn start_of(
+        &self,
+        connection: &Connection,
+        now: Timestamp,
+        candidate: &Candidate,
+    ) -> store::Result<Start> {
+        let fresh = |version: String, look| Start {
+            state: RunState::start(PipelineStage::Building, now),
+            look,
+            version,
+        };
+        let Some(known) = skills::known(connection, &candidate.name).await? else {
+            return Ok(fresh(FIRST_VERSION.to_owned(), 1));
+        };
+        if let Some((incumbent, fingerprint)) = &known.active
+            && *fingerprint == candidate.fingerprint
+        {
+            return Ok(ended(Outcome::discarded(
+                codes::DUPLICATE,
+                format!("version {} of the same definition is active already", incumbent.version),
+            )));
+        }
+        let same = known.fingerprint == candidate.fingerprint;
+        if let (true, "discarded", Some(at)) = (same, known.status.as_str(), known.decided_at)
+            && now.ms_since(at) < self.parts.config.remember_discarded_ms
+        {
+            return Ok(ended(Outcome::discarded(
+                codes::DUPLICATE,
+                format!(
+                    "the same definition was discarded at {} ({}): {}",
+                    at.to_rfc3339(),
+                    known.code.as_deref().unwrap_or("no code"),
+                    known.reason.as_deref().unwrap_or("no reason"),
+                ),
+            )));
+        }
+        let version = match &known.active {
+            Some((incumbent, _)) => next_version(&incumbent.version),
+            None => FIRST_VERSION.to_owned(),
+        };
+        let undecided = known.status == "held" && known.code.as_deref().is_some_and(may_look_again);
+        if same && undecided {
+            // The evidence gathered so far counts; starting anew would be a second chance.
+            timers::clear(connection, &known.run_id).await?;
+            return Ok(fresh(version, known.look + 1));
+        }
+        Ok(fresh(version, 1))
+    }
+
+    async fn start_child(
+        &self,
+        connection: &Connection,
+        now: Timestamp,
+        cycle: &runs::Run,
+        candidate: &Candidate,
+        start: &Start,
+    ) -> store::Result<()> {
+        let run_id = RunId::new();
+        let run_id = run_id.as_str();
+        let without_cases = Candidate { cases: Vec::new(), ..candidate.clone() };
+        let new = runs::NewRun {
+            run_id,
+            parent_run_id: Some(&cycle.run_id),
+            kind: RunKind::Candidate,
+            candidate: Some(&without_cases),
+            trigger: &cycle.trigger,
+            look: start.look,
+            version: &start.version,
+            artifact_id: "",
+            state: &start.state,
+            idempotency_key: None,
+            boots: self.parts.store.boots(),
+        };
+        runs::insert(connection, now, new).await?;
+        let id = Some(run_id);
+        let payload = json!({"name": candidate.name, "locator": candidate.locator});
+        events::append(connection, now, "run.started", id, None, &payload).await?;
+        if let RunState::Ended { status, outcome } = &start.state {
+            let payload = json!({"name": candidate.name, "status": status, "outcome": outcome});
+            events::append(connection, now, "run.ended", id, None, &payload).await?;
+            return Ok(());
+        }
+        skills::start_candidate(connection, now, candidate, run_id, start.look).await?;
+        let ids: Vec<&str> = candidate.cases.iter().map(|case| case.case_id.as_str()).collect();
+        let splits = cases::split(&ids, candidate.deterministic, self.parts.store.split_key());
+        let cases: Vec<_> = candidate.cases.iter().cloned().zip(splits).collect();
+        store::cases::insert(connection, run_id, &cases).await
+    }
+
+    /// A held run's next look: a new run that goes on from Evaluation with everything before.
+    pub(super) async fn look_again(
+        &self,
+        connection: &Connection,
+        now: Timestamp,
+        held: &runs::Run,
+    ) -> store::Result<()> {
+        timers::clear(connection, &held.run_id).await?;
+        let Some(candidate) = &held.candidate else { return Ok(()) };
+        let known = skills::known(connection, &candidate.name).await?;
+        // A newer run about this skill has taken over.
+        if known.is_none_or(|known| known.run_id != held.run_id) {
+            return Ok(());
+        }
+        let run_id = RunId::new();
+        let run_id = run_id.as_str();
+        let look = held.look + 1;
+        let new = runs::NewRun {
+            run_id,
+            parent_run_id: Some(&held.run_id),
+            kind: RunKind::Candidate,
+            candidate: Some(candidate),
+            trigger: &held.trigger,
+            look,
+            version: &held.version,
+            artifact_id: &held.artifact_id,
+            state: &RunState::start(PipelineStage::Evaluation, now),
+            idempotency_key: None,
+            boots: self.parts.store.boots(),
+        };
+        runs::insert(connection, now, new).await?;
+        runs::copy_stages(connection, &held.run_id, run_id, PipelineStage::Evaluation).await?;
+        store::cases::copy(connection, &held.run_id, run_id).await?;
+        skills::start_candidate(connection, now, candidate, run_id, look).await?;
+        let payload = json!({"name": candidate.name, "locator": candidate.locator, "look": look});
+        events::append(connection, now, "run.started", Some(run_id), None, &payload).await?;
+        Ok(())
+    }
+}
+
+fn ended(outcome: Outcome) -> Start {
+    Start {
+        state: RunState::Ended { status: PipelineRunStatus::Completed, outcome: Some(outcome) },
+        look: 1,
+        version: String::new(),
+    }
+}
+
+/// The incumbent's version with its patch number raised.
+fn next_version(version: &str) -> String {
+    match semver::Version::parse(version) {
+        Ok(mut version) => {
+            version.patch += 1;
+            version.pre = semver::Prerelease::EMPTY;
+            version.build = semver::BuildMetadata::EMPTY;
+            version.to_string()
+        }
+        Err(_) => FIRST_VERSION.to_owned(),
+    }
+}

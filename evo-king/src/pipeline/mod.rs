@@ -1,0 +1,456 @@
+//! The pipeline: durable runs, driven by a pure state machine.
+//!
+//! Every command is one transaction of the store: load the state, [`state::decide`], write the new
+//! state with its event-log rows and outbox effects. What leaves king (a dispatch, a cancellation,
+//! a notice) is sent after the commit by [`reconcile`], at least once; receivers take repeats.
+
+mod apply;
+mod context;
+mod fan_out;
+mod reconcile;
+mod results;
+pub mod state;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use evo_common::{
+    api::{RunKind, StartRun, StartedRun},
+    clock::Timestamp,
+    ids::{RunId, sha256_hex},
+    messages::{
+        AgentHeartbeat, AgentRegistration, AttemptAccepted, PipelineRunStatus, PipelineStage,
+        Reply, StageReport,
+    },
+};
+use serde_json::json;
+use tokio::sync::Notify;
+
+use crate::{
+    artifacts::ArtifactStore,
+    config::Config,
+    registry::Registry,
+    sources::Sources,
+    store::{self, Connection, Store, agents, events, runs},
+};
+use state::{Command, Policy, Rejection, RunState, StageEnd, decide};
+
+/// Why the pipeline did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database failed.
+    #[error("the pipeline's database failed")]
+    Store(#[from] store::Error),
+    /// There is no such run.
+    #[error("there is no run {0:?}")]
+    UnknownRun(String),
+    /// The command does not fit the run's state.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// The request is wrong.
+    #[error("field `{field}`: {message}")]
+    Invalid {
+        /// Which field.
+        field: &'static str,
+        /// What is wrong and what to do.
+        message: String,
+    },
+}
+
+type Result<T> = std::result::Result<T, Error>;
+
+/// Drives runs. Cheap to clone.
+#[derive(Clone)]
+pub struct Coordinator {
+    parts: Arc<Parts>,
+}
+
+struct Parts {
+    store: Store,
+    artifacts: ArtifactStore,
+    registry: Registry,
+    sources: Sources,
+    config: Arc<Config>,
+    policy: Policy,
+    /// Something may have to be assigned or delivered.
+    wake: Notify,
+}
+
+impl Coordinator {
+    /// A coordinator over these parts.
+    pub fn new(
+        store: Store,
+        artifacts: ArtifactStore,
+        registry: Registry,
+        sources: Sources,
+        config: Arc<Config>,
+    ) -> Self {
+        let policy = Policy::default();
+        let wake = Notify::new();
+        Self {
+            parts: Arc::new(Parts { store, artifacts, registry, sources, config, policy, wake }),
+        }
+    }
+
+    /// Starts a cycle.
+    pub async fn start_cycle(&self, request: StartRun) -> Result<StartedRun> {
+        self.check_trigger(&request)?;
+        let boots = self.parts.store.boots();
+        let started = self
+            .parts
+            .store
+            .write(async move |connection: &Connection| {
+                let now = Timestamp::now();
+                if let Some(key) = &request.idempotency_key
+                    && let Some(run_id) = runs::by_idempotency_key(connection, key).await?
+                {
+                    return Ok::<_, Error>(StartedRun { success: true, run_id, created: false });
+                }
+                let run_id = RunId::new();
+                let new = runs::NewRun {
+                    run_id: run_id.as_str(),
+                    parent_run_id: None,
+                    kind: RunKind::Cycle,
+                    candidate: None,
+                    trigger: &request.trigger,
+                    look: 1,
+                    version: "",
+                    artifact_id: "",
+                    state: &RunState::start(PipelineStage::Learning, now),
+                    idempotency_key: request.idempotency_key.as_deref(),
+                    boots,
+                };
+                runs::insert(connection, now, new).await?;
+                let payload = json!({"trigger": request.trigger});
+                let run = Some(run_id.as_str());
+                events::append(connection, now, "cycle.started", run, None, &payload).await?;
+                Ok(StartedRun { success: true, run_id: run_id.into(), created: true })
+            })
+            .await?;
+        tracing::info!(run.id = %started.run_id, created = started.created, "Cycle {} is on its way", started.run_id);
+        self.parts.wake.notify_one();
+        Ok(started)
+    }
+
+    fn check_trigger(&self, request: &StartRun) -> Result<()> {
+        let Some(wanted) = request.trigger.get("sources") else { return Ok(()) };
+        let invalid = |message| Error::Invalid { field: "trigger.sources", message };
+        let names = wanted
+            .as_array()
+            .and_then(|names| names.iter().map(|name| name.as_str()).collect::<Option<Vec<_>>>())
+            .ok_or_else(|| invalid("it must be a list of source names".to_owned()))?;
+        match names.iter().find(|name| self.parts.sources.get(name).is_none()) {
+            Some(unknown) => Err(invalid(format!(
+                "there is no source {unknown:?}; the sources are: {}",
+                self.parts.sources.names().join(", ")
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends a run; of a cycle, its children too.
+    pub async fn cancel(&self, run_id: &RunId) -> Result<()> {
+        let run_id = run_id.as_str().to_owned();
+        let this = self.clone();
+        self.parts
+            .store
+            .write(async move |connection: &Connection| {
+                let run = runs::load(connection, &run_id)
+                    .await?
+                    .ok_or_else(|| Error::UnknownRun(run_id.clone()))?;
+                let reason = "cancelled by an operator".to_owned();
+                // The cycle first: the end of its last child must not end it as completed.
+                this.command(connection, &run, &Command::Cancel { reason: reason.clone() }).await?;
+                for child in runs::open_children(connection, &run_id).await? {
+                    let command = Command::Cancel { reason: reason.clone() };
+                    this.command(connection, &child, &command).await?;
+                }
+                Ok::<_, Error>(())
+            })
+            .await?;
+        self.parts.wake.notify_one();
+        Ok(())
+    }
+
+    /// Takes an agent in. Attempts that it had in an older session and does not list are lost.
+    pub async fn register(&self, agent: AgentRegistration, capacity: u32) -> Result<()> {
+        let this = self.clone();
+        let boot = self.parts.store.boots();
+        self.parts
+            .store
+            .write(async move |connection: &Connection| {
+                let now = Timestamp::now();
+                let agent_id = agent.register.agent_id.as_str();
+                agents::register(connection, now, &agent, capacity).await?;
+                let payload = json!({
+                    "role": agent.register.role.to_string(),
+                    "version": agent.version,
+                    "capacity": capacity,
+                });
+                let id = Some(agent_id);
+                events::append(connection, now, "agent.registered", None, id, &payload).await?;
+                for run in runs::leased_to(connection, agent_id).await? {
+                    let Some((stage, attempt)) = run.state.at() else { continue };
+                    let has_it = agent.in_hand.iter().any(|held| {
+                        held.run_id == run.run_id && held.stage == stage && held.attempt == attempt
+                    });
+                    if !has_it {
+                        let agent = agent_id.to_owned();
+                        this.command(connection, &run, &Command::RunnerLost { agent, now, boot })
+                            .await?;
+                    }
+                }
+                Ok::<_, Error>(())
+            })
+            .await?;
+        self.parts.wake.notify_one();
+        Ok(())
+    }
+
+    /// A connection was lost. The agent's attempts stay leased: it may come back and go on.
+    pub async fn offline(&self, agent_id: String) -> Result<()> {
+        self.parts
+            .store
+            .write(async move |connection: &Connection| {
+                let now = Timestamp::now();
+                agents::set_status(connection, now, &agent_id, "offline").await?;
+                let id = Some(agent_id.as_str());
+                events::append(connection, now, "agent.offline", None, id, &json!({})).await?;
+                Ok::<_, Error>(())
+            })
+            .await
+    }
+
+    /// The runner has an attempt in hand.
+    pub async fn accepted(&self, message: AttemptAccepted) -> Result<()> {
+        let this = self.clone();
+        self.parts
+            .store
+            .write(async move |connection: &Connection| {
+                let run = runs::load(connection, &message.run_id)
+                    .await?
+                    .ok_or_else(|| Error::UnknownRun(message.run_id.clone()))?;
+                let AttemptAccepted { agent_id: agent, stage, attempt, .. } = message;
+                let command = Command::Accept { agent, stage, attempt };
+                match this.command(connection, &run, &command).await {
+                    Ok(()) => apply::confirm_dispatch(connection, &run.run_id, stage, attempt).await,
+                    // Confirmed before.
+                    Err(Error::Rejected(Rejection::NothingToDo)) => Ok(()),
+                    Err(error) => Err(error),
+                }
+            })
+            .await
+    }
+
+    /// A sign of life. Extends the leases of what the agent has in hand.
+    pub async fn heartbeat(&self, heartbeat: AgentHeartbeat) -> Result<()> {
+        let now = Timestamp::now();
+        let lease_ms = self.parts.config.lease_ms;
+        let agent_id = heartbeat.status.agent_id.clone();
+        let leased = {
+            let agent_id = agent_id.clone();
+            self.parts
+                .store
+                .read(async move |connection| runs::leased_to(connection, &agent_id).await)
+                .await?
+        };
+        // Writing is only worth it when half of a lease has gone by.
+        let worth = now.plus_ms(lease_ms / 2);
+        let due: Vec<_> = leased
+            .into_iter()
+            .filter(|run| {
+                let RunState::Leased { stage, attempt, lease_until, .. } = &run.state else {
+                    return false;
+                };
+                let listed = heartbeat.in_hand.as_ref().is_none_or(|held| {
+                    held.iter().any(|held| {
+                        held.run_id == run.run_id
+                            && held.stage == *stage
+                            && held.attempt == *attempt
+                    })
+                });
+                listed && *lease_until < worth
+            })
+            .collect();
+        let this = self.clone();
+        let status = store::row::name_of(&heartbeat.status.status);
+        self.parts
+            .store
+            .write(async move |connection: &Connection| {
+                agents::set_status(connection, now, &agent_id, &status).await?;
+                for run in due {
+                    let Some((stage, attempt)) = run.state.at() else { continue };
+                    let command = Command::Extend {
+                        agent: agent_id.clone(),
+                        stage,
+                        attempt,
+                        lease_until: now.plus_ms(lease_ms),
+                    };
+                    let Some(run) = runs::load(connection, &run.run_id).await? else { continue };
+                    match this.command(connection, &run, &command).await {
+                        Ok(()) => {
+                            apply::confirm_dispatch(connection, &run.run_id, stage, attempt).await?;
+                        }
+                        // It ended between the reading and the writing.
+                        Err(Error::Rejected(_)) => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                Ok::<_, Error>(())
+            })
+            .await
+    }
+
+    /// A stage's result. The answer says what became of it.
+    pub async fn report(&self, report: StageReport) -> Reply {
+        let req_id = report.req_id.clone().unwrap_or_default();
+        let (run_id, stage) = (report.result.run_id.clone(), report.result.stage);
+        match self.apply_report(report).await {
+            Ok(true) => {
+                self.parts.wake.notify_one();
+                Reply::accepted(req_id)
+            }
+            Ok(false) => Reply::duplicate(req_id),
+            Err(ReportError::Rejected { code, message }) => {
+                tracing::warn!(run.id = %run_id, stage = %stage, code, "A result was rejected: {message}");
+                Reply::rejected(req_id, code, message)
+            }
+            Err(ReportError::Store(error)) => {
+                tracing::error!(run.id = %run_id, stage = %stage, error = %error, "A result could not be stored: {error}");
+                Reply::retry(req_id, "king could not store the result; send it again")
+            }
+        }
+    }
+
+    /// Whether the report was applied now (false: it had been before).
+    async fn apply_report(&self, report: StageReport) -> std::result::Result<bool, ReportError> {
+        let result = &report.result;
+        if result.status == PipelineRunStatus::Running {
+            return Err(ReportError::rejected(
+                "invalid_field",
+                "field `status`: a result is `completed`, `failed` or `timed_out`, not `running`",
+            ));
+        }
+        let digest = sha256_hex(
+            json!([result.status, result.artifact_id, result.output, result.error])
+                .to_string()
+                .as_bytes(),
+        );
+        // The package must be here before anything points at it.
+        let package_missing = results::package_missing(&self.parts.artifacts, result).await;
+        let this = self.clone();
+        self.parts
+            .store
+            .write(async move |connection: &Connection| {
+                this.apply_in_transaction(connection, report, &digest, package_missing).await
+            })
+            .await
+    }
+
+    async fn apply_in_transaction(
+        &self,
+        connection: &Connection,
+        report: StageReport,
+        digest: &str,
+        package_missing: Option<String>,
+    ) -> std::result::Result<bool, ReportError> {
+        let StageReport { result, attempt, transient, .. } = report;
+        let run = runs::load(connection, &result.run_id).await?.ok_or_else(|| {
+            ReportError::rejected("unknown_run", format!("there is no run {:?}", result.run_id))
+        })?;
+        // A legacy runner names no attempt: its result counts for the lease that it holds.
+        let attempt = match (attempt, &run.state) {
+            (Some(attempt), _) => attempt,
+            (None, RunState::Leased { stage, attempt, agent, .. })
+                if *stage == result.stage && *agent == result.agent_id =>
+            {
+                *attempt
+            }
+            (None, _) => {
+                let message = "the result names no attempt and the agent holds no lease for it";
+                return Err(ReportError::rejected("stale_attempt", message));
+            }
+        };
+        match runs::applied_digest(connection, &run.run_id, result.stage, attempt).await? {
+            Some(applied) if applied == digest => return Ok(false),
+            Some(_) => {
+                return Err(ReportError::rejected(
+                    "already_answered",
+                    format!("attempt {attempt} has been answered with another result"),
+                ));
+            }
+            None => {}
+        }
+        let now = Timestamp::now();
+        // Whether the answer may be given at all, before its content is looked at.
+        let probe = Command::Accept {
+            agent: result.agent_id.clone(),
+            stage: result.stage,
+            attempt,
+        };
+        match decide(&run.state, &probe, &self.parts.policy) {
+            Ok(_) | Err(Rejection::NothingToDo) => {}
+            Err(rejection) => {
+                return Err(ReportError::rejected(rejection.code(), rejection.to_string()));
+            }
+        }
+        let read = results::read(self, connection, &run, &result, transient, package_missing, now)
+            .await?;
+        let command = Command::Report {
+            agent: result.agent_id.clone(),
+            stage: result.stage,
+            attempt,
+            end: read.end,
+            now,
+        };
+        let decision = decide(&run.state, &command, &self.parts.policy)
+            .map_err(|rejection| ReportError::rejected(rejection.code(), rejection.to_string()))?;
+        let report = apply::Report {
+            agent_id: &result.agent_id,
+            artifact_id: &read.artifact_id,
+            output: read.output.as_ref(),
+            digest,
+        };
+        self.apply(connection, now, &run, decision, Some(&report)).await?;
+        Ok(true)
+    }
+
+    /// Decides about one command and writes what follows.
+    async fn command(
+        &self,
+        connection: &Connection,
+        run: &runs::Run,
+        command: &Command,
+    ) -> Result<()> {
+        let decision = decide(&run.state, command, &self.parts.policy)?;
+        self.apply(connection, Timestamp::now(), run, decision, None).await?;
+        Ok(())
+    }
+}
+
+/// Why a report was not applied.
+enum ReportError {
+    Rejected { code: &'static str, message: String },
+    Store(store::Error),
+}
+
+impl ReportError {
+    fn rejected(code: &'static str, message: impl Into<String>) -> Self {
+        Self::Rejected { code, message: message.into() }
+    }
+}
+
+impl From<store::Error> for ReportError {
+    fn from(error: store::Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// What king read out of a result.
+struct ReadResult {
+    end: StageEnd,
+    /// What is stored and shown: never a held-out case.
+    output: Option<serde_json::Value>,
+    artifact_id: String,
+}

@@ -1,0 +1,276 @@
+//! Reads a stage's result: what it says, and what king makes of it. A runner's output is data; a
+//! missing or malformed field fails the stage and names the field.
+
+use evo_common::{
+    case::Case,
+    clock::Timestamp,
+    evidence::{CapabilityTrials, Evidence, IntegrationCheck, Latency},
+    ids::ArtifactId,
+    messages::{PipelineRunStatus, PipelineStage, PipelineStageResult, decode, events},
+    outcome::Outcome,
+    stage::{BuildingOutput, EvaluationOutput, LearningOutput, PreLoadOutput, SkillManageOutput},
+};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{Coordinator, ReadResult, fan_out, state::StageEnd};
+use crate::{
+    artifacts::ArtifactStore,
+    skills::promotion::{self, PromotionInput},
+    store::{self, Connection, runs, skills},
+};
+
+/// Failures that are kept with the evidence.
+const MAX_FAILURES: usize = 20;
+
+/// Why the package that a Building result names can't be used.
+pub(super) async fn package_missing(
+    artifacts: &ArtifactStore,
+    result: &PipelineStageResult,
+) -> Option<String> {
+    if result.stage != PipelineStage::Building || result.status != PipelineRunStatus::Completed {
+        return None;
+    }
+    let id = match ArtifactId::parse(result.artifact_id.clone()) {
+        Ok(id) => id,
+        Err(error) => return Some(format!("field `artifact_id`: {error}")),
+    };
+    match artifacts.exists(&id).await {
+        Ok(true) => None,
+        Ok(false) => Some(format!("package {id} was not uploaded before the result")),
+        Err(error) => Some(format!("package {id} can't be read: {error}")),
+    }
+}
+
+/// Reads a result for the run.
+pub(super) async fn read(
+    coordinator: &Coordinator,
+    connection: &Connection,
+    run: &runs::Run,
+    result: &PipelineStageResult,
+    transient: bool,
+    package_missing: Option<String>,
+    now: Timestamp,
+) -> store::Result<ReadResult> {
+    let failed = |error: String, transient| ReadResult {
+        end: StageEnd::Failed { error, transient },
+        output: Some(result.output.clone()).filter(|output| !output.is_null()),
+        artifact_id: run.artifact_id.clone(),
+    };
+    match result.status {
+        PipelineRunStatus::Completed => {}
+        PipelineRunStatus::TimedOut => return Ok(failed("the stage timed out".to_owned(), true)),
+        PipelineRunStatus::Failed | PipelineRunStatus::Running => {
+            let error = result.error.clone().unwrap_or_else(|| "no reason was given".to_owned());
+            return Ok(failed(error, transient));
+        }
+    }
+    if let Some(message) = package_missing {
+        return Ok(failed(message, true));
+    }
+    let read = match result.stage {
+        PipelineStage::Learning => match typed::<LearningOutput>(&result.output) {
+            Ok(output) => learning(coordinator, connection, run, output, now).await?,
+            Err(message) => Err(message),
+        },
+        PipelineStage::Building => match typed::<BuildingOutput>(&result.output) {
+            Ok(output) => building(connection, run, result, output, now).await?,
+            Err(message) => Err(message),
+        },
+        PipelineStage::PreLoad => typed::<PreLoadOutput>(&result.output)
+            .map(|output| (end_or_advance(output.outcome), Some(result.output.clone()))),
+        PipelineStage::Evaluation => match typed::<EvaluationOutput>(&result.output) {
+            Ok(output) => evaluation(connection, run, result, &output).await?,
+            Err(message) => Err(message),
+        },
+        PipelineStage::SkillManage => match typed::<SkillManageOutput>(&result.output) {
+            Ok(output) => skill_manage(connection, run, result, &output).await?,
+            Err(message) => Err(message),
+        },
+    };
+    Ok(match read {
+        Ok((end, output)) => {
+            let artifact_id = match result.stage {
+                PipelineStage::Building => result.artifact_id.clone(),
+                _ => run.artifact_id.clone(),
+            };
+            ReadResult { end, output, artifact_id }
+        }
+        Err(message) => failed(message, false),
+    })
+}
+
+/// What a completed stage leads to and what is stored of its output, or what is wrong with it.
+type Reading = Result<(StageEnd, Option<Value>), String>;
+
+fn typed<T: DeserializeOwned>(output: &Value) -> Result<T, String> {
+    decode(events::PIPELINE_STAGE_RESULT, output.clone())
+        .map_err(|error| format!("the output can't be read: field `{}`: {}", error.path, error.message))
+}
+
+/// A runner may end a candidate early, but not activate it.
+fn end_or_advance(outcome: Option<Outcome>) -> StageEnd {
+    match outcome {
+        Some(outcome) if outcome.decision != evo_common::outcome::Verdict::Active => {
+            StageEnd::Finish(outcome)
+        }
+        _ => StageEnd::Advance,
+    }
+}
+
+async fn learning(
+    coordinator: &Coordinator,
+    connection: &Connection,
+    run: &runs::Run,
+    mut output: LearningOutput,
+    now: Timestamp,
+) -> store::Result<Reading> {
+    if let Err(message) = fan_out::check(&output) {
+        return Ok(Err(message));
+    }
+    let open = coordinator.fan_out(connection, now, run, &output).await?;
+    // Cases and definitions live with the children; here they would only leak held-out cases.
+    for candidate in &mut output.candidates {
+        candidate.cases = Vec::<Case>::new();
+        candidate.definition = Value::Null;
+    }
+    let shown = serde_json::to_value(&output).expect("plain data");
+    Ok(Ok((StageEnd::FanOut { open }, Some(shown))))
+}
+
+async fn building(
+    connection: &Connection,
+    run: &runs::Run,
+    result: &PipelineStageResult,
+    output: BuildingOutput,
+    now: Timestamp,
+) -> store::Result<Reading> {
+    let Some(candidate) = &run.candidate else {
+        return Ok(Err("the run has no candidate".to_owned()));
+    };
+    if output.manifest.name != candidate.name || output.manifest.version != run.version {
+        return Ok(Err(format!(
+            "the package is {} {}, asked for was {} {}",
+            output.manifest.name, output.manifest.version, candidate.name, run.version
+        )));
+    }
+    let parent = skills::known(connection, &candidate.name)
+        .await?
+        .and_then(|known| known.active)
+        .map(|(incumbent, _)| incumbent.artifact_id);
+    let version = skills::NewVersion {
+        candidate,
+        artifact_id: &result.artifact_id,
+        parent: parent.as_deref(),
+        run_id: &run.run_id,
+        manifest: &output.manifest,
+        endpoints: &output.endpoints,
+    };
+    skills::insert_version(connection, now, version).await?;
+    Ok(Ok((end_or_advance(output.outcome), Some(result.output.clone()))))
+}
+
+async fn evaluation(
+    connection: &Connection,
+    run: &runs::Run,
+    result: &PipelineStageResult,
+    output: &EvaluationOutput,
+) -> store::Result<Reading> {
+    let Some(candidate) = &run.candidate else {
+        return Ok(Err("the run has no candidate".to_owned()));
+    };
+    let (name, artifact_id) = (candidate.name.as_str(), run.artifact_id.as_str());
+    let earlier = if run.look > 1 {
+        skills::evidence(connection, name, artifact_id).await?
+    } else {
+        None
+    };
+    let evidence = match &earlier {
+        Some(earlier) => merge(earlier, &output.evidence),
+        None => output.evidence.clone(),
+    };
+    let scores = evidence.scores();
+    skills::save_evidence(connection, name, artifact_id, &evidence, &scores).await?;
+    Ok(Ok((StageEnd::Advance, Some(result.output.clone()))))
+}
+
+async fn skill_manage(
+    connection: &Connection,
+    run: &runs::Run,
+    result: &PipelineStageResult,
+    output: &SkillManageOutput,
+) -> store::Result<Reading> {
+    let Some(candidate) = &run.candidate else {
+        return Ok(Err("the run has no candidate".to_owned()));
+    };
+    let evidence = skills::evidence(connection, &candidate.name, &run.artifact_id).await?;
+    let Some(evidence) = evidence else {
+        return Ok(Err("there is no evidence about this package".to_owned()));
+    };
+    let this_look = runs::outputs(connection, &run.run_id)
+        .await?
+        .into_iter()
+        .find(|(stage, _)| *stage == PipelineStage::Evaluation)
+        .and_then(|(_, output)| typed::<EvaluationOutput>(&output).ok())
+        .map(|output| output.evidence.holdout)
+        .unwrap_or_default();
+    let has_incumbent = skills::known(connection, &candidate.name)
+        .await?
+        .is_some_and(|known| known.active.is_some());
+    let earlier_failures = evidence.holdout.failed().saturating_sub(this_look.failed());
+    let decision = promotion::decide(&PromotionInput {
+        evidence: &evidence,
+        has_incumbent,
+        look: run.look,
+        is_read: is_read(&candidate.locator),
+        proposal: Some(&output.outcome),
+        earlier_failures,
+        passes_since_failure: if this_look.failed() == 0 { this_look.passed } else { 0 },
+    });
+    Ok(Ok((StageEnd::Finish(decision.outcome), Some(result.output.clone()))))
+}
+
+/// Whether an operation only reads.
+pub(super) fn is_read(locator: &str) -> bool {
+    matches!(locator.split_whitespace().next(), Some("GET" | "HEAD"))
+}
+
+/// Two looks at the same package: counts add up, the rest is the newer one's.
+fn merge(earlier: &Evidence, newer: &Evidence) -> Evidence {
+    let mut capabilities: Vec<CapabilityTrials> = newer.capabilities.clone();
+    for part in &mut capabilities {
+        if let Some(old) = earlier.capabilities.iter().find(|old| old.capability == part.capability)
+        {
+            part.trials = part.trials.plus(old.trials);
+        }
+    }
+    let paired = match (earlier.paired, newer.paired) {
+        (Some(old), Some(new)) => Some(evo_common::evidence::Paired {
+            worse: old.worse.saturating_add(new.worse),
+            better: old.better.saturating_add(new.better),
+            total: old.total.saturating_add(new.total),
+            pinned_worse: old.pinned_worse.saturating_add(new.pinned_worse),
+            latency_ratio_high: new.latency_ratio_high,
+        }),
+        (_, new) => new,
+    };
+    let mut failures = earlier.failures.clone();
+    failures.extend(newer.failures.iter().cloned());
+    failures.truncate(MAX_FAILURES);
+    let integration: Vec<IntegrationCheck> = newer.integration.clone();
+    let latency: Latency = newer.latency;
+    Evidence {
+        cases_run: newer.cases_run.max(earlier.cases_run),
+        train: earlier.train.plus(newer.train),
+        holdout: earlier.holdout.plus(newer.holdout),
+        faults: earlier.faults.plus(newer.faults),
+        capabilities,
+        novelty: newer.novelty,
+        nearest: newer.nearest.clone(),
+        integration,
+        latency,
+        paired,
+        failures,
+        gate: newer.gate.clone(),
+    }
+}

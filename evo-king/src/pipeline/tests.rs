@@ -1,0 +1,443 @@
+//! The pipeline over a real database, with a runner that answers from a script.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use evo_common::{
+    api::{CycleReport, RunKind, StartRun},
+    artifact::{self, Files},
+    case::{Case, Expectation},
+    evidence::{Evidence, IntegrationCheck, Trials},
+    ids::{Attempt, RunId},
+    messages::{
+        AgentRegister, AgentRegistration, AgentRole, AttemptAccepted, PipelineRunStatus,
+        PipelineStage, PipelineStageResult, Reply, ReplyStatus, RunnerStatus, StageDispatch,
+        StageReport, events,
+    },
+    outcome::Outcome,
+    skill::SkillManifest,
+    stage::{
+        BuildingOutput, Candidate, EvaluationOutput, LearningOutput, PreLoadOutput,
+        SkillManageOutput, StageContext,
+    },
+    tokens::Tokens,
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::registry::{Connected, Outlet};
+
+/// Candidates of the scripted document. The third is held by Pre-load.
+const CANDIDATES: [&str; 4] = ["api-a", "api-b", "api-c", "api-d"];
+
+struct Channel(mpsc::Sender<(String, Value)>);
+
+impl Outlet for Channel {
+    fn send(&self, event: &'static str, payload: &Value) -> bool {
+        self.0.try_send((event.to_owned(), payload.clone())).is_ok()
+    }
+}
+
+/// A king without network: the pipeline, its loop, and five scripted runners.
+struct Bench {
+    pipeline: Coordinator,
+    store: Store,
+    artifacts: ArtifactStore,
+    registry: Registry,
+    shutdown: evo_common::runtime::Shutdown,
+    contexts: Arc<Mutex<Vec<(PipelineStage, StageContext)>>>,
+}
+
+fn agent_of(stage: PipelineStage) -> String {
+    format!("evo-{stage}")
+}
+
+impl Bench {
+    async fn start(folder: &TempDir) -> Self {
+        let mut config = Config::new(folder.path(), Tokens::generate());
+        config.retry_look_after_ms = 3_600_000;
+        let store = Store::open(config.database.clone()).await.unwrap();
+        let artifacts = ArtifactStore::open(&folder.path().join("artifacts")).unwrap();
+        let registry = Registry::default();
+        let sources = Sources::new(Vec::new(), "http://127.0.0.1:1", None);
+        let pipeline = Coordinator::new(
+            store.clone(),
+            artifacts.clone(),
+            registry.clone(),
+            sources,
+            Arc::new(config),
+        );
+        pipeline.recover().await.unwrap();
+        let shutdown = evo_common::runtime::Shutdown::new();
+        Self { pipeline, store, artifacts, registry, shutdown, contexts: Arc::default() }
+    }
+
+    /// Registers the five runners under a new session. After `reports` results they fall silent.
+    async fn runners(&self, session: &str, reports: usize) -> mpsc::Receiver<()> {
+        let (outlet, mut inbox) = mpsc::channel(1_000);
+        for stage in PipelineStage::ALL {
+            let role: AgentRole = stage.as_str().parse().unwrap();
+            let registration = AgentRegistration {
+                register: AgentRegister {
+                    agent_id: agent_of(stage),
+                    role: role.clone(),
+                    capabilities: Vec::new(),
+                },
+                protocol: Some(2),
+                req_id: None,
+                session_id: Some(session.to_owned()),
+                capacity: Some(4),
+                in_hand: Vec::new(),
+                skills: Vec::new(),
+                soul_content: None,
+                version: None,
+                binary_path: None,
+                pid: None,
+                extra: serde_json::Map::new(),
+            };
+            self.pipeline.register(registration, 4).await.unwrap();
+            self.registry.connect(
+                &agent_of(stage),
+                Connected {
+                    connection: session.to_owned(),
+                    outlet: Arc::new(Channel(outlet.clone())),
+                    role,
+                    capacity: 4,
+                    legacy: false,
+                    status: RunnerStatus::Ready,
+                },
+            );
+        }
+        let (silent, fell_silent) = mpsc::channel(1);
+        let (pipeline, artifacts, contexts) =
+            (self.pipeline.clone(), self.artifacts.clone(), self.contexts.clone());
+        let answer = async move {
+            let mut left = reports;
+            while let Some((event, payload)) = inbox.recv().await {
+                if event != events::PIPELINE_NEXT {
+                    continue;
+                }
+                if left == 0 {
+                    silent.send(()).await.unwrap_or_default();
+                    continue;
+                }
+                left -= 1;
+                let dispatch: StageDispatch = serde_json::from_value(payload).unwrap();
+                let context = StageContext::from_metadata(&dispatch.next.metadata).unwrap();
+                let stage = dispatch.next.stage;
+                contexts.lock().unwrap().push((stage, context.clone()));
+                let accepted = AttemptAccepted {
+                    agent_id: agent_of(stage),
+                    run_id: dispatch.run_id.clone(),
+                    stage,
+                    attempt: dispatch.attempt,
+                };
+                pipeline.accepted(accepted).await.unwrap();
+                let report = script(&artifacts, &dispatch, &context).await;
+                let reply = pipeline.report(report.clone()).await;
+                assert_eq!(reply.status, ReplyStatus::Accepted, "{reply:?}");
+                let again = pipeline.report(report).await;
+                assert_eq!(again.status, ReplyStatus::Duplicate, "{again:?}");
+            }
+        };
+        #[expect(clippy::disallowed_methods, reason = "a test's helper ends with the test")]
+        tokio::spawn(answer);
+        let (pipeline, shutdown) = (self.pipeline.clone(), self.shutdown.clone());
+        #[expect(clippy::disallowed_methods, reason = "a test's helper ends with the test")]
+        tokio::spawn(async move { pipeline.reconcile(shutdown).await.unwrap() });
+        fell_silent
+    }
+
+    async fn start_cycle(&self) -> RunId {
+        let request = StartRun {
+            trigger: json!({"kind": "test"}),
+            idempotency_key: Some("the cycle".to_owned()),
+        };
+        RunId::parse(self.pipeline.start_cycle(request).await.unwrap().run_id).unwrap()
+    }
+
+    async fn ended(&self, cycle: &RunId) -> CycleReport {
+        for _ in 0..2_000 {
+            let report = self.store.cycle_report(cycle).await.unwrap().unwrap();
+            if report.status != PipelineRunStatus::Running {
+                return report;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("the cycle did not end");
+    }
+}
+
+fn candidate(name: &str) -> Candidate {
+    Candidate {
+        name: name.to_owned(),
+        source: "api".to_owned(),
+        locator: format!("GET /{name}"),
+        description: format!("Reads {name}."),
+        capabilities: vec![name.to_owned()],
+        fingerprint: format!("print of {name}"),
+        demand: 1.0,
+        deterministic: false,
+        definition: json!({"path": name}),
+        cases: (0..5)
+            .map(|number| Case {
+                case_id: format!("{name}-{number}"),
+                input: serde_json::Map::new(),
+                expect: Expectation::default(),
+                origin: "example".to_owned(),
+            })
+            .collect(),
+    }
+}
+
+fn manifest(name: &str, version: &str) -> SkillManifest {
+    SkillManifest {
+        name: name.to_owned(),
+        version: version.to_owned(),
+        description: format!("Reads {name}."),
+        capabilities: vec![name.to_owned()],
+        inputs: Vec::new(),
+        outputs: Vec::new(),
+        dependencies: Vec::new(),
+        has_code: false,
+    }
+}
+
+async fn script(
+    artifacts: &ArtifactStore,
+    dispatch: &StageDispatch,
+    context: &StageContext,
+) -> StageReport {
+    let stage = dispatch.next.stage;
+    let name = context.candidate.as_ref().map(|candidate| candidate.name.clone());
+    let name = name.unwrap_or_default();
+    let mut artifact_id = dispatch.next.artifact_id.clone();
+    let output = match stage {
+        PipelineStage::Learning => json!(LearningOutput {
+            candidates: CANDIDATES.map(candidate).to_vec(),
+            failed_sources: Vec::new(),
+        }),
+        PipelineStage::Building => {
+            let files = Files::from([(format!("{name}.txt"), name.clone().into_bytes())]);
+            let (_, bytes) = artifact::pack(&files).unwrap();
+            artifact_id = artifacts.put(bytes.into()).await.unwrap().into();
+            json!(BuildingOutput {
+                manifest: manifest(&name, &context.version),
+                endpoints: vec![format!("GET http://api/{name}")],
+                files: std::collections::BTreeMap::new(),
+                outcome: None,
+            })
+        }
+        PipelineStage::PreLoad => json!(PreLoadOutput {
+            outcome: (name == "api-c").then(|| Outcome::held("unreachable", "no answer")),
+            ..PreLoadOutput::default()
+        }),
+        PipelineStage::Evaluation => {
+            let passed = if name == "api-d" { 3 } else { 20 };
+            let evidence = Evidence {
+                holdout: Trials { passed, total: 20 },
+                novelty: 1.0,
+                integration: vec![IntegrationCheck { name: "composes".to_owned(), holds: true }],
+                ..Evidence::default()
+            };
+            let scores = evidence.scores();
+            // A runner that lies about the score changes nothing: king counts for itself.
+            json!(EvaluationOutput {
+                evidence,
+                scores,
+                overall_score: 1.0,
+                recommendation: "activate".to_owned(),
+            })
+        }
+        PipelineStage::SkillManage => json!(SkillManageOutput {
+            action: "activated".to_owned(),
+            reason: "fine".to_owned(),
+            outcome: Outcome::active("fine"),
+            overall_score: 1.0,
+        }),
+    };
+    StageReport {
+        result: PipelineStageResult {
+            run_id: dispatch.run_id.clone(),
+            stage,
+            agent_id: agent_of(stage),
+            status: PipelineRunStatus::Completed,
+            artifact_id,
+            output,
+            error: None,
+        },
+        attempt: Some(dispatch.attempt),
+        req_id: Some("1".to_owned()),
+        transient: false,
+        seq: None,
+        trace: None,
+    }
+}
+
+fn check(report: &CycleReport) {
+    let names = |list: &[evo_common::api::InactiveCandidate]| {
+        list.iter().map(|c| (c.name.clone(), c.code.clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(report.candidates, 4);
+    let active: Vec<_> = report.active.iter().map(|s| (s.name.as_str(), s.new)).collect();
+    assert_eq!(active, [("api-a", true), ("api-b", true)]);
+    assert_eq!(names(&report.held), [("api-c".to_owned(), "unreachable".to_owned())]);
+    assert_eq!(names(&report.discarded), [("api-d".to_owned(), "below_threshold".to_owned())]);
+    assert_eq!(names(&report.failed), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cycle_runs_from_learning_to_active_skills() {
+    let folder = TempDir::new().unwrap();
+    let bench = Bench::start(&folder).await;
+    let _silent = bench.runners("one", usize::MAX).await;
+    let cycle = bench.start_cycle().await;
+    assert_eq!(bench.start_cycle().await, cycle, "the idempotency key starts one cycle");
+    check(&bench.ended(&cycle).await);
+
+    // Held-out cases reach Evaluation only; 5 cases of a builder that could learn them by heart
+    // are split into 3 and 2.
+    let contexts = bench.contexts.lock().unwrap().clone();
+    for (stage, context) in contexts {
+        let candidate_cases = context.candidate.map_or(0, |candidate| candidate.cases.len());
+        assert_eq!(candidate_cases, 0);
+        let counts = (context.train_cases.len(), context.holdout_cases.len());
+        let wanted = match stage {
+            PipelineStage::Learning => (0, 0),
+            PipelineStage::Evaluation => (3, 2),
+            _ => (3, 0),
+        };
+        assert_eq!(counts, wanted, "{stage}");
+    }
+
+    // The same candidates once more change nothing.
+    let again = bench.pipeline.start_cycle(StartRun::default()).await.unwrap();
+    let report = bench.ended(&RunId::parse(again.run_id).unwrap()).await;
+    assert_eq!(report.active.iter().filter(|skill| skill.new).count(), 0);
+    assert_eq!(report.active.len(), 2);
+    let duplicates: Vec<_> = report.discarded.iter().map(|d| d.code.as_str()).collect();
+    assert_eq!(duplicates, ["duplicate", "duplicate", "duplicate"]);
+    bench.shutdown.cancel();
+}
+
+/// King and its runners die after every number of results that there is; each time a new king on
+/// the same database, with new runners, ends the cycle with the same result.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cycle_survives_a_crash_after_every_step() {
+    // One Learning, four each of Building and Pre-load, three of Evaluation and Skill-Manage.
+    for reports in 0..15 {
+        let folder = TempDir::new().unwrap();
+        let first = Bench::start(&folder).await;
+        let mut silent = first.runners("one", reports).await;
+        let cycle = first.start_cycle().await;
+        tokio::time::timeout(Duration::from_secs(20), silent.recv()).await.unwrap();
+        first.shutdown.cancel();
+        drop(first);
+
+        let second = Bench::start(&folder).await;
+        let _silent = second.runners("two", usize::MAX).await;
+        let report = second.ended(&cycle).await;
+        check(&report);
+        assert!(report.resumed);
+        let runs = second
+            .store
+            .runs_list(store::RunFilter {
+                limit: 100,
+                cursor: None,
+                kind: Some(RunKind::Candidate),
+                status: None,
+                parent: Some(cycle.clone()),
+            })
+            .await
+            .unwrap();
+        assert_eq!(runs.count, 4);
+        for run in runs.runs {
+            assert!(run.outcome.is_some(), "{run:?}");
+        }
+        let log = second
+            .store
+            .events_list(store::EventFilter { after: 0, limit: 1_000, run_id: None, kind: None })
+            .await
+            .unwrap();
+        let count = |kind: &str| log.events.iter().filter(|event| event.kind == kind).count();
+        assert_eq!(
+            (count("cycle.fanned_out"), count("run.started"), count("run.ended")),
+            (1, 4, 4),
+            "after {reports} results"
+        );
+        assert_eq!((count("skill.activated"), count("cycle.ended")), (2, 1));
+        second.shutdown.cancel();
+    }
+}
+
+#[tokio::test]
+async fn strangers_and_stale_answers_are_refused_by_name() {
+    let folder = TempDir::new().unwrap();
+    let bench = Bench::start(&folder).await;
+    let _silent = bench.runners("one", 0).await;
+    let cycle = bench.start_cycle().await;
+    let leased = async || {
+        for _ in 0..500 {
+            let run = bench.store.runs_get(&cycle).await.unwrap().unwrap();
+            if run.stages.first().is_some_and(|stage| stage.agent_id.is_some()) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("the cycle was not dispatched");
+    };
+    leased().await;
+    let report = |agent: &str, attempt: u32, status: PipelineRunStatus| StageReport {
+        result: PipelineStageResult {
+            run_id: cycle.to_string(),
+            stage: PipelineStage::Learning,
+            agent_id: agent.to_owned(),
+            status,
+            artifact_id: String::new(),
+            output: json!({"candidates": "many"}),
+            error: None,
+        },
+        attempt: Some(Attempt(attempt)),
+        req_id: None,
+        transient: false,
+        seq: None,
+        trace: None,
+    };
+    let code = async |report: StageReport| -> Option<String> {
+        let Reply { code, .. } = bench.pipeline.report(report).await;
+        code
+    };
+    let done = PipelineRunStatus::Completed;
+    assert_eq!(code(report("thief", 1, done)).await.as_deref(), Some("not_your_attempt"));
+    assert_eq!(code(report("evo-learning", 7, done)).await.as_deref(), Some("stale_attempt"));
+    let running = report("evo-learning", 1, PipelineRunStatus::Running);
+    assert_eq!(code(running).await.as_deref(), Some("invalid_field"));
+    // Output that can't be read ends the stage, and says which field is wrong.
+    assert_eq!(code(report("evo-learning", 1, done)).await, None);
+    let run = bench.store.runs_get(&cycle).await.unwrap().unwrap();
+    assert_eq!(run.run.status, PipelineRunStatus::Failed);
+    let error = run.stages[0].error.clone().unwrap();
+    assert!(error.contains("field `candidates`"), "{error}");
+    assert_eq!(code(report("evo-learning", 1, PipelineRunStatus::Failed)).await.as_deref(), Some("already_answered"));
+    bench.shutdown.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancelled_cycle_ends_with_all_its_children() {
+    let folder = TempDir::new().unwrap();
+    let bench = Bench::start(&folder).await;
+    let mut silent = bench.runners("one", 2).await;
+    let cycle = bench.start_cycle().await;
+    silent.recv().await.unwrap();
+    bench.pipeline.cancel(&cycle).await.unwrap();
+    let report = bench.ended(&cycle).await;
+    assert_eq!(report.status, PipelineRunStatus::Failed);
+    assert_eq!(report.failed.len(), 4);
+    assert!(report.failed.iter().all(|candidate| candidate.code == "cancelled"));
+    assert!(matches!(bench.pipeline.cancel(&cycle).await, Err(Error::Rejected(Rejection::Ended))));
+    bench.shutdown.cancel();
+}

@@ -1,0 +1,127 @@
+//! Who is connected. The database knows every agent that ever registered; this knows which of them
+//! can be reached now.
+
+pub mod placement;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use evo_common::messages::{AgentRole, RunnerStatus};
+use serde_json::Value;
+
+/// A way to send to one connection. Only `socket` knows what is behind it.
+pub trait Outlet: Send + Sync {
+    /// Whether the message was handed to the connection.
+    fn send(&self, event: &'static str, payload: &Value) -> bool;
+}
+
+/// One connected agent.
+pub struct Connected {
+    /// The connection; a newer one of the same agent replaces it.
+    pub connection: String,
+    /// How to reach it.
+    pub outlet: Arc<dyn Outlet>,
+    /// What it serves.
+    pub role: AgentRole,
+    /// How many attempts it takes at the same time.
+    pub capacity: u32,
+    /// Whether it speaks the published protocol only.
+    pub legacy: bool,
+    /// How it is.
+    pub status: RunnerStatus,
+}
+
+/// Every connected agent. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Registry {
+    agents: Arc<Mutex<HashMap<String, Connected>>>,
+}
+
+impl Registry {
+    fn agents(&self) -> MutexGuard<'_, HashMap<String, Connected>> {
+        // A panic while holding the lock can't leave a map half-written.
+        self.agents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An agent can be reached.
+    pub fn connect(&self, agent_id: &str, agent: Connected) {
+        self.agents().insert(agent_id.to_owned(), agent);
+    }
+
+    /// A connection ended. Says whether the agent is gone (false: it has a newer connection).
+    pub fn disconnect(&self, agent_id: &str, connection: &str) -> bool {
+        let mut agents = self.agents();
+        let current = agents.get(agent_id).is_some_and(|agent| agent.connection == connection);
+        if current {
+            agents.remove(agent_id);
+        }
+        current
+    }
+
+    /// Whether this connection speaks for this agent.
+    pub fn speaks_for(&self, agent_id: &str, connection: &str) -> bool {
+        self.agents().get(agent_id).is_some_and(|agent| agent.connection == connection)
+    }
+
+    /// An agent said how it is. A runner that is busy still gets what its capacity allows.
+    pub fn set_status(&self, agent_id: &str, status: RunnerStatus) {
+        if let Some(agent) = self.agents().get_mut(agent_id) {
+            agent.status = status;
+        }
+    }
+
+    /// Runners that may be given work.
+    pub fn ready(&self) -> Vec<placement::Ready> {
+        self.agents()
+            .iter()
+            .filter(|(_, agent)| takes_work(agent.status))
+            .filter_map(|(agent_id, agent)| {
+                Some(placement::Ready {
+                    agent_id: agent_id.clone(),
+                    stage: agent.role.stage()?,
+                    capacity: agent.capacity,
+                })
+            })
+            .collect()
+    }
+
+    /// Who runs skills: a user agent, else any runner that understands commands.
+    pub fn skill_runner(&self) -> Option<String> {
+        let agents = self.agents();
+        let able = || {
+            agents.iter().filter(|(_, agent)| !agent.legacy && takes_work(agent.status))
+        };
+        able()
+            .find(|(_, agent)| matches!(agent.role, AgentRole::User(_)))
+            .or_else(|| able().next())
+            .map(|(agent_id, _)| agent_id.clone())
+    }
+
+    /// Whether an agent speaks the published protocol only.
+    pub fn is_legacy(&self, agent_id: &str) -> bool {
+        self.agents().get(agent_id).is_some_and(|agent| agent.legacy)
+    }
+
+    /// Sends to one agent; says whether the message was handed to its connection.
+    pub fn send(&self, agent_id: &str, event: &'static str, payload: &Value) -> bool {
+        let outlet = self.agents().get(agent_id).map(|agent| agent.outlet.clone());
+        outlet.is_some_and(|outlet| outlet.send(event, payload))
+    }
+
+    /// Sends to every agent that can be reached.
+    pub fn send_to_all(&self, event: &'static str, payload: &Value) {
+        let outlets: Vec<_> =
+            self.agents().iter().map(|(id, agent)| (id.clone(), agent.outlet.clone())).collect();
+        for (agent_id, outlet) in outlets {
+            if !outlet.send(event, payload) {
+                tracing::warn!(agent.id = %agent_id, event, "{event} did not reach {agent_id}");
+            }
+        }
+    }
+}
+
+fn takes_work(status: RunnerStatus) -> bool {
+    matches!(status, RunnerStatus::Ready | RunnerStatus::Busy)
+}

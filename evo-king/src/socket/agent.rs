@@ -1,0 +1,286 @@
+//! What runners send.
+
+use evo_common::{
+    messages::{
+        AgentHealth, AgentHeartbeat, AgentRegistration, AgentRole, AttemptAccepted, CommandResult,
+        Reply, RunnerStatus, SkillCall, StageReport, events,
+    },
+    tokens::Scope,
+};
+use serde_json::{Value, json};
+use socketioxide::extract::{AckSender, MaybeExtension, SocketRef, State, TryData};
+
+use super::{Access, answer, emit, outlet, read, scope_of};
+use crate::{app::King, pipeline, registry::Connected};
+
+/// Attempts that a runner takes at the same time when it does not say.
+const DEFAULT_CAPACITY: u32 = 8;
+
+/// The agent that this connection speaks for.
+#[derive(Debug, Clone)]
+struct Identity(String);
+
+type Payload = TryData<Value>;
+
+pub(super) fn register_handlers(socket: &SocketRef) {
+    socket.on(events::AGENT_REGISTER, on_register);
+    socket.on(events::AGENT_STATUS, on_status);
+    socket.on(events::AGENT_HEALTH, on_health);
+    socket.on(events::AGENT_SKILL_REPORT, on_skill_report);
+    socket.on(events::AGENT_COMMAND_RESULT, on_command_result);
+    socket.on(events::PIPELINE_ACCEPTED, on_accepted);
+    socket.on(events::PIPELINE_STAGE_RESULT, on_stage_result);
+    socket.on(events::KING_SYSTEM_INFO, on_system_info);
+    socket.on_disconnect(on_disconnect);
+}
+
+async fn on_register(
+    socket: SocketRef,
+    TryData(payload): Payload,
+    ack: AckSender,
+    access: MaybeExtension<Access>,
+    State(king): State<King>,
+) {
+    let registration: AgentRegistration = match read(events::AGENT_REGISTER, payload) {
+        Ok(registration) => registration,
+        Err(reply) => return answer(&socket, ack, &reply),
+    };
+    let req_id = registration.req_id.clone().unwrap_or_default();
+    if !scope_of(access).allows(Scope::Runner) {
+        let message = "registering needs the runner token, and this connection has another one";
+        return answer(&socket, ack, &Reply::rejected(req_id, "forbidden", message));
+    }
+    let agent_id = registration.register.agent_id.clone();
+    if let Err(error) = evo_common::ids::AgentId::parse(agent_id.clone()) {
+        return answer(&socket, ack, &Reply::rejected(req_id, "invalid_field", error.to_string()));
+    }
+    let legacy = registration.protocol.is_none();
+    let capacity = match registration.capacity {
+        _ if legacy => 1,
+        Some(capacity) => capacity.max(1),
+        None => DEFAULT_CAPACITY,
+    };
+    let role = registration.register.role.clone();
+    let version = registration.version.clone();
+    // Stored first: whoever is ready in the registry is known to the database.
+    if let Err(error) = king.pipeline.register(registration, capacity).await {
+        tracing::error!(agent.id = %agent_id, error = %error, "{agent_id} could not be registered: {error}");
+        let message = "king could not store the registration; send it again";
+        return answer(&socket, ack, &Reply::retry(req_id, message));
+    }
+    if !matches!(role, AgentRole::User(_)) {
+        socket.join(events::ROOM_KERNEL);
+    }
+    socket.join(format!("{}{}", events::ROOM_ROLE_PREFIX, role.kind()));
+    socket.extensions.insert(Identity(agent_id.clone()));
+    king.registry.connect(
+        &agent_id,
+        Connected {
+            connection: socket.id.to_string(),
+            outlet: outlet(&socket),
+            role: role.clone(),
+            capacity,
+            legacy,
+            status: RunnerStatus::Ready,
+        },
+    );
+    tracing::info!(agent.id = %agent_id, role = %role, version = version.as_deref(), legacy, "{agent_id} has registered as {role}");
+    answer(&socket, ack, &Reply::accepted(req_id));
+    emit(&socket, events::KING_SYSTEM_INFO, &king.system_info.get().await);
+    king.pipeline.wake();
+}
+
+async fn on_status(
+    socket: SocketRef,
+    TryData(payload): Payload,
+    ack: AckSender,
+    identity: MaybeExtension<Identity>,
+    State(king): State<King>,
+) {
+    let heartbeat: AgentHeartbeat = match read(events::AGENT_STATUS, payload) {
+        Ok(heartbeat) => heartbeat,
+        Err(reply) => return answer(&socket, ack, &reply),
+    };
+    let req_id = heartbeat.req_id.clone().unwrap_or_default();
+    let agent_id = heartbeat.status.agent_id.clone();
+    if let Err(reply) = speaks_for(&king, &socket, identity, &agent_id, &req_id) {
+        return answer(&socket, ack, &reply);
+    }
+    king.registry.set_status(&agent_id, heartbeat.status.status);
+    match king.pipeline.heartbeat(heartbeat).await {
+        Ok(()) => answer(&socket, ack, &Reply::accepted(req_id)),
+        Err(error) => {
+            tracing::error!(agent.id = %agent_id, error = %error, "A heartbeat could not be stored: {error}");
+            answer(&socket, ack, &Reply::retry(req_id, "king could not store the heartbeat"));
+        }
+    }
+}
+
+async fn on_accepted(
+    socket: SocketRef,
+    TryData(payload): Payload,
+    ack: AckSender,
+    identity: MaybeExtension<Identity>,
+    State(king): State<King>,
+) {
+    let accepted: AttemptAccepted = match read(events::PIPELINE_ACCEPTED, payload) {
+        Ok(accepted) => accepted,
+        Err(reply) => return answer(&socket, ack, &reply),
+    };
+    if let Err(reply) = speaks_for(&king, &socket, identity, &accepted.agent_id, "") {
+        return answer(&socket, ack, &reply);
+    }
+    let (run_id, stage) = (accepted.run_id.clone(), accepted.stage);
+    match king.pipeline.accepted(accepted).await {
+        Ok(()) => {}
+        // The runner does work that nobody waits for; its result will be refused by name.
+        Err(pipeline::Error::Rejected(rejection)) => {
+            tracing::info!(run.id = %run_id, stage = %stage, "A confirmation came too late: {rejection}");
+        }
+        Err(error) => {
+            tracing::error!(run.id = %run_id, error = %error, "A confirmation could not be stored: {error}");
+        }
+    }
+}
+
+async fn on_stage_result(
+    socket: SocketRef,
+    TryData(payload): Payload,
+    ack: AckSender,
+    identity: MaybeExtension<Identity>,
+    State(king): State<King>,
+) {
+    let report: StageReport = match read(events::PIPELINE_STAGE_RESULT, payload) {
+        Ok(report) => report,
+        Err(reply) => return answer(&socket, ack, &reply),
+    };
+    let req_id = report.req_id.clone().unwrap_or_default();
+    if let Err(reply) = speaks_for(&king, &socket, identity, &report.result.agent_id, &req_id) {
+        return answer(&socket, ack, &reply);
+    }
+    let reply = king.pipeline.report(report).await;
+    answer(&socket, ack, &reply);
+}
+
+async fn on_skill_report(
+    socket: SocketRef,
+    TryData(payload): Payload,
+    ack: AckSender,
+    identity: MaybeExtension<Identity>,
+    State(king): State<King>,
+) {
+    let call: SkillCall = match read(events::AGENT_SKILL_REPORT, payload) {
+        Ok(call) => call,
+        Err(reply) => return answer(&socket, ack, &reply),
+    };
+    let req_id = call.req_id.clone().unwrap_or_default();
+    if let Err(reply) = speaks_for(&king, &socket, identity, &call.report.agent_id, &req_id) {
+        return answer(&socket, ack, &reply);
+    }
+    let reply = match king.store.skill_calls_insert(call).await {
+        Ok(true) => Reply::accepted(req_id),
+        Ok(false) => Reply::duplicate(req_id),
+        Err(error) => {
+            tracing::error!(error = %error, "A skill report could not be stored: {error}");
+            Reply::retry(req_id, "king could not store the report; send it again")
+        }
+    };
+    answer(&socket, ack, &reply);
+}
+
+async fn on_health(
+    socket: SocketRef,
+    TryData(payload): Payload,
+    ack: AckSender,
+    identity: MaybeExtension<Identity>,
+    State(king): State<King>,
+) {
+    let health: AgentHealth = match read(events::AGENT_HEALTH, payload) {
+        Ok(health) => health,
+        Err(reply) => return answer(&socket, ack, &reply),
+    };
+    if let Err(reply) = speaks_for(&king, &socket, identity, &health.agent_id, "") {
+        return answer(&socket, ack, &reply);
+    }
+    let sick = health.health_checks.iter().filter(|check| !check.healthy).count();
+    let payload = json!({"checks": health.health_checks.len(), "sick": sick, "health_checks": health.health_checks});
+    let reply = match king.store.events_append("agent.health", Some(health.agent_id), payload).await {
+        Ok(()) => Reply::accepted(""),
+        Err(error) => {
+            tracing::error!(error = %error, "A health report could not be stored: {error}");
+            Reply::retry("", "king could not store the report; send it again")
+        }
+    };
+    answer(&socket, ack, &reply);
+}
+
+async fn on_command_result(
+    socket: SocketRef,
+    TryData(payload): Payload,
+    ack: AckSender,
+    identity: MaybeExtension<Identity>,
+    State(king): State<King>,
+) {
+    let result: CommandResult = match read(events::AGENT_COMMAND_RESULT, payload) {
+        Ok(result) => result,
+        Err(reply) => return answer(&socket, ack, &reply),
+    };
+    let req_id = result.req_id.clone();
+    if let Err(reply) = speaks_for(&king, &socket, identity, &result.agent_id, &req_id) {
+        return answer(&socket, ack, &reply);
+    }
+    if !king.commands.answered(result) {
+        tracing::info!(req_id, "A command's answer came when nobody waited for it any more");
+    }
+    answer(&socket, ack, &Reply::accepted(req_id));
+}
+
+async fn on_system_info(ack: AckSender, State(king): State<King>) {
+    // Fails when nobody asked for an ack.
+    ack.send(&king.system_info.get().await).unwrap_or_default();
+}
+
+async fn on_disconnect(
+    socket: SocketRef,
+    identity: MaybeExtension<Identity>,
+    State(king): State<King>,
+) {
+    let Some(Identity(agent_id)) = identity.0 else { return };
+    if !king.registry.disconnect(&agent_id, &socket.id.to_string()) {
+        return;
+    }
+    tracing::info!(agent.id = %agent_id, "{agent_id} is gone");
+    if king.shutdown.is_cancelled() {
+        return;
+    }
+    if let Err(error) = king.pipeline.offline(agent_id.clone()).await {
+        tracing::error!(agent.id = %agent_id, error = %error, "{agent_id} could not be marked as offline: {error}");
+    }
+}
+
+/// A connection speaks for the agent that it registered, and for no other.
+fn speaks_for(
+    king: &King,
+    socket: &SocketRef,
+    identity: MaybeExtension<Identity>,
+    agent_id: &str,
+    req_id: &str,
+) -> Result<(), Reply> {
+    match identity.0 {
+        Some(Identity(known))
+            if known == agent_id && king.registry.speaks_for(agent_id, &socket.id.to_string()) =>
+        {
+            Ok(())
+        }
+        Some(Identity(known)) => Err(Reply::rejected(
+            req_id,
+            "not_your_agent",
+            format!("this connection registered as {known:?} and speaks of {agent_id:?}"),
+        )),
+        None => Err(Reply::rejected(
+            req_id,
+            "not_registered",
+            format!("{agent_id:?} has not registered on this connection; send agent:register first"),
+        )),
+    }
+}

@@ -1,0 +1,156 @@
+//! The Socket.IO side of king. Handlers decode, call the pipeline and answer; they know no SQL and
+//! decide nothing.
+//!
+//! Facts that shape it: one socket's messages are handled concurrently and may be seen out of
+//! order, so every message carries what it speaks of; an emit fails when the connection's buffer
+//! is full, so that whatever must arrive is in the outbox; events sent before the connect handler
+//! ran are lost, so that `king:welcome` is the sign to register.
+
+mod agent;
+mod observer;
+mod relay;
+
+use std::sync::Arc;
+
+use evo_common::messages::{DecodeError, KingWelcome, PROTOCOL_VERSION, Reply, decode, events};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use socketioxide::{
+    SocketIo, SocketIoBuilder,
+    extract::{AckSender, MaybeExtension, SocketRef, State, TryData},
+    handler::ConnectHandler as _,
+    layer::SocketIoLayer,
+};
+
+use crate::{app::King, registry::Outlet};
+use evo_common::tokens::Scope;
+
+/// Packets that may wait for one connection.
+const BUFFER: usize = 4_096;
+/// Largest message.
+const MAX_PAYLOAD: u64 = 16 * 1024 * 1024;
+
+/// Builds the Socket.IO layer, and the task that relays the event log to rooms.
+pub(crate) fn attach(
+    king: King,
+) -> (SocketIoLayer, impl Future<Output = Result<(), crate::store::Error>> + Send + 'static) {
+    let builder: SocketIoBuilder = SocketIo::builder()
+        .with_state(king.clone())
+        .max_buffer_size(BUFFER)
+        .max_payload(MAX_PAYLOAD)
+        .ws_read_buffer_size(16 * 1024);
+    let (layer, io) = builder.build_layer();
+    io.ns("/", on_connect.with(authenticate));
+    (layer, relay::run(king, io))
+}
+
+/// What the connection's token allows.
+#[derive(Debug, Clone, Copy)]
+struct Access(Scope);
+
+/// Why a connection is refused; the client sees the text as `connect_error`.
+#[derive(Debug)]
+struct Refused(&'static str);
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+async fn authenticate(
+    socket: SocketRef,
+    auth: TryData<Value>,
+    State(king): State<King>,
+) -> Result<(), Refused> {
+    let scope = if king.config.open {
+        Scope::Operator
+    } else {
+        let TryData(auth) = auth;
+        let token = auth.ok().and_then(|auth| {
+            let auth = match auth {
+                Value::String(text) => serde_json::from_str(&text).unwrap_or(Value::Null),
+                other => other,
+            };
+            auth.get("token").and_then(Value::as_str).map(str::to_owned)
+        });
+        let Some(token) = token else {
+            return Err(Refused(
+                "unauthorized: no token; send `auth: {token}` with the runner token of tokens.toml in king's data folder",
+            ));
+        };
+        king.config.tokens.scope_of(&token).filter(|scope| scope.allows(Scope::Viewer)).ok_or(
+            Refused("unauthorized: the token is not one of king's; see tokens.toml in its data folder"),
+        )?
+    };
+    socket.extensions.insert(Access(scope));
+    Ok(())
+}
+
+async fn on_connect(socket: SocketRef, State(king): State<King>) {
+    // The handlers first: whatever comes after the welcome finds them.
+    agent::register_handlers(&socket);
+    observer::register_handlers(&socket);
+    let welcome = KingWelcome {
+        king_version: crate::VERSION.to_owned(),
+        protocol: PROTOCOL_VERSION,
+        heartbeat_ms: king.config.heartbeat_ms,
+        servers: king.servers(),
+    };
+    emit(&socket, events::KING_WELCOME, &welcome);
+}
+
+/// Sends to one connection; says whether it was handed over.
+fn emit(socket: &SocketRef, event: &'static str, payload: &impl serde::Serialize) -> bool {
+    match socket.emit(event, payload) {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!(socket.id = %socket.id, event, error = %error, "{event} could not be sent: {error}");
+            false
+        }
+    }
+}
+
+/// A connection as the registry sees it.
+struct SocketOutlet(SocketRef);
+
+impl Outlet for SocketOutlet {
+    fn send(&self, event: &'static str, payload: &Value) -> bool {
+        emit(&self.0, event, payload)
+    }
+}
+
+fn outlet(socket: &SocketRef) -> Arc<dyn Outlet> {
+    Arc::new(SocketOutlet(socket.clone()))
+}
+
+/// The scope of this connection's token.
+fn scope_of(access: MaybeExtension<Access>) -> Scope {
+    access.0.map_or(Scope::Viewer, |Access(scope)| scope)
+}
+
+/// Decodes a payload; the `req_id` is read first, so that even a malformed request gets an answer
+/// that can be matched.
+fn read<T: DeserializeOwned>(
+    event: &str,
+    payload: Result<Value, impl std::fmt::Display>,
+) -> Result<T, Reply> {
+    let payload =
+        payload.map_err(|error| Reply::rejected("", "invalid_payload", format!("{event}: {error}")))?;
+    let req_id = payload.get("req_id").and_then(Value::as_str).unwrap_or_default().to_owned();
+    decode(event, payload).map_err(|error: DecodeError| {
+        tracing::warn!(event, "A message was rejected: {error}");
+        Reply::rejected(req_id, "invalid_field", error.to_string())
+    })
+}
+
+/// Answers a request: by `king:reply` when it carried a `req_id` or was rejected, and by an ack
+/// when the client asked for one.
+fn answer(socket: &SocketRef, ack: AckSender, reply: &Reply) {
+    let rejected = reply.code.is_some();
+    if !reply.req_id.is_empty() || rejected {
+        emit(socket, events::KING_REPLY, reply);
+    }
+    // Fails when nobody asked for an ack, which is the usual case.
+    ack.send(reply).unwrap_or_default();
+}

@@ -1,0 +1,69 @@
+//! The event log, as it grows, to the rooms that follow it. The log is the truth: whoever missed
+//! something here reads it there.
+
+use evo_common::{api::EventRecord, messages::events};
+use serde_json::{Value, json};
+use socketioxide::SocketIo;
+
+use crate::{
+    app::King,
+    store::{self, EventFilter},
+};
+
+const PAGE: u32 = 500;
+
+/// Runs until shutdown.
+pub(super) async fn run(king: King, io: SocketIo) -> Result<(), store::Error> {
+    let mut committed = king.store.committed();
+    let mut after = *committed.borrow_and_update();
+    loop {
+        tokio::select! {
+            () = king.shutdown.cancelled() => return Ok(()),
+            changed = committed.changed() => if changed.is_err() { return Ok(()) },
+        }
+        committed.mark_unchanged();
+        loop {
+            let filter = EventFilter { after, limit: PAGE, run_id: None, kind: None };
+            let page = king.store.events_list(filter).await?;
+            if page.events.is_empty() {
+                break;
+            }
+            after = page.last_seq;
+            for event in &page.events {
+                relay(&io, event).await;
+            }
+        }
+    }
+}
+
+async fn relay(io: &SocketIo, event: &EventRecord) {
+    if let Some(report) = stage_result(event) {
+        send(io, events::ROOM_OBSERVERS, events::PIPELINE_STAGE_RESULT, &report).await;
+        let message = json!({"event": events::PIPELINE_STAGE_RESULT, "data": report});
+        send(io, events::ROOM_DASHBOARD, events::DASHBOARD_EVENT, &message).await;
+    }
+    let name = match event.kind.as_str() {
+        "stage.dispatched" => events::PIPELINE_NEXT,
+        "agent.registered" => events::AGENT_REGISTER,
+        "agent.offline" => events::AGENT_STATUS,
+        other => other,
+    };
+    let message = json!({"event": name, "data": event.payload, "seq": event.seq, "run_id": event.run_id, "agent_id": event.agent_id});
+    send(io, events::ROOM_DASHBOARD, events::DASHBOARD_EVENT, &message).await;
+}
+
+async fn send(io: &SocketIo, room: &'static str, event: &'static str, payload: &Value) {
+    if let Err(error) = io.to(room).emit(event, payload).await {
+        tracing::warn!(room, event, error = %error, "{event} did not reach everybody in {room}: {error}");
+    }
+}
+
+/// The stage result that an event stands for, with its place in the log.
+pub(super) fn stage_result(event: &EventRecord) -> Option<Value> {
+    if !matches!(event.kind.as_str(), "stage.completed" | "stage.failed") {
+        return None;
+    }
+    let mut report = event.payload.clone();
+    report.as_object_mut()?.insert("seq".to_owned(), json!(event.seq));
+    Some(report)
+}

@@ -1,0 +1,54 @@
+//! Where Learning looks, and where the servers are today.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use evo_common::config::{
+    SourceConfig,
+    sources::{GATEWAY_LOCATION, KING_LOCATION},
+};
+
+/// The sources in use. Cheap to clone.
+#[derive(Clone)]
+pub struct Sources {
+    sources: Arc<[SourceConfig]>,
+    servers: Arc<BTreeMap<String, String>>,
+}
+
+impl Sources {
+    /// The sources of the configuration, with king's and the gateway's own addresses.
+    pub fn new(sources: Vec<SourceConfig>, king_url: &str, gateway_url: Option<&str>) -> Self {
+        let servers = sources
+            .iter()
+            .filter_map(|source| {
+                let url = match (source.location.as_str(), &source.base_url) {
+                    (_, Some(url)) => url.clone(),
+                    (KING_LOCATION, None) => king_url.to_owned(),
+                    (GATEWAY_LOCATION, None) => gateway_url?.to_owned(),
+                    _ => return None,
+                };
+                Some((source.name.clone(), url.trim_end_matches('/').to_owned()))
+            })
+            .collect();
+        Self { sources: sources.into(), servers: Arc::new(servers) }
+    }
+
+    /// Every source, also those that are switched off.
+    pub fn all(&self) -> &[SourceConfig] {
+        &self.sources
+    }
+
+    /// One source.
+    pub fn get(&self, name: &str) -> Option<&SourceConfig> {
+        self.sources.iter().find(|source| source.name == name)
+    }
+
+    /// Their names.
+    pub fn names(&self) -> Vec<&str> {
+        self.sources.iter().map(|source| source.name.as_str()).collect()
+    }
+
+    /// Source name → base URL, for packages whose endpoints start with `{server}`.
+    pub fn servers(&self) -> BTreeMap<String, String> {
+        (*self.servers).clone()
+    }
+}

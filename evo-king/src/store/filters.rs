@@ -1,0 +1,58 @@
+//! What readers of the store ask for. Limits are checked at the HTTP edge; a store function takes
+//! them as they are.
+
+use evo_common::{api::RunKind, ids::RunId, messages::PipelineRunStatus};
+
+/// Which runs to list, newest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunFilter {
+    /// Most runs in one page.
+    pub limit: u32,
+    /// `next_cursor` of the page before.
+    pub cursor: Option<String>,
+    /// Only cycles, or only candidates' runs.
+    pub kind: Option<RunKind>,
+    /// Only runs in this state.
+    pub status: Option<PipelineRunStatus>,
+    /// Only runs of this cycle.
+    pub parent: Option<RunId>,
+}
+
+/// Which skills to list, in name order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SkillFilter {
+    /// Most skills in one page.
+    pub limit: u32,
+    /// `next_cursor` of the page before.
+    pub cursor: Option<String>,
+    /// Only skills in this state: `candidate`, `active`, `held`, `discarded` or `failed`.
+    pub status: Option<String>,
+    /// Only skills of this source.
+    pub source: Option<String>,
+}
+
+/// Which events to list, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventFilter {
+    /// Only events after this place in the log.
+    pub after: i64,
+    /// Most events in one page.
+    pub limit: u32,
+    /// Only events about this run.
+    pub run_id: Option<RunId>,
+    /// Only events of this kind.
+    pub kind: Option<String>,
+}
+
+/// What `GET /stats` counts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Runs by their state, as it is called on the wire.
+    pub runs: std::collections::BTreeMap<String, u64>,
+    /// Skills by their state.
+    pub skills: std::collections::BTreeMap<String, u64>,
+    /// Agents that are not offline.
+    pub agents_online: u64,
+    /// Size of the database; absent for a remote one.
+    pub database_bytes: Option<u64>,
+}

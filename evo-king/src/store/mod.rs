@@ -1,0 +1,144 @@
+//! The database: the only place that holds SQL.
+//!
+//! One thread owns the only write connection (libSQL runs synchronously and would stall the
+//! runtime; a cloned connection shares its transaction). It groups whatever is queued into one
+//! transaction and answers every waiter after the commit. Reads run on a few threads of their own.
+
+pub(crate) mod agents;
+pub(crate) mod cases;
+mod connect;
+pub(crate) mod events;
+mod filters;
+mod meta;
+mod migrate;
+pub(crate) mod outbox;
+mod reader;
+pub(crate) mod row;
+pub(crate) mod runs;
+mod skill_calls;
+pub(crate) mod skills;
+mod stats;
+pub(crate) mod timers;
+mod writer;
+
+pub use connect::Database;
+pub use filters::{Counts, EventFilter, RunFilter, SkillFilter};
+pub use libsql::Connection;
+
+use tokio::sync::watch;
+
+/// Why the database did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database refused a statement or can't be reached.
+    #[error("the database failed")]
+    Database(#[from] libsql::Error),
+    /// A stored value is not what it should be.
+    #[error("the database holds a value that can't be read: {0}")]
+    Corrupt(String),
+    /// The database was made by a newer king.
+    #[error(
+        "the database {path} has schema {found}, newer than {known} which this version knows; \
+         start the newer version, or restore a backup"
+    )]
+    Newer {
+        /// Where it is.
+        path: String,
+        /// Its schema.
+        found: i64,
+        /// The newest schema known.
+        known: i64,
+    },
+    /// A migration was changed after it had been applied.
+    #[error("migration {number} of {path} is not the one that this version holds; restore a backup")]
+    Migration {
+        /// Where it is.
+        path: String,
+        /// Which migration.
+        number: i64,
+    },
+    /// The database file can't be opened.
+    #[error("can't open the database {path}: {reason}")]
+    Open {
+        /// Where it should be.
+        path: String,
+        /// Why not, and what to do.
+        reason: String,
+    },
+    /// The store was closed.
+    #[error("the database is closed")]
+    Closed,
+}
+
+/// Result of a store function.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// The database. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    writer: writer::Writer,
+    readers: reader::Readers,
+    committed: watch::Sender<i64>,
+    facts: meta::Facts,
+    /// Whether it is a file on this machine.
+    local: bool,
+}
+
+impl Store {
+    /// Opens the database, brings its schema up to date and counts this start.
+    pub async fn open(database: Database) -> Result<Self> {
+        let opened = database.open().await?;
+        let connection = opened.connect_for_writing().await?;
+        migrate::run(&connection, &database.describe()).await?;
+        let facts = meta::start(&connection).await?;
+        let last = events::last_seq(&connection).await?;
+        let (committed, _) = watch::channel(last);
+        Ok(Self {
+            local: opened.local,
+            readers: reader::Readers::start(&opened)?,
+            writer: writer::Writer::start(connection, opened, committed.clone())?,
+            committed,
+            facts,
+        })
+    }
+
+    /// Runs `work` in the writer's transaction and answers after the commit. When `work` fails,
+    /// nothing that it wrote remains.
+    pub async fn write<T, E, F>(&self, work: F) -> std::result::Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+        F: for<'c> AsyncFnOnce(&'c Connection) -> std::result::Result<T, E> + Send + 'static,
+    {
+        self.writer.submit(work).await
+    }
+
+    /// Runs `work` on a read connection.
+    pub async fn read<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'c> AsyncFnOnce(&'c Connection) -> Result<T> + Send + 'static,
+    {
+        self.readers.submit(work).await
+    }
+
+    /// The newest event's `seq`, after every commit.
+    pub fn committed(&self) -> watch::Receiver<i64> {
+        self.committed.subscribe()
+    }
+
+    /// How often king has started on this database, this time included.
+    pub fn boots(&self) -> i64 {
+        self.facts.boots
+    }
+
+    /// King's secret for splitting cases; no runner ever learns it.
+    pub fn split_key(&self) -> &[u8] {
+        &self.facts.split_key
+    }
+
+    /// Ends the writer after what is queued; the last checkpoint is made.
+    pub async fn close(&self) {
+        self.writer.close().await;
+    }
+}

@@ -1,0 +1,82 @@
+//! Effects that were committed with a decision and have yet to be delivered.
+
+use evo_common::clock::Timestamp;
+use libsql::{Connection, params};
+use serde_json::Value;
+
+use super::{Result, Store, row};
+
+/// One effect.
+#[derive(Debug, Clone)]
+pub(crate) struct Effect {
+    pub(crate) id: i64,
+    pub(crate) kind: String,
+    pub(crate) agent_id: Option<String>,
+    pub(crate) payload: Value,
+}
+
+/// An attempt is to be sent to its runner, again and again until it is confirmed or closed.
+pub(crate) const DISPATCH: &str = "dispatch";
+/// A runner is to stop an attempt.
+pub(crate) const CANCEL: &str = "cancel";
+/// The set of active skills changed.
+pub(crate) const SKILLS_CHANGED: &str = "skills_changed";
+
+/// Adds an effect; one with the same key is replaced.
+pub(crate) async fn push(
+    connection: &Connection,
+    at: Timestamp,
+    kind: &str,
+    key: &str,
+    agent_id: Option<&str>,
+    payload: &Value,
+) -> Result<()> {
+    connection
+        .execute(
+            "INSERT OR REPLACE INTO outbox (kind, key, agent_id, payload, created_at)
+             VALUES (?, ?, ?, ?, ?)",
+            params![kind, key, agent_id, row::to_json(payload), at.0],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Takes an effect back, or marks it delivered.
+pub(crate) async fn remove(connection: &Connection, key: &str) -> Result<()> {
+    connection.execute("DELETE FROM outbox WHERE key = ?", params![key]).await?;
+    Ok(())
+}
+
+impl Store {
+    /// What is to be delivered, oldest first.
+    pub(crate) async fn outbox_list(&self) -> Result<Vec<Effect>> {
+        self.read(async |connection| {
+            row::all(
+                connection,
+                "SELECT id, kind, agent_id, payload FROM outbox ORDER BY id LIMIT 1000",
+                (),
+                |row| {
+                    Ok(Effect {
+                        id: row.get(0)?,
+                        kind: row.get(1)?,
+                        agent_id: row.get(2)?,
+                        payload: row::json(row, 3)?,
+                    })
+                },
+            )
+            .await
+        })
+        .await
+    }
+
+    /// These were delivered.
+    pub(crate) async fn outbox_delivered(&self, ids: Vec<i64>) -> Result<()> {
+        self.write(async move |connection: &Connection| {
+            for id in ids {
+                connection.execute("DELETE FROM outbox WHERE id = ?", params![id]).await?;
+            }
+            Ok(())
+        })
+        .await
+    }
+}

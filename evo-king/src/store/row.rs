@@ -1,0 +1,87 @@
+//! Rows to values.
+
+use libsql::{Connection, Row, params::IntoParams};
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{Error, Result};
+
+/// Every row of a query.
+pub(crate) async fn all<T>(
+    connection: &Connection,
+    sql: &str,
+    params: impl IntoParams,
+    read: impl Fn(&Row) -> Result<T>,
+) -> Result<Vec<T>> {
+    let mut rows = connection.query(sql, params).await?;
+    let mut values = Vec::new();
+    while let Some(row) = rows.next().await? {
+        values.push(read(&row)?);
+    }
+    Ok(values)
+}
+
+/// The first row of a query.
+pub(crate) async fn first<T>(
+    connection: &Connection,
+    sql: &str,
+    params: impl IntoParams,
+    read: impl Fn(&Row) -> Result<T>,
+) -> Result<Option<T>> {
+    let mut rows = connection.query(sql, params).await?;
+    rows.next().await?.map(|row| read(&row)).transpose()
+}
+
+/// The one number that a query gives.
+pub(crate) async fn number(
+    connection: &Connection,
+    sql: &str,
+    params: impl IntoParams,
+) -> Result<i64> {
+    Ok(first(connection, sql, params, |row| Ok(row.get::<Option<i64>>(0)?)).await?.flatten().unwrap_or(0))
+}
+
+/// A JSON column.
+pub(crate) fn json<T: DeserializeOwned>(row: &Row, column: i32) -> Result<T> {
+    let text: String = row.get(column)?;
+    from_json(&text)
+}
+
+/// A JSON column that may be null.
+pub(crate) fn optional_json<T: DeserializeOwned>(row: &Row, column: i32) -> Result<Option<T>> {
+    row.get::<Option<String>>(column)?.as_deref().map(from_json).transpose()
+}
+
+/// A text column that holds an enum's name.
+pub(crate) fn parsed<T: std::str::FromStr>(row: &Row, column: i32) -> Result<T> {
+    let text: String = row.get(column)?;
+    text.parse().map_err(|_| Error::Corrupt(format!("{text:?} in column {column}")))
+}
+
+/// A text column that holds a snake_case enum.
+pub(crate) fn named<T: DeserializeOwned>(row: &Row, column: i32) -> Result<T> {
+    let text: String = row.get(column)?;
+    serde_json::from_value(serde_json::Value::String(text.clone()))
+        .map_err(|_| Error::Corrupt(format!("{text:?} in column {column}")))
+}
+
+/// The text of a snake_case enum.
+pub(crate) fn name_of(value: &impl Serialize) -> String {
+    match serde_json::to_value(value).expect("an enum's name is plain data") {
+        serde_json::Value::String(text) => text,
+        other => other.to_string(),
+    }
+}
+
+/// A value as the text of a JSON column.
+pub(crate) fn to_json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("stored values are plain data")
+}
+
+/// A moment as RFC 3339.
+pub(crate) fn moment(row: &Row, column: i32) -> Result<String> {
+    Ok(evo_common::clock::Timestamp(row.get(column)?).to_rfc3339())
+}
+
+fn from_json<T: DeserializeOwned>(text: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|e| Error::Corrupt(format!("JSON in a column: {e}")))
+}

@@ -1,0 +1,412 @@
+//! Skills, their versions, and which version is in use.
+
+use evo_common::{
+    api::{SkillDetail, SkillList, SkillSummary, SkillVersionView},
+    clock::Timestamp,
+    evidence::{Evidence, Scores},
+    outcome::{Outcome, Verdict},
+    skill::SkillManifest,
+    stage::{Candidate, Incumbent, KnownSkill},
+};
+use libsql::{Connection, Row, params};
+
+use super::{Result, SkillFilter, Store, row};
+
+/// The channel of the version in use.
+const ACTIVE: &str = "active";
+/// The channel of the version that was in use before.
+const PREVIOUS: &str = "previous";
+
+/// What is known of a skill when a candidate of its name comes in.
+#[derive(Debug, Clone)]
+pub(crate) struct Known {
+    /// Of the newest candidate.
+    pub(crate) fingerprint: String,
+    pub(crate) status: String,
+    pub(crate) run_id: String,
+    pub(crate) look: u32,
+    pub(crate) code: Option<String>,
+    pub(crate) reason: Option<String>,
+    pub(crate) decided_at: Option<Timestamp>,
+    /// The version in use and its definition's fingerprint.
+    pub(crate) active: Option<(Incumbent, String)>,
+}
+
+/// What is known of a skill.
+pub(crate) async fn known(connection: &Connection, name: &str) -> Result<Option<Known>> {
+    row::first(
+        connection,
+        "SELECT skills.fingerprint, status, skills.run_id, look, skills.code, skills.reason,
+             decided_at, pointer.artifact_id, pointer.version, version.fingerprint
+         FROM skills
+         LEFT JOIN skill_pointers AS pointer
+           ON pointer.skill = skills.name AND pointer.channel = 'active'
+         LEFT JOIN skill_versions AS version
+           ON version.skill = skills.name AND version.artifact_id = pointer.artifact_id
+         WHERE name = ?",
+        params![name],
+        |row| {
+            let active = match row.get::<Option<String>>(7)? {
+                Some(artifact_id) => {
+                    let incumbent = Incumbent { artifact_id, version: row.get(8)? };
+                    Some((incumbent, row.get(9)?))
+                }
+                None => None,
+            };
+            Ok(Known {
+                fingerprint: row.get(0)?,
+                status: row.get(1)?,
+                run_id: row.get(2)?,
+                look: row.get(3)?,
+                code: row.get(4)?,
+                reason: row.get(5)?,
+                decided_at: row.get::<Option<i64>>(6)?.map(Timestamp),
+                active,
+            })
+        },
+    )
+    .await
+}
+
+/// A candidate is on its way. The status of a skill in use stays.
+pub(crate) async fn start_candidate(
+    connection: &Connection,
+    now: Timestamp,
+    candidate: &Candidate,
+    run_id: &str,
+    look: u32,
+) -> Result<()> {
+    connection
+        .execute(
+            "INSERT INTO skills (name, source, locator, description, fingerprint, status, run_id,
+                 look, created_at, updated_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, 'candidate', ?6, ?7, ?8, ?8)
+             ON CONFLICT (name) DO UPDATE SET
+                 source = excluded.source, locator = excluded.locator,
+                 description = excluded.description, fingerprint = excluded.fingerprint,
+                 status = iif(status = 'active', status, 'candidate'),
+                 run_id = excluded.run_id, look = excluded.look, updated_at = excluded.updated_at",
+            params![
+                candidate.name.clone(),
+                candidate.source.clone(),
+                candidate.locator.clone(),
+                candidate.description.clone(),
+                candidate.fingerprint.clone(),
+                run_id,
+                look,
+                now.0,
+            ],
+        )
+        .await?;
+    Ok(())
+}
+
+/// A package that was built.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NewVersion<'v> {
+    pub(crate) candidate: &'v Candidate,
+    pub(crate) artifact_id: &'v str,
+    pub(crate) parent: Option<&'v str>,
+    pub(crate) run_id: &'v str,
+    pub(crate) manifest: &'v SkillManifest,
+    pub(crate) endpoints: &'v [String],
+}
+
+/// Writes a package that was built; the same one again only changes hands.
+pub(crate) async fn insert_version(
+    connection: &Connection,
+    now: Timestamp,
+    new: NewVersion<'_>,
+) -> Result<()> {
+    connection
+        .execute(
+            "INSERT INTO skill_versions (skill, artifact_id, version, parent, run_id, fingerprint,
+                 manifest, endpoints, created_at)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+             ON CONFLICT (skill, artifact_id) DO UPDATE SET run_id = excluded.run_id",
+            params![
+                new.candidate.name.clone(),
+                new.artifact_id,
+                new.manifest.version.clone(),
+                new.parent,
+                new.run_id,
+                new.candidate.fingerprint.clone(),
+                row::to_json(new.manifest),
+                row::to_json(&new.endpoints),
+                now.0,
+            ],
+        )
+        .await?;
+    Ok(())
+}
+
+/// The evidence gathered so far for a package.
+pub(crate) async fn evidence(
+    connection: &Connection,
+    skill: &str,
+    artifact_id: &str,
+) -> Result<Option<Evidence>> {
+    Ok(row::first(
+        connection,
+        "SELECT evidence FROM skill_versions WHERE skill = ? AND artifact_id = ?",
+        params![skill, artifact_id],
+        |row| row::optional_json(row, 0),
+    )
+    .await?
+    .flatten())
+}
+
+/// Writes what was measured and what follows from it.
+pub(crate) async fn save_evidence(
+    connection: &Connection,
+    skill: &str,
+    artifact_id: &str,
+    evidence: &Evidence,
+    scores: &Scores,
+) -> Result<()> {
+    connection
+        .execute(
+            "UPDATE skill_versions SET evidence = ?3, scores = ?4
+             WHERE skill = ?1 AND artifact_id = ?2",
+            params![skill, artifact_id, row::to_json(evidence), row::to_json(scores)],
+        )
+        .await?;
+    Ok(())
+}
+
+/// A run decided about a skill. A skill in use stays active whatever became of a newer version.
+pub(crate) async fn decide(
+    connection: &Connection,
+    now: Timestamp,
+    skill: &str,
+    artifact_id: &str,
+    outcome: &Outcome,
+) -> Result<()> {
+    connection
+        .execute(
+            "UPDATE skill_versions SET decision = ?3, code = ?4, reason = ?5
+             WHERE skill = ?1 AND artifact_id = ?2",
+            params![
+                skill,
+                artifact_id,
+                outcome.decision.as_str(),
+                outcome.code.clone(),
+                outcome.reason.clone()
+            ],
+        )
+        .await?;
+    connection
+        .execute(
+            "UPDATE skills SET
+                 status = iif(EXISTS (SELECT 1 FROM skill_pointers
+                     WHERE skill = ?1 AND channel = 'active'), 'active', ?2),
+                 decision = ?2, code = ?3, reason = ?4, decided_at = ?5, updated_at = ?5,
+                 score = coalesce((SELECT json_extract(scores, '$.overall.low')
+                     FROM skill_versions WHERE skill = ?1 AND artifact_id = ?6), score)
+             WHERE name = ?1",
+            params![
+                skill,
+                outcome.decision.as_str(),
+                outcome.code.clone(),
+                outcome.reason.clone(),
+                now.0,
+                artifact_id
+            ],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Puts a version into use; the one before goes to channel `previous`.
+pub(crate) async fn activate(
+    connection: &Connection,
+    now: Timestamp,
+    skill: &str,
+    artifact_id: &str,
+    version: &str,
+    run_id: &str,
+    reason: &str,
+) -> Result<()> {
+    connection
+        .execute(
+            "INSERT INTO skill_pointers (skill, channel, artifact_id, version, fence)
+             SELECT skill, ?2, artifact_id, version, 1 FROM skill_pointers
+             WHERE skill = ?1 AND channel = ?3 AND artifact_id <> ?4
+             ON CONFLICT (skill, channel) DO UPDATE SET artifact_id = excluded.artifact_id,
+                 version = excluded.version, fence = fence + 1",
+            params![skill, PREVIOUS, ACTIVE, artifact_id],
+        )
+        .await?;
+    connection
+        .execute(
+            "INSERT INTO skill_pointers (skill, channel, artifact_id, version, fence)
+             VALUES (?, ?, ?, ?, 1)
+             ON CONFLICT (skill, channel) DO UPDATE SET artifact_id = excluded.artifact_id,
+                 version = excluded.version, fence = fence + 1",
+            params![skill, ACTIVE, artifact_id, version],
+        )
+        .await?;
+    connection
+        .execute(
+            "INSERT INTO activations (skill, channel, artifact_id, version, run_id, reason, at)
+             VALUES (?, ?, ?, ?, ?, ?, ?)",
+            params![skill, ACTIVE, artifact_id, version, run_id, reason, now.0],
+        )
+        .await?;
+    connection
+        .execute("UPDATE skills SET status = 'active' WHERE name = ?", params![skill])
+        .await?;
+    Ok(())
+}
+
+/// Digest of the set of active skills.
+pub(crate) async fn active_digest(connection: &Connection) -> Result<String> {
+    let pointers: Vec<String> = row::all(
+        connection,
+        "SELECT skill || ':' || artifact_id FROM skill_pointers
+         WHERE channel = 'active' ORDER BY skill",
+        (),
+        |row| Ok(row.get(0)?),
+    )
+    .await?;
+    Ok(evo_common::ids::sha256_hex(pointers.join("\n").as_bytes()))
+}
+
+/// Skills that a candidate is compared with: active ones, and siblings in its cycle that precede
+/// it in name order.
+pub(crate) async fn comparable(
+    connection: &Connection,
+    candidate: &str,
+    parent_run_id: Option<&str>,
+) -> Result<Vec<KnownSkill>> {
+    row::all(
+        connection,
+        "SELECT version.skill, version.fingerprint, version.manifest, version.endpoints, 1
+         FROM skill_pointers AS pointer
+         JOIN skill_versions AS version
+           ON version.skill = pointer.skill AND version.artifact_id = pointer.artifact_id
+         WHERE pointer.channel = 'active' AND pointer.skill <> ?1
+         UNION ALL
+         SELECT version.skill, version.fingerprint, version.manifest, version.endpoints, 0
+         FROM runs
+         JOIN skill_versions AS version
+           ON version.skill = runs.candidate AND version.artifact_id = runs.artifact_id
+         WHERE runs.parent_run_id = ?2 AND runs.candidate < ?1
+           AND NOT EXISTS (SELECT 1 FROM skill_pointers AS pointer
+               WHERE pointer.skill = runs.candidate AND pointer.channel = 'active')
+         ORDER BY 1",
+        params![candidate, parent_run_id],
+        |row| {
+            let manifest: SkillManifest = row::json(row, 2)?;
+            Ok(KnownSkill {
+                name: row.get(0)?,
+                active: row.get::<i64>(4)? != 0,
+                fingerprint: row.get(1)?,
+                description: manifest.description,
+                capabilities: manifest.capabilities,
+                endpoints: row::json(row, 3)?,
+                inputs: manifest.inputs,
+                outputs: manifest.outputs,
+            })
+        },
+    )
+    .await
+}
+
+const SUMMARY: &str = "SELECT name, status, pointer.version, pointer.artifact_id, description,
+    source, score, decision, code, reason, updated_at, locator,
+    (SELECT version FROM skill_versions WHERE skill = name ORDER BY created_at DESC LIMIT 1),
+    (SELECT artifact_id FROM skill_versions WHERE skill = name ORDER BY created_at DESC LIMIT 1)
+    FROM skills LEFT JOIN skill_pointers AS pointer
+      ON pointer.skill = skills.name AND pointer.channel = 'active'";
+
+fn summary(row: &Row) -> Result<SkillSummary> {
+    let outcome = match row.get::<Option<String>>(7)? {
+        Some(_) => Some(Outcome {
+            decision: row::parsed(row, 7)?,
+            code: row.get(8)?,
+            reason: row.get(9)?,
+        }),
+        None => None,
+    };
+    Ok(SkillSummary {
+        name: row.get(0)?,
+        status: row.get(1)?,
+        version: row.get::<Option<String>>(2)?.or(row.get(12)?),
+        artifact_id: row.get::<Option<String>>(3)?.or(row.get(13)?),
+        description: row.get(4)?,
+        source: row.get(5)?,
+        score: row.get(6)?,
+        outcome,
+        updated_at: row::moment(row, 10)?,
+    })
+}
+
+impl Store {
+    /// A page of skills in name order.
+    pub async fn skills_list(&self, filter: SkillFilter) -> Result<SkillList> {
+        self.read(async move |connection| {
+            let sql = format!(
+                "{SUMMARY} WHERE (?1 IS NULL OR status = ?1) AND (?2 IS NULL OR source = ?2)
+                 AND (?3 IS NULL OR name > ?3) ORDER BY name LIMIT ?4"
+            );
+            let limit = i64::from(filter.limit);
+            let params = params![filter.status, filter.source, filter.cursor, limit + 1];
+            let mut skills = row::all(connection, &sql, params, summary).await?;
+            let more = skills.len() > usize::try_from(limit).unwrap_or(usize::MAX);
+            if more {
+                skills.pop();
+            }
+            let next_cursor = more.then(|| skills.last().map(|skill| skill.name.clone())).flatten();
+            Ok(SkillList { count: skills.len(), skills, next_cursor })
+        })
+        .await
+    }
+
+    /// One skill with its versions.
+    pub async fn skills_get(&self, name: &str) -> Result<Option<SkillDetail>> {
+        let name = name.to_owned();
+        self.read(async move |connection| {
+            let sql = format!("{SUMMARY} WHERE name = ?");
+            let found = row::first(connection, &sql, params![name.clone()], |row| {
+                Ok((summary(row)?, row.get::<String>(11)?))
+            })
+            .await?;
+            let Some((skill, locator)) = found else { return Ok(None) };
+            let versions = row::all(
+                connection,
+                "SELECT version, artifact_id, parent, run_id, decision, code, reason, scores,
+                     evidence, manifest, endpoints, created_at,
+                     EXISTS (SELECT 1 FROM skill_pointers AS pointer
+                         WHERE pointer.skill = skill_versions.skill AND channel = 'active'
+                           AND pointer.artifact_id = skill_versions.artifact_id)
+                 FROM skill_versions WHERE skill = ? ORDER BY created_at DESC, artifact_id",
+                params![name],
+                |row| {
+                    let decision = match row.get::<Option<String>>(4)? {
+                        Some(_) => Some(row::parsed::<Verdict>(row, 4)?),
+                        None => None,
+                    };
+                    Ok(SkillVersionView {
+                        version: row.get(0)?,
+                        artifact_id: row.get(1)?,
+                        parent: row.get(2)?,
+                        run_id: row.get(3)?,
+                        active: row.get::<i64>(12)? != 0,
+                        decision,
+                        code: row.get(5)?,
+                        reason: row.get(6)?,
+                        scores: row::optional_json(row, 7)?,
+                        evidence: row::optional_json(row, 8)?,
+                        manifest: row::json(row, 9)?,
+                        endpoints: row::json(row, 10)?,
+                        created_at: row::moment(row, 11)?,
+                    })
+                },
+            )
+            .await?;
+            Ok(Some(SkillDetail { skill, locator, versions }))
+        })
+        .await
+    }
+}

@@ -1,0 +1,61 @@
+//! The next moment at which a run needs attention.
+
+use evo_common::clock::Timestamp;
+use libsql::{Connection, params};
+
+use super::{Result, Store, row};
+
+/// A held run's next look is due.
+pub(crate) const LOOK: &str = "look";
+
+/// Sets the run's one timer.
+pub(crate) async fn set(
+    connection: &Connection,
+    run_id: &str,
+    kind: &str,
+    due_at: Timestamp,
+) -> Result<()> {
+    connection
+        .execute(
+            "INSERT OR REPLACE INTO timers (run_id, kind, due_at) VALUES (?, ?, ?)",
+            params![run_id, kind, due_at.0],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Takes the run's timer away.
+pub(crate) async fn clear(connection: &Connection, run_id: &str) -> Result<()> {
+    connection.execute("DELETE FROM timers WHERE run_id = ?", params![run_id]).await?;
+    Ok(())
+}
+
+/// Runs whose timer is due: id and kind. A waiting run's backoff is no business of the ticker's.
+pub(crate) async fn due(connection: &Connection, now: Timestamp) -> Result<Vec<(String, String)>> {
+    row::all(
+        connection,
+        "SELECT run_id, kind FROM timers WHERE due_at <= ? AND kind <> 'backoff'
+         ORDER BY due_at LIMIT 1000",
+        params![now.0],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )
+    .await
+}
+
+impl Store {
+    /// The next moment after `now` at which a timer is due, and whether one is due already.
+    pub(crate) async fn timers_next(&self, now: Timestamp) -> Result<(bool, Option<Timestamp>)> {
+        self.read(async move |connection| {
+            let due = !due(connection, now).await?.is_empty();
+            let next = row::first(
+                connection,
+                "SELECT due_at FROM timers WHERE due_at > ? ORDER BY due_at LIMIT 1",
+                params![now.0],
+                |row| Ok(Timestamp(row.get(0)?)),
+            )
+            .await?;
+            Ok((due, next))
+        })
+        .await
+    }
+}

@@ -1,0 +1,211 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Evo turns APIs into skills for AI agents: it finds them, builds them, runs them, and keeps only
+/// those that were measured to work.
+#[derive(Debug, Parser)]
+#[command(
+    name = "evo",
+    version,
+    after_help = "Start here:\n  evo up --once      run one cycle, print what it came to, and end\n  evo skill list     see the skills\n\nExit codes: 0 done, 1 failed, 2 wrong usage or configuration, 130 interrupted."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start all of Evo in this process and evolve skills.
+    Up(UpArgs),
+    /// List, show and run skills.
+    #[command(subcommand)]
+    Skill(SkillCommand),
+    /// List and show runs of the pipeline.
+    #[command(subcommand)]
+    Runs(RunsCommand),
+    /// Check the installation and say what to do.
+    Doctor(DoctorArgs),
+    /// Run king, the control plane, alone (the same as evo-king).
+    King(Box<evo_king::cli::Args>),
+    /// Run one agent folder (the same as evo-runner).
+    Runner(Box<evo_agents::cli::Args>),
+    /// Run the LLM gateway alone (the same as evo-gateway).
+    Gateway(evo_gateway::cli::Args),
+    /// Check the link to Evotown (the same as evo-evotown-bridge).
+    Bridge(evo_evotown_bridge::cli::Args),
+}
+
+/// Where the data is.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DataArgs {
+    /// Data folder [default: the variable EVO_HOME, else ~/.evo].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct FormatArgs {
+    /// Print one JSON object on stdout; everything else goes to stderr.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `evo up`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  evo up --once\n  evo up --once --json --data /tmp/evo --king-port 0 --gateway-port 0\n  evo up --source ./api.yaml --allow-origin http://127.0.0.1:8000"
+)]
+pub(crate) struct UpArgs {
+    /// Run one cycle (or finish the one that was left), print the result and end. Exit code 0 only
+    /// if the cycle ended and a skill is active.
+    #[arg(long)]
+    pub(crate) once: bool,
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    /// Learn from this OpenAPI document too, for this start only (repeatable).
+    #[arg(long, value_name = "FILE_OR_URL")]
+    pub(crate) source: Vec<String>,
+    /// An address that the documents of --source may call although it is private or loopback, such
+    /// as http://127.0.0.1:8000 (repeatable).
+    #[arg(long, value_name = "ORIGIN", requires = "source")]
+    pub(crate) allow_origin: Vec<String>,
+    /// Port of king; 0 takes a free one [default: the one in config/king.toml, else 3000].
+    #[arg(long, value_name = "PORT")]
+    pub(crate) king_port: Option<u16>,
+    /// Port of the gateway; 0 takes a free one [default: the one in config/gateway.toml].
+    #[arg(long, value_name = "PORT")]
+    pub(crate) gateway_port: Option<u16>,
+    /// Ask for no tokens (loopback only), for runners of the original Evo.
+    #[arg(long)]
+    pub(crate) open: bool,
+}
+
+/// `evo skill …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SkillCommand {
+    /// List skills.
+    #[command(after_help = "Example: evo skill list --status active")]
+    List {
+        /// Only skills in this state: candidate, active, held, discarded or failed.
+        #[arg(long)]
+        status: Option<String>,
+        /// Only skills of this source.
+        #[arg(long)]
+        source: Option<String>,
+        #[command(flatten)]
+        format: FormatArgs,
+        #[command(flatten)]
+        data: DataArgs,
+    },
+    /// Show one skill: versions, decision, evidence.
+    #[command(after_help = "Example: evo skill show evo-king-health")]
+    Show {
+        /// Name of the skill.
+        name: String,
+        #[command(flatten)]
+        format: FormatArgs,
+        #[command(flatten)]
+        data: DataArgs,
+    },
+    /// Run an active skill and print its answer.
+    #[command(
+        after_help = "Examples:\n  evo skill run evo-king-health\n  evo skill run evo-king-list-runs --set limit=3\n  evo skill run evo-king-list-runs --input '{\"limit\": 3}'"
+    )]
+    Run {
+        /// Name of the skill.
+        name: String,
+        /// Inputs as one JSON object.
+        #[arg(long, value_name = "JSON")]
+        input: Option<String>,
+        /// One input; wins over --input (repeatable).
+        #[arg(long = "set", value_name = "NAME=VALUE")]
+        set: Vec<String>,
+        #[command(flatten)]
+        format: FormatArgs,
+        #[command(flatten)]
+        data: DataArgs,
+    },
+}
+
+/// `evo runs …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RunsCommand {
+    /// List runs, newest first.
+    #[command(after_help = "Example: evo runs list --kind cycle")]
+    List {
+        /// Only `cycle` or `candidate` runs.
+        #[arg(long)]
+        kind: Option<String>,
+        /// Only the runs of this cycle.
+        #[arg(long, value_name = "RUN")]
+        cycle: Option<String>,
+        /// Most runs to print; 0 prints all.
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+        #[command(flatten)]
+        format: FormatArgs,
+        #[command(flatten)]
+        data: DataArgs,
+    },
+    /// Show one run with its stages.
+    #[command(after_help = "Example: evo runs show latest")]
+    Show {
+        /// Id of the run, or `latest` for the newest cycle.
+        run: String,
+        #[command(flatten)]
+        format: FormatArgs,
+        #[command(flatten)]
+        data: DataArgs,
+    },
+}
+
+/// `evo doctor`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: evo doctor --data /tmp/evo")]
+pub(crate) struct DoctorArgs {
+    /// Port that king is to have.
+    #[arg(long, value_name = "PORT", default_value_t = 3000)]
+    pub(crate) king_port: u16,
+    /// Port that the gateway is to have.
+    #[arg(long, value_name = "PORT", default_value_t = evo_gateway::config::DEFAULT_PORT)]
+    pub(crate) gateway_port: u16,
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::Cli;
+
+    #[test]
+    fn the_definition_is_valid() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_help_and_an_example() {
+        fn check(command: &clap::Command, path: &str) {
+            assert!(command.get_about().is_some(), "{path} has no help");
+            for sub in command.get_subcommands() {
+                check(sub, &format!("{path} {}", sub.get_name()));
+            }
+            if command.get_subcommands().next().is_none() {
+                let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.contains("Example"), "{path} has no example");
+            }
+        }
+        check(&Cli::command(), "evo");
+    }
+}

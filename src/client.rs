@@ -1,0 +1,225 @@
+//! King over HTTP, as the commands talk to it.
+
+use std::time::Duration;
+
+use evo_common::{
+    api::{
+        CycleReport, ErrorBody, EventList, InvokeSkill, RunDetail, RunList, SkillAnswer,
+        SkillDetail, SkillList, StartRun, StartedRun,
+    },
+    tokens::Secret,
+};
+use reqwest::{Method, StatusCode};
+use serde::{Serialize, de::DeserializeOwned};
+
+/// King over HTTP. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+    base: String,
+    token: Secret,
+}
+
+/// Why king gave no answer that can be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// King refused, with a reason.
+    #[error("{message}")]
+    Refused {
+        /// The HTTP status.
+        status: StatusCode,
+        /// The stable code.
+        code: String,
+        /// For people.
+        message: String,
+    },
+    /// No answer.
+    #[error("king at {base} does not answer")]
+    Unreachable {
+        /// Its address.
+        base: String,
+        /// Why.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// An answer that is none of king's.
+    #[error("king at {base} answered {status} with something unexpected: {detail}")]
+    Unexpected {
+        /// Its address.
+        base: String,
+        /// The HTTP status.
+        status: StatusCode,
+        /// What is unexpected.
+        detail: String,
+    },
+}
+
+impl Error {
+    /// Whether the thing that was asked for does not exist.
+    pub(crate) fn is_not_found(&self) -> bool {
+        matches!(self, Self::Refused { status: StatusCode::NOT_FOUND, .. })
+    }
+}
+
+/// What a list is limited to; an empty value is left out.
+type Query<'a> = [(&'a str, &'a str)];
+
+/// Entries per page.
+const PAGE: &str = "200";
+
+impl Client {
+    /// A client of the king at this base URL.
+    pub(crate) fn new(base: impl Into<String>, token: Secret) -> reqwest::Result<Self> {
+        evo_common::tls::install();
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .connect_timeout(Duration::from_secs(5))
+            .timeout(Duration::from_secs(60))
+            .build()?;
+        Ok(Self { http, base: base.into(), token })
+    }
+
+    /// Starts a cycle.
+    pub(crate) async fn start_cycle(&self, start: &StartRun) -> Result<StartedRun, Error> {
+        self.call(Method::POST, &["pipeline", "start"], &[], Some(start)).await
+    }
+
+    /// The runs that match, newest first, at most `limit` (0: all).
+    pub(crate) async fn runs(&self, query: &Query<'_>, limit: usize) -> Result<RunList, Error> {
+        let mut all = RunList { runs: Vec::new(), count: 0, next_cursor: None };
+        loop {
+            let cursor = all.next_cursor.take().unwrap_or_default();
+            let mut query = query.to_vec();
+            query.extend([("limit", PAGE), ("cursor", &cursor)]);
+            let page: RunList = self.get(&["pipeline", "runs"], &query).await?;
+            all.runs.extend(page.runs);
+            if limit > 0 && all.runs.len() >= limit {
+                all.runs.truncate(limit);
+                break;
+            }
+            if page.next_cursor.is_none() {
+                break;
+            }
+            all.next_cursor = page.next_cursor;
+        }
+        all.count = all.runs.len();
+        Ok(all)
+    }
+
+    /// One run; `latest` is the newest cycle.
+    pub(crate) async fn run(&self, run_id: &str) -> Result<RunDetail, Error> {
+        self.get(&["pipeline", "runs", run_id], &[]).await
+    }
+
+    /// What a cycle came to.
+    pub(crate) async fn report(&self, run_id: &str) -> Result<CycleReport, Error> {
+        self.get(&["pipeline", "cycles", run_id, "report"], &[]).await
+    }
+
+    /// The event log after a place.
+    pub(crate) async fn events(&self, after: i64, query: &Query<'_>) -> Result<EventList, Error> {
+        let after = after.to_string();
+        let mut query = query.to_vec();
+        query.extend([("after", after.as_str()), ("limit", "500")]);
+        self.get(&["events"], &query).await
+    }
+
+    /// The skills that match, in name order.
+    pub(crate) async fn skills(&self, query: &Query<'_>) -> Result<SkillList, Error> {
+        let mut all = SkillList { skills: Vec::new(), count: 0, next_cursor: None };
+        loop {
+            let cursor = all.next_cursor.take().unwrap_or_default();
+            let mut query = query.to_vec();
+            query.extend([("limit", PAGE), ("cursor", &cursor)]);
+            let page: SkillList = self.get(&["skills"], &query).await?;
+            all.skills.extend(page.skills);
+            if page.next_cursor.is_none() {
+                break;
+            }
+            all.next_cursor = page.next_cursor;
+        }
+        all.count = all.skills.len();
+        Ok(all)
+    }
+
+    /// One skill.
+    pub(crate) async fn skill(&self, name: &str) -> Result<SkillDetail, Error> {
+        self.get(&["skills", name], &[]).await
+    }
+
+    /// Runs an active skill.
+    pub(crate) async fn invoke(
+        &self,
+        name: &str,
+        request: &InvokeSkill,
+    ) -> Result<SkillAnswer, Error> {
+        self.call(Method::POST, &["skills", name, "invoke"], &[], Some(request)).await
+    }
+
+    async fn get<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        query: &Query<'_>,
+    ) -> Result<T, Error> {
+        self.call(Method::GET, path, query, None::<&()>).await
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &Query<'_>,
+        body: Option<&impl Serialize>,
+    ) -> Result<T, Error> {
+        let unexpected = |status, detail: String| Error::Unexpected {
+            base: self.base.clone(),
+            status,
+            detail: detail.chars().take(300).collect(),
+        };
+        let url = address(&self.base, path, query)
+            .map_err(|error| unexpected(StatusCode::OK, format!("{}: {error}", self.base)))?;
+        let mut request = self.http.request(method, url).bearer_auth(self.token.expose());
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let unreachable = |source| Error::Unreachable { base: self.base.clone(), source };
+        let response = request.send().await.map_err(unreachable)?;
+        let status = response.status();
+        let bytes = response.bytes().await.map_err(unreachable)?;
+        if status.is_success() {
+            return serde_json::from_slice(&bytes)
+                .map_err(|error| unexpected(status, error.to_string()));
+        }
+        match serde_json::from_slice::<ErrorBody>(&bytes) {
+            Ok(ErrorBody { error }) => {
+                Err(Error::Refused { status, code: error.code, message: error.message })
+            }
+            Err(_) => Err(unexpected(status, String::from_utf8_lossy(&bytes).into_owned())),
+        }
+    }
+}
+
+fn address(base: &str, path: &[&str], query: &Query<'_>) -> Result<url::Url, url::ParseError> {
+    let mut url = url::Url::parse(base)?;
+    if let Ok(mut segments) = url.path_segments_mut() {
+        segments.pop_if_empty().extend(path);
+    }
+    let given: Vec<_> = query.iter().filter(|(_, value)| !value.is_empty()).collect();
+    if !given.is_empty() {
+        url.query_pairs_mut().extend_pairs(given);
+    }
+    Ok(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::address;
+
+    #[test]
+    fn names_are_escaped_and_empty_values_left_out() {
+        let url = address("http://127.0.0.1:1", &["skills", "a/b c"], &[("cursor", "")]).unwrap();
+        assert_eq!(url.as_str(), "http://127.0.0.1:1/skills/a%2Fb%20c");
+        let url = address("http://127.0.0.1:1/", &["runs"], &[("kind", "cycle")]).unwrap();
+        assert_eq!(url.as_str(), "http://127.0.0.1:1/runs?kind=cycle");
+    }
+}

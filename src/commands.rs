@@ -1,0 +1,43 @@
+//! What each command does.
+
+mod doctor;
+mod runs;
+mod session;
+mod skill;
+
+use anyhow::Context as _;
+use evo_common::{logging, runtime::shutdown_on_signals};
+
+use crate::{
+    cli::Command,
+    stop::{Result, Stop},
+    up,
+};
+
+/// Runs one command to its end.
+pub(crate) async fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Up(args) => Box::pin(up::run(args)).await,
+        Command::Skill(command) => Box::pin(skill::run(command)).await,
+        Command::Runs(command) => Box::pin(runs::run(command)).await,
+        Command::Doctor(args) => Box::pin(doctor::run(args)).await,
+        Command::King(args) => {
+            let shutdown = shutdown_on_signals().context("can't listen for signals")?;
+            let result = Box::pin(evo_king::cli::run(*args, shutdown)).await;
+            result.map_err(|error| Stop::with_code(error.exit_code(), error.into()))
+        }
+        Command::Runner(args) => {
+            let shutdown = shutdown_on_signals().context("can't listen for signals")?;
+            let result = Box::pin(evo_agents::cli::run(*args, shutdown)).await;
+            result.map_err(|error| Stop::with_code(error.exit_code(), error.into()))
+        }
+        Command::Gateway(args) => {
+            let _log = logging::init_logging("gateway");
+            let shutdown = shutdown_on_signals().context("can't listen for signals")?;
+            let result = evo_gateway::cli::run(args, shutdown).await;
+            result.map_err(|error| Stop::with_code(error.exit_code(), error.into()))
+        }
+        Command::Bridge(args) => evo_evotown_bridge::cli::run(args)
+            .map_err(|stop| Stop::with_code(evo_evotown_bridge::cli::EXIT_CODE, stop.into())),
+    }
+}

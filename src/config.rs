@@ -1,0 +1,95 @@
+//! The environment, the data folder and its configuration files; read here and nowhere else in
+//! this crate.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
+
+pub(crate) use evo_common::config::env::get as env;
+use evo_common::{
+    config::{GatewayConfig, SourceConfig, SourcesConfig, load},
+    logging::{self, Console, LogOptions, WorkerGuard},
+};
+
+use crate::{
+    instance::DataFolder,
+    stop::{Result, Stop},
+};
+
+/// The data folder: `--data`, else `EVO_HOME`, else `~/.evo`.
+pub(crate) fn data_folder(
+    option: Option<PathBuf>,
+    env: impl Fn(&str) -> Option<String>,
+) -> Result<DataFolder> {
+    let path = match (option, env("EVO_HOME"), env("HOME")) {
+        (Some(path), _, _) => path,
+        (None, Some(path), _) => PathBuf::from(path),
+        (None, None, Some(home)) => PathBuf::from(home).join(".evo"),
+        (None, None, None) => {
+            return Err(Stop::usage(
+                "no data folder: neither EVO_HOME nor HOME is set; name one with --data DIR",
+            ));
+        }
+    };
+    if path.as_os_str().is_empty() {
+        return Err(Stop::usage("--data is empty; name a folder"));
+    }
+    let path = std::path::absolute(&path)
+        .map_err(|e| Stop::usage(format!("--data {}: {e}", path.display())))?;
+    Ok(DataFolder::at(path))
+}
+
+/// Everything goes to the folder's log, warnings also to stderr; `RUST_LOG` changes both.
+pub(crate) fn init_logging(data: &DataFolder) -> WorkerGuard {
+    let console =
+        if env("RUST_LOG").is_some() { Console::Stderr } else { Console::StderrWarnings };
+    logging::init_logging_to("evo", LogOptions::to(data.logs()).console(console))
+}
+
+/// King's configuration on this folder: `king.toml`, `sources.toml`, then the environment.
+pub(crate) fn king(data: &DataFolder) -> Result<evo_king::Config> {
+    evo_king::Config::load(data.path()).map_err(|error| Stop::Usage(error.into()))
+}
+
+/// The sources of this folder.
+pub(crate) fn sources(data: &DataFolder) -> Result<Vec<SourceConfig>> {
+    let file: SourcesConfig = load::load_valid(&data.config_file("sources.toml"))
+        .map_err(|error| Stop::Usage(error.into()))?;
+    Ok(file.sources)
+}
+
+/// Where the gateway listens by its file, on loopback since it checks no tokens yet.
+pub(crate) fn gateway(data: &DataFolder) -> Result<SocketAddr> {
+    let file: GatewayConfig = load::load_valid(&data.config_file("gateway.toml"))
+        .map_err(|error| Stop::Usage(error.into()))?;
+    Ok(loopback(file.server.port))
+}
+
+/// An address that only this machine reaches.
+pub(crate) fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_option_beats_evo_home_and_that_beats_the_home_folder() {
+        let both = |name: &str| match name {
+            "EVO_HOME" => Some("/evo".to_owned()),
+            "HOME" => Some("/home/me".to_owned()),
+            _ => None,
+        };
+        let path = |option: Option<&str>, env: &dyn Fn(&str) -> Option<String>| {
+            data_folder(option.map(PathBuf::from), env).map(|data| data.path().to_owned())
+        };
+        assert_eq!(path(Some("/data"), &both).unwrap(), PathBuf::from("/data"));
+        assert_eq!(path(None, &both).unwrap(), PathBuf::from("/evo"));
+        let home = |name: &str| (name == "HOME").then(|| "/home/me".to_owned());
+        assert_eq!(path(None, &home).unwrap(), PathBuf::from("/home/me/.evo"));
+        assert!(matches!(path(None, &|_| None), Err(Stop::Usage(_))));
+        assert!(matches!(path(Some(""), &both), Err(Stop::Usage(_))));
+    }
+}

@@ -1,0 +1,222 @@
+//! King, gateway and runners as tasks of this process, talking over loopback sockets.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use evo_agents::RunnerConfig;
+use evo_common::{
+    messages::AgentRole,
+    runtime::{OnError, Shutdown, TaskGroup},
+    tokens::Secret,
+};
+
+use crate::stop::{Result, Stop};
+
+/// How long runners may take to end the work in hand and to report it.
+const RUNNER_GRACE: Duration = Duration::from_secs(6);
+/// How long king and gateway may take after that. Together they stay below ten seconds.
+const SERVICE_GRACE: Duration = Duration::from_secs(3);
+
+/// What a cluster is made from.
+pub(crate) struct Settings {
+    /// King's configuration, with the address to listen on.
+    pub(crate) king: evo_king::Config,
+    /// Where the gateway is to listen.
+    pub(crate) gateway: SocketAddr,
+    /// Where runners keep packages.
+    pub(crate) cache: PathBuf,
+}
+
+/// Which runners a cluster has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Runners {
+    /// One of each role.
+    All,
+    /// Only the one that runs skills, so that no pending work of the pipeline starts.
+    User,
+    /// None: king only answers questions.
+    None,
+}
+
+/// A running cluster.
+pub(crate) struct Cluster {
+    king: SocketAddr,
+    gateway: SocketAddr,
+    services: TaskGroup,
+    runners: TaskGroup,
+}
+
+struct Embedded {
+    id: &'static str,
+    task: &'static str,
+    role: AgentRole,
+    soul: &'static str,
+    /// Attempts at the same time. Evaluation mostly waits, between calls and between sittings.
+    capacity: u32,
+}
+
+fn embedded() -> [Embedded; 6] {
+    let agent = |id, task, role, soul, capacity| Embedded { id, task, role, soul, capacity };
+    [
+        agent(
+            "evo-learning",
+            "runner learning",
+            AgentRole::Learning,
+            include_str!("../../config/agents/learning/soul.md"),
+            1,
+        ),
+        agent(
+            "evo-building",
+            "runner building",
+            AgentRole::Building,
+            include_str!("../../config/agents/building/soul.md"),
+            4,
+        ),
+        agent(
+            "evo-pre-load",
+            "runner pre-load",
+            AgentRole::PreLoad,
+            include_str!("../../config/agents/pre-load/soul.md"),
+            4,
+        ),
+        agent(
+            "evo-evaluation",
+            "runner evaluation",
+            AgentRole::Evaluation,
+            include_str!("../../config/agents/evaluation/soul.md"),
+            6,
+        ),
+        agent(
+            "evo-skill-manage",
+            "runner skill-manage",
+            AgentRole::SkillManage,
+            include_str!("../../config/agents/skill-manage/soul.md"),
+            4,
+        ),
+        agent(
+            "evo-user",
+            "runner user",
+            AgentRole::User("user".to_owned()),
+            include_str!("../../config/agents/user/soul.md"),
+            8,
+        ),
+    ]
+}
+
+impl Cluster {
+    /// Opens the store and both ports, then starts everything.
+    pub(crate) async fn start(settings: Settings, runners: Runners) -> Result<Self> {
+        let Settings { mut king, gateway, cache } = settings;
+        let gateway = start_gateway(gateway).await?;
+        let gateway_address = gateway.address();
+        king.gateway_url = Some(format!("http://{gateway_address}"));
+        let (tokens, open) = (king.tokens.clone(), king.open);
+        let king = evo_king::App::start(king).await.map_err(anyhow::Error::from)?;
+        let cluster = Self {
+            king: reachable(king.address()),
+            gateway: gateway_address,
+            services: TaskGroup::new(Shutdown::new()),
+            runners: TaskGroup::new(Shutdown::new()),
+        };
+        cluster.serve(king, gateway);
+        let token = |token: &Secret| (!open).then(|| token.clone());
+        for agent in embedded() {
+            let wanted = match runners {
+                Runners::All => true,
+                Runners::User => agent.role.stage().is_none(),
+                Runners::None => false,
+            };
+            if wanted {
+                let config = RunnerConfig {
+                    agent_id: agent.id.to_owned(),
+                    role: agent.role,
+                    soul: agent.soul.to_owned(),
+                    folder: None,
+                    king_address: cluster.king_url(),
+                    gateway_address: Some(cluster.gateway_url()),
+                    runner_token: token(&tokens.runner),
+                    viewer_token: token(&tokens.viewer),
+                    cache: cache.clone(),
+                    capacity: agent.capacity,
+                };
+                cluster.attach(agent.task, config);
+            }
+        }
+        Ok(cluster)
+    }
+
+    fn serve(&self, king: evo_king::App, gateway: evo_gateway::App) {
+        let stop = self.services.token().clone();
+        self.services.spawn("king", OnError::Shutdown, async move {
+            king.run(stop).await.map_err(|error| whole(error.into()))
+        });
+        let stop = self.services.token().clone();
+        self.services.spawn("gateway", OnError::Shutdown, async move {
+            gateway.run(stop).await.map_err(|error| whole(error.into()))
+        });
+    }
+
+    fn attach(&self, task: &'static str, config: RunnerConfig) {
+        let stop = self.runners.token().clone();
+        self.runners.spawn(task, OnError::Shutdown, async move {
+            evo_agents::run(config, stop).await.map_err(|error| whole(error.into()))
+        });
+    }
+
+    /// Base URL of king.
+    pub(crate) fn king_url(&self) -> String {
+        format!("http://{}", self.king)
+    }
+
+    /// Base URL of the gateway.
+    pub(crate) fn gateway_url(&self) -> String {
+        format!("http://{}", self.gateway)
+    }
+
+    /// Waits until a part has failed without which the rest is of no use.
+    pub(crate) async fn failed(&self) {
+        tokio::select! {
+            () = self.services.token().cancelled() => (),
+            () = self.runners.token().cancelled() => (),
+        }
+    }
+
+    /// Ends the runners first, so that king still takes their results, then the services.
+    pub(crate) async fn shutdown(self) {
+        if !self.runners.shutdown(RUNNER_GRACE).await {
+            tracing::warn!("Work in hand was cut; king gives it out again at the next start");
+        }
+        if !self.services.shutdown(SERVICE_GRACE).await {
+            tracing::warn!("King or gateway did not end in time and was cut");
+        }
+    }
+}
+
+/// An error with its causes in one text, as a task's log line shows it.
+fn whole(error: anyhow::Error) -> Box<dyn std::error::Error + Send + Sync> {
+    format!("{error:#}").into()
+}
+
+/// Where this process reaches a service that listens on every address.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => (),
+    }
+    address
+}
+
+/// A port in use is told with the option that helps.
+async fn start_gateway(listen: SocketAddr) -> Result<evo_gateway::App> {
+    evo_gateway::App::start(evo_gateway::Config { listen }).await.map_err(|error| {
+        let hint = match error {
+            evo_gateway::Error::PortInUse { .. } => " with --gateway-port",
+            _ => "",
+        };
+        Stop::with_code(error.exit_code(), anyhow::anyhow!("{}{hint}", whole(error.into())))
+    })
+}

@@ -1,0 +1,113 @@
+//! `evo skill`, `evo runs` and `evo doctor`, with a running instance and without.
+
+use std::{os::unix::fs::PermissionsExt as _, time::Duration};
+
+use evo_harness::{Evo, eventually};
+use serde_json::Value;
+
+use crate::evo;
+
+/// The first active skill that needs no input.
+fn simple_skill(evo: &Evo) -> String {
+    let listed = evo.run(&["skill", "list", "--status", "active", "--json"]).expect_code(0).json();
+    let names = listed["skills"].as_array().unwrap().iter().map(|skill| &skill["name"]);
+    names
+        .map(|name| name.as_str().unwrap().to_owned())
+        .find(|name| {
+            let skill = evo.run(&["skill", "show", name, "--json"]).expect_code(0).json();
+            let active = skill["versions"].as_array().unwrap().iter().find(|v| v["active"] == true);
+            let inputs = active.unwrap()["manifest"]["inputs"].as_array().unwrap().clone();
+            inputs.iter().all(|input| input["required"] != Value::Bool(true))
+        })
+        .expect("an active skill without required inputs")
+}
+
+#[test]
+fn skills_and_runs_are_shown_and_run_without_a_running_instance() {
+    let evo = evo();
+    let report = evo.once::<&str>(&[]).expect_code(0).json();
+    let cycle = report["cycle_id"].as_str().unwrap();
+
+    let name = simple_skill(&evo);
+    let answer = evo.run(&["skill", "run", &name, "--json"]).expect_code(0).json();
+    assert_eq!(answer["name"], name.as_str());
+    assert_eq!(answer["agent_id"], "evo-user");
+    assert!(!answer["output"].is_null(), "{answer}");
+    let plain = evo.run(&["skill", "run", &name]).expect_code(0);
+    assert!(!plain.stdout.trim().is_empty(), "{plain}");
+    assert!(plain.stderr.contains("evo-user"), "{plain}");
+
+    let shown = evo.run(&["skill", "show", &name]).expect_code(0);
+    for part in [&name, "evidence", "held-out trials passed", "passed"] {
+        assert!(shown.stdout.contains(part), "{part}: {shown}");
+    }
+
+    let runs = evo.run(&["runs", "list", "--cycle", cycle, "--limit", "0", "--json"]);
+    let runs = runs.expect_code(0).json();
+    assert_eq!(runs["count"], report["candidates"]);
+    for run in runs["runs"].as_array().unwrap() {
+        assert!(run["outcome"]["decision"].is_string(), "{run}");
+    }
+    let latest = evo.run(&["runs", "show", "latest", "--json"]).expect_code(0).json();
+    assert_eq!(latest["run_id"], cycle);
+    assert_eq!(latest["children"], report["candidates"]);
+    assert_eq!(latest["children_ended"], report["candidates"]);
+
+    let near = &name[..name.len() - 1];
+    let _ = evo.run(&["skill", "show", near]).expect_code(1).expect_error(&["did you mean", &name]);
+    let _ = evo.run(&["skill", "run", "zzz"]).expect_code(1).expect_error(&["no skill zzz"]);
+    let _ = evo.run(&["runs", "show", "run-none"]).expect_code(1).expect_error(&["no run run-none"]);
+    let unknown = evo.run(&["skill", "run", &name, "--set", "no-such-input=1"]);
+    let _ = unknown.expect_code(2).expect_error(&["no-such-input"]);
+}
+
+#[test]
+fn commands_talk_to_the_running_instance() {
+    let evo = evo();
+    let mut running = evo.up::<&str>(&[]);
+    let instance = evo.instance(&mut running);
+    eventually("an active skill", Duration::from_secs(120), || {
+        let listed = evo.run(&["skill", "list", "--status", "active", "--json"]);
+        let listed = listed.expect_code(0).json();
+        (listed["count"].as_u64()? > 0).then_some(())
+    });
+    let name = simple_skill(&evo);
+    let answer = evo.run(&["skill", "run", &name, "--json"]).expect_code(0).json();
+    assert_eq!(answer["name"], name.as_str());
+    let findings = evo.run(&["doctor", "--json"]).expect_code(0).json();
+    assert_eq!(findings["ok"], true, "{findings}");
+    assert!(findings.to_string().contains(&instance.king), "{findings}");
+    assert_eq!(running.exited(), None, "{}", running.stderr());
+}
+
+#[test]
+fn a_folder_without_data_is_told_from_an_empty_answer() {
+    let evo = evo();
+    for args in [&["skill", "list"], &["runs", "list"]] {
+        let _ = evo.run(args).expect_code(1).expect_error(&["evo up --once"]);
+    }
+    assert!(!evo.data().exists(), "a question creates nothing");
+}
+
+#[test]
+fn doctor_says_what_is_wrong_and_what_to_do() {
+    let evo = evo();
+    let free = ["doctor", "--json", "--king-port", "0", "--gateway-port", "0"];
+    let fresh = evo.run(&free).expect_code(0).json();
+    assert_eq!(fresh["ok"], true, "{fresh}");
+    assert!(!evo.data().exists(), "doctor creates nothing");
+
+    evo.file("data/config/sources.toml", "[[sources]]\nname = \"x\"\nkind = \"openapi\"\n");
+    let tokens = evo.file("data/tokens.toml", "");
+    std::fs::set_permissions(&tokens, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let broken = evo.run(&free).expect_code(1).json();
+    let failed: Vec<&str> = broken["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|check| check["mark"] == "fail")
+        .map(|check| check["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(failed, ["tokens", "config/sources.toml"], "{broken}");
+    assert!(broken.to_string().contains("location"), "the missing key is named: {broken}");
+}

@@ -1,0 +1,14 @@
+//! The whole system from outside: the real binary, its exit codes, its output, its HTTP API.
+
+mod bad_input;
+mod commands;
+mod signals;
+mod sources;
+mod up;
+
+use evo_harness::Evo;
+
+/// The binary on a fresh folder.
+fn evo() -> Evo {
+    Evo::new(env!("CARGO_BIN_EXE_evo"))
+}

@@ -1,0 +1,98 @@
+//! `evo up --once`: a fresh folder evolves skills, and the next start adds nothing twice.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::evo;
+
+/// Name of each active skill → its version.
+fn active(report: &Value) -> BTreeMap<String, String> {
+    report["active"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|skill| {
+            let part = |key: &str| skill[key].as_str().unwrap().to_owned();
+            (part("name"), part("version"))
+        })
+        .collect()
+}
+
+#[test]
+fn a_fresh_folder_evolves_skills_and_a_second_start_adds_none() {
+    let evo = evo();
+    let first = evo.once::<&str>(&[]).expect_code(0).json();
+    let keys: Vec<&str> = first.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(
+        keys,
+        [
+            "cycle_id",
+            "resumed",
+            "candidates",
+            "active",
+            "held",
+            "discarded",
+            "failed",
+            "failed_sources",
+            "duration_ms"
+        ]
+    );
+    assert_eq!(first["resumed"], false);
+    assert_eq!(first["failed"], Value::Array(Vec::new()), "{first}");
+    assert_eq!(first["failed_sources"], Value::Array(Vec::new()), "{first}");
+
+    let skills = first["active"].as_array().unwrap();
+    assert!(skills.len() >= 5, "{first}");
+    for skill in skills {
+        assert!(skill["name"].as_str().unwrap().starts_with("evo-king-"), "{skill}");
+        assert!(skill["trials_run"].as_u64().unwrap() >= 20, "{skill}");
+        assert!(skill["cases_run"].as_u64().unwrap() >= 1, "{skill}");
+        let score = skill["score"].as_f64().unwrap();
+        assert!((0.6..=1.0).contains(&score), "{skill}");
+        assert_eq!(skill["new"], true, "{skill}");
+    }
+    let count = |key: &str| first[key].as_array().unwrap().len() as u64;
+    let outcomes = count("active") + count("held") + count("discarded") + count("failed");
+    assert_eq!(first["candidates"], outcomes, "each candidate has exactly one outcome: {first}");
+    let held = first["held"].as_array().unwrap();
+    assert!(
+        held.iter().any(|it| it["code"] == "write_not_allowed"),
+        "king's writes are not executed: {first}"
+    );
+    for it in held.iter().chain(first["discarded"].as_array().unwrap()) {
+        assert!(!it["reason"].as_str().unwrap().is_empty(), "{it}");
+    }
+
+    let second = evo.once::<&str>(&[]).expect_code(0).json();
+    assert_ne!(second["cycle_id"], first["cycle_id"]);
+    assert_eq!(active(&second), active(&first), "nothing is activated twice");
+    for skill in second["active"].as_array().unwrap() {
+        assert_eq!(skill["new"], false, "{skill}");
+    }
+    let listed = evo.run(&["skill", "list", "--status", "active", "--json"]).expect_code(0).json();
+    let names: Vec<&str> = listed["skills"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|skill| skill["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, active(&first).keys().map(String::as_str).collect::<Vec<_>>());
+}
+
+#[test]
+fn people_get_a_table_on_stdout_and_progress_on_stderr() {
+    let evo = evo();
+    let process = evo.up(&["--once"]);
+    let answer = evo.finish(process, std::time::Duration::from_secs(240)).expect_code(0);
+    assert!(answer.stdout.starts_with("Active\n"), "{answer}");
+    assert!(answer.stdout.contains("write_not_allowed"), "{answer}");
+    assert!(answer.stdout.contains("skills active. Cycle run-"), "{answer}");
+    assert!(answer.stderr.contains("tokens.toml"), "{answer}");
+    assert!(answer.stderr.contains("candidates"), "{answer}");
+    assert!(!answer.stderr.contains("WARN") && !answer.stderr.contains("ERROR"), "{answer}");
+    let logs = std::fs::read_dir(evo.data().join("logs")).unwrap();
+    let names: Vec<String> =
+        logs.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(names.iter().any(|name| name.starts_with("evo.") && name.ends_with(".log")), "{names:?}");
+}

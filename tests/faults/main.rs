@@ -1,0 +1,3 @@
+//! What happens when the process dies at the worst moment.
+
+mod kill;

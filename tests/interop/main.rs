@@ -1,0 +1,29 @@
+//! Evo with programs that nobody here wrote: servers and documents from PyPI, and a Socket.IO
+//! client in another language.
+
+mod httpbin;
+mod jupyter;
+mod socketio;
+
+use std::path::{Path, PathBuf};
+
+use evo_harness::{Evo, Python};
+
+/// The binary on a fresh folder.
+fn evo() -> Evo {
+    Evo::new(env!("CARGO_BIN_EXE_evo"))
+}
+
+/// A file beside this one.
+fn file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop").join(name)
+}
+
+/// The Python environment of these tests.
+fn python() -> Python {
+    Python::with_requirements(
+        Path::new(env!("CARGO_TARGET_TMPDIR")),
+        &file("requirements.txt"),
+        &file("requirements-alone.txt"),
+    )
+}

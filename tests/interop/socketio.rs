@@ -1,0 +1,72 @@
+//! A Socket.IO client in another language, as a runner of the original and as an observer.
+
+use std::time::Duration;
+
+use evo_harness::eventually_async;
+use serde_json::Value;
+
+use crate::{evo, file, python};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn a_runner_of_the_original_registers() {
+    let python = python();
+    let evo = evo();
+    let mut running = evo.up::<&str>(&[]);
+    let instance = evo.instance(&mut running);
+    let token = evo.token("runner");
+    let mut runner = python.start(&file("legacy_runner.py"), &[&instance.king, &token]);
+    runner.line_with("system_info", MINUTE);
+
+    let king = evo.king(&instance);
+    let agent = eventually_async("the agent is ready", MINUTE, async || {
+        let agent = king.get("/agents/legacy-1").await;
+        // The original answered with the agent in a field of its own.
+        let agent = agent.get("agent").cloned().unwrap_or(agent);
+        (agent["status"] == "ready").then_some(agent)
+    })
+    .await;
+    assert_eq!(agent["role"], "user");
+    assert_eq!(agent["capabilities"], serde_json::json!(["dance"]));
+    assert_eq!(agent["skills"], serde_json::json!(["waltz"]));
+    runner.kill();
+    eventually_async("the agent is offline", MINUTE, async || {
+        let agent = king.get("/agents/legacy-1").await;
+        let agent = agent.get("agent").cloned().unwrap_or(agent);
+        (agent["status"] == "offline").then_some(())
+    })
+    .await;
+}
+
+#[test]
+fn an_observer_sees_stage_results_in_order() {
+    let python = python();
+    let evo = evo();
+    let mut running = evo.up::<&str>(&[]);
+    let instance = evo.instance(&mut running);
+    let token = evo.token("viewer");
+    let mut observer = python.start(&file("observer.py"), &[&instance.king, &token]);
+    observer.line_with("\"skill_manage\"", Duration::from_secs(120));
+    let places: Vec<i64> = observer
+        .stdout()
+        .lines()
+        .filter_map(|line| line.strip_prefix("result "))
+        .map(|text| serde_json::from_str::<Value>(text).unwrap())
+        .map(|result| result["seq"].as_i64().expect("a place in the event log"))
+        .collect();
+    assert!(places.len() > 5, "{places:?}");
+    assert!(places.is_sorted_by(|a, b| a < b), "{places:?}");
+}
+
+#[test]
+fn nobody_connects_with_a_wrong_token() {
+    let python = python();
+    let evo = evo();
+    let mut running = evo.up::<&str>(&[]);
+    let instance = evo.instance(&mut running);
+    let mut runner = python.start(&file("legacy_runner.py"), &[&instance.king, "evo_rn_wrong"]);
+    let status = runner.wait(MINUTE);
+    assert!(!status.success());
+    assert!(!runner.stdout().contains("system_info"), "{}", runner.stdout());
+}

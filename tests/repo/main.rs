@@ -1,0 +1,12 @@
+//! The rules of this repository that a program can check.
+
+mod configuration;
+mod manifests;
+mod source;
+
+use std::path::Path;
+
+/// The root of the repository.
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}

@@ -1,0 +1,148 @@
+//! Rules about the text of the sources.
+
+use std::path::{Path, PathBuf};
+
+use regex::Regex;
+
+use crate::root;
+
+/// One Rust file.
+struct Source {
+    /// Relative to the root, with `/`.
+    path: String,
+    /// As it is.
+    text: String,
+    /// Without comments and without what follows the first `#[cfg(test)]`; empty for a file that
+    /// holds nothing but tests.
+    production: String,
+}
+
+fn sources() -> Vec<Source> {
+    let mut files = Vec::new();
+    let folders = ["src", "tests", "evo-common", "evo-king", "evo-gateway", "evo-agents"];
+    for folder in folders.into_iter().chain(["evo-evotown-bridge"]) {
+        collect(&root().join(folder), &mut files);
+    }
+    files.sort();
+    let sources: Vec<Source> = files.iter().map(|path| read(path)).collect();
+    assert!(sources.len() > 50, "the sources were not found");
+    sources
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            if !path.ends_with("target") {
+                collect(&path, files);
+            }
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+fn read(path: &Path) -> Source {
+    let relative = path.strip_prefix(root()).unwrap();
+    let text = std::fs::read_to_string(path).unwrap();
+    let is_test = relative.components().any(|part| part.as_os_str() == "tests")
+        || relative.file_name().is_some_and(|name| name == "tests.rs");
+    let production = if is_test {
+        String::new()
+    } else {
+        text.lines()
+            .take_while(|line| line.trim() != "#[cfg(test)]")
+            .filter(|line| !line.trim_start().starts_with("//"))
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    Source { path: relative.to_str().unwrap().to_owned(), text, production }
+}
+
+impl Source {
+    /// Whether it is the module of this name or lies in it.
+    fn is_in(&self, module: &str) -> bool {
+        self.path.split('/').any(|part| part == module || part == format!("{module}.rs"))
+    }
+
+    /// `path:line` of every match in production code.
+    fn production_hits(&self, pattern: &Regex) -> Vec<String> {
+        pattern
+            .find_iter(&self.production)
+            .map(|hit| format!("{}: {}", self.path, hit.as_str().trim()))
+            .collect()
+    }
+}
+
+/// Files outside `allowed` whose production code matches.
+fn check(pattern: &str, allowed: impl Fn(&Source) -> bool) {
+    let pattern = Regex::new(pattern).unwrap();
+    let hits: Vec<String> = sources()
+        .iter()
+        .filter(|source| !allowed(source))
+        .flat_map(|source| source.production_hits(&pattern))
+        .collect();
+    assert!(hits.is_empty(), "{pattern} is in the wrong place:\n{}", hits.join("\n"));
+}
+
+#[test]
+fn sql_text_lives_in_kings_store() {
+    let statement = r#""[\s\\]*(SELECT\s|INSERT\s+(OR\s+\w+\s+)?INTO\s|UPDATE\s+\w+\s+SET\s|DELETE\s+FROM\s|CREATE\s+(TABLE|INDEX|UNIQUE)|ALTER\s+TABLE\s|PRAGMA\s|BEGIN\s+IMMEDIATE)"#;
+    check(statement, |source| source.path.starts_with("evo-king/src/store/"));
+}
+
+#[test]
+fn the_environment_is_read_in_config_modules() {
+    check(r"\bstd::env\b|\buse std::\{[^}]*\benv\b", |source| source.is_in("config"));
+}
+
+#[test]
+fn axum_is_named_in_http_modules_of_king_and_gateway() {
+    check(r"\baxum(::|\b.*;)", |source| {
+        ["evo-king/src/", "evo-gateway/src/"].iter().any(|crate_| source.path.starts_with(crate_))
+            && source.is_in("http")
+    });
+}
+
+#[test]
+fn socketioxide_is_named_in_kings_socket_module() {
+    check(r"\bsocketioxide\b", |source| {
+        source.path.starts_with("evo-king/src/socket/") || source.path == "evo-king/src/socket.rs"
+    });
+}
+
+#[test]
+fn rust_socketio_is_named_in_one_module() {
+    let pattern = Regex::new(r"\brust_socketio\b").unwrap();
+    let files: Vec<String> = sources()
+        .iter()
+        .filter(|source| pattern.is_match(&source.production))
+        .map(|source| source.path.clone())
+        .collect();
+    assert_eq!(files.len(), 1, "{files:?}");
+    assert!(files[0].starts_with("evo-agents/src/king"), "{files:?}");
+}
+
+#[test]
+fn main_is_no_longer_than_a_page() {
+    for source in sources().iter().filter(|source| source.path.ends_with("src/main.rs")) {
+        let lines = source.text.lines().count();
+        assert!(lines <= 60, "{} has {lines} lines", source.path);
+    }
+}
+
+#[test]
+fn nothing_is_left_unfinished() {
+    // Put together here, so that this file does not match itself.
+    let marks = ["todo!", "unimplemented!", "#[ignore", "FIXME", "XXX", "dbg!("];
+    for source in sources().iter().filter(|source| !source.path.starts_with("tests/repo/")) {
+        for mark in marks {
+            assert!(!source.text.contains(mark), "{} holds {mark}", source.path);
+        }
+    }
+}
+
+#[test]
+fn results_are_not_dropped_in_silence() {
+    check(r"\blet _ = ", |_| false);
+}
