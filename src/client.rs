@@ -156,11 +156,7 @@ impl Client {
         self.call(Method::POST, &["skills", name, "invoke"], &[], Some(request)).await
     }
 
-    async fn get<T: DeserializeOwned>(
-        &self,
-        path: &[&str],
-        query: &Query<'_>,
-    ) -> Result<T, Error> {
+    async fn get<T: DeserializeOwned>(&self, path: &[&str], query: &Query<'_>) -> Result<T, Error> {
         self.call(Method::GET, path, query, None::<&()>).await
     }
 

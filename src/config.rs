@@ -42,8 +42,7 @@ pub(crate) fn data_folder(
 
 /// Everything goes to the folder's log, warnings also to stderr; `RUST_LOG` changes both.
 pub(crate) fn init_logging(data: &DataFolder) -> WorkerGuard {
-    let console =
-        if env("RUST_LOG").is_some() { Console::Stderr } else { Console::StderrWarnings };
+    let console = if env("RUST_LOG").is_some() { Console::Stderr } else { Console::StderrWarnings };
     logging::init_logging_to("evo", LogOptions::to(data.logs()).console(console))
 }
 

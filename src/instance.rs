@@ -253,12 +253,8 @@ fn read_pid(file: &mut File) -> Option<u32> {
 fn write_whole(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     let partial = path.with_extension("new");
     let write = || {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(mode)
-            .open(&partial)?;
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&partial)?;
         file.write_all(content)?;
         file.sync_all()?;
         std::fs::rename(&partial, path)

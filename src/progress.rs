@@ -9,7 +9,7 @@ use std::{
 use evo_common::{
     api::EventRecord,
     messages::PipelineStage,
-    outcome::{Outcome, Verdict},
+    outcome::{Outcome, Verdict, codes},
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
@@ -30,6 +30,8 @@ struct Counts {
     stages: HashMap<String, PipelineStage>,
     ended: HashSet<String>,
     verdicts: BTreeMap<Verdict, u64>,
+    /// Candidates that were decided in an earlier cycle.
+    known: u64,
 }
 
 /// What an event is worth saying.
@@ -76,6 +78,10 @@ impl Counts {
                 }
                 let outcome: Outcome =
                     serde_json::from_value(event.payload["outcome"].clone()).ok()?;
+                if outcome.code == codes::DUPLICATE {
+                    self.known += 1;
+                    return None;
+                }
                 *self.verdicts.entry(outcome.decision).or_default() += 1;
                 let name = text(&event.payload["name"]).unwrap_or(run_id).to_owned();
                 Some(News::Ended { name, outcome })
@@ -92,7 +98,8 @@ impl Counts {
         });
         let ended =
             self.verdicts.iter().map(|(verdict, count)| format!("{} {count}", verdict.as_str()));
-        let parts: Vec<String> = working.chain(ended).collect();
+        let known = (self.known > 0).then(|| format!("known before {}", self.known));
+        let parts: Vec<String> = working.chain(ended).chain(known).collect();
         parts.join(" · ")
     }
 }
@@ -209,13 +216,11 @@ mod tests {
     #[test]
     fn the_log_tells_where_every_run_is() {
         let mut counts = Counts { cycle: "c".to_owned(), ..Counts::default() };
-        let found = json!({ "candidates": 2, "failed_sources": [{ "name": "x", "message": "gone" }] });
+        let found =
+            json!({ "candidates": 2, "failed_sources": [{ "name": "x", "message": "gone" }] });
         assert_eq!(
             counts.note(&event("cycle.fanned_out", "c", found)),
-            Some(News::Found {
-                candidates: 2,
-                failed_sources: vec!["source x: gone".to_owned()]
-            })
+            Some(News::Found { candidates: 2, failed_sources: vec!["source x: gone".to_owned()] })
         );
         counts.note(&event("stage.dispatched", "r1", json!({ "stage": "building" })));
         counts.note(&event("stage.dispatched", "r2", json!({ "stage": "building" })));
@@ -225,7 +230,10 @@ mod tests {
         let ended = event("run.ended", "r1", json!({ "name": "a", "outcome": outcome }));
         assert_eq!(counts.note(&ended), Some(News::Ended { name: "a".to_owned(), outcome }));
         assert_eq!(counts.note(&ended), None);
-        assert_eq!(counts.summary(), "building 1 · held 1");
+        let outcome = Outcome::discarded("duplicate", "active already");
+        let known = event("run.ended", "r2", json!({ "name": "b", "outcome": outcome }));
+        assert_eq!(counts.note(&known), None);
+        assert_eq!(counts.summary(), "held 1 · known before 1");
     }
 
     #[test]

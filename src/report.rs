@@ -7,6 +7,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use evo_common::{
     api::{CycleReport, InactiveCandidate},
     messages::PipelineRunStatus,
+    outcome::codes,
 };
 use serde::Serialize;
 
@@ -109,9 +110,14 @@ fn cycle_text(report: &CycleReport) -> String {
         text += &table(&["skill", "version", "score", "cases", "trials", ""], &[2, 3, 4], rows);
         text += "\n";
     }
-    for (title, list) in
-        [("Held", &report.held), ("Discarded", &report.discarded), ("Failed", &report.failed)]
-    {
+    // What is active already is found again in each cycle; that deserves a number, not a row.
+    let (known, discarded): (Vec<_>, Vec<_>) =
+        report.discarded.iter().partition(|it| it.code == codes::DUPLICATE);
+    for (title, list) in [
+        ("Held", report.held.iter().collect()),
+        ("Discarded", discarded),
+        ("Failed", report.failed.iter().collect::<Vec<_>>()),
+    ] {
         if !list.is_empty() {
             let rows = list
                 .iter()
@@ -126,16 +132,18 @@ fn cycle_text(report: &CycleReport) -> String {
             .iter()
             .map(|source| vec![source.name.clone(), source.message.clone()])
             .collect();
-        text += &format!("Sources that could not be read\n{}\n", table(&["source", "why"], &[], rows));
+        text +=
+            &format!("Sources that could not be read\n{}\n", table(&["source", "why"], &[], rows));
     }
     let new = report.active.iter().filter(|skill| skill.new).count();
     text += &format!(
-        "{} candidates in {}: {new} activated, {} held, {} discarded, {} failed; {} skills active. Cycle {}\n",
+        "{} candidates in {}: {new} activated, {} held, {} discarded, {} failed, {} known before; {} skills active. Cycle {}\n",
         report.candidates,
         duration(report.duration_ms),
         report.held.len(),
-        report.discarded.len(),
+        report.discarded.len() - known.len(),
         report.failed.len(),
+        known.len(),
         report.active.len(),
         report.cycle_id,
     );
@@ -169,7 +177,7 @@ mod tests {
             cycle_id: "run-1".to_owned(),
             resumed: false,
             status: PipelineRunStatus::Completed,
-            candidates: 2,
+            candidates: 3,
             active: vec![ActiveSkill {
                 name: "evo-king-health".to_owned(),
                 version: "0.1.0".to_owned(),
@@ -183,7 +191,11 @@ mod tests {
                 code: "write_not_allowed".to_owned(),
                 reason: "POST may change something".to_owned(),
             }],
-            discarded: Vec::new(),
+            discarded: vec![InactiveCandidate {
+                name: "evo-king-known".to_owned(),
+                code: "duplicate".to_owned(),
+                reason: "active already".to_owned(),
+            }],
             failed: Vec::new(),
             failed_sources: Vec::new(),
             duration_ms: 61_500,
@@ -199,8 +211,9 @@ mod tests {
             ["evo-king-health", "0.1.0", "0.740", "3", "20", "new"]
         );
         assert!(text.contains("write_not_allowed"), "{text}");
+        assert!(!text.contains("evo-king-known"), "{text}");
         assert!(
-            text.ends_with("2 candidates in 1 min 1 s: 1 activated, 1 held, 0 discarded, 0 failed; 1 skills active. Cycle run-1\n"),
+            text.ends_with("3 candidates in 1 min 1 s: 1 activated, 1 held, 0 discarded, 0 failed, 1 known before; 1 skills active. Cycle run-1\n"),
             "{text}"
         );
     }

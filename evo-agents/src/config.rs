@@ -82,6 +82,11 @@ pub fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.trim().is_empty())
 }
 
+/// The gateway's own token, for its own skills.
+pub(crate) fn gateway_token() -> Option<Secret> {
+    environment(tokens::Scope::Gateway.variable()).map(Secret::new)
+}
+
 impl RunnerConfig {
     /// Reads the agent's folder and the tokens.
     pub fn load(

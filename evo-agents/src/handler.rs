@@ -60,11 +60,11 @@ use crate::{artifacts::ArtifactClient, skill::execute::Executor};
 pub trait AgentHandler: Send + Sync + 'static {
     /// Does one attempt of one stage. When `job.services.cancel` is cancelled (by king, by the
     /// deadline, or at shutdown) the returned future is dropped soon after, so clean up on drop.
-    fn stage<'a>(&'a self, job: StageJob) -> BoxFuture<'a, Result<StageDone, StageError>>;
+    fn stage(&self, job: StageJob) -> BoxFuture<'_, Result<StageDone, StageError>>;
 
     /// Answers a `king:command` other than those that every runner answers itself (`run_skill`,
     /// `drain`). By default every command is unknown.
-    fn command<'a>(&'a self, command: KingCommand) -> BoxFuture<'a, Result<Value, CommandError>> {
+    fn command(&self, command: KingCommand) -> BoxFuture<'_, Result<Value, CommandError>> {
         Box::pin(async move { Err(CommandError::unknown(&command.command)) })
     }
 }

@@ -3,15 +3,28 @@
 //! A runner holds one agent: it registers with king, takes the work that king hands out, runs it
 //! and reports what came out. The five stages are handlers of this SDK like any agent that a user
 //! writes: see [`handler::AgentHandler`].
+//!
+//! `king` (the link) is the only module that names the Socket.IO client; `runner` decides what is
+//! said over it; `skill` reads, keeps and executes skill packages.
 
 // rust_socketio speaks TLS through native-tls; naming openssl here keeps its `vendored` feature,
 // so that the build needs no OpenSSL on the machine.
 use openssl as _;
 
 pub mod artifacts;
+pub mod cli;
+pub mod config;
+mod error;
 pub mod evaluation;
 pub mod handler;
+mod king;
 pub mod roles;
+mod runner;
 pub mod scan;
 pub mod skill;
+pub mod soul;
 pub mod sources;
+
+pub use config::RunnerConfig;
+pub use error::Error;
+pub use runner::{run, run_with};

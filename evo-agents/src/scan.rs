@@ -33,13 +33,13 @@ struct Rules {
 }
 
 static RULES: LazyLock<Rules> = LazyLock::new(|| {
+    use Severity::{High, Warning};
     let rule = |code, severity, message, pattern: &str| Rule {
         code,
         severity,
         message,
         pattern: Regex::new(pattern).expect("the rule's pattern is a constant"),
     };
-    use Severity::{High, Warning};
     Rules {
         lines: vec![
             rule(
@@ -251,8 +251,14 @@ fn hidden(line: &str) -> Option<&'static str> {
                 // Flags of regions are written with these after a black flag.
                 (before != '\u{1f3f4}').then_some("invisible tag characters")
             }
-            '\u{200b}' | '\u{2060}'..='\u{2064}' | '\u{feff}' | '\u{180e}' | '\u{115f}'
-            | '\u{1160}' | '\u{3164}' | '\u{ffa0}' => Some("an invisible character"),
+            '\u{200b}'
+            | '\u{2060}'..='\u{2064}'
+            | '\u{feff}'
+            | '\u{180e}'
+            | '\u{115f}'
+            | '\u{1160}'
+            | '\u{3164}'
+            | '\u{ffa0}' => Some("an invisible character"),
             _ => None,
         };
         if found.is_some() {

@@ -127,7 +127,7 @@ impl AgentFolder {
             None => None,
             Some(text) => Some(AgentConfig::from_toml(&text).map_err(|error| Error::Syntax {
                 line: error.span().map(|span| {
-                    1 + text.bytes().take(span.start).filter(|byte| *byte == b'\n').count()
+                    1 + text.get(..span.start).unwrap_or(&text).matches('\n').count()
                 }),
                 message: error.message().to_owned(),
                 path: agent_path.clone(),

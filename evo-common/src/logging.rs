@@ -49,7 +49,10 @@ use tracing_subscriber::{
 
 use console::Redacting;
 #[cfg(feature = "tracing-otel")]
-pub use otel::{OtelGuard, init_logging_with_otel, init_logging_with_otel_to, otlp_traces_url};
+pub use otel::{
+    OtelGuard, init_logging_with_otel, init_logging_with_otel_to, init_service_logging,
+    otlp_traces_url,
+};
 
 use crate::config::env;
 

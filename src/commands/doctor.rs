@@ -1,11 +1,6 @@
 //! `evo doctor`: what is in order, what is not, and what to do about it.
 
-use std::{
-    fmt,
-    net::TcpListener,
-    os::unix::fs::PermissionsExt as _,
-    path::Path,
-};
+use std::{fmt, net::TcpListener, os::unix::fs::PermissionsExt as _, path::Path};
 
 use evo_common::tokens::Tokens;
 use serde::Serialize;
@@ -152,7 +147,7 @@ fn space(path: &Path) -> Check {
     let message = format!("{:.1} GiB free", free as f64 / f64::from(1 << 30));
     match free {
         ..NO_SPACE => Check::fail(NAME, format!("{message}; make room or move with --data DIR")),
-        ..LITTLE_SPACE => Check::warn(NAME, format!("{message}; it may not last")),
+        NO_SPACE..LITTLE_SPACE => Check::warn(NAME, format!("{message}; it may not last")),
         _ => Check::pass(NAME, message),
     }
 }
@@ -171,7 +166,8 @@ fn tokens(data: &DataFolder) -> Check {
         return Check::fail(NAME, format!("{error:#}", error = anyhow::Error::new(error)));
     }
     let mode = meta.permissions().mode() & 0o777;
-    if mode & 0o077 == 0 {
+    let for_others = mode & 0o077;
+    if for_others == 0 {
         Check::pass(NAME, format!("{} (mode {mode:o})", path.display()))
     } else {
         Check::fail(
@@ -228,7 +224,9 @@ async fn answers(instance: &Instance) -> Check {
         Ok(_) => Check::pass(NAME, format!("evo {version} with pid {pid} answers at {king}")),
         Err(error) => Check::fail(
             NAME,
-            format!("pid {pid} does not answer at {king} ({error}); look into the logs, or end it with `kill {pid}`"),
+            format!(
+                "pid {pid} does not answer at {king} ({error}); look into the logs, or end it with `kill {pid}`"
+            ),
         ),
     }
 }

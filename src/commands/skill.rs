@@ -209,10 +209,7 @@ async fn invoke(
     let Some(version) = skill.versions.iter().find(|version| version.active) else {
         let why = skill.skill.outcome.as_ref();
         let why = why.map(|outcome| format!(": {}", outcome.reason)).unwrap_or_default();
-        return Err(Stop::failed(format!(
-            "{name} is not active but {}{why}",
-            skill.skill.status
-        )));
+        return Err(Stop::failed(format!("{name} is not active but {}{why}", skill.skill.status)));
     };
     let manifest: SkillManifest = serde_json::from_value(version.manifest.clone())
         .with_context(|| format!("the manifest of {name}"))?;

@@ -31,7 +31,7 @@ fn a_port_in_use_names_the_port_and_the_option() {
         for other in ["--king-port", "--gateway-port"] {
             args.extend([other, if other == option { port.as_str() } else { "0" }]);
         }
-        let _ = evo.run(&args).expect_code(1).expect_error(&["in use", &port, option]);
+        evo.run(&args).expect_code(1).says(&["in use", &port, option]);
         assert!(!evo.data().join("instance.json").exists());
     }
 }
@@ -42,7 +42,7 @@ fn a_folder_in_use_names_the_process_and_its_address() {
     let mut running = evo.up::<&str>(&[]);
     let instance = evo.instance(&mut running);
     let pid = instance.pid.to_string();
-    let _ = refused(&evo, &[]).expect_code(1).expect_error(&["in use", &pid, &instance.king]);
+    refused(&evo, &[]).expect_code(1).says(&["in use", &pid, &instance.king]);
     assert_eq!(running.exited(), None, "the first one goes on");
 }
 
@@ -51,13 +51,13 @@ fn a_folder_that_can_not_be_used_is_refused() {
     let evo = evo();
     let file = evo.file("file", "x");
     let file = file.to_str().unwrap();
-    let _ = refused(&evo, &["--data", file]).expect_code(2).expect_error(&[file, "--data DIR"]);
+    refused(&evo, &["--data", file]).expect_code(2).says(&[file, "--data DIR"]);
     let below = format!("{file}/below");
-    let _ = refused(&evo, &["--data", &below]).expect_code(2).expect_error(&[&below, "--data DIR"]);
+    refused(&evo, &["--data", &below]).expect_code(2).says(&[&below, "--data DIR"]);
     // Nobody may create a folder there, not even root.
     let answer = refused(&evo, &["--data", "/proc/evo"]);
     assert!(matches!(answer.code, Some(1 | 2)), "{answer}");
-    let _ = answer.expect_error(&["/proc/evo"]);
+    answer.says(&["/proc/evo"]);
 }
 
 #[test]
@@ -69,15 +69,23 @@ fn a_broken_configuration_names_file_and_key() {
             &["locatoin", "location"][..],
         ),
         ("sources.toml", "[[sources]]\nname = \n", &["line 2"]),
-        ("sources.toml", "[[sources]]\nname = \"Not A Name\"\nkind = \"openapi\"\nlocation = \"king:\"\n", &["Not A Name"]),
-        ("sources.toml", "[[sources]]\nname = \"x\"\nkind = \"carrier-pigeon\"\nlocation = \"king:\"\n", &["carrier-pigeon"]),
+        (
+            "sources.toml",
+            "[[sources]]\nname = \"Not A Name\"\nkind = \"openapi\"\nlocation = \"king:\"\n",
+            &["Not A Name"],
+        ),
+        (
+            "sources.toml",
+            "[[sources]]\nname = \"x\"\nkind = \"carrier-pigeon\"\nlocation = \"king:\"\n",
+            &["carrier-pigeon"],
+        ),
         ("gateway.toml", "[server]\nhost = \"127.0.0.1\"\nport = \"many\"\n", &["port"]),
         ("king.toml", "no_such_key = 1\n", &["no_such_key"]),
     ];
     for (name, text, expected) in cases {
         let evo = evo();
         evo.file(&format!("data/config/{name}"), text);
-        let _ = refused(&evo, &[]).expect_code(2).expect_error(&[name]).expect_error(expected);
+        refused(&evo, &[]).expect_code(2).says(&[&[name], expected].concat());
         assert!(!evo.data().join("king.db").exists(), "nothing half-written: {name}");
     }
 }
@@ -87,19 +95,15 @@ fn a_broken_document_names_file_and_line() {
     let evo = evo();
     let broken = evo.file("broken.yaml", "openapi: 3.0.0\npaths:\n  /x: [\n");
     let broken = broken.to_str().unwrap();
-    let _ = refused(&evo, &["--source", broken]).expect_code(2).expect_error(&[broken, "line"]);
+    refused(&evo, &["--source", broken]).expect_code(2).says(&[broken, "line"]);
     let other = evo.file("other.json", "{\"name\": 1}");
     let other = other.to_str().unwrap();
-    let _ = refused(&evo, &["--source", other])
+    refused(&evo, &["--source", other]).expect_code(2).says(&[other, "not an OpenAPI document"]);
+    refused(&evo, &["--source", "missing.yaml"]).expect_code(2).says(&["missing.yaml", "no file"]);
+    refused(&evo, &["--source", "ftp://x/y"]).expect_code(2).says(&["ftp"]);
+    refused(&evo, &["--source", "http://127.0.0.1:1/x", "--allow-origin", "x"])
         .expect_code(2)
-        .expect_error(&[other, "not an OpenAPI document"]);
-    let _ = refused(&evo, &["--source", "missing.yaml"])
-        .expect_code(2)
-        .expect_error(&["missing.yaml", "no file"]);
-    let _ = refused(&evo, &["--source", "ftp://x/y"]).expect_code(2).expect_error(&["ftp"]);
-    let _ = refused(&evo, &["--source", "http://127.0.0.1:1/x", "--allow-origin", "x"])
-        .expect_code(2)
-        .expect_error(&["--allow-origin"]);
+        .says(&["--allow-origin"]);
 }
 
 #[test]
@@ -117,7 +121,8 @@ fn wrong_usage_is_told_by_the_option() {
         (&["gateway", "--listen", "0.0.0.0:0"], "loopback"),
         (&["bridge"], "EVO_EVOTOWN_URL"),
     ] {
-        let answer = evo.run(args).expect_code(2).expect_error(&[expected]);
+        let answer = evo.run(args).expect_code(2);
+        answer.says(&[expected]);
         assert_eq!(answer.stdout, "", "{answer}");
     }
     assert!(!evo.data().exists(), "wrong usage creates nothing");
@@ -131,17 +136,17 @@ fn the_bridge_does_not_pretend() {
     let process = evo_harness::Process::start(command);
     let answer = evo.finish(process, std::time::Duration::from_secs(30)).expect_code(2);
     assert!(!answer.stderr.contains("secret"), "{answer}");
-    let _ = answer.expect_error(&["later release", "nothing was sent"]);
+    answer.says(&["later release", "nothing was sent"]);
 }
 
 #[test]
 fn an_agent_folder_is_checked_before_anything_is_called() {
     let evo = evo();
     evo.file("empty/readme.txt", "x");
-    let _ = evo.run(&["runner", "empty"]).expect_code(2).expect_error(&["soul.md", "empty"]);
+    evo.run(&["runner", "empty"]).expect_code(2).says(&["soul.md", "empty"]);
     evo.file("dancer/soul.md", "# Dancer\n\n## Role\ndance\n\n## Behavior\nDance.\n");
-    let _ = evo.run(&["runner", "dancer"]).expect_code(2).expect_error(&["dance", "learning"]);
-    let _ = evo.run(&["runner", "nowhere"]).expect_code(2).expect_error(&["nowhere"]);
+    evo.run(&["runner", "dancer"]).expect_code(2).says(&["dance", "learning"]);
+    evo.run(&["runner", "nowhere"]).expect_code(2).says(&["nowhere"]);
 }
 
 #[tokio::test]

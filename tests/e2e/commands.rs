@@ -54,11 +54,11 @@ fn skills_and_runs_are_shown_and_run_without_a_running_instance() {
     assert_eq!(latest["children_ended"], report["candidates"]);
 
     let near = &name[..name.len() - 1];
-    let _ = evo.run(&["skill", "show", near]).expect_code(1).expect_error(&["did you mean", &name]);
-    let _ = evo.run(&["skill", "run", "zzz"]).expect_code(1).expect_error(&["no skill zzz"]);
-    let _ = evo.run(&["runs", "show", "run-none"]).expect_code(1).expect_error(&["no run run-none"]);
+    evo.run(&["skill", "show", near]).expect_code(1).says(&["did you mean", &name]);
+    evo.run(&["skill", "run", "zzz"]).expect_code(1).says(&["no skill zzz"]);
+    evo.run(&["runs", "show", "run-none"]).expect_code(1).says(&["no run run-none"]);
     let unknown = evo.run(&["skill", "run", &name, "--set", "no-such-input=1"]);
-    let _ = unknown.expect_code(2).expect_error(&["no-such-input"]);
+    unknown.expect_code(2).says(&["no-such-input"]);
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn commands_talk_to_the_running_instance() {
 fn a_folder_without_data_is_told_from_an_empty_answer() {
     let evo = evo();
     for args in [&["skill", "list"], &["runs", "list"]] {
-        let _ = evo.run(args).expect_code(1).expect_error(&["evo up --once"]);
+        evo.run(args).expect_code(1).says(&["evo up --once"]);
     }
     assert!(!evo.data().exists(), "a question creates nothing");
 }

@@ -31,7 +31,7 @@ fn an_interrupted_cycle_says_so_and_goes_on_at_the_next_start() {
     let evo = evo();
     let mut running = evo.up(&["--once", "--json"]);
     evo.instance(&mut running);
-    let _ = running.line_with_on_stderr("candidates", Duration::from_secs(60));
+    running.line_with_on_stderr("candidates", Duration::from_secs(60));
     running.signal(Signal::SIGINT);
     let sent = SystemTime::now();
     let answer = evo.finish(running, Duration::from_secs(30)).expect_code(130);

@@ -34,7 +34,8 @@ paths:
 
 /// The code with which a candidate was held or discarded.
 fn code<'a>(report: &'a Value, name: &str) -> &'a str {
-    let lists = ["held", "discarded", "failed"].into_iter().filter_map(|key| report[key].as_array());
+    let lists =
+        ["held", "discarded", "failed"].into_iter().filter_map(|key| report[key].as_array());
     let it = lists.flatten().find(|it| it["name"] == name);
     it.unwrap_or_else(|| panic!("no {name} in {report}"))["code"].as_str().unwrap()
 }

@@ -94,5 +94,7 @@ fn people_get_a_table_on_stdout_and_progress_on_stderr() {
     let logs = std::fs::read_dir(evo.data().join("logs")).unwrap();
     let names: Vec<String> =
         logs.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    assert!(names.iter().any(|name| name.starts_with("evo.") && name.ends_with(".log")), "{names:?}");
+    let [name] = names.as_slice() else { panic!("{names:?}") };
+    let day = name.strip_prefix("evo.").and_then(|rest| rest.strip_suffix(".log"));
+    assert_eq!(day.map(str::len), Some("2026-01-31".len()), "{name}");
 }

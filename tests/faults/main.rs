@@ -1,3 +1,5 @@
 //! What happens when the process dies at the worst moment.
 
+#![expect(clippy::unwrap_used, reason = "a test fails best where it stands")]
+
 mod kill;

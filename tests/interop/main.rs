@@ -1,6 +1,8 @@
 //! Evo with programs that nobody here wrote: servers and documents from PyPI, and a Socket.IO
 //! client in another language.
 
+#![expect(clippy::unwrap_used, reason = "a test fails best where it stands")]
+
 mod httpbin;
 mod jupyter;
 mod socketio;

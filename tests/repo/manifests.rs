@@ -73,8 +73,7 @@ fn every_member_takes_lints_and_licence_from_the_workspace() {
     for member in workspace["workspace"]["members"].as_array().unwrap() {
         let path = format!("{}/Cargo.toml", member.as_str().unwrap());
         let manifest = read(&path);
-        let inherited =
-            |table: &toml::Value| table.get("workspace").and_then(toml::Value::as_bool);
+        let inherited = |table: &toml::Value| table.get("workspace").and_then(toml::Value::as_bool);
         assert_eq!(inherited(&manifest["lints"]), Some(true), "{path}: lints");
         for field in ["license", "publish", "edition", "rust-version", "version"] {
             assert_eq!(inherited(&manifest["package"][field]), Some(true), "{path}: {field}");

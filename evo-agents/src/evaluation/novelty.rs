@@ -89,7 +89,12 @@ fn shingles(
 mod tests {
     use super::*;
 
-    fn manifest(name: &str, description: &str, capabilities: &[&str], outputs: &[&str]) -> SkillManifest {
+    fn manifest(
+        name: &str,
+        description: &str,
+        capabilities: &[&str],
+        outputs: &[&str],
+    ) -> SkillManifest {
         SkillManifest {
             name: name.to_owned(),
             version: "0.1.0".to_owned(),
@@ -125,7 +130,8 @@ mod tests {
 
     #[test]
     fn a_copy_is_not_new_and_a_stranger_is() {
-        let pets = manifest("a-pets", "Lists the pets of the shop", &["pets", "list"], &["pets", "count"]);
+        let pets =
+            manifest("a-pets", "Lists the pets of the shop", &["pets", "list"], &["pets", "count"]);
         let endpoint = ["GET {server}/pets".to_owned()];
         assert_eq!(novelty(&pets, &endpoint, &[]), (1.0, None));
         assert_eq!(
@@ -136,8 +142,7 @@ mod tests {
 
         let copy = SkillManifest { name: "b-pets".to_owned(), ..pets.clone() };
         let stranger = manifest("weather", "Tells tomorrow's rain", &["weather"], &["mm"]);
-        let others =
-            [known(stranger, "GET https://w.example.com/rain"), known(copy, &endpoint[0])];
+        let others = [known(stranger, "GET https://w.example.com/rain"), known(copy, &endpoint[0])];
         let (novelty, nearest) = novelty(&pets, &endpoint, &others);
         assert!(novelty < 0.1, "{novelty}");
         assert_eq!(nearest.as_deref(), Some("b-pets"));
@@ -145,10 +150,14 @@ mod tests {
 
     #[test]
     fn siblings_of_one_document_are_new_enough() {
-        let list = manifest("shop-list-pets", "Lists the pets.", &["pets", "list"], &["pets", "count"]);
+        let list =
+            manifest("shop-list-pets", "Lists the pets.", &["pets", "list"], &["pets", "count"]);
         let one = manifest("shop-get-pet", "Shows one pet.", &["pets", "read"], &["id", "name"]);
-        let (novelty, _) =
-            novelty(&one, &["GET {server}/pets/{id}".to_owned()], &[known(list, "GET {server}/pets")]);
+        let (novelty, _) = novelty(
+            &one,
+            &["GET {server}/pets/{id}".to_owned()],
+            &[known(list, "GET {server}/pets")],
+        );
         assert!(novelty > 0.7, "{novelty}");
     }
 }

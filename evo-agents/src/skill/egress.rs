@@ -90,30 +90,20 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
 }
 
 fn is_public_v6(address: Ipv6Addr) -> bool {
-    let segments = address.segments();
-    let [a, b, c, d, e, f, g, h] = segments;
     let v4 = |high: u16, low: u16| {
-        let [a, b] = high.to_be_bytes();
-        let [c, d] = low.to_be_bytes();
-        is_public_v4(Ipv4Addr::new(a, b, c, d))
+        is_public_v4(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)))
     };
-    // IPv4 inside IPv6: mapped, translated (NAT64, also the local-use prefix), 6to4.
-    if [a, b, c, d, e] == [0; 5] && f == 0xffff {
-        return v4(g, h);
+    match address.segments() {
+        // IPv4 inside IPv6: mapped, translated (NAT64), 6to4.
+        [0, 0, 0, 0, 0, 0xffff, high, low] => v4(high, low),
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => v4(high, low),
+        [0x2002, high, low, ..] => v4(high, low),
+        // Teredo, benchmarking, ORCHID and other protocols; documentation.
+        [0x2001, 0..0x0200 | 0x0db8, ..] | [0x3fff, 0..0x1000, ..] => false,
+        // Only 2000::/3 is given out for public use: this leaves out unspecified, loopback,
+        // IPv4-compatible, discard, unique-local, link-local, site-local and multicast addresses.
+        [first, ..] => (0x2000..0x4000).contains(&first),
     }
-    if a == 0x64 && b == 0xff9b {
-        return c == 0 && d == 0 && e == 0 && f == 0 && v4(g, h);
-    }
-    if a == 0x2002 {
-        return v4(b, c);
-    }
-    // Only 2000::/3 is given out for public use: this leaves out unspecified, loopback,
-    // IPv4-compatible, discard, unique-local, link-local, site-local and multicast addresses.
-    let public = (0x2000..0x4000).contains(&a);
-    let special = (a == 0x2001 && b < 0x0200) // Teredo, benchmarking, ORCHID and other protocols
-        || (a == 0x2001 && b == 0x0db8) // documentation
-        || (a == 0x3fff && b < 0x1000); // documentation
-    public && !special
 }
 
 /// A name that resolves to an address which is not public.

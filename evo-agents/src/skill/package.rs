@@ -269,8 +269,8 @@ fn key_in(message: &str) -> Option<String> {
 }
 
 fn line_at(text: &str, offset: usize) -> u32 {
-    let before = &text.as_bytes()[..offset.min(text.len())];
-    u32::try_from(before.iter().filter(|byte| **byte == b'\n').count() + 1).unwrap_or(u32::MAX)
+    let before = text.get(..offset).unwrap_or(text);
+    u32::try_from(before.matches('\n').count() + 1).unwrap_or(u32::MAX)
 }
 
 /// The line of the `nth` place (from 0) where `key` is set.

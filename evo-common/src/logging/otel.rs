@@ -75,6 +75,19 @@ impl Drop for OtelGuard {
     }
 }
 
+/// [`init_logging`](super::init_logging) for a service: spans are exported too when
+/// `EVO_OTLP_ENDPOINT` names a receiver; without a path in it, `/v1/traces` is meant. Hold both
+/// guards.
+pub fn init_service_logging(component: &str) -> (WorkerGuard, Option<OtelGuard>) {
+    match crate::config::env::get("EVO_OTLP_ENDPOINT") {
+        Some(endpoint) => {
+            let (log, otel) = init_logging_with_otel(component, &otlp_traces_url(&endpoint));
+            (log, Some(otel))
+        }
+        None => (super::init_logging(component), None),
+    }
+}
+
 /// [`init_logging`](super::init_logging), and spans exported over OTLP (HTTP, protobuf) to
 /// exactly `otlp_endpoint`, for example `http://localhost:3300/v1/traces`. Hold both guards.
 ///

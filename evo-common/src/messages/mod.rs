@@ -14,6 +14,7 @@ mod text;
 pub use agent::{
     AgentHealth, AgentHeartbeat, AgentRegister, AgentRegistration, AgentRole, AgentSkillReport,
     AgentStatus, AttemptRef, HealthCheck, PROTOCOL_VERSION, RunnerStatus, SkillCall, SkillResult,
+    UnknownRole,
 };
 pub use king::{
     ChecklistItem, CommandResult, ComponentFacts, KingCommand, KingConfigUpdate, KingWelcome,

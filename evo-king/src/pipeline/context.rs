@@ -64,16 +64,16 @@ impl Coordinator {
         let Some(candidate) = &run.candidate else { return Ok(context) };
         let (train, holdout) = store::cases::of_run(connection, &run.run_id).await?;
         context.train_cases = train;
+        if let Some(known) = skills::known(connection, &candidate.name).await? {
+            if run.look > 1 && known.code.as_deref() == Some(codes::FLAKY) {
+                context.plan.trials = PASSES_AFTER_FAILURE;
+            }
+            context.incumbent = known.active.map(|(incumbent, _)| incumbent);
+        }
         if stage == PipelineStage::Evaluation {
             context.holdout_cases = holdout;
             context.known_skills =
                 skills::comparable(connection, &candidate.name, run.parent_run_id.as_deref()).await?;
-            if let Some(known) = skills::known(connection, &candidate.name).await? {
-                if run.look > 1 && known.code.as_deref() == Some(codes::FLAKY) {
-                    context.plan.trials = PASSES_AFTER_FAILURE;
-                }
-                context.incumbent = known.active.map(|(incumbent, _)| incumbent);
-            }
         }
         Ok(context)
     }

@@ -5,8 +5,9 @@ use std::{collections::HashMap, time::Duration};
 
 use evo_common::{
     clock::Timestamp,
-    messages::{PipelineStage, events as wire},
+    messages::{PipelineStage, TraceContext, events as wire},
     runtime::Shutdown,
+    tracing_context,
 };
 use serde_json::Value;
 use tokio::time::Instant;
@@ -224,7 +225,16 @@ impl Coordinator {
             .read(async move |connection| this.dispatch_of(connection, &run_id).await)
             .await
             .map_err(|error: store::Error| Error::Store(error))?;
-        let Some((agent, dispatch)) = dispatch else { return Ok(false) };
+        let Some((agent, mut dispatch)) = dispatch else { return Ok(false) };
+        let span = tracing::info_span!(
+            "pipeline.dispatch",
+            run.id = %dispatch.run_id, stage = %dispatch.next.stage, agent.id = %agent
+        );
+        dispatch.trace = span.in_scope(|| {
+            let mut carrier = HashMap::new();
+            tracing_context::inject_context(&mut carrier);
+            (!carrier.is_empty()).then_some(TraceContext(carrier))
+        });
         let payload = serde_json::to_value(&dispatch).expect("a dispatch is plain data");
         Ok(self.parts.registry.send(&agent, wire::PIPELINE_NEXT, &payload))
     }

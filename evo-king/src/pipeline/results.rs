@@ -31,6 +31,10 @@ pub(super) async fn package_missing(
     if result.stage != PipelineStage::Building || result.status != PipelineRunStatus::Completed {
         return None;
     }
+    // A candidate that ends here may have no package.
+    if result.artifact_id.is_empty() && result.output.get("outcome").is_some_and(Value::is_object) {
+        return None;
+    }
     let id = match ArtifactId::parse(result.artifact_id.clone()) {
         Ok(id) => id,
         Err(error) => return Some(format!("field `artifact_id`: {error}")),
@@ -154,6 +158,13 @@ async fn building(
             output.manifest.name, output.manifest.version, candidate.name, run.version
         )));
     }
+    let end = end_or_advance(output.outcome);
+    if result.artifact_id.is_empty() {
+        return Ok(match end {
+            StageEnd::Finish(_) => Ok((end, Some(result.output.clone()))),
+            _ => Err("the result names no package".to_owned()),
+        });
+    }
     let parent = skills::known(connection, &candidate.name)
         .await?
         .and_then(|known| known.active)
@@ -167,7 +178,7 @@ async fn building(
         endpoints: &output.endpoints,
     };
     skills::insert_version(connection, now, version).await?;
-    Ok(Ok((end_or_advance(output.outcome), Some(result.output.clone()))))
+    Ok(Ok((end, Some(result.output.clone()))))
 }
 
 async fn evaluation(

@@ -73,7 +73,7 @@ pub struct Tries {
 pub struct Policy {
     /// A stage is given up after this many failed tries.
     pub max_failed: u32,
-    /// A stage is given up after its runner was lost this often while king ran.
+    /// A stage is given up after its runner was lost this often with the attempt in hand.
     pub max_lost: u32,
     /// Pause before the second try; it grows fourfold with each further one.
     pub backoff_ms: u64,
@@ -559,8 +559,9 @@ fn timed_out(lease: &Lease<'_>, now: Timestamp, policy: &Policy) -> Decision {
 }
 
 fn lost(lease: &Lease<'_>, now: Timestamp, boot: i64, policy: &Policy) -> Decision {
-    // A runner that went down together with king is not to blame.
-    let blame = u32::from(lease.boot == boot);
+    // Neither a runner that went down together with king nor one that never got the attempt is to
+    // blame.
+    let blame = u32::from(lease.boot == boot && lease.accepted);
     let tries = Tries { lost: lease.tries.lost + blame, ..lease.tries };
     if tries.lost < policy.max_lost {
         Decision { next: lease.again(tries, now), effects: vec![lease.closed(AttemptEnd::Lost)] }

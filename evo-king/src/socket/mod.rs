@@ -16,7 +16,7 @@ use evo_common::messages::{DecodeError, KingWelcome, PROTOCOL_VERSION, Reply, de
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use socketioxide::{
-    SocketIo, SocketIoBuilder,
+    SendError, SocketError, SocketIo, SocketIoBuilder,
     extract::{AckSender, MaybeExtension, SocketRef, State, TryData},
     handler::ConnectHandler as _,
     layer::SocketIoLayer,
@@ -104,6 +104,11 @@ async fn on_connect(socket: SocketRef, State(king): State<King>) {
 fn emit(socket: &SocketRef, event: &'static str, payload: &impl serde::Serialize) -> bool {
     match socket.emit(event, payload) {
         Ok(()) => true,
+        // Whoever is gone asks again when it is back.
+        Err(SendError::Socket(SocketError::Closed)) => {
+            tracing::debug!(socket.id = %socket.id, event, "{event} came too late: the connection is closed");
+            false
+        }
         Err(error) => {
             tracing::warn!(socket.id = %socket.id, event, error = %error, "{event} could not be sent: {error}");
             false

@@ -158,13 +158,11 @@ impl Answer {
         self
     }
 
-    /// Panics unless the error says all of this.
-    #[must_use]
-    pub fn expect_error(self, texts: &[&str]) -> Self {
+    /// Panics unless stderr says all of this.
+    pub fn says(&self, texts: &[&str]) {
         for text in texts {
             assert!(self.stderr.contains(text), "stderr lacks {text:?}: {self}");
         }
-        self
     }
 }
 

@@ -88,7 +88,7 @@ impl Names {
 
 /// A legal input name for a parameter: letters, digits and underscores, so that it can stand
 /// between braces anywhere.
-pub fn input_name(name: &str, taken: &mut HashSet<String>, location: &str) -> String {
+pub(super) fn input_name(name: &str, taken: &mut HashSet<String>, location: &str) -> String {
     let mut plain: String =
         name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).take(60).collect();
     if plain.trim_matches('_').is_empty() {

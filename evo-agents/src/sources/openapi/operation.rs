@@ -508,9 +508,10 @@ impl<'d> Reader<'d> {
         let place = |entry: &Value, place: &str| entry.get("in").is_some_and(|v| *v == place);
         let consumes = self.v2_list("consumes");
         if let Some(body) = entries.iter().rev().find(|entry| place(entry, "body")) {
-            let supported = match consumes.is_empty() {
-                true => Some("application/json".to_owned()),
-                false => pick_request_type(consumes.iter().map(String::as_str)),
+            let supported = if consumes.is_empty() {
+                Some("application/json".to_owned())
+            } else {
+                pick_request_type(consumes.iter().map(String::as_str))
             };
             return Some(RawBody {
                 content_type: supported,

@@ -199,7 +199,9 @@ impl Samples {
         }
         match object.get("examples").or_else(|| object.get("x-examples")) {
             Some(Value::Array(values)) => {
-                values.iter().for_each(|value| self.push(value, "example"));
+                for value in values {
+                    self.push(value, "example");
+                }
             }
             Some(Value::Object(named)) => {
                 for example in named.values() {
@@ -228,7 +230,9 @@ impl Samples {
             self.push(value, "enum");
         }
         let values = schema.get("enum").and_then(Value::as_array).into_iter().flatten();
-        values.filter(|value| !value.is_null()).take(MAX_ENUM).for_each(|v| self.push(v, "enum"));
+        for value in values.filter(|value| !value.is_null()).take(MAX_ENUM) {
+            self.push(value, "enum");
+        }
         for key in ["allOf", "anyOf", "oneOf"] {
             for part in schema.get(key).and_then(Value::as_array).into_iter().flatten() {
                 self.of_schema(document, part, depth + 1);

@@ -96,7 +96,7 @@ struct Bundler<'d> {
     unresolved: Option<String>,
 }
 
-impl<'d> Bundler<'d> {
+impl Bundler<'_> {
     fn convert(&mut self, schema: &Value) -> Value {
         let Value::Object(map) = schema else {
             return match schema {
@@ -136,14 +136,10 @@ impl<'d> Bundler<'d> {
         if let Some(name) = self.names.get(reference) {
             return Some(name.clone());
         }
-        let target = match self.document.pointer(reference) {
-            Some(target) => target,
-            None => {
-                let what = if reference.starts_with('#') { "leads nowhere" } else { "is external" };
-                self.unresolved
-                    .get_or_insert_with(|| format!("the reference {reference:?} {what}"));
-                return None;
-            }
+        let Some(target) = self.document.pointer(reference) else {
+            let what = if reference.starts_with('#') { "leads nowhere" } else { "is external" };
+            self.unresolved.get_or_insert_with(|| format!("the reference {reference:?} {what}"));
+            return None;
         };
         // `A: {$ref: B}, B: {$ref: A}` says nothing and could never be evaluated.
         if self.document.follow(reference) == Target::Nothing {

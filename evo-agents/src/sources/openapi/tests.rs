@@ -49,9 +49,9 @@ fn overview(text: &str, source: &SourceConfig) -> Vec<String> {
     learned(text, source)
         .into_iter()
         .map(|(candidate, operation)| {
-            let auth = operation.auth.map(|auth| {
-                format!(" {} {}", auth.kind.as_deref().unwrap_or("-"), auth.auth_ref)
-            });
+            let auth = operation
+                .auth
+                .map(|auth| format!(" {} {}", auth.kind.as_deref().unwrap_or("-"), auth.auth_ref));
             format!(
                 "{} = {} {}{}, {} cases",
                 candidate.name,
@@ -189,7 +189,6 @@ fn an_operation_becomes_a_whole_candidate() {
         Expectation { non_empty: vec![String::new(), "/tags".to_owned()], ..expect.clone() };
     let refusal = Expectation { refusal: true, ..Expectation::default() };
     let ids: Vec<String> = candidate.cases.iter().map(|case| case.case_id.clone()).collect();
-    let [a, b, c, d, e, f] = ids.as_slice() else { panic!("{ids:?}") };
     let definition = candidate.definition.clone();
     let expected = Candidate {
         name: "shop-get-item-by-id".to_owned(),
@@ -202,12 +201,17 @@ fn an_operation_becomes_a_whole_candidate() {
         deterministic: true,
         definition,
         cases: vec![
-            case(a, json!({"item_id": "lamp"}), "example", &first),
-            case(b, json!({"item_id": "lamp", "fields": ["id"]}), "enum", &expect),
-            case(c, json!({"item_id": "lamp", "currency": "EUR"}), "enum", &expect),
-            case(d, json!({"item_id": "lamp", "fields": ["price"]}), "enum", &expect),
-            case(e, json!({"item_id": "lamp", "currency": "USD"}), "enum", &expect),
-            case(f, json!({"item_id": "lamp", "currency": "evo-no-such-value"}), "boundary", &refusal),
+            case(&ids[0], json!({"item_id": "lamp"}), "example", &first),
+            case(&ids[1], json!({"item_id": "lamp", "fields": ["id"]}), "enum", &expect),
+            case(&ids[2], json!({"item_id": "lamp", "currency": "EUR"}), "enum", &expect),
+            case(&ids[3], json!({"item_id": "lamp", "fields": ["price"]}), "enum", &expect),
+            case(&ids[4], json!({"item_id": "lamp", "currency": "USD"}), "enum", &expect),
+            case(
+                &ids[5],
+                json!({"item_id": "lamp", "currency": "evo-no-such-value"}),
+                "boundary",
+                &refusal,
+            ),
         ],
     };
     assert_eq!(candidate, expected);
@@ -342,13 +346,18 @@ With Evo: `evo skill run shop-get-item-by-id`
     assert_eq!(package.train_cases().unwrap(), &candidate.cases[..1]);
     assert_eq!(
         package.manifest.outputs,
-        [("id", "string", true), ("price", "number", false), ("secret", "string", true), ("tags", "array", false)]
-            .map(|(name, kind, required)| SkillIO {
-                name: name.to_owned(),
-                r#type: kind.to_owned(),
-                required,
-                description: (name == "id").then(|| "Its id.".to_owned()),
-            })
+        [
+            ("id", "string", true),
+            ("price", "number", false),
+            ("secret", "string", true),
+            ("tags", "array", false)
+        ]
+        .map(|(name, kind, required)| SkillIO {
+            name: name.to_owned(),
+            r#type: kind.to_owned(),
+            required,
+            description: (name == "id").then(|| "Its id.".to_owned()),
+        })
     );
 }
 

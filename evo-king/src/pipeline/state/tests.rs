@@ -121,7 +121,12 @@ fn a_lasting_failure_ends_the_run_at_once() {
 #[test]
 fn a_silent_runner_loses_its_lease_and_a_slow_one_its_deadline() {
     let policy = Policy::default();
-    let state = leased(PipelineStage::Evaluation);
+    let accept = Command::Accept {
+        agent: AGENT.to_owned(),
+        stage: PipelineStage::Evaluation,
+        attempt: Attempt(1),
+    };
+    let state = decide(&leased(PipelineStage::Evaluation), &accept, &policy).unwrap().next;
     let tick = |now| Command::Tick { now: Timestamp(now), boot: 1 };
     assert_eq!(decide(&state, &tick(19), &policy), Err(Rejection::NothingToDo));
     let lost = decide(&state, &tick(20), &policy).unwrap();

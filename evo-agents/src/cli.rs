@@ -1,0 +1,116 @@
+//! The command line of `evo-runner`, and of `evo runner`.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Parser;
+use evo_common::runtime::{Shutdown, shutdown_on_signals};
+
+use crate::{
+    config::{RunnerConfig, Settings, environment},
+    error::Error,
+};
+
+/// Runs one agent: takes work from king and reports what came out.
+#[derive(Debug, Clone, Parser)]
+#[command(
+    name = "evo-runner",
+    version,
+    after_help = "Example: a folder with a soul.md of the lines `## Role` and `user`\n  evo-runner ./my-agent --king http://127.0.0.1:3000 --tokens ~/.evo/tokens.toml\n\nThe runner goes on until Ctrl-C and connects again whenever king comes back.\nTokens: EVO_TOKEN_RUNNER and EVO_TOKEN_VIEWER, else the token file, else ~/.evo/tokens.toml.\nExit codes: 0 after a shutdown, 2 for wrong usage or configuration, 1 for anything else."
+)]
+pub struct Args {
+    /// The agent's folder, with soul.md or agent.toml, and skills/ [default: .]
+    #[arg(env = "AGENT_FOLDER")]
+    pub folder: Option<PathBuf>,
+    /// King's address [default: agent.toml's, else http://127.0.0.1:3000]
+    #[arg(long, value_name = "URL", env = "KING_ADDRESS")]
+    pub king: Option<String>,
+    /// The gateway's address
+    #[arg(long, value_name = "URL", env = "GATEWAY_ADDRESS")]
+    pub gateway: Option<String>,
+    /// King's token file
+    #[arg(long, value_name = "FILE", env = "EVO_TOKENS_FILE")]
+    pub tokens: Option<PathBuf>,
+    /// Attempts at the same time [default: 8]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub capacity: Option<u32>,
+}
+
+impl Args {
+    /// The runner that these arguments, the environment and the agent's folder describe.
+    pub fn config(self) -> Result<RunnerConfig, Error> {
+        let settings = Settings {
+            folder: self.folder,
+            king: self.king,
+            gateway: self.gateway,
+            tokens: self.tokens,
+            capacity: self.capacity,
+        };
+        Ok(RunnerConfig::load(&settings, &environment)?)
+    }
+}
+
+/// Runs the agent until a signal ends it. For programs that have a runtime and a log of their own.
+pub async fn run(args: Args, shutdown: Shutdown) -> Result<(), Error> {
+    crate::run(args.config()?, shutdown).await
+}
+
+/// The whole program: arguments, log, runtime, signals. Gives the exit code.
+pub fn main() -> ExitCode {
+    start(Args::parse())
+}
+
+/// As [`main`], with arguments that are read already.
+pub fn start(args: Args) -> ExitCode {
+    // A wrong configuration is told before a log file is made.
+    let config = match args.config() {
+        Ok(config) => config,
+        Err(error) => return fail(&error),
+    };
+    let _log = evo_common::logging::init_logging("evo-runner");
+    match serve(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn serve(config: RunnerConfig) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::Start)?;
+    runtime.block_on(async {
+        let shutdown = shutdown_on_signals().map_err(Error::Start)?;
+        crate::run(config, shutdown).await
+    })
+}
+
+#[expect(clippy::print_stderr, reason = "the answer to a person at the command line")]
+fn fail(error: &Error) -> ExitCode {
+    eprintln!("evo-runner: {error}");
+    ExitCode::from(error.exit_code())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+        let args = Args::try_parse_from(["evo-runner", "a", "--capacity", "3"]).unwrap();
+        assert_eq!(args.folder, Some(PathBuf::from("a")));
+        assert_eq!(args.capacity, Some(3));
+        assert!(Args::try_parse_from(["evo-runner", "--capacity", "0"]).is_err());
+    }
+
+    #[test]
+    fn a_folder_without_an_agent_is_wrong_usage() {
+        let folder = tempfile::tempdir().unwrap();
+        let args =
+            Args::try_parse_from(["evo-runner".into(), folder.path().as_os_str().to_owned()])
+                .unwrap();
+        assert_eq!(args.config().unwrap_err().exit_code(), 2);
+    }
+}

@@ -1,0 +1,109 @@
+//! Building: makes a package of a candidate.
+
+use evo_common::{
+    artifact,
+    messages::PipelineStage,
+    outcome::{Outcome, codes},
+    skill::SkillManifest,
+    stage::{BuildingOutput, Candidate},
+};
+use futures_util::future::BoxFuture;
+
+use super::{candidate_of, done, expect_stage};
+use crate::{
+    handler::{AgentHandler, StageDone, StageError, StageJob},
+    skill::package::Package,
+    sources::openapi::{
+        operation::Operation,
+        package::{self, Built},
+    },
+};
+
+/// Version of a first package when king names none.
+const FIRST_VERSION: &str = "0.1.0";
+
+/// Handler of the stage Building.
+#[derive(Debug, Clone, Copy)]
+pub struct Building;
+
+impl AgentHandler for Building {
+    fn stage(&self, job: StageJob) -> BoxFuture<'_, Result<StageDone, StageError>> {
+        Box::pin(async move {
+            expect_stage(&job, PipelineStage::Building)?;
+            let candidate = candidate_of(&job.context)?;
+            let version = match job.context.version.as_str() {
+                "" => FIRST_VERSION,
+                version => version,
+            };
+            let built = match build(candidate, version, &job)? {
+                Ok(built) => built,
+                Err(outcome) => {
+                    let output = BuildingOutput {
+                        manifest: bare_manifest(candidate, version),
+                        endpoints: Vec::new(),
+                        files: std::collections::BTreeMap::new(),
+                        outcome: Some(outcome),
+                    };
+                    return Ok(done(job.artifact_id, &output));
+                }
+            };
+            let (_, archive) = artifact::pack(&built.files)
+                .map_err(|error| StageError::permanent(format!("{}: {error}", candidate.name)))?;
+            let artifact_id = job.services.artifacts.put(archive).await?;
+            let output = BuildingOutput {
+                manifest: built.manifest,
+                endpoints: built.endpoints,
+                files: built
+                    .files
+                    .into_iter()
+                    .map(|(name, content)| (name, content.len() as u64))
+                    .collect(),
+                outcome: None,
+            };
+            Ok(done(artifact_id.as_str(), &output))
+        })
+    }
+}
+
+/// The package, or how the candidate ends without one.
+fn build(
+    candidate: &Candidate,
+    version: &str,
+    job: &StageJob,
+) -> Result<Result<Built, Outcome>, StageError> {
+    let operation: Operation =
+        serde_json::from_value(candidate.definition.clone()).map_err(|error| {
+            StageError::permanent(format!(
+                "the definition of {} can't be read: {error}",
+                candidate.name
+            ))
+        })?;
+    if let Some(problem) = operation.problem {
+        return Ok(Err(problem));
+    }
+    let parent = job.context.incumbent.as_ref().map(|incumbent| incumbent.artifact_id.as_str());
+    let invalid = |reason: String| Ok(Err(Outcome::discarded(codes::INVALID_PACKAGE, reason)));
+    let built =
+        match package::build(candidate, &operation, version, &job.context.train_cases, parent) {
+            Ok(built) => built,
+            Err(error) => return invalid(error.to_string()),
+        };
+    // A package that could not be loaded again must not get an address.
+    match Package::from_files(built.files.clone()) {
+        Ok(_) => Ok(Ok(built)),
+        Err(error) => invalid(error.to_string()),
+    }
+}
+
+fn bare_manifest(candidate: &Candidate, version: &str) -> SkillManifest {
+    SkillManifest {
+        name: candidate.name.clone(),
+        version: version.to_owned(),
+        description: candidate.description.clone(),
+        capabilities: candidate.capabilities.clone(),
+        inputs: Vec::new(),
+        outputs: Vec::new(),
+        dependencies: Vec::new(),
+        has_code: false,
+    }
+}

@@ -1,0 +1,149 @@
+//! Learning: looks into the sources and lists what could become a skill.
+
+use evo_common::{
+    config::{
+        SourceConfig, SourceKind,
+        sources::{GATEWAY_LOCATION, KING_LOCATION},
+    },
+    messages::PipelineStage,
+    stage::{Candidate, FailedSource, LearningOutput, StageContext},
+};
+use futures_util::future::BoxFuture;
+use url::Url;
+
+use super::{done, expect_stage, policy_of};
+use crate::{
+    handler::{AgentHandler, StageDone, StageError, StageJob},
+    skill::execute::Executor,
+    sources::openapi::{self, document::Document, naming::Names, operation::Operation},
+};
+
+/// Where the built-in services keep their documents.
+const OWN_DOCUMENT: &str = "/openapi.json";
+
+/// Handler of the stage Learning.
+#[derive(Debug, Clone, Copy)]
+pub struct Learning;
+
+impl AgentHandler for Learning {
+    fn stage(&self, job: StageJob) -> BoxFuture<'_, Result<StageDone, StageError>> {
+        Box::pin(async move {
+            expect_stage(&job, PipelineStage::Learning)?;
+            let output = learn(&job).await?;
+            Ok(done(job.artifact_id, &output))
+        })
+    }
+}
+
+/// A source that can't be read fails alone: the others go on.
+async fn learn(job: &StageJob) -> Result<LearningOutput, StageError> {
+    let mut output = LearningOutput::default();
+    let mut names = Names::default();
+    for source in job.context.sources.iter().filter(|source| source.enabled) {
+        if job.services.cancel.is_cancelled() {
+            return Err(StageError::transient("Learning was cancelled"));
+        }
+        let found = match load(source, &job.context, &job.services.executor).await {
+            Ok(bytes) => {
+                let (found, back) = read(source.clone(), bytes, names).await?;
+                names = back;
+                found
+            }
+            Err(message) => Err(message),
+        };
+        match found {
+            Ok(candidates) => output.candidates.extend(candidates),
+            Err(message) => {
+                tracing::warn!(source = %source.name, error = %message, "Source {} failed", source.name);
+                output.failed_sources.push(FailedSource { name: source.name.clone(), message });
+            }
+        }
+    }
+    Ok(output)
+}
+
+/// Reads a document off the runtime's threads: a large one takes a while.
+async fn read(
+    source: SourceConfig,
+    bytes: Vec<u8>,
+    mut names: Names,
+) -> Result<(Result<Vec<Candidate>, String>, Names), StageError> {
+    let work = move || {
+        let SourceKind::Openapi = source.kind;
+        let location = match source.location.as_str() {
+            KING_LOCATION | GATEWAY_LOCATION => OWN_DOCUMENT,
+            location => location,
+        };
+        let found = Document::parse(&bytes, location)
+            .map(|document| ranked(openapi::candidates(&document, &source, &mut names), &source))
+            .map_err(|error| error.to_string());
+        (found, names)
+    };
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| StageError::permanent(format!("reading a document broke off: {error}")))
+}
+
+/// At most as many candidates as the source allows; those that may be executed come first.
+fn ranked(mut candidates: Vec<Candidate>, source: &SourceConfig) -> Vec<Candidate> {
+    let Some(most) = source.max_candidates else { return candidates };
+    let executable = |candidate: &Candidate| {
+        serde_json::from_value::<Operation>(candidate.definition.clone())
+            .is_ok_and(|operation| operation.is_allowed(source) && operation.problem.is_none())
+    };
+    candidates.sort_by_cached_key(|candidate| !executable(candidate));
+    candidates.truncate(most as usize);
+    candidates
+}
+
+async fn load(
+    source: &SourceConfig,
+    context: &StageContext,
+    executor: &Executor,
+) -> Result<Vec<u8>, String> {
+    let location = source.location.as_str();
+    let mut policy = policy_of(context, source);
+    let url = if [KING_LOCATION, GATEWAY_LOCATION].contains(&location) {
+        let base = context.servers.get(&source.name).ok_or_else(|| {
+            format!("{location} has no address today: is the service of {:?} running?", source.name)
+        })?;
+        format!("{}{OWN_DOCUMENT}", base.trim_end_matches('/'))
+    } else {
+        match Url::parse(location) {
+            Ok(url) if matches!(url.scheme(), "http" | "https") => {
+                // Naming the document is the operator's leave to fetch it, from there only.
+                policy.allow_origins.push(url.origin().ascii_serialization());
+                location.to_owned()
+            }
+            Ok(url) if url.scheme() == "file" => {
+                let path = url
+                    .to_file_path()
+                    .map_err(|()| format!("{location}: not the URL of a file on this machine"))?;
+                return read_file(&path).await;
+            }
+            // A one-letter scheme is a drive of Windows, anything else with `://` a mistake.
+            Ok(url) if location.contains("://") => {
+                return Err(format!(
+                    "{location}: the scheme {:?} is not supported; use http, https or a file path",
+                    url.scheme()
+                ));
+            }
+            _ => return read_file(std::path::Path::new(location)).await,
+        }
+    };
+    executor.get_document(&url, &policy).await.map_err(|error| format!("{url}: {error}"))
+}
+
+async fn read_file(path: &std::path::Path) -> Result<Vec<u8>, String> {
+    let most = openapi::document::MAX_DOCUMENT_BYTES as u64;
+    let failed =
+        |error: std::io::Error| format!("{}: the document can't be read: {error}", path.display());
+    let size = tokio::fs::metadata(path).await.map_err(failed)?.len();
+    if size > most {
+        return Err(format!(
+            "{}: the document has {size} bytes; at most {most} are read",
+            path.display()
+        ));
+    }
+    tokio::fs::read(path).await.map_err(failed)
+}

@@ -1,0 +1,390 @@
+//! Pre-load: what can be known about a package before it is tested. The first gate that does not
+//! open ends the candidate.
+
+use std::time::Duration;
+
+use evo_common::{
+    case::Case,
+    config::SourceConfig,
+    messages::{HealthCheck, PipelineStage},
+    outcome::{Outcome, codes},
+    skill::{SkillIO, is_valid_name},
+    stage::{PreLoadOutput, Severity, StageContext},
+};
+use futures_util::future::BoxFuture;
+use serde_json::{Map, Value, json};
+
+use super::{candidate_of, done, expect_stage, package_of, policy_of, source_of};
+use crate::{
+    evaluation::{
+        compare::percentile,
+        trials::{Cancelled, pause},
+    },
+    handler::{AgentHandler, StageDone, StageError, StageJob},
+    scan,
+    skill::{
+        execute::{CallError, CallPolicy, GATEWAY_TOKEN, VIEWER_TOKEN},
+        package::Package,
+    },
+    sources::openapi::operation::Operation,
+};
+
+/// Types that an input or output may have.
+const IO_TYPES: [&str; 7] = ["string", "integer", "number", "boolean", "array", "object", "any"];
+/// Tries to reach a server, and calls that measure it.
+const PROBES: u32 = 3;
+/// Pause before another try.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Longest probe.
+const PROBE_TIMEOUT_MS: u64 = 5_000;
+
+/// Handler of the stage Pre-load.
+#[derive(Debug, Clone, Copy)]
+pub struct PreLoad;
+
+impl AgentHandler for PreLoad {
+    fn stage(&self, job: StageJob) -> BoxFuture<'_, Result<StageDone, StageError>> {
+        Box::pin(async move {
+            expect_stage(&job, PipelineStage::PreLoad)?;
+            let mut output = PreLoadOutput::default();
+            output.outcome = check(&job, &mut output).await?.err();
+            Ok(done(job.artifact_id, &output))
+        })
+    }
+}
+
+/// A gate: open, or how the candidate ends.
+type Gate<T = ()> = Result<T, Outcome>;
+
+async fn check(job: &StageJob, output: &mut PreLoadOutput) -> Result<Gate, StageError> {
+    let context = &job.context;
+    let candidate = candidate_of(context)?;
+    let source = source_of(context, candidate)?;
+    let package = match package_of(job).await? {
+        Ok(package) => package,
+        Err(reason) => return Ok(Err(Outcome::discarded(codes::INVALID_PACKAGE, reason))),
+    };
+    let operation: Operation =
+        serde_json::from_value(candidate.definition.clone()).map_err(|error| {
+            StageError::permanent(format!("`metadata.candidate.definition` can't be read: {error}"))
+        })?;
+    output.findings = scan::scan(&package);
+    let gates = Gates { job, context, source, package: &package, operation: &operation };
+    if let Err(outcome) = gates.before_the_call(output) {
+        return Ok(Err(outcome));
+    }
+    let case = match gates.first_case() {
+        Ok(case) => case,
+        Err(outcome) => return Ok(Err(outcome)),
+    };
+    let reached = gates.health(case, output).await;
+    Ok(match reached.map_err(|Cancelled| StageError::transient("Pre-load was cancelled"))? {
+        Ok(()) => gates.oracle(),
+        Err(outcome) => Err(outcome),
+    })
+}
+
+struct Gates<'a> {
+    job: &'a StageJob,
+    context: &'a StageContext,
+    source: &'a SourceConfig,
+    package: &'a Package,
+    operation: &'a Operation,
+}
+
+impl<'a> Gates<'a> {
+    fn before_the_call(&self, output: &PreLoadOutput) -> Gate {
+        self.valid()?;
+        if let Some(finding) = output.findings.iter().find(|f| f.severity == Severity::High) {
+            let line = finding.line.map(|line| format!(":{line}")).unwrap_or_default();
+            let reason = format!("{}{line}: {} ({})", finding.file, finding.message, finding.code);
+            return Err(Outcome::discarded(codes::UNSAFE, reason));
+        }
+        if self.operation.streaming {
+            return Err(Outcome::discarded(
+                codes::STREAMING_ONLY,
+                "it only answers with a stream of events, which a skill call can't wait for",
+            ));
+        }
+        self.write()?;
+        self.auth()
+    }
+
+    fn policy(&self) -> CallPolicy {
+        CallPolicy {
+            timeout_cap_ms: Some(PROBE_TIMEOUT_MS),
+            ..policy_of(self.context, self.source)
+        }
+    }
+
+    fn valid(&self) -> Gate {
+        let manifest = &self.package.manifest;
+        let invalid = |reason: String| Err(Outcome::discarded(codes::INVALID_PACKAGE, reason));
+        if !is_valid_name(&manifest.name) {
+            return invalid(format!("{:?} is no skill name", manifest.name));
+        }
+        if let Err(error) = semver::Version::parse(&manifest.version) {
+            return invalid(format!("{:?} is no semantic version: {error}", manifest.version));
+        }
+        let wrong_type = |io: &&SkillIO| !IO_TYPES.contains(&io.r#type.as_str());
+        if let Some(io) = manifest.inputs.iter().chain(&manifest.outputs).find(wrong_type) {
+            return invalid(format!(
+                "{:?} has the type {:?}; use {}",
+                io.name,
+                io.r#type,
+                IO_TYPES.join(", ")
+            ));
+        }
+        let is_active = |name: &String| {
+            self.context.known_skills.iter().any(|known| known.active && known.name == *name)
+        };
+        for dependency in &manifest.dependencies {
+            if *dependency == manifest.name {
+                return invalid("it depends on itself".to_owned());
+            }
+            if !is_active(dependency) {
+                return invalid(format!("it depends on {dependency}, which is not active"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether it may be executed at all. If not, its request is still built, so that a package
+    /// that is broken does not wait for leave.
+    fn write(&self) -> Gate {
+        if self.operation.is_allowed(self.source) {
+            return Ok(());
+        }
+        let input = self.some_input();
+        if let Err(CallError::InvalidPackage(reason)) =
+            self.job.services.executor.check(self.package, &input, &self.policy())
+        {
+            return Err(Outcome::discarded(codes::INVALID_PACKAGE, reason));
+        }
+        let locator = self.operation.locator();
+        let name = self.operation.operation_id.as_ref().unwrap_or(&locator);
+        Err(Outcome::held(
+            codes::WRITE_NOT_ALLOWED,
+            format!(
+                "{locator} may change something; to let it be executed, add {name:?} to allow_operations of the source {:?}",
+                self.source.name
+            ),
+        ))
+    }
+
+    fn auth(&self) -> Gate {
+        let Some(auth) = &self.operation.auth else { return Ok(()) };
+        if auth.kind.is_none() {
+            return Err(Outcome::held(
+                codes::AUTH_MISSING,
+                format!(
+                    "the security scheme {:?} is none that a skill can serve (bearer, basic, or an API key in header or query)",
+                    auth.scheme
+                ),
+            ));
+        }
+        let checked =
+            self.job.services.executor.check(self.package, &self.some_input(), &self.policy());
+        match checked {
+            Err(error @ (CallError::AuthMissing { .. } | CallError::AuthNotAllowed { .. })) => {
+                Err(self.auth_outcome(&error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn auth_outcome(&self, error: &CallError) -> Outcome {
+        let source = &self.source.name;
+        let reason = match error {
+            CallError::AuthMissing { name }
+                if [VIEWER_TOKEN, GATEWAY_TOKEN].contains(&name.as_str()) =>
+            {
+                format!("this runner was given no {name}")
+            }
+            CallError::AuthMissing { name } => {
+                format!("set the environment variable {name} for the runner of the stages")
+            }
+            CallError::AuthNotAllowed { name, host } => format!(
+                "the token {name} may not be sent to {host}: add {name:?} to allow_env of the source {source:?} and set it for the runner, or name another variable with auth_ref"
+            ),
+            other => other.to_string(),
+        };
+        Outcome::held(codes::AUTH_MISSING, reason)
+    }
+
+    /// Some value for every required input, to build a request that is not sent.
+    fn some_input(&self) -> Map<String, Value> {
+        let declared = |name: &str| {
+            let parameter = self.operation.parameters.iter().find(|p| p.input == name)?;
+            parameter.samples.first().map(|sample| sample.value.clone())
+        };
+        let required = self.package.manifest.inputs.iter().filter(|input| input.required);
+        required
+            .map(|input| {
+                let value = declared(&input.name).unwrap_or_else(|| match input.r#type.as_str() {
+                    "integer" | "number" => json!(1),
+                    "boolean" => json!(true),
+                    "array" => json!(["x"]),
+                    "object" => json!({}),
+                    _ => json!("x"),
+                });
+                (input.name.clone(), value)
+            })
+            .collect()
+    }
+
+    /// The case to probe with.
+    fn first_case(&self) -> Gate<&'a Case> {
+        if let Some(parameter) = self.operation.without_sample() {
+            return Err(Outcome::held(
+                codes::NO_EXAMPLE_FOR_PARAMETER,
+                format!(
+                    "the required parameter {:?} has no example, default or enum in the document, so there is nothing to try it with",
+                    parameter.name
+                ),
+            ));
+        }
+        self.context.train_cases.iter().find(|case| !case.expect.refusal).ok_or_else(|| {
+            Outcome::held(codes::NO_ORACLE, "there is no case to try it with".to_owned())
+        })
+    }
+
+    /// Calls the first case: up to three tries to reach the server, then as many calls as it takes
+    /// to know how fast it is.
+    async fn health(&self, case: &Case, output: &mut PreLoadOutput) -> Result<Gate, Cancelled> {
+        let policy = self.policy();
+        let executor = &self.job.services.executor;
+        let endpoint = self.package.config.endpoints.first();
+        let mut health = HealthCheck {
+            name: endpoint.map_or_else(|| "call".to_owned(), |endpoint| endpoint.name.clone()),
+            endpoint: format!("{} {}", self.operation.method, self.operation.url),
+            healthy: false,
+            latency_ms: None,
+            error: None,
+        };
+        let mut latencies = Vec::new();
+        let mut gate = Ok(());
+        for probe in 1..=PROBES {
+            let result = tokio::select! {
+                () = self.job.services.cancel.cancelled() => return Err(Cancelled),
+                result = executor.call(self.package, &case.input, &policy) => result,
+            };
+            match result {
+                Ok(answer) => {
+                    health.healthy = true;
+                    health.error = None;
+                    latencies.push(answer.latency.as_secs_f64() * 1_000.0);
+                    if matches!(answer.status, 401 | 403) {
+                        gate = Err(self.not_usable(answer.status));
+                        break;
+                    }
+                }
+                Err(CallError::Unreachable(reason)) => {
+                    health.error = Some(reason.clone());
+                    if health.healthy {
+                        continue;
+                    }
+                    gate = Err(self.unreachable(&reason));
+                    if probe < PROBES {
+                        pause(PAUSE, &self.job.services.cancel).await?;
+                    }
+                    continue;
+                }
+                Err(error) => {
+                    health.error =
+                        Some(evo_common::redact::redact(&error.to_string()).into_owned());
+                    match self.ended_by(&error) {
+                        Some(outcome) => gate = Err(outcome),
+                        // There is a server; whether it is too slow, Evaluation says.
+                        None => {
+                            health.healthy = true;
+                            gate = Ok(());
+                        }
+                    }
+                    break;
+                }
+            }
+            gate = Ok(());
+        }
+        health.latency_ms = latencies.first().map(|ms| whole_ms(*ms));
+        output.probe_median_ms = (!latencies.is_empty()).then(|| percentile(&mut latencies, 50.0));
+        output.all_healthy = health.healthy;
+        output.health_results.push(health);
+        Ok(gate)
+    }
+
+    fn unreachable(&self, reason: &str) -> Outcome {
+        let without_address = self
+            .operation
+            .server
+            .as_ref()
+            .is_some_and(|server| !self.context.servers.contains_key(server));
+        let reason = if without_address {
+            format!(
+                "the document names no server address; set base_url of the source {:?}",
+                self.source.name
+            )
+        } else {
+            format!("not reached in {PROBES} tries: {}", evo_common::redact::redact(reason))
+        };
+        Outcome::held(codes::UNREACHABLE, reason)
+    }
+
+    fn not_usable(&self, status: u16) -> Outcome {
+        let what = match &self.operation.auth {
+            Some(auth) => format!("the token in {} is not accepted", auth.auth_ref),
+            None => format!(
+                "it wants a login that the document does not declare; set auth_ref and allow_env of the source {:?} if you have a token",
+                self.source.name
+            ),
+        };
+        Outcome::held(
+            codes::AUTH_MISSING,
+            format!("reachable but not usable (HTTP {status}): {what}"),
+        )
+    }
+
+    /// How an error without an answer ends the candidate; [`None`] when it does not.
+    fn ended_by(&self, error: &CallError) -> Option<Outcome> {
+        Some(match error {
+            CallError::OriginNotAllowed { origin, reason } => Outcome::held(
+                codes::ORIGIN_NOT_ALLOWED,
+                format!(
+                    "{origin} may not be called ({reason}); to allow it, add {origin:?} to allow_origins of the source {:?}",
+                    self.source.name
+                ),
+            ),
+            CallError::AuthMissing { .. } | CallError::AuthNotAllowed { .. } => {
+                self.auth_outcome(error)
+            }
+            CallError::Streaming => {
+                Outcome::discarded(codes::STREAMING_ONLY, "its answer is a stream without end")
+            }
+            CallError::InvalidInput { .. } | CallError::InvalidPackage(_) => {
+                Outcome::discarded(codes::INVALID_PACKAGE, error.to_string())
+            }
+            CallError::Unreachable(_)
+            | CallError::Timeout { .. }
+            | CallError::TooLarge { .. }
+            | CallError::Redirected { .. } => return None,
+        })
+    }
+
+    /// Whether anything tells a right answer from a wrong one.
+    fn oracle(&self) -> Gate {
+        let mut cases = self.context.train_cases.iter();
+        if cases.any(|case| !case.expect.refusal && case.expect.has_oracle()) {
+            return Ok(());
+        }
+        let reason = match &self.operation.answer.unresolved {
+            Some(reason) => format!("what a right answer is can't be read: {reason}"),
+            None => "the document declares neither a schema nor an example of the answer, so nothing tells a right one from a wrong one".to_owned(),
+        };
+        Err(Outcome::held(codes::NO_ORACLE, reason))
+    }
+}
+
+fn whole_ms(ms: f64) -> u64 {
+    Duration::try_from_secs_f64(ms / 1_000.0)
+        .map_or(0, |duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
