@@ -95,6 +95,11 @@ impl DataFolder {
         self.config().join(name)
     }
 
+    /// Whether Evo has ever used this folder.
+    pub(crate) fn is_used(&self) -> bool {
+        self.lock_file().exists()
+    }
+
     fn lock_file(&self) -> PathBuf {
         self.path.join("lock")
     }

@@ -23,14 +23,14 @@ use crate::{
 pub(crate) async fn run(args: UpArgs) -> Result<()> {
     let data = config::data_folder(args.data.data.clone(), config::env)?;
     let lock = data.open()?;
-    let settings = settings(&args, &data)?;
+    let (settings, added) = settings(&args, &data)?;
     let _log = config::init_logging(&data);
     let shutdown = shutdown_on_signals().context("can't listen for signals")?;
     let token = settings.king.tokens.operator.clone();
     let cluster = Cluster::start(settings, Runners::All).await?;
     lock.announce(cluster.king_url(), cluster.gateway_url())?;
     let client = Client::new(cluster.king_url(), token).context("no HTTP client")?;
-    welcome(&args, &data, &cluster);
+    welcome(&args, &data, &cluster, &added);
     let result = evolve(&args, &client, &cluster, &shutdown).await;
     if shutdown.is_cancelled() {
         say("Ending; a cycle that is left unfinished goes on at the next start …");
@@ -41,15 +41,14 @@ pub(crate) async fn run(args: UpArgs) -> Result<()> {
     result
 }
 
-/// Reads and checks everything that can be wrong before a port is opened.
-fn settings(args: &UpArgs, data: &DataFolder) -> Result<Settings> {
+/// Reads and checks everything that can be wrong before a port is opened. Gives also the names of
+/// the sources of this start only.
+fn settings(args: &UpArgs, data: &DataFolder) -> Result<(Settings, Vec<String>)> {
     let mut gateway = config::gateway(data)?;
     let mut king = config::king(data)?;
-    king.sources.extend(sources::from_command_line(
-        &args.source,
-        &args.allow_origin,
-        &king.sources,
-    )?);
+    let added = sources::from_command_line(&args.source, &args.allow_origin, &king.sources)?;
+    let names = added.iter().map(|source| source.name.clone()).collect();
+    king.sources.extend(added);
     king.open = args.open;
     if let Some(port) = args.king_port {
         king.listen.set_port(port);
@@ -57,10 +56,10 @@ fn settings(args: &UpArgs, data: &DataFolder) -> Result<Settings> {
     if let Some(port) = args.gateway_port {
         gateway.set_port(port);
     }
-    Ok(Settings { king, gateway, cache: data.cache() })
+    Ok((Settings { king, gateway, cache: data.cache() }, names))
 }
 
-fn welcome(args: &UpArgs, data: &DataFolder, cluster: &Cluster) {
+fn welcome(args: &UpArgs, data: &DataFolder, cluster: &Cluster, added: &[String]) {
     say(format!("Evo {} in {}", env!("CARGO_PKG_VERSION"), data.path().display()));
     say(format!("  king     {} (API: /openapi.json)", cluster.king_url()));
     say(format!("  gateway  {}", cluster.gateway_url()));
@@ -70,6 +69,14 @@ fn welcome(args: &UpArgs, data: &DataFolder, cluster: &Cluster) {
         say(format!("  tokens   {}", data.tokens().display()));
     }
     say(format!("  logs     {}", data.logs().display()));
+    if !added.is_empty() {
+        let file = data.config_file("sources.toml");
+        say(format!(
+            "  sources  {} for this start only; put them into {} to keep them",
+            added.join(", "),
+            file.display()
+        ));
+    }
 }
 
 /// Runs the first cycle and reports it; without `--once` goes on until the user ends it.

@@ -163,10 +163,7 @@ impl King {
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Error {
-        Error::Unreachable {
-            address: self.address.clone(),
-            message: egress::describe(error),
-        }
+        Error::Unreachable { address: self.address.clone(), message: egress::describe(error) }
     }
 
     async fn fetch(&self, id: &ArtifactId) -> Result<Vec<u8>, Error> {
@@ -189,11 +186,7 @@ impl King {
             bytes.extend_from_slice(&chunk);
         }
         let actual = ArtifactId::of(&bytes);
-        if actual == *id {
-            Ok(bytes)
-        } else {
-            Err(Error::Digest { expected: id.clone(), actual })
-        }
+        if actual == *id { Ok(bytes) } else { Err(Error::Digest { expected: id.clone(), actual }) }
     }
 
     async fn store(&self, id: &ArtifactId, bytes: Vec<u8>) -> Result<(), Error> {

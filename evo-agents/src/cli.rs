@@ -74,10 +74,8 @@ pub fn start(args: Args) -> ExitCode {
 }
 
 fn serve(config: RunnerConfig) -> Result<(), Error> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(Error::Start)?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Error::Start)?;
     runtime.block_on(async {
         let shutdown = shutdown_on_signals().map_err(Error::Start)?;
         crate::run(config, shutdown).await

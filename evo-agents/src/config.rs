@@ -87,12 +87,14 @@ pub(crate) fn gateway_token() -> Option<Secret> {
     environment(tokens::Scope::Gateway.variable()).map(Secret::new)
 }
 
+/// Where this process's program is.
+pub fn executable() -> Option<String> {
+    std::env::current_exe().ok().map(|path| path.display().to_string())
+}
+
 impl RunnerConfig {
     /// Reads the agent's folder and the tokens.
-    pub fn load(
-        settings: &Settings,
-        env: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Self, Error> {
+    pub fn load(settings: &Settings, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, Error> {
         let folder = settings
             .folder
             .clone()
@@ -128,11 +130,8 @@ impl RunnerConfig {
 /// Checks an `http` or `https` address and takes the slash off its end.
 fn check_address(name: &'static str, value: &str) -> Result<String, Error> {
     let value = value.trim();
-    let invalid = |reason: &str| Error::Address {
-        name,
-        value: value.to_owned(),
-        reason: reason.to_owned(),
-    };
+    let invalid =
+        |reason: &str| Error::Address { name, value: value.to_owned(), reason: reason.to_owned() };
     let url = url::Url::parse(value).map_err(|error| invalid(&error.to_string()))?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
         return Err(invalid("it must start with http:// or https:// and a host"));
@@ -215,7 +214,9 @@ mod tests {
     #[test]
     fn wrong_addresses_are_named() {
         let folder = agent(&[("soul.md", "## Role\nlearning\n")]);
-        for (value, part) in [("localhost:3000", "http://"), ("nonsense", "relative URL"), ("http://", "empty host")] {
+        for (value, part) in
+            [("localhost:3000", "http://"), ("nonsense", "relative URL"), ("http://", "empty host")]
+        {
             let error = load(folder.path(), Settings::default(), &[("KING_ADDRESS", value)])
                 .unwrap_err()
                 .to_string();
@@ -240,10 +241,8 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         let file = data.path().join("tokens.toml");
         let made = Tokens::load_or_create(&file, &|_| None).unwrap();
-        let expected = (
-            Some(made.runner.expose().to_owned()),
-            Some(made.viewer.expose().to_owned()),
-        );
+        let expected =
+            (Some(made.runner.expose().to_owned()), Some(made.viewer.expose().to_owned()));
         let home = data.path().to_str().unwrap();
         assert_eq!(tokens(Settings::default(), &[("EVO_HOME", home)]).unwrap(), expected);
         let named = || Settings { tokens: Some(file.clone()), ..Settings::default() };

@@ -18,6 +18,16 @@ pub enum Error {
         /// What king said.
         message: String,
     },
+    /// Another runner has taken this agent's place.
+    #[error(
+        "another runner has registered as {agent_id:?} with king at {address}; only one may run per agent folder, so stop one of them or give it another folder"
+    )]
+    Displaced {
+        /// The agent.
+        agent_id: String,
+        /// King's address.
+        address: String,
+    },
     /// The outbox can't be used.
     #[error(transparent)]
     Outbox(#[from] outbox::Error),
@@ -34,7 +44,11 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) => 2,
-            Self::Unauthorized { .. } | Self::Outbox(_) | Self::LinkEnded | Self::Start(_) => 1,
+            Self::Unauthorized { .. }
+            | Self::Displaced { .. }
+            | Self::Outbox(_)
+            | Self::LinkEnded
+            | Self::Start(_) => 1,
         }
     }
 }

@@ -16,6 +16,8 @@ use crate::skill::package::Package;
 const MAX_SCANNED: usize = 1024 * 1024;
 /// Most findings of one package.
 const MAX_FINDINGS: usize = 100;
+/// Invisible characters in one line that are more than an accident.
+const MANY_INVISIBLE: u32 = 5;
 /// Longest line that is looked at in one piece; a longer one is looked at in pieces.
 const MAX_LINE: usize = 8 * 1024;
 
@@ -204,13 +206,13 @@ fn scan_text(file: &str, text: &str, findings: &mut Vec<Finding>) {
         }
     }
     for (index, line) in text.lines().enumerate() {
-        if let Some(name) = hidden(line) {
+        if let Some((severity, what)) = hidden(line) {
             findings.push(Finding {
                 code: "hidden_text".to_owned(),
-                severity: Severity::High,
+                severity,
                 file: file.to_owned(),
                 line: u32::try_from(index + 1).ok(),
-                message: format!("it holds {name}, which people can't see"),
+                message: format!("it holds {what}, which people can't see"),
             });
         }
     }
@@ -236,20 +238,25 @@ fn pieces(line: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The kind of character in a line that hides text or turns its direction.
-fn hidden(line: &str) -> Option<&'static str> {
+/// What in a line hides text or turns its direction. A stray invisible character comes along with
+/// many a copied text; many of them can spell a message.
+fn hidden(line: &str) -> Option<(Severity, &'static str)> {
     if line.is_ascii() {
         return None;
     }
+    let mut invisible = 0;
     let mut before = ' ';
     for c in line.chars() {
-        let found = match c {
+        match c {
             '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
-                Some("a character that turns the direction of the text")
+                return Some((Severity::High, "a character that turns the direction of the text"));
             }
             '\u{e0000}'..='\u{e007f}' => {
                 // Flags of regions are written with these after a black flag.
-                (before != '\u{1f3f4}').then_some("invisible tag characters")
+                if before != '\u{1f3f4}' {
+                    return Some((Severity::High, "invisible tag characters"));
+                }
+                continue;
             }
             '\u{200b}'
             | '\u{2060}'..='\u{2064}'
@@ -258,17 +265,17 @@ fn hidden(line: &str) -> Option<&'static str> {
             | '\u{115f}'
             | '\u{1160}'
             | '\u{3164}'
-            | '\u{ffa0}' => Some("an invisible character"),
-            _ => None,
-        };
-        if found.is_some() {
-            return found;
+            | '\u{ffa0}'
+            | '\u{e0100}'..='\u{e01ef}' => invisible += 1,
+            _ => {}
         }
-        if !('\u{e0000}'..='\u{e007f}').contains(&c) {
-            before = c;
-        }
+        before = c;
     }
-    None
+    match invisible {
+        0 => None,
+        1..MANY_INVISIBLE => Some((Severity::Warning, "an invisible character")),
+        _ => Some((Severity::High, "many invisible characters")),
+    }
 }
 
 /// Hosts that appear in `config.toml` beside its endpoints, so that nobody sees them as where the
@@ -345,7 +352,7 @@ mod tests {
                 "fake_prerequisite",
             ),
             ("plain\u{202e}txet", "hidden_text"),
-            ("a\u{200b}b", "hidden_text"),
+            ("a\u{200b}\u{200b}\u{2060}\u{200b}\u{200b}b", "hidden_text"),
             ("x\u{e0041}\u{e0042}", "hidden_text"),
         ] {
             let found = codes(&format!("# Title\n\n{text}\n"));
@@ -367,6 +374,7 @@ mod tests {
             "The password is never stored. Requires a password of 8 characters.",
             "Uses the SSH key that your agent has loaded.",
             "Sends a message to the webhook that you configure.",
+            "A stray\u{200b} space, copied.",
             "Zeit für Ünïcode: 日本語 👩‍💻 naïve — “quotes”",
             "🏴\u{e0067}\u{e0062}\u{e0065}\u{e006e}\u{e0067}\u{e007f} flag",
             "Returns zip archives, passwords excluded.",

@@ -36,9 +36,7 @@ impl Soul {
 /// The lines between `## <name>` and the next `## `.
 fn section(text: &str, name: &str) -> Option<String> {
     let mut lines = text.lines().skip_while(|line| {
-        !line
-            .strip_prefix("## ")
-            .is_some_and(|heading| heading.trim().eq_ignore_ascii_case(name))
+        !line.strip_prefix("## ").is_some_and(|heading| heading.trim().eq_ignore_ascii_case(name))
     });
     lines.next()?;
     let body: Vec<&str> = lines.take_while(|line| !line.starts_with("## ")).collect();
@@ -126,9 +124,10 @@ impl AgentFolder {
         let config = match read_optional(&agent_path)? {
             None => None,
             Some(text) => Some(AgentConfig::from_toml(&text).map_err(|error| Error::Syntax {
-                line: error.span().map(|span| {
-                    1 + text.get(..span.start).unwrap_or(&text).matches('\n').count()
-                }),
+                line:
+                    error.span().map(|span| {
+                        1 + text.get(..span.start).unwrap_or(&text).matches('\n').count()
+                    }),
                 message: error.message().to_owned(),
                 path: agent_path.clone(),
             })?),
@@ -149,10 +148,10 @@ impl AgentFolder {
 
     /// `{folder}-{role}`, the same on every start.
     pub fn agent_id(&self) -> String {
-        let folder = self.path.file_name().map_or_else(
-            || "agent".to_owned(),
-            |name| name.to_string_lossy().into_owned(),
-        );
+        let folder = self
+            .path
+            .file_name()
+            .map_or_else(|| "agent".to_owned(), |name| name.to_string_lossy().into_owned());
         let role = match &self.role {
             AgentRole::User(name) if !name.is_empty() => name.to_lowercase(),
             other => other.kind().replace('_', "-"),

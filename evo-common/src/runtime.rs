@@ -4,4 +4,4 @@ mod signal;
 mod tasks;
 
 pub use signal::{Shutdown, shutdown_on_signals};
-pub use tasks::{OnError, TaskGroup, TaskResult};
+pub use tasks::{OnError, TaskGroup, TaskResult, panic_message};

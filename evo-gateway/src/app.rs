@@ -54,3 +54,49 @@ impl App {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpStream,
+    };
+
+    use super::*;
+
+    fn on(listen: &str) -> Config {
+        Config { listen: listen.parse().unwrap() }
+    }
+
+    #[tokio::test]
+    async fn health_is_answered_and_a_shutdown_ends_it_at_once() {
+        let app = App::start(on("127.0.0.1:0")).await.unwrap();
+        let (address, shutdown) = (app.address(), Shutdown::new());
+        let client = async {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let request = "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            // This one stays open and idle; it must not hold up the end.
+            let idle = TcpStream::connect(address).await.unwrap();
+            shutdown.cancel();
+            (answer, idle)
+        };
+        let (result, (answer, _idle)) = tokio::join!(app.run(shutdown.clone()), client);
+        result.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.contains(r#""status":"ok","service":"evo-gateway""#), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn a_port_in_use_and_an_open_address_are_refused() {
+        let first = App::start(on("127.0.0.1:0")).await.unwrap();
+        let error = App::start(Config { listen: first.address() }).await.unwrap_err();
+        assert!(matches!(error, Error::PortInUse { .. }), "{error}");
+        assert_eq!(error.exit_code(), 1);
+        let error = App::start(on("0.0.0.0:0")).await.unwrap_err();
+        assert!(matches!(error, Error::NotLoopback { .. }), "{error}");
+        assert_eq!(error.exit_code(), 2);
+    }
+}

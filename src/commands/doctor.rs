@@ -247,18 +247,22 @@ fn port(name: &'static str, port: u16, option: &str) -> Check {
 /// Opens the database as king does. The folder is taken meanwhile, so that nobody else writes.
 async fn database(data: &DataFolder) -> Check {
     const NAME: &str = "database";
-    if !data.path().join("king.db").exists() {
-        return Check::pass(NAME, "not there yet; `evo up` creates it");
+    let none = || Check::pass(NAME, "not there yet; `evo up` creates it");
+    if !data.is_used() {
+        return none();
     }
     let open = async {
         let _lock = data.open()?;
         let mut king = config::king(data)?;
+        if matches!(&king.database, evo_king::Database::File(path) if !path.exists()) {
+            return Ok(none());
+        }
         king.listen = config::loopback(0);
         evo_king::App::start(king).await.map_err(|error| Stop::Failed(error.into()))?;
-        Ok::<_, Stop>(())
+        Ok::<_, Stop>(Check::pass(NAME, "opens"))
     };
     match open.await {
-        Ok(()) => Check::pass(NAME, "opens"),
+        Ok(check) => check,
         Err(stop) => Check::fail(NAME, text(&stop)),
     }
 }

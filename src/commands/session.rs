@@ -1,5 +1,7 @@
 //! King for one command: the running instance, or one that lives as long as the command.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use evo_common::tokens::Tokens;
 
@@ -35,7 +37,7 @@ impl Session {
                 .map_err(|error| Stop::Usage(error.into()))?;
             return Ok(Self { client: client(instance.king, &tokens)?, own: None });
         }
-        if !data.path().join("king.db").exists() {
+        if !data.is_used() {
             return Err(Stop::failed(format!(
                 "{} holds no skills and no runs yet; `evo up --once` makes them",
                 data.path().display()
@@ -51,6 +53,11 @@ impl Session {
         lock.announce(cluster.king_url(), cluster.gateway_url())?;
         let client = client(cluster.king_url(), &tokens)?;
         Ok(Self { client, own: Some(Own { cluster, _lock: lock, _log: log }) })
+    }
+
+    /// How long the runner that was started for this command may take to register with king.
+    pub(super) fn patience(&self) -> Duration {
+        if self.own.is_some() { Duration::from_secs(15) } else { Duration::ZERO }
     }
 
     /// Ends what was started for the command.

@@ -2,15 +2,16 @@
 
 use anyhow::Context as _;
 use evo_common::{
-    api::{InvokeSkill, SkillDetail, SkillList, SkillSummary, SkillVersionView},
+    api::{InvokeSkill, SkillAnswer, SkillDetail, SkillList, SkillSummary, SkillVersionView},
     skill::SkillManifest,
 };
 use serde_json::{Map, Value};
+use tokio::time::{Duration, Instant};
 
 use super::session::{Session, nearest};
 use crate::{
     cli::{DataArgs, FormatArgs, SkillCommand},
-    client::{Client, Error},
+    client::Client,
     progress::say,
     report::{duration, print, print_json, table},
     stop::{Result, Stop},
@@ -179,7 +180,7 @@ async fn call(
     let input = parse_input(input)?;
     let set = parse_set(set)?;
     let session = Session::open(data, Runners::User).await?;
-    let result = invoke(&session.client, name, input, set).await;
+    let result = invoke(&session, name, input, set).await;
     session.close().await;
     let answer = result?;
     if format.json {
@@ -200,12 +201,12 @@ async fn call(
 }
 
 async fn invoke(
-    client: &Client,
+    session: &Session,
     name: &str,
     mut input: Map<String, Value>,
     set: Vec<(String, String)>,
-) -> Result<evo_common::api::SkillAnswer> {
-    let skill = find(client, name).await?;
+) -> Result<SkillAnswer> {
+    let skill = find(&session.client, name).await?;
     let Some(version) = skill.versions.iter().find(|version| version.active) else {
         let why = skill.skill.outcome.as_ref();
         let why = why.map(|outcome| format!(": {}", outcome.reason)).unwrap_or_default();
@@ -217,10 +218,18 @@ async fn invoke(
         let value = typed(&manifest, &key, text)?;
         input.insert(key, value);
     }
-    client.invoke(name, &InvokeSkill { input }).await.map_err(|error| match error {
-        Error::Refused { ref code, .. } if code == "invalid_input" => Stop::Usage(error.into()),
-        error => Stop::Failed(error.into()),
-    })
+    let request = InvokeSkill { input };
+    let give_up = Instant::now() + session.patience();
+    loop {
+        match session.client.invoke(name, &request).await {
+            Ok(answer) => return Ok(answer),
+            Err(error) if error.is("no_runner") && Instant::now() < give_up => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            Err(error) if error.is("invalid_input") => return Err(Stop::Usage(error.into())),
+            Err(error) => return Err(Stop::Failed(error.into())),
+        }
+    }
 }
 
 fn parse_input(text: Option<&str>) -> Result<Map<String, Value>> {

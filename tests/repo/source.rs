@@ -12,8 +12,7 @@ struct Source {
     path: String,
     /// As it is.
     text: String,
-    /// Without comments and without what follows the first `#[cfg(test)]`; empty for a file that
-    /// holds nothing but tests.
+    /// Without comments and test code; empty for a file that holds nothing but tests.
     production: String,
 }
 
@@ -47,16 +46,26 @@ fn read(path: &Path) -> Source {
     let text = std::fs::read_to_string(path).unwrap();
     let is_test = relative.components().any(|part| part.as_os_str() == "tests")
         || relative.file_name().is_some_and(|name| name == "tests.rs");
-    let production = if is_test {
-        String::new()
-    } else {
-        text.lines()
-            .take_while(|line| line.trim() != "#[cfg(test)]")
-            .filter(|line| !line.trim_start().starts_with("//"))
-            .collect::<Vec<_>>()
-            .join("\n")
-    };
+    let production = if is_test { String::new() } else { without_tests(&text) };
     Source { path: relative.to_str().unwrap().to_owned(), text, production }
+}
+
+/// The text without comments and without the items that `#[cfg(test)]` marks.
+fn without_tests(text: &str) -> String {
+    let mut lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let mut kept = Vec::new();
+    while let Some(line) = lines.next() {
+        let Some(indent) = line.strip_suffix("#[cfg(test)]") else {
+            kept.push(line);
+            continue;
+        };
+        let end = format!("{indent}}}");
+        // `mod tests;` is one line; an item in braces ends where its indentation comes back.
+        if lines.next().is_some_and(|item| !item.ends_with(';')) {
+            lines.find(|line| *line == end);
+        }
+    }
+    kept.join("\n")
 }
 
 impl Source {

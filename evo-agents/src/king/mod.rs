@@ -248,10 +248,8 @@ async fn emit(socket: &Socket, message: &ToKing) -> Result<(), String> {
 
 /// How long king may be silent: it answers every heartbeat.
 fn patience_for(heartbeat_ms: u64) -> Duration {
-    Duration::from_millis(heartbeat_ms.saturating_mul(3)).clamp(
-        Duration::from_secs(10),
-        Duration::from_secs(300),
-    )
+    Duration::from_millis(heartbeat_ms.saturating_mul(3))
+        .clamp(Duration::from_secs(10), Duration::from_secs(300))
 }
 
 /// A refused connection is final when the token is the reason; king may also be starting or

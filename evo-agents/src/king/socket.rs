@@ -165,8 +165,14 @@ mod tests {
         let refused = json!("Received an ConnectError frame: {\"message\":\"invalid token\"}");
         assert_eq!(read_error(&refused), Incoming::Rejected("invalid token".to_owned()));
         let bare = json!("Received an ConnectError frame: \"No error message provided\"");
-        assert_eq!(read_error(&bare), Incoming::Rejected("\"No error message provided\"".to_owned()));
-        assert_eq!(read_error(&json!("EngineIO Error")), Incoming::Broken("EngineIO Error".to_owned()));
+        assert_eq!(
+            read_error(&bare),
+            Incoming::Rejected("\"No error message provided\"".to_owned())
+        );
+        assert_eq!(
+            read_error(&json!("EngineIO Error")),
+            Incoming::Broken("EngineIO Error".to_owned())
+        );
     }
 
     #[tokio::test]

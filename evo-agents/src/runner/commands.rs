@@ -72,7 +72,11 @@ pub(super) struct Commander {
 impl Commander {
     /// Does a command; gives what is to be said about it.
     pub(super) async fn run(self, command: KingCommand) -> Vec<ToKing> {
-        if command.command == RUN_SKILL { self.skill(command).await } else { self.other(command).await }
+        if command.command == RUN_SKILL {
+            self.skill(command).await
+        } else {
+            self.other(command).await
+        }
     }
 
     async fn other(self, command: KingCommand) -> Vec<ToKing> {
@@ -250,7 +254,12 @@ fn answer(
 }
 
 /// The answer to a command that can't be taken now.
-pub(super) fn refuse(agent_id: &str, command: &KingCommand, code: &str, message: &str) -> Option<ToKing> {
+pub(super) fn refuse(
+    agent_id: &str,
+    command: &KingCommand,
+    code: &str,
+    message: &str,
+) -> Option<ToKing> {
     let result = Err(CommandError::new(code, message));
     req_id(command).map(|req_id| answer(agent_id, req_id, Instant::now(), result))
 }

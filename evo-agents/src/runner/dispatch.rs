@@ -98,8 +98,7 @@ async fn attempt(
 ) -> Option<Box<StageReport>> {
     let cancel = services.cancel.clone();
     let started = tokio::time::Instant::now();
-    let (run_id, stage, number) =
-        (dispatch.run_id.clone(), dispatch.next.stage, dispatch.attempt);
+    let (run_id, stage, number) = (dispatch.run_id.clone(), dispatch.next.stage, dispatch.attempt);
     let artifact_id = dispatch.next.artifact_id.clone();
     tracing::info!("Stage {stage} of run {run_id} starts (attempt {number})");
     let done = tokio::select! {
@@ -127,15 +126,7 @@ async fn attempt(
         }
     };
     Some(Box::new(StageReport {
-        result: PipelineStageResult {
-            run_id,
-            stage,
-            agent_id,
-            status,
-            artifact_id,
-            output,
-            error,
-        },
+        result: PipelineStageResult { run_id, stage, agent_id, status, artifact_id, output, error },
         attempt: Some(number),
         req_id: None,
         transient,
@@ -300,7 +291,10 @@ mod tests {
         broken["deadline_ms"] = json!("soon");
         for payload in [broken.clone(), Value::String(broken.to_string())] {
             let Err(Malformed::Refused(report)) = read(payload, "me") else { panic!() };
-            assert_eq!((report.attempt, report.result.stage), (Some(Attempt(3)), PipelineStage::PreLoad));
+            assert_eq!(
+                (report.attempt, report.result.stage),
+                (Some(Attempt(3)), PipelineStage::PreLoad)
+            );
             assert!(report.result.error.unwrap().contains("deadline_ms"));
         }
         for missing in ["run_id", "stage", "attempt"] {

@@ -45,7 +45,7 @@ use crate::{
 use commands::Commander;
 use dispatch::Malformed;
 use outbox::Outbox;
-use session::{Command, Effect, Key, Session};
+use session::{Command, Effect, Hopeless, Key, Session};
 use skills::ActiveSkills;
 
 /// How long work in hand may go on after a shutdown was asked for.
@@ -111,6 +111,8 @@ struct Runner {
     /// What waits for a registration.
     pending: VecDeque<ToKing>,
     beat: Interval,
+    /// Set when the runner has to end.
+    fatal: Option<Error>,
 }
 
 impl Runner {
@@ -163,6 +165,7 @@ impl Runner {
             jobs: HashMap::new(),
             pending: VecDeque::new(),
             beat: interval(heartbeat::interval(DEFAULT_HEARTBEAT_MS)),
+            fatal: None,
             session_id,
             session,
             link_tasks,
@@ -182,15 +185,12 @@ impl Runner {
         );
         let mut tick = interval(TICK);
         let ended = loop {
+            if let Some(fatal) = self.fatal.take() {
+                break Err(fatal);
+            }
             tokio::select! {
                 () = shutdown.cancelled() => break Ok(()),
                 event = self.link.next() => match event {
-                    Some(FromKing::Unauthorized { message }) => {
-                        break Err(Error::Unauthorized {
-                            address: self.config.king_address.clone(),
-                            message,
-                        });
-                    }
                     Some(event) => self.hear(event).await,
                     None => break Err(Error::LinkEnded),
                 },
@@ -299,9 +299,8 @@ impl Runner {
                 tracing::warn!(error = %reason, "The connection to king was lost: {reason}");
                 self.decide(Command::Disconnected).await;
             }
-            // Only while draining: the loop before it ends at this.
             FromKing::Unauthorized { message } => {
-                tracing::error!(error = %message, "King refuses this runner: {message}");
+                self.apply(Effect::GiveUp { why: Hopeless::Forbidden { message } }).await;
                 self.decide(Command::Disconnected).await;
             }
         }
@@ -476,6 +475,15 @@ impl Runner {
                 "King refuses {about}: {}",
                 reply.message.as_deref().unwrap_or("it gave no reason")
             ),
+            Effect::GiveUp { why } => {
+                let address = self.config.king_address.clone();
+                self.fatal = Some(match why {
+                    Hopeless::Forbidden { message } => Error::Unauthorized { address, message },
+                    Hopeless::Displaced => {
+                        Error::Displaced { agent_id: self.config.agent_id.clone(), address }
+                    }
+                });
+            }
             Effect::Ignored { key, reason } => {
                 tracing::warn!("{key} is not taken: {reason}");
             }
@@ -509,7 +517,7 @@ impl Runner {
             skills: self.skill_names(),
             soul_content: (!self.config.soul.is_empty()).then(|| self.config.soul.clone()),
             version: Some(env!("CARGO_PKG_VERSION").to_owned()),
-            binary_path: std::env::current_exe().ok().map(|path| path.display().to_string()),
+            binary_path: crate::config::executable(),
             pid: Some(std::process::id()),
             extra: serde_json::Map::new(),
         }
@@ -519,7 +527,13 @@ impl Runner {
     fn skill_names(&self) -> Vec<String> {
         let local = self.commander.local.iter().map(|package| package.manifest.name.clone());
         let mut names: Vec<String> = local.collect();
-        names.extend(self.active_names.iter().filter(|name| !names.contains(name)).cloned().collect::<Vec<_>>());
+        names.extend(
+            self.active_names
+                .iter()
+                .filter(|name| !names.contains(name))
+                .cloned()
+                .collect::<Vec<_>>(),
+        );
         names
     }
 }

@@ -117,8 +117,19 @@ pub(crate) enum Effect {
     Forget { key: Key },
     /// Tell the log that king refused something.
     Refusal { about: String, reply: Reply },
+    /// End the runner: king will never take what it says.
+    GiveUp { why: Hopeless },
     /// Tell the log that a dispatch was not taken.
     Ignored { key: Key, reason: &'static str },
+}
+
+/// Why a runner has to end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Hopeless {
+    /// The token is good for something else.
+    Forbidden { message: String },
+    /// Another runner has registered under the same id.
+    Displaced,
 }
 
 #[derive(Debug)]
@@ -129,7 +140,12 @@ enum Work {
     /// Told to stop; holds its place until it has.
     Stopping,
     /// Done; king has not answered yet.
-    Waiting { report: Box<StageReport>, due: Timestamp, sends: u32, retries: u32 },
+    Waiting {
+        report: Box<StageReport>,
+        due: Timestamp,
+        sends: u32,
+        retries: u32,
+    },
 }
 
 #[derive(Debug)]
@@ -383,17 +399,28 @@ impl Session {
     }
 
     fn reply(&mut self, reply: Reply, now: Timestamp) -> Vec<Effect> {
-        let answered =
-            matches!(reply.status, ReplyStatus::Accepted | ReplyStatus::Duplicate);
+        let answered = matches!(reply.status, ReplyStatus::Accepted | ReplyStatus::Duplicate);
         if let Link::Registering { req_id, due, sends } = &mut self.link
             && *req_id == reply.req_id
         {
             if answered {
                 self.link = Link::Registered;
-                return self.send_all(now);
+                let mut effects = self.send_all(now);
+                if self.draining {
+                    // A registration alone would count as ready.
+                    effects.extend(self.heartbeat());
+                }
+                return effects;
+            }
+            if reply.status == ReplyStatus::Rejected && code_of(&reply) == "forbidden" {
+                let message = reply.message.unwrap_or_default();
+                return vec![Effect::GiveUp { why: Hopeless::Forbidden { message } }];
             }
             *due = now.plus_ms(backoff(RESEND_MS, LONGEST_RESEND_MS, *sends));
             return vec![Effect::Refusal { about: "the registration".to_owned(), reply }];
+        }
+        if reply.status == ReplyStatus::Rejected && code_of(&reply) == "not_your_agent" {
+            return vec![Effect::GiveUp { why: Hopeless::Displaced }];
         }
         if reply.req_id.starts_with("status:") {
             // King has forgotten this runner, perhaps after a restart.
@@ -421,7 +448,7 @@ impl Session {
             }
             return Vec::new();
         }
-        if reply.status == ReplyStatus::Rejected && is_unregistered(&reply) {
+        if reply.status == ReplyStatus::Rejected && code_of(&reply) == "not_registered" {
             // The result is fine, only too early: it is sent after the registration.
             return if self.is_registered() { vec![self.register(now)] } else { Vec::new() };
         }
@@ -505,9 +532,8 @@ impl Session {
     }
 }
 
-/// Whether a rejection only says that king does not know this runner yet.
-fn is_unregistered(reply: &Reply) -> bool {
-    matches!(reply.code.as_deref(), Some("not_registered" | "unregistered" | "unknown_agent"))
+fn code_of(reply: &Reply) -> &str {
+    reply.code.as_deref().unwrap_or_default()
 }
 
 fn backoff(first_ms: u64, longest_ms: u64, sends: u32) -> u64 {

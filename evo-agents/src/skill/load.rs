@@ -48,7 +48,8 @@ pub fn load_skills(folder: &Path) -> Loaded {
     paths.sort();
     for path in paths {
         let package = Package::from_folder(&path).and_then(|package| {
-            let known = loaded.skills.iter().any(|other| other.manifest.name == package.manifest.name);
+            let known =
+                loaded.skills.iter().any(|other| other.manifest.name == package.manifest.name);
             if known {
                 return Err(package::Error {
                     file: evo_common::skill::files::MANIFEST.to_owned(),

@@ -85,13 +85,8 @@ impl Package {
             None => return Err(missing(files::CONFIG)),
         };
         let call = read_call(&config)?;
-        let package = Self {
-            provenance: parse(&files, files::PROVENANCE)?,
-            manifest,
-            config,
-            call,
-            files,
-        };
+        let package =
+            Self { provenance: parse(&files, files::PROVENANCE)?, manifest, config, call, files };
         package.check_call()?;
         package.train_cases()?;
         Ok(package)
@@ -215,7 +210,9 @@ impl Package {
         {
             return wrong(
                 "extra.auth_scheme",
-                format!("unknown scheme {scheme:?}: use bearer, basic, header:<Name> or query:<name>"),
+                format!(
+                    "unknown scheme {scheme:?}: use bearer, basic, header:<Name> or query:<name>"
+                ),
             );
         }
         Ok(())
@@ -472,7 +469,10 @@ Accept = "application/json"
         let fault = error(&[
             ("manifest.toml", MANIFEST),
             ("config.toml", CONFIG),
-            ("tests.toml", "[[cases]]\nid = \"a\"\norigin = \"none\"\ninput = \"{\"\nexpect = \"{}\""),
+            (
+                "tests.toml",
+                "[[cases]]\nid = \"a\"\norigin = \"none\"\ninput = \"{\"\nexpect = \"{}\"",
+            ),
         ]);
         assert_eq!(fault.key.as_deref(), Some("cases.0.input"));
     }
@@ -484,9 +484,21 @@ Accept = "application/json"
             ("server = \"petstore\"", "", "endpoints.0.url"),
             ("{server}/", "ftp://host/", "endpoints.0.url"),
             ("\"{fields}\"", "\"{colour}\"", "extra.query.fields"),
-            ("[extra.query]", "[extra.list_style]\nfields = \"x\"\n[extra.query]", "extra.list_style.fields"),
-            ("server = \"petstore\"", "server = \"petstore\"\nauth_scheme = \"magic\"", "extra.auth_scheme"),
-            ("server = \"petstore\"", "server = \"petstore\"\ntimeout_ms = \"soon\"", "extra.timeout_ms"),
+            (
+                "[extra.query]",
+                "[extra.list_style]\nfields = \"x\"\n[extra.query]",
+                "extra.list_style.fields",
+            ),
+            (
+                "server = \"petstore\"",
+                "server = \"petstore\"\nauth_scheme = \"magic\"",
+                "extra.auth_scheme",
+            ),
+            (
+                "server = \"petstore\"",
+                "server = \"petstore\"\ntimeout_ms = \"soon\"",
+                "extra.timeout_ms",
+            ),
         ] {
             let config = CONFIG.replace(from, to);
             let fault = error(&[("manifest.toml", MANIFEST), ("config.toml", &config)]);

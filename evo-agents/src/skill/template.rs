@@ -85,7 +85,9 @@ pub(crate) fn fill_json(
                 let filled: Option<String> = parts(text)
                     .into_iter()
                     .map(|part| match part {
-                        Part::Placeholder(name) if declared(name) => input.get(name).map(self::text),
+                        Part::Placeholder(name) if declared(name) => {
+                            input.get(name).map(self::text)
+                        }
                         Part::Placeholder(name) => Some(format!("{{{name}}}")),
                         Part::Text(text) => Some(text.to_owned()),
                     })

@@ -29,7 +29,10 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::registry::{Connected, Outlet};
+use crate::{
+    registry::{Connected, Outlet},
+    store::Database,
+};
 
 /// Candidates of the scripted document. The third is held by Pre-load.
 const CANDIDATES: [&str; 4] = ["api-a", "api-b", "api-c", "api-d"];
@@ -58,9 +61,13 @@ fn agent_of(stage: PipelineStage) -> String {
 
 impl Bench {
     async fn start(folder: &TempDir) -> Self {
+        Self::on(folder, Database::File(folder.path().join("king.db"))).await
+    }
+
+    async fn on(folder: &TempDir, database: Database) -> Self {
         let mut config = Config::new(folder.path(), Tokens::generate());
         config.retry_look_after_ms = 3_600_000;
-        let store = Store::open(config.database.clone()).await.unwrap();
+        let store = Store::open(database).await.unwrap();
         let artifacts = ArtifactStore::open(&folder.path().join("artifacts")).unwrap();
         let registry = Registry::default();
         let sources = Sources::new(Vec::new(), "http://127.0.0.1:1", None);
@@ -293,7 +300,18 @@ fn check(report: &CycleReport) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cycle_runs_from_learning_to_active_skills() {
     let folder = TempDir::new().unwrap();
-    let bench = Bench::start(&folder).await;
+    run_a_cycle(&Bench::start(&folder).await).await;
+}
+
+#[cfg(feature = "remote")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cycle_runs_on_a_remote_store() {
+    let folder = TempDir::new().unwrap();
+    let stub = store::tests::remote_stub::Stub::start(folder.path()).await;
+    run_a_cycle(&Bench::on(&folder, stub.database()).await).await;
+}
+
+async fn run_a_cycle(bench: &Bench) {
     let _silent = bench.runners("one", usize::MAX).await;
     let cycle = bench.start_cycle().await;
     assert_eq!(bench.start_cycle().await, cycle, "the idempotency key starts one cycle");
@@ -331,47 +349,62 @@ async fn a_cycle_survives_a_crash_after_every_step() {
     // One Learning, four each of Building and Pre-load, three of Evaluation and Skill-Manage.
     for reports in 0..15 {
         let folder = TempDir::new().unwrap();
-        let first = Bench::start(&folder).await;
-        let mut silent = first.runners("one", reports).await;
-        let cycle = first.start_cycle().await;
-        tokio::time::timeout(Duration::from_secs(20), silent.recv()).await.unwrap();
-        first.shutdown.cancel();
-        drop(first);
-
-        let second = Bench::start(&folder).await;
-        let _silent = second.runners("two", usize::MAX).await;
-        let report = second.ended(&cycle).await;
-        check(&report);
-        assert!(report.resumed);
-        let runs = second
-            .store
-            .runs_list(store::RunFilter {
-                limit: 100,
-                cursor: None,
-                kind: Some(RunKind::Candidate),
-                status: None,
-                parent: Some(cycle.clone()),
-            })
-            .await
-            .unwrap();
-        assert_eq!(runs.count, 4);
-        for run in runs.runs {
-            assert!(run.outcome.is_some(), "{run:?}");
-        }
-        let log = second
-            .store
-            .events_list(store::EventFilter { after: 0, limit: 1_000, run_id: None, kind: None })
-            .await
-            .unwrap();
-        let count = |kind: &str| log.events.iter().filter(|event| event.kind == kind).count();
-        assert_eq!(
-            (count("cycle.fanned_out"), count("run.started"), count("run.ended")),
-            (1, 4, 4),
-            "after {reports} results"
-        );
-        assert_eq!((count("skill.activated"), count("cycle.ended")), (2, 1));
-        second.shutdown.cancel();
+        let database = Database::File(folder.path().join("king.db"));
+        crash_and_go_on(&folder, &database, reports).await;
     }
+}
+
+#[cfg(feature = "remote")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cycle_on_a_remote_store_survives_a_crash() {
+    for reports in [1, 9] {
+        let folder = TempDir::new().unwrap();
+        let stub = store::tests::remote_stub::Stub::start(folder.path()).await;
+        crash_and_go_on(&folder, &stub.database(), reports).await;
+    }
+}
+
+async fn crash_and_go_on(folder: &TempDir, database: &Database, reports: usize) {
+    let first = Bench::on(folder, database.clone()).await;
+    let mut silent = first.runners("one", reports).await;
+    let cycle = first.start_cycle().await;
+    tokio::time::timeout(Duration::from_secs(20), silent.recv()).await.unwrap();
+    first.shutdown.cancel();
+    drop(first);
+
+    let second = Bench::on(folder, database.clone()).await;
+    let _silent = second.runners("two", usize::MAX).await;
+    let report = second.ended(&cycle).await;
+    check(&report);
+    assert!(report.resumed);
+    let runs = second
+        .store
+        .runs_list(store::RunFilter {
+            limit: 100,
+            cursor: None,
+            kind: Some(RunKind::Candidate),
+            status: None,
+            parent: Some(cycle.clone()),
+        })
+        .await
+        .unwrap();
+    assert_eq!(runs.count, 4);
+    for run in runs.runs {
+        assert!(run.outcome.is_some(), "{run:?}");
+    }
+    let log = second
+        .store
+        .events_list(store::EventFilter { after: 0, limit: 1_000, run_id: None, kind: None })
+        .await
+        .unwrap();
+    let count = |kind: &str| log.events.iter().filter(|event| event.kind == kind).count();
+    assert_eq!(
+        (count("cycle.fanned_out"), count("run.started"), count("run.ended")),
+        (1, 4, 4),
+        "after {reports} results"
+    );
+    assert_eq!((count("skill.activated"), count("cycle.ended")), (2, 1));
+    second.shutdown.cancel();
 }
 
 #[tokio::test]
@@ -422,7 +455,10 @@ async fn strangers_and_stale_answers_are_refused_by_name() {
     assert_eq!(run.run.status, PipelineRunStatus::Failed);
     let error = run.stages[0].error.clone().unwrap();
     assert!(error.contains("field `candidates`"), "{error}");
-    assert_eq!(code(report("evo-learning", 1, PipelineRunStatus::Failed)).await.as_deref(), Some("already_answered"));
+    assert_eq!(
+        code(report("evo-learning", 1, PipelineRunStatus::Failed)).await.as_deref(),
+        Some("already_answered")
+    );
     bench.shutdown.cancel();
 }
 

@@ -64,7 +64,7 @@ async fn on_register(
     let version = registration.version.clone();
     // Stored first: whoever is ready in the registry is known to the database.
     if let Err(error) = king.pipeline.register(registration, capacity).await {
-        tracing::error!(agent.id = %agent_id, error = %error, "{agent_id} could not be registered: {error}");
+        not_stored(&king, "A registration", &error);
         let message = "king could not store the registration; send it again";
         return answer(&socket, ack, &Reply::retry(req_id, message));
     }
@@ -110,7 +110,7 @@ async fn on_status(
     match king.pipeline.heartbeat(heartbeat).await {
         Ok(()) => answer(&socket, ack, &Reply::accepted(req_id)),
         Err(error) => {
-            tracing::error!(agent.id = %agent_id, error = %error, "A heartbeat could not be stored: {error}");
+            not_stored(&king, "A heartbeat", &error);
             answer(&socket, ack, &Reply::retry(req_id, "king could not store the heartbeat"));
         }
     }
@@ -138,7 +138,7 @@ async fn on_accepted(
             tracing::info!(run.id = %run_id, stage = %stage, "A confirmation came too late: {rejection}");
         }
         Err(error) => {
-            tracing::error!(run.id = %run_id, error = %error, "A confirmation could not be stored: {error}");
+            not_stored(&king, "A confirmation", &error);
         }
     }
 }
@@ -181,7 +181,7 @@ async fn on_skill_report(
         Ok(true) => Reply::accepted(req_id),
         Ok(false) => Reply::duplicate(req_id),
         Err(error) => {
-            tracing::error!(error = %error, "A skill report could not be stored: {error}");
+            not_stored(&king, "A skill report", &error);
             Reply::retry(req_id, "king could not store the report; send it again")
         }
     };
@@ -207,7 +207,7 @@ async fn on_health(
     let reply = match king.store.events_append("agent.health", Some(health.agent_id), payload).await {
         Ok(()) => Reply::accepted(""),
         Err(error) => {
-            tracing::error!(error = %error, "A health report could not be stored: {error}");
+            not_stored(&king, "A health report", &error);
             Reply::retry("", "king could not store the report; send it again")
         }
     };
@@ -254,7 +254,18 @@ async fn on_disconnect(
         return;
     }
     if let Err(error) = king.pipeline.offline(agent_id.clone()).await {
-        tracing::error!(agent.id = %agent_id, error = %error, "{agent_id} could not be marked as offline: {error}");
+        not_stored(&king, "A disconnection", &error);
+    }
+}
+
+/// Logs what the database did not take. While king ends that is to be expected: the runner sends
+/// it again to the next king.
+fn not_stored(king: &King, what: &str, error: &dyn std::error::Error) {
+    let cause = error.source().map(ToString::to_string);
+    if king.shutdown.is_cancelled() {
+        tracing::debug!(%error, cause, "{what} was not stored: {error}");
+    } else {
+        tracing::error!(%error, cause, "{what} could not be stored: {error}");
     }
 }
 

@@ -1,10 +1,26 @@
 //! Where the database is, and its connections.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use libsql::{Builder, Connection};
+use evo_common::runtime::panic_message;
+#[cfg(feature = "remote")]
+use evo_common::tokens::Secret;
+use futures_util::FutureExt;
+use libsql::{Builder, Connection, Transaction, TransactionBehavior};
+use tokio::time::Instant;
 
 use super::{Error, Result};
+
+/// What a remote server may take for one job.
+const REMOTE_LIMIT: Duration = Duration::from_secs(30);
+/// How long to try again to begin a transaction on a remote server, which may be away for a moment
+/// or still hold the lock of a king that was killed.
+const BEGIN_FOR: Duration = Duration::from_secs(15);
+/// Between two of these tries.
+const BEGIN_PAUSE: Duration = Duration::from_millis(250);
 
 /// Where the database is.
 #[derive(Debug, Clone)]
@@ -17,7 +33,7 @@ pub enum Database {
         /// `libsql://…`, `https://…` or `http://…`.
         url: String,
         /// Its auth token.
-        token: String,
+        token: Secret,
     },
 }
 
@@ -30,17 +46,18 @@ impl Database {
                 Ok(Self::File(PathBuf::from(path.strip_prefix("//").unwrap_or(path))))
             }
             #[cfg(feature = "remote")]
-            Some(("libsql" | "http" | "https", _)) => Ok(Self::Remote {
-                url: url.to_owned(),
-                token: token.unwrap_or_default().to_owned(),
-            }),
+            Some(("libsql" | "http" | "https", _)) => {
+                Ok(Self::Remote { url: url.to_owned(), token: token.unwrap_or_default().into() })
+            }
             #[cfg(not(feature = "remote"))]
             Some(("libsql" | "http" | "https", _)) => Err(format!(
-                "KING_DB_URL is {url:?}, a remote database, and this build has no support for it: \
-                 build with `--features remote`, or use file:PATH"
+                "KING_DB_URL is {:?}, a remote database, and this build has no support for it: \
+                 build with `--features remote`, or use file:PATH",
+                without_secrets(url)
             )),
             Some((scheme, _)) if url.contains("://") => Err(format!(
-                "KING_DB_URL is {url:?}: the scheme {scheme:?} is unknown; use file:PATH or libsql://HOST"
+                "KING_DB_URL is {:?}: the scheme {scheme:?} is unknown; use file:PATH or libsql://HOST",
+                without_secrets(url)
             )),
             _ => Ok(Self::File(PathBuf::from(url))),
         }
@@ -51,24 +68,32 @@ impl Database {
         match self {
             Self::File(path) => path.display().to_string(),
             #[cfg(feature = "remote")]
-            Self::Remote { url, .. } => url.clone(),
+            Self::Remote { url, .. } => without_secrets(url),
         }
     }
 
     pub(super) async fn open(&self) -> Result<Opened> {
+        let name = self.describe();
         let (database, local) = match self {
-            Self::File(path) => (open_file(path).await?, true),
+            Self::File(path) => (open_file(path, &name).await?, true),
             #[cfg(feature = "remote")]
-            Self::Remote { url, token } => {
-                (Builder::new_remote(url.clone(), token.clone()).build().await?, false)
-            }
+            Self::Remote { url, token } => (open_remote(url, token, &name).await?, false),
         };
-        Ok(Opened { database: std::sync::Arc::new(database), local })
+        Ok(Opened { database: std::sync::Arc::new(database), local, name })
     }
 }
 
-async fn open_file(path: &Path) -> Result<libsql::Database> {
-    let error = |reason: String| Error::Open { path: path.display().to_string(), reason };
+/// A URL without what may be a password or a token.
+fn without_secrets(url: &str) -> String {
+    let url = url.split_once('?').map_or(url, |(url, _)| url);
+    match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
+        _ => url.to_owned(),
+    }
+}
+
+async fn open_file(path: &Path, name: &str) -> Result<libsql::Database> {
+    let error = |reason: String| Error::Open { path: name.to_owned(), reason };
     if path.is_dir() {
         return Err(error("it is a folder; name a file".to_owned()));
     }
@@ -76,15 +101,34 @@ async fn open_file(path: &Path) -> Result<libsql::Database> {
         std::fs::create_dir_all(folder)
             .map_err(|e| error(format!("its folder can't be made: {e}")))?;
     }
-    let database = Builder::new_local(path).build().await.map_err(|e| error(e.to_string()))?;
-    // A file that is no database, or one that can't be written, shows at the first statement.
-    database
-        .connect()
-        .map_err(|e| error(e.to_string()))?
-        .query("PRAGMA schema_version", ())
+    Builder::new_local(path).build().await.map_err(|e| error(e.to_string()))
+}
+
+#[cfg(feature = "remote")]
+async fn open_remote(url: &str, token: &Secret, name: &str) -> Result<libsql::Database> {
+    let error = |reason: String| Error::Open { path: name.to_owned(), reason };
+    let database = Builder::new_remote(url.to_owned(), token.expose().to_owned())
+        .build()
         .await
-        .map_err(|e| error(format!("{e}; check that it is a database and that you may write it")))?;
-    Ok(database)
+        .map_err(|e| error(e.to_string()))?;
+    // The server is not asked anything before the first statement.
+    let connection = database.connect().map_err(|e| error(e.to_string()))?;
+    let answer = tokio::time::timeout(REMOTE_LIMIT, connection.execute("SELECT 1", ())).await;
+    match answer {
+        Ok(Ok(_)) => Ok(database),
+        Ok(Err(e)) if ["status=401", "status=403"].iter().any(|s| e.to_string().contains(s)) => {
+            Err(error("the server refused the token; set KING_DB_TOKEN to a valid one".to_owned()))
+        }
+        Ok(Err(e)) => Err(error(format!("{e}; check KING_DB_URL and that the server runs"))),
+        Err(_) => Err(error(format!("no answer within {} s", REMOTE_LIMIT.as_secs()))),
+    }
+}
+
+/// What a transaction is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    Read,
+    Write,
 }
 
 /// A database that connections can be made to.
@@ -93,6 +137,7 @@ pub(super) struct Opened {
     database: std::sync::Arc<libsql::Database>,
     /// Whether it is a file: only then there are pragmas and checkpoints.
     pub(super) local: bool,
+    name: String,
 }
 
 impl Opened {
@@ -113,10 +158,77 @@ impl Opened {
     pub(super) async fn connect_for_reading(&self) -> Result<Connection> {
         let connection = self.database.connect()?;
         if self.local {
-            connection
-                .execute_batch("PRAGMA busy_timeout = 5000; PRAGMA query_only = ON;")
-                .await?;
+            connection.execute_batch("PRAGMA busy_timeout = 5000; PRAGMA query_only = ON;").await?;
         }
         Ok(connection)
     }
+
+    /// Begins a transaction.
+    pub(super) async fn begin(
+        &self,
+        connection: &Connection,
+        access: Access,
+    ) -> Result<Transaction> {
+        let give_up = Instant::now() + BEGIN_FOR;
+        loop {
+            let behavior = match access {
+                Access::Read => TransactionBehavior::Deferred,
+                Access::Write => TransactionBehavior::Immediate,
+            };
+            match connection.transaction_with_behavior(behavior).await {
+                Ok(transaction) => return Ok(transaction),
+                Err(error) if self.local || Instant::now() >= give_up => return Err(error.into()),
+                Err(error) => {
+                    tracing::warn!(error = %error, "The remote database does not answer: {error}");
+                    tokio::time::sleep(BEGIN_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Waits for what a file does at once and a remote server may never do.
+    pub(super) async fn limited<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        if self.local {
+            return work.await;
+        }
+        match tokio::time::timeout(REMOTE_LIMIT, work).await {
+            Ok(result) => result,
+            Err(_) => Err(Error::Slow { seconds: REMOTE_LIMIT.as_secs() }),
+        }
+    }
+
+    /// A failure of the database while it is opened, with its name.
+    pub(super) fn opening(&self, error: Error) -> Error {
+        match error {
+            Error::Database(error) => Error::Open {
+                path: self.name.clone(),
+                reason: format!(
+                    "{error}; check that it is a database of king's and that you may write it"
+                ),
+            },
+            other => other,
+        }
+    }
+}
+
+/// Commits. A statement it is, because `Transaction::commit` says Ok without asking when a remote
+/// server has closed the stream, which undoes the transaction.
+pub(super) async fn commit(transaction: Transaction) -> Result<()> {
+    transaction.execute("COMMIT", ()).await?;
+    Ok(())
+}
+
+/// Undoes a transaction. Dropping one undoes it too; a remote one only some time later.
+pub(super) async fn roll_back(transaction: Transaction) {
+    if let Err(error) = transaction.rollback().await {
+        tracing::debug!(error = %error, "Nothing was left to roll back: {error}");
+    }
+}
+
+/// A job's output; its panic as an error.
+pub(super) async fn caught<T>(job: impl Future<Output = T>) -> Result<T> {
+    std::panic::AssertUnwindSafe(job)
+        .catch_unwind()
+        .await
+        .map_err(|panic| Error::Panicked(panic_message(panic.as_ref()).to_owned()))
 }

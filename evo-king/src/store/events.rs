@@ -3,6 +3,7 @@
 use evo_common::{
     api::{EventList, EventRecord},
     clock::Timestamp,
+    ids::RunId,
 };
 use libsql::{Connection, params};
 use serde::Serialize;
@@ -47,40 +48,16 @@ pub(crate) async fn after(
             payload: row::json(row, 5)?,
         })
     };
-    let (after, limit) = (filter.after, i64::from(filter.limit));
-    match (&filter.run_id, &filter.kind) {
-        (Some(run_id), kind) => {
-            row::all(
-                connection,
-                "SELECT seq, at, kind, run_id, agent_id, payload FROM events
-                 WHERE run_id = ?1 AND seq > ?2 AND (?3 IS NULL OR kind = ?3)
-                 ORDER BY seq LIMIT ?4",
-                params![run_id.as_str(), after, kind.clone(), limit],
-                read,
-            )
-            .await
-        }
-        (None, Some(kind)) => {
-            row::all(
-                connection,
-                "SELECT seq, at, kind, run_id, agent_id, payload FROM events
-                 WHERE kind = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
-                params![kind.clone(), after, limit],
-                read,
-            )
-            .await
-        }
-        (None, None) => {
-            row::all(
-                connection,
-                "SELECT seq, at, kind, run_id, agent_id, payload FROM events
-                 WHERE seq > ?1 ORDER BY seq LIMIT ?2",
-                params![after, limit],
-                read,
-            )
-            .await
-        }
-    }
+    let (sql, params) = row::Conditions::default()
+        .and("seq > ?", Some(filter.after))
+        .and("run_id = ?", filter.run_id.as_ref().map(RunId::as_str))
+        .and("kind = ?", filter.kind.clone())
+        .query(
+            "SELECT seq, at, kind, run_id, agent_id, payload FROM events",
+            "seq",
+            i64::from(filter.limit),
+        );
+    row::all(connection, &sql, params, read).await
 }
 
 impl Store {

@@ -1,14 +1,14 @@
 //! Numbered migrations with checksums.
 
-use libsql::{Connection, TransactionBehavior, params};
+use libsql::{Connection, params};
 
 use super::{Error, Result, row};
 
 /// Every migration in order; a number is its place from 1.
 const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_initial.sql")];
 
-/// Brings the schema up to date. Refuses a database of a newer version, and one whose applied
-/// migrations are not the ones known here.
+/// Brings the schema up to date in the caller's transaction. Refuses a database of a newer version,
+/// and one whose applied migrations are not the ones known here.
 pub(super) async fn run(connection: &Connection, path: &str) -> Result<()> {
     connection
         .execute(
@@ -37,16 +37,13 @@ pub(super) async fn run(connection: &Connection, path: &str) -> Result<()> {
             Some((_, stored)) if *stored == checksum => {}
             Some(_) => return Err(Error::Migration { path: path.to_owned(), number }),
             None => {
-                let transaction =
-                    connection.transaction_with_behavior(TransactionBehavior::Immediate).await?;
-                transaction.execute_batch(sql).await?;
-                transaction
+                connection.execute_batch(sql).await?;
+                connection
                     .execute(
                         "INSERT INTO migrations (number, checksum, applied_at) VALUES (?, ?, ?)",
                         params![number, checksum, evo_common::clock::Timestamp::now().0],
                     )
                     .await?;
-                transaction.commit().await?;
             }
         }
     }

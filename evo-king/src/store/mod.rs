@@ -3,6 +3,7 @@
 //! One thread owns the only write connection (libSQL runs synchronously and would stall the
 //! runtime; a cloned connection shares its transaction). It groups whatever is queued into one
 //! transaction and answers every waiter after the commit. Reads run on a few threads of their own.
+//! On a remote database every job, a read too, is a transaction of its own.
 
 pub(crate) mod agents;
 pub(crate) mod cases;
@@ -21,6 +22,7 @@ mod stats;
 pub(crate) mod timers;
 mod writer;
 
+use connect::Access;
 pub use connect::Database;
 pub use filters::{Counts, EventFilter, RunFilter, SkillFilter};
 pub use libsql::Connection;
@@ -33,6 +35,21 @@ pub enum Error {
     /// The database refused a statement or can't be reached.
     #[error("the database failed")]
     Database(#[from] libsql::Error),
+    /// The commit failed; of a remote one only the answer may be lost.
+    #[error("the database did not confirm the commit")]
+    NotCommitted(#[source] std::sync::Arc<Error>),
+    /// A remote database takes too long.
+    #[error("the remote database gave no answer within {seconds} s")]
+    Slow {
+        /// How long it was waited for.
+        seconds: u64,
+    },
+    /// The job panicked; nothing that it wrote remains.
+    #[error("work on the database panicked: {0}")]
+    Panicked(String),
+    /// The system gives no thread.
+    #[error("can't start a thread for the database")]
+    Thread(#[source] std::io::Error),
     /// A stored value is not what it should be.
     #[error("the database holds a value that can't be read: {0}")]
     Corrupt(String),
@@ -50,7 +67,9 @@ pub enum Error {
         known: i64,
     },
     /// A migration was changed after it had been applied.
-    #[error("migration {number} of {path} is not the one that this version holds; restore a backup")]
+    #[error(
+        "migration {number} of {path} is not the one that this version holds; restore a backup"
+    )]
     Migration {
         /// Where it is.
         path: String,
@@ -88,11 +107,20 @@ impl Store {
     /// Opens the database, brings its schema up to date and counts this start.
     pub async fn open(database: Database) -> Result<Self> {
         let opened = database.open().await?;
-        let connection = opened.connect_for_writing().await?;
-        migrate::run(&connection, &database.describe()).await?;
-        let facts = meta::start(&connection).await?;
-        let last = events::last_seq(&connection).await?;
+        let start = async {
+            let connection = opened.connect_for_writing().await?;
+            let transaction = opened.begin(&connection, Access::Write).await?;
+            migrate::run(&transaction, &database.describe()).await?;
+            let facts = meta::start(&transaction).await?;
+            let last = events::last_seq(&transaction).await?;
+            connect::commit(transaction).await?;
+            Ok((facts, last))
+        };
+        let (facts, last) = opened.limited(start).await.map_err(|error| opened.opening(error))?;
         let (committed, _) = watch::channel(last);
+        // A connection of the writer's own: a remote one's sockets belong to the thread that opens
+        // them.
+        let connection = opened.connect_for_writing().await?;
         Ok(Self {
             local: opened.local,
             readers: reader::Readers::start(&opened)?,
@@ -142,3 +170,6 @@ impl Store {
         self.writer.close().await;
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -6,13 +6,18 @@ use futures_util::future::LocalBoxFuture;
 use libsql::Connection;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
-use super::{Error, Result, connect::Opened};
+use super::{
+    Error, Result,
+    connect::{self, Access, Opened},
+};
 
 const THREADS: usize = 2;
 const QUEUE: usize = 1_024;
 
-type Work = Box<dyn for<'c> FnOnce(&'c Connection) -> LocalBoxFuture<'c, Box<dyn Any + Send>> + Send>;
-type Job = (Work, oneshot::Sender<Box<dyn Any + Send>>);
+type Work =
+    Box<dyn for<'c> FnOnce(&'c Connection) -> LocalBoxFuture<'c, Box<dyn Any + Send>> + Send>;
+type Answered = Result<Box<dyn Any + Send>>;
+type Job = (Work, oneshot::Sender<Answered>);
 
 #[derive(Clone)]
 pub(super) struct Readers {
@@ -28,11 +33,11 @@ impl Readers {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
-                .map_err(|e| Error::Corrupt(format!("no runtime for a reader: {e}")))?;
+                .map_err(Error::Thread)?;
             std::thread::Builder::new()
                 .name(format!("evo-king-reader-{number}"))
                 .spawn(move || runtime.block_on(serve(&opened, &queue)))
-                .map_err(|e| Error::Corrupt(format!("no thread for a reader: {e}")))?;
+                .map_err(Error::Thread)?;
         }
         Ok(Self { jobs })
     }
@@ -47,8 +52,10 @@ impl Readers {
         });
         let (answer, answered) = oneshot::channel();
         self.jobs.send((work, answer)).await.map_err(|_| Error::Closed)?;
-        let output = answered.await.map_err(|_| Error::Closed)?;
-        *output.downcast::<Result<T>>().expect("a job's output has the type that its caller asked for")
+        let output = answered.await.map_err(|_| Error::Closed)??;
+        *output
+            .downcast::<Result<T>>()
+            .expect("a job's output has the type that its caller asked for")
     }
 }
 
@@ -57,19 +64,24 @@ async fn serve(opened: &Opened, queue: &Mutex<mpsc::Receiver<Job>>) {
     loop {
         let job = queue.lock().await.recv().await;
         let Some((work, answer)) = job else { return };
-        if connection.is_none() {
-            match opened.connect_for_reading().await {
-                Ok(opened) => connection = Some(opened),
-                Err(error) => {
-                    tracing::error!(error = %error, "A reader can't connect: {error}");
-                    // The job is dropped, its caller sees that the store is closed.
-                    continue;
-                }
-            }
-        }
-        if let Some(connection) = &connection {
-            // A caller that stopped waiting has no use for the answer.
-            answer.send(work(connection).await).unwrap_or_default();
-        }
+        let output = opened.limited(run(opened, &mut connection, work)).await;
+        // A caller that stopped waiting has no use for the answer.
+        answer.send(output).unwrap_or_default();
     }
+}
+
+async fn run(opened: &Opened, connection: &mut Option<Connection>, work: Work) -> Answered {
+    let connection = match connection {
+        Some(connection) => connection,
+        None => connection.insert(opened.connect_for_reading().await?),
+    };
+    if opened.local {
+        return connect::caught(work(connection)).await;
+    }
+    // A remote server forgets a stream that is idle for some seconds, and the client would go on
+    // with it for ever. A transaction has a stream of its own, which its end closes.
+    let transaction = opened.begin(connection, Access::Read).await?;
+    let output = connect::caught(work(&transaction)).await;
+    connect::roll_back(transaction).await;
+    output
 }

@@ -1,6 +1,6 @@
 //! Rows to values.
 
-use libsql::{Connection, Row, params::IntoParams};
+use libsql::{Connection, Row, Rows, Value, params::IntoParams};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{Error, Result};
@@ -12,7 +12,7 @@ pub(crate) async fn all<T>(
     params: impl IntoParams,
     read: impl Fn(&Row) -> Result<T>,
 ) -> Result<Vec<T>> {
-    let mut rows = connection.query(sql, params).await?;
+    let mut rows = query(connection, sql, params).await?;
     let mut values = Vec::new();
     while let Some(row) = rows.next().await? {
         values.push(read(&row)?);
@@ -27,7 +27,7 @@ pub(crate) async fn first<T>(
     params: impl IntoParams,
     read: impl Fn(&Row) -> Result<T>,
 ) -> Result<Option<T>> {
-    let mut rows = connection.query(sql, params).await?;
+    let mut rows = query(connection, sql, params).await?;
     rows.next().await?.map(|row| read(&row)).transpose()
 }
 
@@ -37,7 +37,10 @@ pub(crate) async fn number(
     sql: &str,
     params: impl IntoParams,
 ) -> Result<i64> {
-    Ok(first(connection, sql, params, |row| Ok(row.get::<Option<i64>>(0)?)).await?.flatten().unwrap_or(0))
+    Ok(first(connection, sql, params, |row| Ok(row.get::<Option<i64>>(0)?))
+        .await?
+        .flatten()
+        .unwrap_or(0))
 }
 
 /// A JSON column.
@@ -84,4 +87,36 @@ pub(crate) fn moment(row: &Row, column: i32) -> Result<String> {
 
 fn from_json<T: DeserializeOwned>(text: &str) -> Result<T> {
     serde_json::from_str(text).map_err(|e| Error::Corrupt(format!("JSON in a column: {e}")))
+}
+
+/// What a list is filtered by. A condition exists only when its filter does: `?1 IS NULL OR …` would
+/// keep every index out of use.
+#[derive(Debug, Default)]
+pub(crate) struct Conditions {
+    sql: String,
+    params: Vec<Value>,
+}
+
+impl Conditions {
+    /// Adds a condition with one `?` when there is a value for it.
+    pub(crate) fn and(mut self, condition: &str, value: Option<impl Into<Value>>) -> Self {
+        if let Some(value) = value {
+            self.sql.push_str(if self.params.is_empty() { " WHERE " } else { " AND " });
+            self.sql.push_str(condition);
+            self.params.push(value.into());
+        }
+        self
+    }
+
+    /// The whole query, and its parameters.
+    pub(crate) fn query(mut self, select: &str, order: &str, limit: i64) -> (String, Vec<Value>) {
+        self.params.push(limit.into());
+        (format!("{select}{} ORDER BY {order} LIMIT ?", self.sql), self.params)
+    }
+}
+
+async fn query(connection: &Connection, sql: &str, params: impl IntoParams) -> Result<Rows> {
+    #[cfg(test)]
+    super::tests::plans::note(sql);
+    Ok(connection.query(sql, params).await?)
 }

@@ -140,10 +140,7 @@ pub(crate) async fn save_artifact(
     artifact_id: &str,
 ) -> Result<()> {
     connection
-        .execute(
-            "UPDATE runs SET artifact_id = ? WHERE run_id = ?",
-            params![artifact_id, run_id],
-        )
+        .execute("UPDATE runs SET artifact_id = ? WHERE run_id = ?", params![artifact_id, run_id])
         .await?;
     Ok(())
 }
@@ -434,30 +431,7 @@ fn summary(row: &Row) -> Result<RunSummary> {
 impl Store {
     /// A page of runs, newest first.
     pub async fn runs_list(&self, filter: RunFilter) -> Result<RunList> {
-        self.read(async move |connection| {
-            let limit = i64::from(filter.limit);
-            let sql = format!(
-                "SELECT {SUMMARY} FROM runs
-                 WHERE (?1 IS NULL OR run_id < ?1) AND (?2 IS NULL OR kind = ?2)
-                   AND (?3 IS NULL OR status = ?3) AND (?4 IS NULL OR parent_run_id = ?4)
-                 ORDER BY run_id DESC LIMIT ?5"
-            );
-            let params = params![
-                filter.cursor,
-                filter.kind.as_ref().map(row::name_of),
-                filter.status.as_ref().map(row::name_of),
-                filter.parent.map(String::from),
-                limit + 1
-            ];
-            let mut runs = row::all(connection, &sql, params, summary).await?;
-            let more = runs.len() > usize::try_from(limit).unwrap_or(usize::MAX);
-            if more {
-                runs.pop();
-            }
-            let next_cursor = more.then(|| runs.last().map(|run| run.run_id.clone())).flatten();
-            Ok(RunList { count: runs.len(), runs, next_cursor })
-        })
-        .await
+        self.read(async move |connection| list(connection, filter).await).await
     }
 
     /// The newest cycle.
@@ -520,6 +494,24 @@ impl Store {
     }
 }
 
+/// A page of runs, newest first.
+pub(super) async fn list(connection: &Connection, filter: RunFilter) -> Result<RunList> {
+    let limit = i64::from(filter.limit);
+    let (sql, params) = row::Conditions::default()
+        .and("run_id < ?", filter.cursor)
+        .and("kind = ?", filter.kind.as_ref().map(row::name_of))
+        .and("status = ?", filter.status.as_ref().map(row::name_of))
+        .and("parent_run_id = ?", filter.parent.map(String::from))
+        .query(&format!("SELECT {SUMMARY} FROM runs"), "run_id DESC", limit + 1);
+    let mut runs = row::all(connection, &sql, params, summary).await?;
+    let more = runs.len() > usize::try_from(limit).unwrap_or(usize::MAX);
+    if more {
+        runs.pop();
+    }
+    let next_cursor = more.then(|| runs.last().map(|run| run.run_id.clone())).flatten();
+    Ok(RunList { count: runs.len(), runs, next_cursor })
+}
+
 async fn children(connection: &Connection, run_id: &str) -> Result<(u64, u64)> {
     Ok(row::first(
         connection,
@@ -531,7 +523,10 @@ async fn children(connection: &Connection, run_id: &str) -> Result<(u64, u64)> {
     .unwrap_or_default())
 }
 
-async fn cycle_report(connection: &Connection, cycle_id: String) -> Result<Option<CycleReport>> {
+pub(super) async fn cycle_report(
+    connection: &Connection,
+    cycle_id: String,
+) -> Result<Option<CycleReport>> {
     let cycle = row::first(
         connection,
         "SELECT status, boots, created_at, updated_at,
@@ -541,7 +536,8 @@ async fn cycle_report(connection: &Connection, cycle_id: String) -> Result<Optio
         params![cycle_id.clone()],
         |row| {
             let status: PipelineRunStatus = row::named(row, 0)?;
-            let (boots, started, changed): (i64, i64, i64) = (row.get(1)?, row.get(2)?, row.get(3)?);
+            let (boots, started, changed): (i64, i64, i64) =
+                (row.get(1)?, row.get(2)?, row.get(3)?);
             let learning: Option<LearningOutput> = row::optional_json(row, 4)?;
             let now_boots: i64 = row.get(5)?;
             let until =

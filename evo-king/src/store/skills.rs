@@ -322,11 +322,9 @@ const SUMMARY: &str = "SELECT name, status, pointer.version, pointer.artifact_id
 
 fn summary(row: &Row) -> Result<SkillSummary> {
     let outcome = match row.get::<Option<String>>(7)? {
-        Some(_) => Some(Outcome {
-            decision: row::parsed(row, 7)?,
-            code: row.get(8)?,
-            reason: row.get(9)?,
-        }),
+        Some(_) => {
+            Some(Outcome { decision: row::parsed(row, 7)?, code: row.get(8)?, reason: row.get(9)? })
+        }
         None => None,
     };
     Ok(SkillSummary {
@@ -342,25 +340,27 @@ fn summary(row: &Row) -> Result<SkillSummary> {
     })
 }
 
+/// A page of skills in name order.
+pub(super) async fn list(connection: &Connection, filter: SkillFilter) -> Result<SkillList> {
+    let limit = i64::from(filter.limit);
+    let (sql, params) = row::Conditions::default()
+        .and("status = ?", filter.status)
+        .and("source = ?", filter.source)
+        .and("name > ?", filter.cursor)
+        .query(SUMMARY, "name", limit + 1);
+    let mut skills = row::all(connection, &sql, params, summary).await?;
+    let more = skills.len() > usize::try_from(limit).unwrap_or(usize::MAX);
+    if more {
+        skills.pop();
+    }
+    let next_cursor = more.then(|| skills.last().map(|skill| skill.name.clone())).flatten();
+    Ok(SkillList { count: skills.len(), skills, next_cursor })
+}
+
 impl Store {
     /// A page of skills in name order.
     pub async fn skills_list(&self, filter: SkillFilter) -> Result<SkillList> {
-        self.read(async move |connection| {
-            let sql = format!(
-                "{SUMMARY} WHERE (?1 IS NULL OR status = ?1) AND (?2 IS NULL OR source = ?2)
-                 AND (?3 IS NULL OR name > ?3) ORDER BY name LIMIT ?4"
-            );
-            let limit = i64::from(filter.limit);
-            let params = params![filter.status, filter.source, filter.cursor, limit + 1];
-            let mut skills = row::all(connection, &sql, params, summary).await?;
-            let more = skills.len() > usize::try_from(limit).unwrap_or(usize::MAX);
-            if more {
-                skills.pop();
-            }
-            let next_cursor = more.then(|| skills.last().map(|skill| skill.name.clone())).flatten();
-            Ok(SkillList { count: skills.len(), skills, next_cursor })
-        })
-        .await
+        self.read(async move |connection| list(connection, filter).await).await
     }
 
     /// One skill with its versions.

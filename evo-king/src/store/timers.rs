@@ -42,20 +42,25 @@ pub(crate) async fn due(connection: &Connection, now: Timestamp) -> Result<Vec<(
     .await
 }
 
+/// Whether a timer is due, and the next moment at which one will be.
+pub(super) async fn next(
+    connection: &Connection,
+    now: Timestamp,
+) -> Result<(bool, Option<Timestamp>)> {
+    let due = !due(connection, now).await?.is_empty();
+    let next = row::first(
+        connection,
+        "SELECT due_at FROM timers WHERE due_at > ? ORDER BY due_at LIMIT 1",
+        params![now.0],
+        |row| Ok(Timestamp(row.get(0)?)),
+    )
+    .await?;
+    Ok((due, next))
+}
+
 impl Store {
     /// The next moment after `now` at which a timer is due, and whether one is due already.
     pub(crate) async fn timers_next(&self, now: Timestamp) -> Result<(bool, Option<Timestamp>)> {
-        self.read(async move |connection| {
-            let due = !due(connection, now).await?.is_empty();
-            let next = row::first(
-                connection,
-                "SELECT due_at FROM timers WHERE due_at > ? ORDER BY due_at LIMIT 1",
-                params![now.0],
-                |row| Ok(Timestamp(row.get(0)?)),
-            )
-            .await?;
-            Ok((due, next))
-        })
-        .await
+        self.read(async move |connection| next(connection, now).await).await
     }
 }

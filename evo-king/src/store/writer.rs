@@ -1,14 +1,19 @@
 //! The writer thread: one connection, group commit.
 
-use std::any::Any;
+use std::{any::Any, sync::Arc};
 
 use futures_util::future::LocalBoxFuture;
-use libsql::{Connection, TransactionBehavior};
+use libsql::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Error, Result, connect::Opened, events};
+use super::{
+    Error, Result,
+    connect::{self, Access, Opened},
+    events, row,
+};
 
-/// Jobs that share one commit at most.
+/// Jobs that share one commit at most. On a remote server every job has its own: a transaction of
+/// many jobs, each with its round trips, would outlast what a server allows.
 const GROUP: usize = 256;
 /// Jobs that may wait; more make callers wait.
 const QUEUE: usize = 1_024;
@@ -19,7 +24,8 @@ const CHECKPOINT_EVERY: u32 = 500;
 type Output = (Box<dyn Any + Send>, bool);
 type Work = Box<dyn for<'c> FnOnce(&'c Connection) -> LocalBoxFuture<'c, Output> + Send>;
 
-type Answer = oneshot::Sender<Result<Box<dyn Any + Send>>>;
+type Answered = Result<Box<dyn Any + Send>>;
+type Answer = oneshot::Sender<Answered>;
 
 enum Job {
     Work { work: Work, answer: Answer },
@@ -41,13 +47,14 @@ impl Writer {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .map_err(|e| Error::Corrupt(format!("no runtime for the writer: {e}")))?;
+            .map_err(Error::Thread)?;
         std::thread::Builder::new()
             .name("evo-king-writer".to_owned())
             .spawn(move || {
-                runtime.block_on(WriterLoop { connection, opened, committed, commits: 0 }.run(queue));
+                runtime
+                    .block_on(WriterLoop { connection, opened, committed, commits: 0 }.run(queue));
             })
-            .map_err(|e| Error::Corrupt(format!("no thread for the writer: {e}")))?;
+            .map_err(Error::Thread)?;
         Ok(Self { jobs })
     }
 
@@ -90,6 +97,7 @@ struct WriterLoop {
 
 impl WriterLoop {
     async fn run(mut self, mut queue: mpsc::Receiver<Job>) {
+        let most = if self.opened.local { GROUP } else { 1 };
         while let Some(first) = queue.recv().await {
             let mut group = Vec::new();
             let mut close = None;
@@ -99,7 +107,7 @@ impl WriterLoop {
                     Job::Work { work, answer } => group.push((work, answer)),
                     Job::Close(done) => close = Some(done),
                 }
-                if close.is_none() && group.len() < GROUP {
+                if close.is_none() && group.len() < most {
                     next = queue.try_recv().ok();
                 }
             }
@@ -116,40 +124,23 @@ impl WriterLoop {
     }
 
     async fn commit(&mut self, group: Vec<(Work, Answer)>) {
-        let mut done = Vec::with_capacity(group.len());
-        let mut waiting = Vec::with_capacity(group.len());
-        let result: Result<i64> = async {
-            let transaction =
-                self.connection.transaction_with_behavior(TransactionBehavior::Immediate).await?;
-            for (work, answer) in group {
-                waiting.push(answer);
-                transaction.execute("SAVEPOINT job", ()).await?;
-                let (output, ok) = work(&transaction).await;
-                if !ok {
-                    transaction.execute("ROLLBACK TO job", ()).await?;
-                }
-                transaction.execute("RELEASE job", ()).await?;
-                done.push(output);
-            }
-            let last = events::last_seq(&transaction).await?;
-            transaction.commit().await?;
-            Ok(last)
-        }
-        .await;
-        match result {
-            Ok(last) => {
+        let (works, waiting): (Vec<Work>, Vec<Answer>) = group.into_iter().unzip();
+        match self.opened.limited(self.transact(works)).await {
+            Ok((last, done)) => {
                 // Readers first: whoever is answered next may look at once.
-                self.committed.send_replace(last);
+                if let Some(last) = last {
+                    self.committed.send_replace(last);
+                }
                 for (answer, output) in waiting.into_iter().zip(done) {
                     // A caller that stopped waiting has no use for the answer.
-                    answer.send(Ok(output)).unwrap_or_default();
+                    answer.send(output).unwrap_or_default();
                 }
             }
             Err(error) => {
                 tracing::error!(error = %error, cause = ?error, "A commit failed: {error}");
+                let error = Arc::new(error);
                 for answer in waiting {
-                    let error = Error::Corrupt(format!("the commit failed: {error}"));
-                    answer.send(Err(error)).unwrap_or_default();
+                    answer.send(Err(Error::NotCommitted(error.clone()))).unwrap_or_default();
                 }
             }
         }
@@ -159,12 +150,48 @@ impl WriterLoop {
         }
     }
 
+    /// Runs jobs in one transaction: the newest event's place if it was committed, and what each
+    /// job came to. An error means that nothing of any of them was kept.
+    async fn transact(&self, works: Vec<Work>) -> Result<(Option<i64>, Vec<Answered>)> {
+        let transaction = self.opened.begin(&self.connection, Access::Write).await?;
+        let alone = works.len() == 1;
+        let run = async {
+            let mut done = Vec::with_capacity(works.len());
+            for work in works {
+                if !alone {
+                    transaction.execute("SAVEPOINT job", ()).await?;
+                }
+                let (output, ok) = match connect::caught(work(&transaction)).await {
+                    Ok((output, ok)) => (Ok(output), ok),
+                    Err(panic) => (Err(panic), false),
+                };
+                done.push(output);
+                if alone && !ok {
+                    return Ok((None, done));
+                }
+                if !ok {
+                    transaction.execute("ROLLBACK TO job", ()).await?;
+                }
+                if !alone {
+                    transaction.execute("RELEASE job", ()).await?;
+                }
+            }
+            Ok((Some(events::last_seq(&transaction).await?), done))
+        };
+        let result = run.await;
+        match result {
+            Ok((Some(_), _)) => connect::commit(transaction).await?,
+            _ => connect::roll_back(transaction).await,
+        }
+        result
+    }
+
     async fn checkpoint(&self, mode: &str) {
         if !self.opened.local {
             return;
         }
         let sql = format!("PRAGMA wal_checkpoint({mode})");
-        if let Err(error) = self.connection.query(&sql, ()).await {
+        if let Err(error) = row::number(&self.connection, &sql, ()).await {
             tracing::warn!(error = %error, "A checkpoint failed: {error}");
         }
     }

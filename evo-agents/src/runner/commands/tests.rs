@@ -150,9 +150,8 @@ async fn declared_statuses_decide_about_success() {
 async fn what_can_not_be_run_says_why() {
     let cache = tempfile::tempdir().unwrap();
     let commander = || commander(cache.path(), package("/pets", ""));
-    let code = async |params: Value| {
-        run(commander(), command(RUN_SKILL, params)).await.0.code.unwrap()
-    };
+    let code =
+        async |params: Value| run(commander(), command(RUN_SKILL, params)).await.0.code.unwrap();
     let unknown = ArtifactId::of(b"unknown");
     assert_eq!(code(json!({"req_id": "q", "skill": "other"})).await, "skill_not_found");
     let missing = json!({"req_id": "q", "skill": "pets", "artifact_id": unknown});

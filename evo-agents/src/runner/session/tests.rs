@@ -95,6 +95,7 @@ fn kinds(effects: &[Effect]) -> Vec<&'static str> {
             Effect::Send { .. } => "send",
             Effect::Forget { .. } => "forget",
             Effect::Refusal { .. } => "refusal",
+            Effect::GiveUp { .. } => "give-up",
             Effect::Ignored { .. } => "ignored",
         })
         .collect()
@@ -246,6 +247,34 @@ fn draining_takes_no_more_work_and_says_so() {
     assert_eq!(run(&mut session, Command::StopAll), ["stop"]);
     assert_eq!(run(&mut session, ended(&a)), [""; 0]);
     assert!(!session.is_working());
+}
+
+#[test]
+fn a_runner_that_reconnects_while_draining_says_so_again() {
+    let mut session = registered(1);
+    session.decide(Command::Drain);
+    session.decide(Command::Disconnected);
+    assert_eq!(kinds(&register(&mut session)), ["heartbeat"]);
+}
+
+#[test]
+fn what_king_will_never_take_ends_the_runner() {
+    let mut session = Session::new("s".to_owned(), 1);
+    let effects = session.decide(Command::Welcome { now: NOW });
+    let [Effect::Register { req_id, .. }] = effects.as_slice() else { panic!("{effects:?}") };
+    let reply = Reply::rejected(req_id, "forbidden", "needs the runner token");
+    assert_eq!(run(&mut session, Command::Reply { reply, now: NOW }), ["give-up"]);
+
+    let mut session = registered(1);
+    let a = key(1, 1);
+    session.decide(given(&a));
+    session.decide(ended(&a));
+    let reply = Reply::rejected(a.req_id(), "not_your_agent", "another one");
+    assert_eq!(
+        session.decide(Command::Reply { reply, now: NOW }),
+        [Effect::GiveUp { why: Hopeless::Displaced }]
+    );
+    assert_eq!(session.in_hand(), [a.to_ref()], "the result stays for the next start");
 }
 
 #[test]

@@ -5,8 +5,7 @@ use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use url::Url;
 
 use super::{
-    CallError, CallPolicy, ExecutorConfig, GATEWAY_SERVER, GATEWAY_TOKEN, KING_SERVER,
-    VIEWER_TOKEN,
+    CallError, CallPolicy, ExecutorConfig, GATEWAY_SERVER, GATEWAY_TOKEN, KING_SERVER, VIEWER_TOKEN,
 };
 use crate::skill::egress::{self, Access};
 
@@ -98,7 +97,11 @@ pub(super) fn resolve(
 
 /// The token for fetching a document from king or the gateway; `None` for any other origin, or
 /// when there is no token.
-pub(super) fn for_document(url: &Url, policy: &CallPolicy, config: &ExecutorConfig) -> Option<Auth> {
+pub(super) fn for_document(
+    url: &Url,
+    policy: &CallPolicy,
+    config: &ExecutorConfig,
+) -> Option<Auth> {
     [
         (VIEWER_TOKEN, KING_SERVER, &config.viewer_token),
         (GATEWAY_TOKEN, GATEWAY_SERVER, &config.gateway_token),
@@ -128,8 +131,7 @@ impl Auth {
             AuthScheme::Bearer => (AUTHORIZATION, format!("Bearer {}", self.token.expose())),
             AuthScheme::Basic => {
                 use base64::Engine as _;
-                let encoded =
-                    base64::engine::general_purpose::STANDARD.encode(self.token.expose());
+                let encoded = base64::engine::general_purpose::STANDARD.encode(self.token.expose());
                 (AUTHORIZATION, format!("Basic {encoded}"))
             }
             AuthScheme::Header(name) => (name.clone(), self.token.expose().to_owned()),

@@ -89,10 +89,8 @@ impl Inner {
         let access = egress::check(&url, policy)?;
         let auth = auth::for_document(&url, policy, &self.config);
         let place = without_query(&url);
-        let limits = Limits {
-            timeout_ms: capped(DOCUMENT_TIMEOUT_MS, policy),
-            bytes: MAX_DOCUMENT_BYTES,
-        };
+        let limits =
+            Limits { timeout_ms: capped(DOCUMENT_TIMEOUT_MS, policy), bytes: MAX_DOCUMENT_BYTES };
         let request =
             Request { method: Method::GET, url, headers: HeaderMap::new(), body: None, auth: None };
         let read = self.within(request, auth, access, &limits, policy).await?;
@@ -141,11 +139,8 @@ impl Inner {
             if let Some(auth) = &auth {
                 auth.apply(&mut target, &mut headers)?;
             }
-            let mut sending = self
-                .clients
-                .of(access)
-                .request(request.method.clone(), target)
-                .headers(headers);
+            let mut sending =
+                self.clients.of(access).request(request.method.clone(), target).headers(headers);
             if let Some(body) = &request.body {
                 sending = sending.body(body.clone());
             }
@@ -179,15 +174,12 @@ fn without_query(url: &Url) -> String {
 
 fn failed(url: &Url, error: &reqwest::Error) -> CallError {
     match egress::not_public(error) {
-        Some(refused) => CallError::OriginNotAllowed {
-            origin: egress::origin(url),
-            reason: refused.to_string(),
-        },
-        None => CallError::Unreachable(format!(
-            "{}: {}",
-            egress::origin(url),
-            egress::describe(error)
-        )),
+        Some(refused) => {
+            CallError::OriginNotAllowed { origin: egress::origin(url), reason: refused.to_string() }
+        }
+        None => {
+            CallError::Unreachable(format!("{}: {}", egress::origin(url), egress::describe(error)))
+        }
     }
 }
 

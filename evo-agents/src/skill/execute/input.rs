@@ -104,12 +104,16 @@ mod tests {
             fault(&declared, json!({"id": 1, "tga": "x"})),
             "input `tga`: unknown input; the skill takes id, tag"
         );
-        assert_eq!(fault(&[], json!({"a": 1})), "input `a`: unknown input; the skill takes no input");
+        assert_eq!(
+            fault(&[], json!({"a": 1})),
+            "input `a`: unknown input; the skill takes no input"
+        );
     }
 
     #[test]
     fn null_is_not_given_except_for_any() {
-        let declared = [io("id", "integer", true), io("tag", "string", false), io("x", "any", true)];
+        let declared =
+            [io("id", "integer", true), io("tag", "string", false), io("x", "any", true)];
         let given = json!({"id": 2.0, "tag": null, "x": null});
         let checked = check(&declared, given.as_object().unwrap()).unwrap();
         assert_eq!(Value::Object(checked), json!({"id": 2.0, "x": null}));

@@ -18,8 +18,16 @@ const JSON: &str = "application/json";
 const FORM: &str = "application/x-www-form-urlencoded";
 
 /// Headers that belong to the connection; a package that sets one could smuggle a second request.
-const CONNECTION_HEADERS: [&str; 8] =
-    ["host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer", "expect"];
+const CONNECTION_HEADERS: [&str; 8] = [
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "upgrade",
+    "te",
+    "trailer",
+    "expect",
+];
 
 /// What is sent, before the auth token is added.
 #[derive(Debug)]
@@ -138,8 +146,9 @@ fn path_segment(template: &str, input: &Map<String, Value>) -> Result<String, Ca
                     field: name.to_owned(),
                     message: message.to_owned(),
                 };
-                let value =
-                    input.get(name).ok_or_else(|| invalid("it is part of the path and must be given"))?;
+                let value = input
+                    .get(name)
+                    .ok_or_else(|| invalid("it is part of the path and must be given"))?;
                 let text = match value {
                     Value::Array(items) => items
                         .iter()
@@ -311,7 +320,9 @@ fn encode_body(
     } else if media_type == FORM {
         form(body)?
     } else if media_type.starts_with("multipart/") {
-        return Err(CallError::InvalidPackage(format!("a body of type {media_type} is not supported")));
+        return Err(CallError::InvalidPackage(format!(
+            "a body of type {media_type} is not supported"
+        )));
     } else {
         template::text(body).into_bytes()
     };
@@ -400,7 +411,10 @@ mod tests {
         let call = |id: Value| request(&["id", "tag"], &config, json!({"id": id, "tag": "a b"}));
         let path = |id: Value| call(id).unwrap().url.to_string();
         assert_eq!(path(json!(7)), "http://127.0.0.1:9/v1/pets/7/x-a%20b");
-        assert_eq!(path(json!("a/b?c#d%é")), "http://127.0.0.1:9/v1/pets/a%2Fb%3Fc%23d%25%C3%A9/x-a%20b");
+        assert_eq!(
+            path(json!("a/b?c#d%é")),
+            "http://127.0.0.1:9/v1/pets/a%2Fb%3Fc%23d%25%C3%A9/x-a%20b"
+        );
         assert_eq!(path(json!(["a", "b,c"])), "http://127.0.0.1:9/v1/pets/a,b%2Cc/x-a%20b");
         assert_eq!(path(json!("../..")), "http://127.0.0.1:9/v1/pets/..%2F../x-a%20b");
         for bad in [json!(""), json!("."), json!("..")] {
@@ -413,7 +427,10 @@ mod tests {
     #[test]
     fn an_input_can_not_choose_the_host() {
         let config = config("GET", "https://{id}.example.com/", "");
-        assert_eq!(request(&["id"], &config, json!({"id": "a"})).unwrap_err().code(), "invalid_package");
+        assert_eq!(
+            request(&["id"], &config, json!({"id": "a"})).unwrap_err().code(),
+            "invalid_package"
+        );
     }
 
     #[test]

@@ -4,8 +4,11 @@ use serde_json::{Map, Value};
 
 /// Largest document that is read: 16 MiB.
 pub const MAX_DOCUMENT_BYTES: usize = 16 * 1024 * 1024;
-/// Deepest nesting of a YAML document; JSON has serde_json's own limit of 128.
-const MAX_DEPTH: usize = 128;
+/// Deepest nesting of a YAML document, since its reader needs much stack for each level. JSON has
+/// serde_json's own limit of 128.
+const MAX_DEPTH: usize = 64;
+/// Most nodes that YAML anchors may stand for in all.
+const MAX_ANCHORED: usize = 200_000;
 /// Most hops from one reference to the next.
 const MAX_HOPS: usize = 32;
 
@@ -189,6 +192,7 @@ fn parse_yaml(text: &str, location: &str) -> Result<Value, Error> {
             max_depth: MAX_DEPTH,
             max_events: 8_000_000,
             max_nodes: 4_000_000,
+            max_recorded_anchor_events: MAX_ANCHORED,
         },
         duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins,
         with_snippet: false,
@@ -324,5 +328,21 @@ mod tests {
         assert_eq!(document.follow("#/components/loop"), Target::Nothing);
         assert_eq!(document.follow("#/components/none"), Target::Nothing);
         assert_eq!(document.follow("other.yaml#/x"), Target::External);
+    }
+
+    #[test]
+    fn documents_that_grow_without_end_are_refused() {
+        let mut bomb = "openapi: 3.0.0\npaths: {}\na: &a [x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for (name, inner) in "bcdefghijk".chars().zip("abcdefghij".chars()) {
+            let inner = format!("*{inner}, ").repeat(9);
+            bomb.push_str(&format!("{name}: &{name} [{inner}]\n"));
+        }
+        assert!(matches!(Document::parse(bomb.as_bytes(), "x"), Err(Error::Syntax { .. })));
+        for open in ["[", "{a: ", "- "] {
+            let deep = format!("openapi: 3.0.0\npaths: {}\n", open.repeat(50_000));
+            assert!(matches!(Document::parse(deep.as_bytes(), "x"), Err(Error::Syntax { .. })));
+        }
+        let deep = format!("{{\"openapi\": \"3.0.0\", \"paths\": {}", "[".repeat(50_000));
+        assert!(matches!(Document::parse(deep.as_bytes(), "x"), Err(Error::Syntax { .. })));
     }
 }

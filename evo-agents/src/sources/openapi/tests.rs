@@ -158,6 +158,22 @@ fn a_base_url_replaces_the_documents_own_and_stays_out_of_the_fingerprint() {
 }
 
 #[test]
+fn a_document_from_an_allowed_origin_is_served_there_unless_the_one_it_names_is_allowed_too() {
+    let document = r#"{"swagger": "2.0", "info": {"title": "t", "version": "1"},
+        "host": "public.example", "basePath": "/v1", "schemes": ["https"],
+        "paths": {"/x": {"get": {"responses": {"200": {"description": "ok"}}}}}}"#;
+    let url = |allowed: &[&str]| {
+        let mut source = source("http://127.0.0.1:8000/spec.json");
+        source.allow_origins = allowed.iter().map(|&origin| origin.to_owned()).collect();
+        learned(document, &source)[0].1.url.clone()
+    };
+    assert_eq!(url(&[]), "https://public.example/v1/x");
+    assert_eq!(url(&["http://127.0.0.1:8000"]), "http://127.0.0.1:8000/v1/x");
+    let both = ["http://127.0.0.1:8000", "https://public.example"];
+    assert_eq!(url(&both), "https://public.example/v1/x");
+}
+
+#[test]
 fn an_operation_becomes_a_whole_candidate() {
     let (candidate, _) = find(V30, "GET /items/{item_id}");
     let schema = json!({
@@ -361,6 +377,14 @@ With Evo: `evo skill run shop-get-item-by-id`
     );
 }
 
+#[test]
+fn a_host_with_a_brace_is_no_address() {
+    let text = V2.replace("shop.example.com", "'a{b}c'");
+    let all = learned(&text, &source("x.yaml"));
+    assert_eq!(all[0].1.url, "{server}/items");
+    exercise(text.as_bytes());
+}
+
 /// Everything that can be done with a document: no panic, legal names, packages that load.
 fn exercise(text: &[u8]) {
     let Ok(document) = Document::parse(text, "https://x.example.com/api.json") else { return };
@@ -383,6 +407,26 @@ fn exercise(text: &[u8]) {
             assert_eq!(package.manifest, built.manifest);
             assert_eq!(package.train_cases().unwrap(), candidate.cases);
         }
+    }
+}
+
+#[test]
+fn a_schema_as_deep_as_json_may_be_is_read() {
+    for (open, close) in
+        [("{\"items\":", "}"), ("{\"properties\":{\"a\":", "}}"), ("{\"allOf\":[", "]}")]
+    {
+        let levels = 110 / open.matches(['{', '[']).count();
+        let schema = format!("{}{{}}{}", open.repeat(levels), close.repeat(levels));
+        let text = json!({
+            "openapi": "3.1.0",
+            "paths": {"/a": {"get": {"responses": {"200": {"content": {"application/json": {
+                "schema": {"$ref": "#/s"},
+            }}}}}}},
+            "s": 0,
+        });
+        let text = text.to_string().replace("\"s\":0", &format!("\"s\":{schema}"));
+        assert!(Document::parse(text.as_bytes(), "x").is_ok(), "{text}");
+        exercise(text.as_bytes());
     }
 }
 
@@ -422,7 +466,7 @@ fn odd_value() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn broken_text_never_panics(

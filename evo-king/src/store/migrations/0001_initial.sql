@@ -144,6 +144,7 @@ CREATE TABLE skills (
     updated_at  INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX skills_by_status ON skills (status, name);
+CREATE INDEX skills_by_source ON skills (source, name);
 
 CREATE TABLE skill_versions (
     skill       TEXT NOT NULL REFERENCES skills (name),

@@ -137,7 +137,13 @@ fn package(method: &str, url: &str, top: &str, extra: &str) -> Package {
 }
 
 impl Server {
-    async fn call(&self, method: &str, path: &str, top: &str, extra: &str) -> Result<CallAnswer, CallError> {
+    async fn call(
+        &self,
+        method: &str,
+        path: &str,
+        top: &str,
+        extra: &str,
+    ) -> Result<CallAnswer, CallError> {
         let package = package(method, &format!("http://{}{path}", self.address), top, extra);
         executor().call(&package, &Map::new(), &self.policy()).await
     }
@@ -206,7 +212,8 @@ async fn addresses_that_nobody_listed_are_not_called() {
     let port = server.address.port();
     for host in ["127.0.0.1", "localhost", "127.1", "[::ffff:127.0.0.1]"] {
         let package = package("GET", &format!("http://{host}:{port}/seen"), "", "");
-        let error = executor().call(&package, &Map::new(), &CallPolicy::default()).await.unwrap_err();
+        let error =
+            executor().call(&package, &Map::new(), &CallPolicy::default()).await.unwrap_err();
         assert_eq!(error.code(), "origin_not_allowed", "{host}: {error}");
     }
     assert!(server.seen().is_empty());
@@ -227,7 +234,8 @@ async fn tokens_are_sent_as_declared() {
     assert_eq!(seen[3].0, "/seen?a=1&key=user%3Akey-secret");
     let error = server.call("GET", "/seen", "auth_ref = \"HOME\"", "").await.unwrap_err();
     assert_eq!(error.code(), "auth_not_allowed");
-    let error = server.call("GET", "/seen", "auth_ref = \"EVO_VIEWER_TOKEN\"", "").await.unwrap_err();
+    let error =
+        server.call("GET", "/seen", "auth_ref = \"EVO_VIEWER_TOKEN\"", "").await.unwrap_err();
     assert_eq!(error.code(), "auth_not_allowed");
 }
 
@@ -288,7 +296,10 @@ async fn documents_are_fetched_with_kings_token_from_king_only() {
     executor().get_document(&format!("{base}/seen"), &server.policy()).await.unwrap();
     assert!(!server.seen()[1].1.contains_key("authorization"));
     let error = executor().get_document(&format!("{base}/problem"), &policy).await.unwrap_err();
-    assert_eq!(error.to_string(), format!("unreachable: {base}/problem answered HTTP 404 Not Found"));
+    assert_eq!(
+        error.to_string(),
+        format!("unreachable: {base}/problem answered HTTP 404 Not Found")
+    );
     assert_eq!(
         executor().get_document("http://10.0.0.1/x", &policy).await.unwrap_err().code(),
         "origin_not_allowed"

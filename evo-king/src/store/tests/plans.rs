@@ -1,0 +1,138 @@
+//! No query of the hot paths reads the whole of a table that grows.
+
+use std::cell::RefCell;
+
+use evo_common::{
+    api::RunKind,
+    clock::Timestamp,
+    ids::{Attempt, RunId},
+    messages::{PipelineRunStatus, PipelineStage},
+};
+use libsql::Connection;
+
+use super::super::{
+    EventFilter, RunFilter, SkillFilter, cases, events, migrate, row, runs, skills, timers,
+};
+use crate::pipeline::state::RunState;
+
+thread_local! {
+    /// Queries of this thread, while somebody wants to know them.
+    static SEEN: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
+}
+
+/// A query is about to be made.
+pub(crate) fn note(sql: &str) {
+    SEEN.with_borrow_mut(|seen| {
+        if let Some(seen) = seen {
+            seen.push(sql.to_owned());
+        }
+    });
+}
+
+/// Tables that stay small, and the index that holds leased runs only.
+const SMALL: [&str; 5] =
+    ["pointer", "skill_pointers", "agents", "CONSTANT ROW", "runs USING INDEX runs_leased"];
+
+/// Makes queries and looks at how each of them would be done.
+async fn searches(connection: &Connection, what: &str, queries: impl Future) {
+    SEEN.set(Some(Vec::new()));
+    queries.await;
+    let seen = SEEN.take().unwrap();
+    assert!(!seen.is_empty(), "{what} makes no query");
+    for sql in seen {
+        let explain = format!("EXPLAIN QUERY PLAN {sql}");
+        let plan: Vec<(bool, String)> =
+            row::all(connection, &explain, (), |row| Ok((row.get::<i64>(1)? == 0, row.get(3)?)))
+                .await
+                .unwrap();
+        // The first page of a list walks along an index until the page is full.
+        let sorted = plan.iter().any(|(outer, step)| *outer && step.starts_with("USE TEMP B-TREE"));
+        let page = sql.contains("ORDER BY") && sql.contains("LIMIT") && !sorted;
+        for (outer, step) in &plan {
+            let scanned = step.strip_prefix("SCAN ").map(|table| table.replace("COVERING ", ""));
+            let fine = scanned.is_none_or(|scanned| {
+                SMALL.iter().any(|small| scanned.starts_with(small))
+                    || *outer && page && scanned.contains("USING INDEX sqlite_autoindex_")
+            });
+            assert!(fine && !step.contains("AUTOMATIC"), "{what}: {step}\n{sql}\n{plan:#?}");
+        }
+    }
+}
+
+/// Each choice of filters, as one bit each.
+fn choices(filters: u32) -> impl Iterator<Item = impl Fn(u32) -> bool> {
+    (0..1_u32 << filters).map(|choice| move |filter: u32| choice & (1 << filter) != 0)
+}
+
+#[tokio::test]
+async fn hot_queries_search_in_indexes() {
+    let database = libsql::Builder::new_local(":memory:").build().await.unwrap();
+    let connection = &database.connect().unwrap();
+    migrate::run(connection, "memory").await.unwrap();
+    let now = Timestamp::now();
+    let cycle = RunId::new();
+    let run = runs::NewRun {
+        run_id: cycle.as_str(),
+        parent_run_id: None,
+        kind: RunKind::Cycle,
+        candidate: None,
+        trigger: &serde_json::Value::Null,
+        look: 1,
+        version: "1.0.0",
+        artifact_id: "",
+        state: &RunState::start(PipelineStage::Learning, now),
+        idempotency_key: None,
+        boots: 1,
+    };
+    runs::insert(connection, now, run).await.unwrap();
+    let id = cycle.as_str();
+
+    for stage in PipelineStage::ALL {
+        searches(connection, "waiting", runs::waiting(connection, stage, now, 5)).await;
+    }
+    searches(connection, "leased_by_agent", runs::leased_by_agent(connection)).await;
+    searches(connection, "leased_to", runs::leased_to(connection, "a")).await;
+    searches(connection, "leased", runs::leased(connection)).await;
+    searches(connection, "open_children", runs::open_children(connection, id)).await;
+    searches(connection, "load", runs::load(connection, id)).await;
+    searches(connection, "by_idempotency_key", runs::by_idempotency_key(connection, "k")).await;
+    searches(connection, "outputs", runs::outputs(connection, id)).await;
+    let digest = runs::applied_digest(connection, id, PipelineStage::Learning, Attempt::FIRST);
+    searches(connection, "applied_digest", digest).await;
+    searches(connection, "cycle_report", runs::cycle_report(connection, id.to_owned())).await;
+    searches(connection, "cases", cases::of_run(connection, id)).await;
+    searches(connection, "timers::next", timers::next(connection, now)).await;
+    searches(connection, "known", skills::known(connection, "s")).await;
+    searches(connection, "evidence", skills::evidence(connection, "s", "a")).await;
+    searches(connection, "active_digest", skills::active_digest(connection)).await;
+    searches(connection, "comparable", skills::comparable(connection, "s", Some(id))).await;
+    searches(connection, "last_seq", events::last_seq(connection)).await;
+    for has in choices(2) {
+        let filter = EventFilter {
+            after: 7,
+            limit: 5,
+            run_id: has(0).then(|| cycle.clone()),
+            kind: has(1).then(|| "run.ended".to_owned()),
+        };
+        searches(connection, &format!("{filter:?}"), events::after(connection, &filter)).await;
+    }
+    for has in choices(4) {
+        let filter = RunFilter {
+            limit: 5,
+            cursor: has(0).then(|| id.to_owned()),
+            kind: has(1).then_some(RunKind::Candidate),
+            status: has(2).then_some(PipelineRunStatus::Running),
+            parent: has(3).then(|| cycle.clone()),
+        };
+        searches(connection, &format!("{filter:?}"), runs::list(connection, filter)).await;
+    }
+    for has in choices(3) {
+        let filter = SkillFilter {
+            limit: 5,
+            cursor: has(0).then(|| "s".to_owned()),
+            status: has(1).then(|| "active".to_owned()),
+            source: has(2).then(|| "api".to_owned()),
+        };
+        searches(connection, &format!("{filter:?}"), skills::list(connection, filter)).await;
+    }
+}
