@@ -122,11 +122,7 @@ pub(crate) struct Progress {
 impl Progress {
     /// `terminal`: whether a line may redraw itself.
     pub(crate) fn new(terminal: bool) -> Self {
-        let bar = terminal.then(|| {
-            let bar = ProgressBar::new(0);
-            bar.enable_steady_tick(Duration::from_millis(120));
-            bar
-        });
+        let bar = terminal.then(ProgressBar::new_spinner);
         Self { counts: Counts::default(), bar }
     }
 
@@ -137,6 +133,7 @@ impl Progress {
             Some(bar) => {
                 bar.set_style(style("{spinner} {msg} ({elapsed})"));
                 bar.set_message("Learning reads the sources");
+                bar.enable_steady_tick(Duration::from_millis(120));
             }
             None => say("Learning reads the sources"),
         }

@@ -28,10 +28,17 @@ pub(crate) fn print_json(value: &impl Serialize) -> Result<()> {
     print(&format!("{text}\n"))
 }
 
+/// Tables are no narrower than this.
+const LEAST_WIDTH: u16 = 80;
+
 /// A table without lines that fits the terminal. Columns named in `right` are numbers.
 pub(crate) fn table(head: &[&str], right: &[usize], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    // On a narrower terminal the lines break by themselves, which reads better than thin columns.
+    if table.width().is_some_and(|width| width < LEAST_WIDTH) {
+        table.set_width(LEAST_WIDTH);
+    }
     table.set_header(head.to_vec());
     for row in rows {
         table.add_row(row);

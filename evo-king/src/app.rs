@@ -175,13 +175,14 @@ impl App {
     pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
         let king = self.king;
         let tasks = TaskGroup::new(king.shutdown.clone());
-        let (layer, relay) = socket::attach(king.clone());
+        let (layer, sockets) = socket::attach(king.clone());
         let router = http::router_around(king.clone(), |routes| routes.layer(layer));
         let reconcile = {
             let king = king.clone();
             async move { Ok(king.pipeline.reconcile(king.shutdown.clone()).await?) }
         };
         tasks.spawn("reconcile", OnError::Shutdown, reconcile);
+        let relay = sockets.relay();
         tasks.spawn("relay", OnError::Shutdown, async move { Ok(relay.await?) });
         tracing::info!(address = %king.address, version = crate::VERSION, "King listens on {}", king.address);
         let stop = {
@@ -195,6 +196,7 @@ impl App {
             }
         };
         let served = http::serve(self.listener, router, stop).await;
+        sockets.close().await;
         if !tasks.shutdown(GRACE).await {
             tracing::warn!("Some of king's tasks did not end in time");
         }

@@ -49,6 +49,10 @@ pub struct Config {
     pub lease_ms: u64,
     /// After a start, how long runners have to come back to their attempts.
     pub grace_ms: u64,
+    /// How often king pings each connection.
+    pub ping_interval_ms: u64,
+    /// A connection that leaves a ping unanswered for so long is closed.
+    pub ping_timeout_ms: u64,
     /// How long an attempt of each stage may take.
     pub timeouts: Timeouts,
     /// What this process knows of its machine.
@@ -186,6 +190,8 @@ impl Config {
             heartbeat_ms: HEARTBEAT_MS,
             lease_ms: 20_000,
             grace_ms: 15_000,
+            ping_interval_ms: 25_000,
+            ping_timeout_ms: 20_000,
             timeouts: Timeouts::default(),
             machine: MachineConfig::from_env(),
         }

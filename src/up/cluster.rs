@@ -10,7 +10,6 @@ use evo_agents::RunnerConfig;
 use evo_common::{
     messages::AgentRole,
     runtime::{OnError, Shutdown, TaskGroup},
-    tokens::Secret,
 };
 
 use crate::stop::{Result, Stop};
@@ -113,7 +112,7 @@ impl Cluster {
         let gateway = start_gateway(gateway).await?;
         let gateway_address = gateway.address();
         king.gateway_url = Some(format!("http://{gateway_address}"));
-        let (tokens, open) = (king.tokens.clone(), king.open);
+        let tokens = king.tokens.clone();
         let king = evo_king::App::start(king).await.map_err(anyhow::Error::from)?;
         let cluster = Self {
             king: reachable(king.address()),
@@ -122,7 +121,6 @@ impl Cluster {
             runners: TaskGroup::new(Shutdown::new()),
         };
         cluster.serve(king, gateway);
-        let token = |token: &Secret| (!open).then(|| token.clone());
         for agent in embedded() {
             let wanted = match runners {
                 Runners::All => true,
@@ -137,8 +135,8 @@ impl Cluster {
                     folder: None,
                     king_address: cluster.king_url(),
                     gateway_address: Some(cluster.gateway_url()),
-                    runner_token: token(&tokens.runner),
-                    viewer_token: token(&tokens.viewer),
+                    runner_token: Some(tokens.runner.clone()),
+                    viewer_token: Some(tokens.viewer.clone()),
                     cache: cache.clone(),
                     capacity: agent.capacity,
                 };

@@ -1,7 +1,8 @@
 //! `evo up --once`: a fresh folder evolves skills, and the next start adds nothing twice.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
+use evo_harness::King;
 use serde_json::Value;
 
 use crate::evo;
@@ -84,7 +85,7 @@ fn a_fresh_folder_evolves_skills_and_a_second_start_adds_none() {
 fn people_get_a_table_on_stdout_and_progress_on_stderr() {
     let evo = evo();
     let process = evo.up(&["--once"]);
-    let answer = evo.finish(process, std::time::Duration::from_secs(240)).expect_code(0);
+    let answer = evo.finish(process, Duration::from_secs(240)).expect_code(0);
     assert!(answer.stdout.starts_with("Active\n"), "{answer}");
     assert!(answer.stdout.contains("write_not_allowed"), "{answer}");
     assert!(answer.stdout.contains("skills active. Cycle run-"), "{answer}");
@@ -97,4 +98,18 @@ fn people_get_a_table_on_stdout_and_progress_on_stderr() {
     let [name] = names.as_slice() else { panic!("{names:?}") };
     let day = name.strip_prefix("evo.").and_then(|rest| rest.strip_suffix(".log"));
     assert_eq!(day.map(str::len), Some("2026-01-31".len()), "{name}");
+}
+
+#[tokio::test]
+async fn an_open_instance_asks_nobody_for_a_token_and_learns_the_same() {
+    let evo = evo();
+    let mut running = evo.up(&["--open", "--json"]);
+    let instance = evo.instance(&mut running);
+    let king = King::new(&instance.king, "");
+    let report: Value =
+        serde_json::from_str(&running.line_with("cycle_id", Duration::from_secs(240))).unwrap();
+    assert!(active(&report).len() >= 5, "{report}");
+    let listed = king.list("/skills?status=active", "skills").await;
+    assert_eq!(listed.len(), active(&report).len());
+    assert_eq!(running.exited(), None, "without --once it stays");
 }

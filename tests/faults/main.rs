@@ -3,3 +3,4 @@
 #![expect(clippy::unwrap_used, reason = "a test fails best where it stands")]
 
 mod kill;
+mod long_stage;

@@ -26,6 +26,9 @@ const RESEND: Duration = Duration::from_secs(3);
 /// The loop looks around at least this often.
 const IDLE: Duration = Duration::from_secs(2);
 
+/// Pause after a failure of the database.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
+
 /// When each undelivered dispatch was last sent.
 type Sent = HashMap<i64, Instant>;
 
@@ -60,7 +63,16 @@ impl Coordinator {
         let mut committed = self.parts.store.committed();
         loop {
             committed.mark_unchanged();
-            let next = self.step(&mut sent).await?;
+            let next = match self.step(&mut sent).await {
+                Ok(next) => next,
+                Err(Error::Store(store::Error::Closed)) => return Ok(()),
+                // What is stored is still to be done; a database that is away comes back.
+                Err(error) => {
+                    let cause = std::error::Error::source(&error).map(ToString::to_string);
+                    tracing::error!(%error, cause, "The pipeline stands still for now: {error}");
+                    AFTER_FAILURE
+                }
+            };
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
                 () = self.parts.wake.notified() => {}

@@ -10,7 +10,7 @@ mod agent;
 mod observer;
 mod relay;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use evo_common::messages::{DecodeError, KingWelcome, PROTOCOL_VERSION, Reply, decode, events};
 use serde::de::DeserializeOwned;
@@ -30,18 +30,38 @@ const BUFFER: usize = 4_096;
 /// Largest message.
 const MAX_PAYLOAD: u64 = 16 * 1024 * 1024;
 
-/// Builds the Socket.IO layer, and the task that relays the event log to rooms.
-pub(crate) fn attach(
+/// Every connection.
+pub(crate) struct Sockets {
     king: King,
-) -> (SocketIoLayer, impl Future<Output = Result<(), crate::store::Error>> + Send + 'static) {
+    io: SocketIo,
+}
+
+impl Sockets {
+    /// Relays the event log to rooms until shutdown.
+    pub(crate) fn relay(
+        &self,
+    ) -> impl Future<Output = Result<(), crate::store::Error>> + Send + 'static {
+        relay::run(self.king.clone(), self.io.clone())
+    }
+
+    /// Closes every connection, so that runners look for the next king at once.
+    pub(crate) async fn close(&self) {
+        self.io.close().await;
+    }
+}
+
+/// Builds the Socket.IO layer.
+pub(crate) fn attach(king: King) -> (SocketIoLayer, Sockets) {
     let builder: SocketIoBuilder = SocketIo::builder()
         .with_state(king.clone())
         .max_buffer_size(BUFFER)
         .max_payload(MAX_PAYLOAD)
+        .ping_interval(Duration::from_millis(king.config.ping_interval_ms))
+        .ping_timeout(Duration::from_millis(king.config.ping_timeout_ms))
         .ws_read_buffer_size(16 * 1024);
     let (layer, io) = builder.build_layer();
     io.ns("/", on_connect.with(authenticate));
-    (layer, relay::run(king, io))
+    (layer, Sockets { king, io })
 }
 
 /// What the connection's token allows.

@@ -24,10 +24,16 @@ pub(super) async fn run(king: King, io: SocketIo) -> Result<(), store::Error> {
         committed.mark_unchanged();
         loop {
             let filter = EventFilter { after, limit: PAGE, run_id: None, kind: None };
-            let page = king.store.events_list(filter).await?;
-            if page.events.is_empty() {
-                break;
-            }
+            let page = match king.store.events_list(filter).await {
+                Ok(page) if page.events.is_empty() => break,
+                Ok(page) => page,
+                Err(store::Error::Closed) => return Ok(()),
+                // The next change tries again from the same place.
+                Err(error) => {
+                    tracing::error!(%error, "The event log can't be relayed for now: {error}");
+                    break;
+                }
+            };
             after = page.last_seq;
             for event in &page.events {
                 relay(&io, event).await;
