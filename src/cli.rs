@@ -59,7 +59,7 @@ pub(crate) struct FormatArgs {
 /// `evo up`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  evo up --once\n  evo up --once --json --data /tmp/evo --king-port 0 --gateway-port 0\n  evo up --source ./api.yaml --allow-origin http://127.0.0.1:8000"
+    after_help = "Examples:\n  evo up --once\n  evo up --once --json --data /tmp/evo --king-port 0 --gateway-port 0\n  evo up --source shop=./api.yaml --allow-origin http://127.0.0.1:8000"
 )]
 pub(crate) struct UpArgs {
     /// Run one cycle (or finish the one that was left), print the result and end. Exit code 0 only
@@ -70,8 +70,9 @@ pub(crate) struct UpArgs {
     pub(crate) format: FormatArgs,
     #[command(flatten)]
     pub(crate) data: DataArgs,
-    /// Learn from this OpenAPI document too, for this start only (repeatable).
-    #[arg(long, value_name = "FILE_OR_URL")]
+    /// Learn from this OpenAPI document too, for this start only (repeatable). NAME begins the
+    /// names of its skills; by default it is made from the file or host.
+    #[arg(long, value_name = "[NAME=]FILE_OR_URL")]
     pub(crate) source: Vec<String>,
     /// An address that the documents of --source may call although it is private or loopback, such
     /// as http://127.0.0.1:8000 (repeatable).

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use evo_common::config::{SourceConfig, SourceKind};
+use evo_common::config::{SourceConfig, SourceKind, sources::is_valid_name};
 use url::Url;
 
 use crate::stop::{Result, Stop};
@@ -21,8 +21,17 @@ pub(crate) fn from_command_line(
     let mut names: BTreeSet<String> = taken.iter().map(|source| source.name.clone()).collect();
     let mut sources = Vec::new();
     for given in locations {
+        let (wanted, given) = split_name(given);
         let (base, location) = locate(given)?;
-        let name = unique(&base, &names);
+        let name = match wanted {
+            Some(name) if names.contains(name) => {
+                return Err(Stop::usage(format!(
+                    "--source {name}={given}: there is a source {name:?} already; give another name"
+                )));
+            }
+            Some(name) => name.to_owned(),
+            None => unique(&base, &names),
+        };
         names.insert(name.clone());
         sources.push(SourceConfig {
             name,
@@ -39,6 +48,16 @@ pub(crate) fn from_command_line(
         });
     }
     Ok(sources)
+}
+
+/// `NAME=LOCATION`, or a location alone.
+fn split_name(given: &str) -> (Option<&str>, &str) {
+    match given.split_once('=') {
+        Some((name, location)) if is_valid_name(name) && !Path::new(given).exists() => {
+            (Some(name), location)
+        }
+        _ => (None, given),
+    }
 }
 
 /// What a name is made of, and where the document is. A file is read and checked here; whether an
@@ -164,6 +183,19 @@ mod tests {
         assert!(sources.iter().all(|s| s.allow_origins == ["http://127.0.0.1:8000"]));
         assert_eq!(unique(&"x".repeat(40), &BTreeSet::from(["x".repeat(32)])).len(), 32);
         assert_eq!(unique("_", &BTreeSet::new()), "source");
+    }
+
+    #[test]
+    fn a_name_can_be_given_and_must_be_free() {
+        let given = ["httpbin=http://127.0.0.1:8000/spec.json?a=b".to_owned()];
+        let sources = from_command_line(&given, &[], &[]).unwrap();
+        assert_eq!(
+            (sources[0].name.as_str(), sources[0].location.as_str()),
+            ("httpbin", "http://127.0.0.1:8000/spec.json?a=b")
+        );
+        let twice = ["a=http://x/1", "a=http://x/2"];
+        assert!(refused(&twice, &[]).contains("give another name"));
+        assert_eq!(split_name("http://x/?a=b"), (None, "http://x/?a=b"));
     }
 
     #[test]

@@ -141,7 +141,9 @@ fn first(payload: Payload) -> Value {
 
 fn read_error(error: &Value) -> Incoming {
     let text = error.as_str().map_or_else(|| error.to_string(), str::to_owned);
-    let Some(refusal) = text.strip_prefix(CONNECT_ERROR) else { return Incoming::Broken(text) };
+    let Some(refusal) = text.strip_prefix(CONNECT_ERROR) else {
+        return Incoming::Broken(format!("the connection broke ({text})"));
+    };
     let refusal = refusal.trim();
     let message = serde_json::from_str::<Value>(refusal)
         .ok()
@@ -171,7 +173,7 @@ mod tests {
         );
         assert_eq!(
             read_error(&json!("EngineIO Error")),
-            Incoming::Broken("EngineIO Error".to_owned())
+            Incoming::Broken("the connection broke (EngineIO Error)".to_owned())
         );
     }
 

@@ -296,7 +296,7 @@ impl Runner {
                 tracing::debug!("Configuration {} changed", update.config_type);
             }
             FromKing::Lost { reason } => {
-                tracing::warn!(error = %reason, "The connection to king was lost: {reason}");
+                tracing::debug!(error = %reason, "What king is owed waits for the next connection");
                 self.decide(Command::Disconnected).await;
             }
             FromKing::Unauthorized { message } => {

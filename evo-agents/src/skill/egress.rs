@@ -2,7 +2,7 @@
 //! default only public addresses can be reached; loopback and private ones need an exact origin
 //! that the operator listed.
 //!
-//! What is checked is what is connected: names are resolved by [`PublicOnly`] inside the HTTP
+//! What is checked is what is connected: names are resolved by `PublicOnly` inside the HTTP
 //! client, so that a name can't show one address to a check and another one to the connection.
 
 use std::{
@@ -223,7 +223,7 @@ fn kind(error: &reqwest::Error) -> &'static str {
     }
 }
 
-/// The refusal of [`PublicOnly`] inside an error of the HTTP client.
+/// The refusal of `PublicOnly` inside an error of the HTTP client.
 pub(crate) fn not_public(error: &reqwest::Error) -> Option<&NotPublic> {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
