@@ -142,7 +142,10 @@ impl load::Validate for KingFile {
     fn validate(&self, faults: &mut Vec<load::Fault>) {
         let mut at_least = |key: &str, value: Option<u64>, least: u64| {
             if let Some(value) = value.filter(|value| *value < least) {
-                faults.push(load::Fault::new(key, format!("it is {value}; it must be at least {least}")));
+                faults.push(load::Fault::new(
+                    key,
+                    format!("it is {value}; it must be at least {least}"),
+                ));
             }
         };
         at_least("trials", self.trials.map(u64::from), u64::from(evo_common::evidence::FIRST_LOOK));

@@ -35,10 +35,7 @@ impl AgentHandler for Slow {
         Box::pin(async move {
             std::thread::sleep(WORK / 4);
             tokio::time::sleep(WORK * 3 / 4).await;
-            Ok(StageDone {
-                artifact_id: job.artifact_id,
-                output: json!(LearningOutput::default()),
-            })
+            Ok(StageDone { artifact_id: job.artifact_id, output: json!(LearningOutput::default()) })
         })
     }
 }
@@ -84,8 +81,7 @@ fn runner(folder: &Path, tokens: &Tokens, address: SocketAddr) -> TaskGroup {
 
 async fn start_cycle(king: &King) {
     let body = json!({"trigger": "test"});
-    let (status, answer) =
-        king.send(reqwest::Method::POST, "/pipeline/start", Some(&body)).await;
+    let (status, answer) = king.send(reqwest::Method::POST, "/pipeline/start", Some(&body)).await;
     assert!(status.is_success(), "{answer}");
 }
 

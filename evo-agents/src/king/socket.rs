@@ -21,6 +21,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+use crate::skill::egress;
+
 const QUEUE: usize = 1_024;
 /// How the library's error text begins when the server refused the connection.
 const CONNECT_ERROR: &str = "Received an ConnectError frame:";
@@ -93,7 +95,7 @@ impl Socket {
         if let Some(token) = token {
             builder = builder.auth(json!({ "token": token.expose() }));
         }
-        let client = builder.connect().await.map_err(|error| error.to_string())?;
+        let client = builder.connect().await.map_err(|error| egress::describe(&error))?;
         Ok(Self { client, incoming, overflow })
     }
 
@@ -112,7 +114,7 @@ impl Socket {
 
     /// Sends an event. Only to be called after [`Incoming::Connected`].
     pub(super) async fn emit(&self, event: &str, payload: Value) -> Result<(), String> {
-        self.client.emit(event, payload).await.map_err(|error| error.to_string())
+        self.client.emit(event, payload).await.map_err(|error| egress::describe(&error))
     }
 
     /// Says goodbye; without it the server would wait for a ping that never comes.

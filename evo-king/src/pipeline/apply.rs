@@ -104,13 +104,15 @@ impl Coordinator {
                 runs::save_stage(connection, now, row).await?;
                 let payload = json!({"run_id": run_id, "stage": stage, "attempt": attempt});
                 let key = dispatch_key(run_id, *stage, *attempt);
-                outbox::push(connection, now, outbox::DISPATCH, &key, Some(agent), &payload).await?;
+                outbox::push(connection, now, outbox::DISPATCH, &key, Some(agent), &payload)
+                    .await?;
                 let (id, agent) = (Some(run_id), Some(agent.as_str()));
                 events::append(connection, now, "stage.dispatched", id, agent, &payload).await?;
             }
             Effect::CloseAttempt { stage, attempt, how } => {
                 let digest = report.map(|report| report.digest);
-                runs::close_attempt(connection, now, run_id, *stage, *attempt, *how, digest).await?;
+                runs::close_attempt(connection, now, run_id, *stage, *attempt, *how, digest)
+                    .await?;
                 outbox::remove(connection, &dispatch_key(run_id, *stage, *attempt)).await?;
             }
             Effect::CancelAttempt { agent, stage, attempt, reason } => {

@@ -73,7 +73,8 @@ impl Coordinator {
         if stage == PipelineStage::Evaluation {
             context.holdout_cases = holdout;
             context.known_skills =
-                skills::comparable(connection, &candidate.name, run.parent_run_id.as_deref()).await?;
+                skills::comparable(connection, &candidate.name, run.parent_run_id.as_deref())
+                    .await?;
         }
         Ok(context)
     }
@@ -91,9 +92,7 @@ impl Coordinator {
                     .all()
                     .iter()
                     .filter(|source| match wanted {
-                        Some(names) => {
-                            names.iter().any(|name| name.as_str() == Some(&source.name))
-                        }
+                        Some(names) => names.iter().any(|name| name.as_str() == Some(&source.name)),
                         None => source.enabled,
                     })
                     .cloned()

@@ -234,7 +234,9 @@ impl Coordinator {
                 let AttemptAccepted { agent_id: agent, stage, attempt, .. } = message;
                 let command = Command::Accept { agent, stage, attempt };
                 match this.command(connection, &run, &command).await {
-                    Ok(()) => apply::confirm_dispatch(connection, &run.run_id, stage, attempt).await,
+                    Ok(()) => {
+                        apply::confirm_dispatch(connection, &run.run_id, stage, attempt).await
+                    }
                     // Confirmed before.
                     Err(Error::Rejected(Rejection::NothingToDo)) => Ok(()),
                     Err(error) => Err(error),
@@ -290,7 +292,8 @@ impl Coordinator {
                     let Some(run) = runs::load(connection, &run.run_id).await? else { continue };
                     match this.command(connection, &run, &command).await {
                         Ok(()) => {
-                            apply::confirm_dispatch(connection, &run.run_id, stage, attempt).await?;
+                            apply::confirm_dispatch(connection, &run.run_id, stage, attempt)
+                                .await?;
                         }
                         // It ended between the reading and the writing.
                         Err(Error::Rejected(_)) => {}
@@ -384,19 +387,16 @@ impl Coordinator {
         }
         let now = Timestamp::now();
         // Whether the answer may be given at all, before its content is looked at.
-        let probe = Command::Accept {
-            agent: result.agent_id.clone(),
-            stage: result.stage,
-            attempt,
-        };
+        let probe =
+            Command::Accept { agent: result.agent_id.clone(), stage: result.stage, attempt };
         match decide(&run.state, &probe, &self.parts.policy) {
             Ok(_) | Err(Rejection::NothingToDo) => {}
             Err(rejection) => {
                 return Err(ReportError::rejected(rejection.code(), rejection.to_string()));
             }
         }
-        let read = results::read(self, connection, &run, &result, transient, package_missing, now)
-            .await?;
+        let read =
+            results::read(self, connection, &run, &result, transient, package_missing, now).await?;
         let command = Command::Report {
             agent: result.agent_id.clone(),
             stage: result.stage,

@@ -43,7 +43,9 @@ impl Coordinator {
                 let now = Timestamp::now();
                 agents::all_offline(connection).await?;
                 for run in runs::leased(connection).await? {
-                    let RunState::Leased { stage, attempt, agent, .. } = &run.state else { continue };
+                    let RunState::Leased { stage, attempt, agent, .. } = &run.state else {
+                        continue;
+                    };
                     let command = Command::Extend {
                         agent: agent.clone(),
                         stage: *stage,
@@ -132,8 +134,10 @@ impl Coordinator {
             return Ok(());
         }
         let waiting = {
-            let stages: Vec<PipelineStage> =
-                PipelineStage::ALL.into_iter().filter(|s| ready.iter().any(|r| r.stage == *s)).collect();
+            let stages: Vec<PipelineStage> = PipelineStage::ALL
+                .into_iter()
+                .filter(|s| ready.iter().any(|r| r.stage == *s))
+                .collect();
             self.parts
                 .store
                 .read(async move |connection| {

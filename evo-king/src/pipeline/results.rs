@@ -108,8 +108,9 @@ pub(super) async fn read(
 type Reading = Result<(StageEnd, Option<Value>), String>;
 
 fn typed<T: DeserializeOwned>(output: &Value) -> Result<T, String> {
-    decode(events::PIPELINE_STAGE_RESULT, output.clone())
-        .map_err(|error| format!("the output can't be read: field `{}`: {}", error.path, error.message))
+    decode(events::PIPELINE_STAGE_RESULT, output.clone()).map_err(|error| {
+        format!("the output can't be read: field `{}`: {}", error.path, error.message)
+    })
 }
 
 /// A runner may end a candidate early, but not activate it.
@@ -191,11 +192,8 @@ async fn evaluation(
         return Ok(Err("the run has no candidate".to_owned()));
     };
     let (name, artifact_id) = (candidate.name.as_str(), run.artifact_id.as_str());
-    let earlier = if run.look > 1 {
-        skills::evidence(connection, name, artifact_id).await?
-    } else {
-        None
-    };
+    let earlier =
+        if run.look > 1 { skills::evidence(connection, name, artifact_id).await? } else { None };
     let evidence = match &earlier {
         Some(earlier) => merge(earlier, &output.evidence),
         None => output.evidence.clone(),

@@ -406,10 +406,9 @@ pub fn decide(state: &RunState, command: &Command, policy: &Policy) -> Result<De
         },
         Command::ChildEnded => match state {
             RunState::FannedOut { open: 0 | 1 } => Ok(finish_cycle()),
-            RunState::FannedOut { open } => Ok(Decision {
-                next: RunState::FannedOut { open: open - 1 },
-                effects: Vec::new(),
-            }),
+            RunState::FannedOut { open } => {
+                Ok(Decision { next: RunState::FannedOut { open: open - 1 }, effects: Vec::new() })
+            }
             _ => Err(Rejection::NothingToDo),
         },
         Command::Cancel { reason } => Ok(cancel(state, reason)),
@@ -433,7 +432,14 @@ impl<'s> Lease<'s> {
     fn current(state: &'s RunState) -> Option<Self> {
         match state {
             RunState::Leased {
-                stage, attempt, tries, agent, accepted, lease_until, deadline, boot,
+                stage,
+                attempt,
+                tries,
+                agent,
+                accepted,
+                lease_until,
+                deadline,
+                boot,
             } => Some(Self {
                 state,
                 stage: *stage,
@@ -467,7 +473,10 @@ impl<'s> Lease<'s> {
             return Err(stale(format!("attempt {} of stage {}", lease.attempt, lease.stage)));
         }
         if lease.agent != agent {
-            return Err(Rejection::NotYours { holder: lease.agent.clone(), given: agent.to_owned() });
+            return Err(Rejection::NotYours {
+                holder: lease.agent.clone(),
+                given: agent.to_owned(),
+            });
         }
         Ok(lease)
     }
@@ -566,8 +575,7 @@ fn lost(lease: &Lease<'_>, now: Timestamp, boot: i64, policy: &Policy) -> Decisi
     if tries.lost < policy.max_lost {
         Decision { next: lease.again(tries, now), effects: vec![lease.closed(AttemptEnd::Lost)] }
     } else {
-        let error =
-            format!("the runner of stage {} was lost {} times", lease.stage, tries.lost);
+        let error = format!("the runner of stage {} was lost {} times", lease.stage, tries.lost);
         give_up(lease, AttemptEnd::Lost, PipelineRunStatus::Failed, error)
     }
 }

@@ -90,9 +90,7 @@ impl Registry {
     /// Who runs skills: a user agent, else any runner that understands commands.
     pub fn skill_runner(&self) -> Option<String> {
         let agents = self.agents();
-        let able = || {
-            agents.iter().filter(|(_, agent)| !agent.legacy && takes_work(agent.status))
-        };
+        let able = || agents.iter().filter(|(_, agent)| !agent.legacy && takes_work(agent.status));
         able()
             .find(|(_, agent)| matches!(agent.role, AgentRole::User(_)))
             .or_else(|| able().next())

@@ -75,8 +75,7 @@ mod tests {
         assert_eq!(slots.free(PipelineStage::Building), 3);
         let first = slots.take(PipelineStage::Building);
         assert_eq!(first.as_deref(), Some("a"));
-        let rest: Vec<_> =
-            std::iter::from_fn(|| slots.take(PipelineStage::Building)).collect();
+        let rest: Vec<_> = std::iter::from_fn(|| slots.take(PipelineStage::Building)).collect();
         assert_eq!(rest.len(), 2);
         assert!(rest.contains(&"a".to_owned()) && rest.contains(&"b".to_owned()));
         assert_eq!(slots.take(PipelineStage::PreLoad), None);

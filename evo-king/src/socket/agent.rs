@@ -204,7 +204,8 @@ async fn on_health(
     }
     let sick = health.health_checks.iter().filter(|check| !check.healthy).count();
     let payload = json!({"checks": health.health_checks.len(), "sick": sick, "health_checks": health.health_checks});
-    let reply = match king.store.events_append("agent.health", Some(health.agent_id), payload).await {
+    let reply = match king.store.events_append("agent.health", Some(health.agent_id), payload).await
+    {
         Ok(()) => Reply::accepted(""),
         Err(error) => {
             not_stored(&king, "A health report", &error);
@@ -291,7 +292,9 @@ fn speaks_for(
         None => Err(Reply::rejected(
             req_id,
             "not_registered",
-            format!("{agent_id:?} has not registered on this connection; send agent:register first"),
+            format!(
+                "{agent_id:?} has not registered on this connection; send agent:register first"
+            ),
         )),
     }
 }

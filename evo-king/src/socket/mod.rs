@@ -100,7 +100,9 @@ async fn authenticate(
             ));
         };
         king.config.tokens.scope_of(&token).filter(|scope| scope.allows(Scope::Viewer)).ok_or(
-            Refused("unauthorized: the token is not one of king's; see tokens.toml in its data folder"),
+            Refused(
+                "unauthorized: the token is not one of king's; see tokens.toml in its data folder",
+            ),
         )?
     };
     socket.extensions.insert(Access(scope));
@@ -160,8 +162,8 @@ fn read<T: DeserializeOwned>(
     event: &str,
     payload: Result<Value, impl std::fmt::Display>,
 ) -> Result<T, Reply> {
-    let payload =
-        payload.map_err(|error| Reply::rejected("", "invalid_payload", format!("{event}: {error}")))?;
+    let payload = payload
+        .map_err(|error| Reply::rejected("", "invalid_payload", format!("{event}: {error}")))?;
     let req_id = payload.get("req_id").and_then(Value::as_str).unwrap_or_default().to_owned();
     decode(event, payload).map_err(|error: DecodeError| {
         tracing::warn!(event, "A message was rejected: {error}");

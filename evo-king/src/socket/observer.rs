@@ -30,7 +30,11 @@ async fn on_observe(
         Err(reply) => return answer(&socket, ack, &reply),
     };
     if !scope_of(access).allows(Scope::Viewer) {
-        return answer(&socket, ack, &Reply::rejected("", "forbidden", "observing needs the viewer token"));
+        return answer(
+            &socket,
+            ack,
+            &Reply::rejected("", "forbidden", "observing needs the viewer token"),
+        );
     }
     // Joined before the replay: what happens meanwhile may come twice, and its `seq` tells.
     socket.join(events::ROOM_OBSERVERS);
@@ -41,7 +45,11 @@ async fn on_observe(
                 Ok(page) => page,
                 Err(error) => {
                     tracing::error!(error = %error, "The event log can't be read: {error}");
-                    return answer(&socket, ack, &Reply::retry("", "the event log can't be read now"));
+                    return answer(
+                        &socket,
+                        ack,
+                        &Reply::retry("", "the event log can't be read now"),
+                    );
                 }
             };
             if page.events.is_empty() {

@@ -152,12 +152,14 @@ fn a_runner_that_went_down_with_king_is_not_to_blame() {
     let policy = Policy::default();
     let mut state = leased(PipelineStage::Learning);
     for boot in 2..30 {
-        let command =
-            Command::RunnerLost { agent: AGENT.to_owned(), now: Timestamp(5), boot };
+        let command = Command::RunnerLost { agent: AGENT.to_owned(), now: Timestamp(5), boot };
         state = decide(&state, &command, &policy).unwrap().next;
         state = decide(&state, &assign(5), &policy).unwrap().next;
     }
-    assert!(matches!(state, RunState::Leased { attempt: Attempt(29), tries: Tries { lost: 0, .. }, .. }));
+    assert!(matches!(
+        state,
+        RunState::Leased { attempt: Attempt(29), tries: Tries { lost: 0, .. }, .. }
+    ));
 }
 
 #[test]
@@ -180,8 +182,7 @@ fn ends() -> impl Strategy<Value = StageEnd> {
         Just(StageEnd::Advance),
         (0_u32..3).prop_map(|open| StageEnd::FanOut { open }),
         Just(StageEnd::Finish(Outcome::active("good"))),
-        any::<bool>()
-            .prop_map(|transient| StageEnd::Failed { error: "e".to_owned(), transient }),
+        any::<bool>().prop_map(|transient| StageEnd::Failed { error: "e".to_owned(), transient }),
     ]
 }
 
