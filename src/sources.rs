@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use evo_common::config::{SourceConfig, SourceKind, sources::is_valid_name};
+use evo_common::config::{SourceConfig, sources::is_valid_name};
 use url::Url;
 
 use crate::stop::{Result, Stop};
@@ -33,19 +33,8 @@ pub(crate) fn from_command_line(
             None => unique(&base, &names),
         };
         names.insert(name.clone());
-        sources.push(SourceConfig {
-            name,
-            kind: SourceKind::Openapi,
-            location,
-            base_url: None,
-            allow_origins: allow_origins.clone(),
-            allow_operations: Vec::new(),
-            allow_env: Vec::new(),
-            auth_ref: None,
-            latency_budget_ms: None,
-            max_candidates: None,
-            enabled: true,
-        });
+        let source = SourceConfig::openapi(name, location);
+        sources.push(SourceConfig { allow_origins: allow_origins.clone(), ..source });
     }
     Ok(sources)
 }

@@ -38,6 +38,10 @@ pub struct Expectation {
     /// The answer is valid against this JSON Schema (2020-12, references resolved inside).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<Value>,
+    /// The answer is valid against the candidate's declared answer schema, which so stands in the
+    /// definition once and not in every case. A `schema` of the case's own takes its place.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub declared_schema: bool,
     /// The answer, as text, matches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub regex: Option<String>,
@@ -57,6 +61,7 @@ impl Expectation {
             || self.exact.is_some()
             || self.subset.is_some()
             || self.schema.is_some()
+            || self.declared_schema
             || self.regex.is_some()
     }
 }
@@ -93,4 +98,21 @@ pub enum Split {
     Holdout,
     /// Both, when the builder was deterministic and could not have learned it by heart.
     Both,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_declared_schema_tells_right_from_wrong_and_is_only_written_when_set() {
+        let expect = Expectation { declared_schema: true, ..Expectation::default() };
+        assert!(expect.has_oracle());
+        assert_eq!(serde_json::to_value(&expect).unwrap(), json!({"declared_schema": true}));
+        let old: Expectation = serde_json::from_value(json!({})).unwrap();
+        assert_eq!((old.declared_schema, old.has_oracle()), (false, false));
+        assert_eq!(serde_json::to_value(old).unwrap(), json!({}));
+    }
 }

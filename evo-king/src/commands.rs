@@ -1,7 +1,7 @@
 //! Commands to runners, and their answers.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -9,6 +9,7 @@ use std::{
 use evo_common::{
     api::SkillAnswer,
     clock::Timestamp,
+    config::SourceConfig,
     messages::{CommandResult, KingCommand, events},
 };
 use serde_json::{Map, Value, json};
@@ -67,7 +68,25 @@ pub struct Commands {
     store: Store,
     registry: Registry,
     sources: Sources,
-    waiting: Arc<Mutex<HashMap<String, oneshot::Sender<CommandResult>>>>,
+    waiting: Arc<Mutex<HashMap<String, Asked>>>,
+}
+
+/// A command that was sent.
+struct Asked {
+    agent_id: String,
+    answer: oneshot::Sender<CommandResult>,
+}
+
+/// Forgets a command when nobody waits for its answer any more.
+struct Forget<'c> {
+    commands: &'c Commands,
+    req_id: &'c str,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        self.commands.waiting().remove(self.req_id);
+    }
 }
 
 impl Commands {
@@ -76,15 +95,21 @@ impl Commands {
         Self { store, registry, sources, waiting: Arc::default() }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, HashMap<String, oneshot::Sender<CommandResult>>> {
+    fn waiting(&self) -> MutexGuard<'_, HashMap<String, Asked>> {
         // A panic while holding the lock can't leave a map half-written.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A runner answered. Says whether somebody waited for it.
+    /// A runner answered. Says whether somebody waited for this runner's answer.
     pub fn answered(&self, result: CommandResult) -> bool {
-        let waiting = self.waiting().remove(&result.req_id);
-        waiting.is_some_and(|waiting| waiting.send(result).is_ok())
+        let asked = {
+            let mut waiting = self.waiting();
+            match waiting.get(&result.req_id) {
+                Some(asked) if asked.agent_id == result.agent_id => waiting.remove(&result.req_id),
+                _ => None,
+            }
+        };
+        asked.is_some_and(|asked| asked.answer.send(result).is_ok())
     }
 
     /// Runs a skill's version in use on a runner.
@@ -111,8 +136,9 @@ impl Commands {
         let agent_id = self.registry.skill_runner().ok_or(InvokeError::NoRunner)?;
         let req_id = uuid::Uuid::now_v7().simple().to_string();
         let timeout_ms = u64::try_from(TIMEOUT.as_millis()).unwrap_or(u64::MAX);
-        let sources: Vec<_> = self.sources.get(&skill.skill.source).into_iter().collect();
-        let servers: BTreeMap<String, String> = self.sources.servers();
+        let sources: Vec<SourceConfig> =
+            self.sources.get(&skill.skill.source).cloned().into_iter().collect();
+        let servers = self.sources.servers_of(&sources);
         let command = KingCommand {
             command: "run_skill".to_owned(),
             target_agent: agent_id.clone(),
@@ -127,7 +153,9 @@ impl Commands {
             ]),
         };
         let (answer, answered) = oneshot::channel();
-        self.waiting().insert(req_id.clone(), answer);
+        let asked = Asked { agent_id: agent_id.clone(), answer };
+        self.waiting().insert(req_id.clone(), asked);
+        let forget = Forget { commands: self, req_id: &req_id };
         let payload = serde_json::to_value(&command).expect("a command is plain data");
         let result = if self.registry.send(&agent_id, events::KING_COMMAND, &payload) {
             tokio::time::timeout(TIMEOUT, answered)
@@ -137,7 +165,7 @@ impl Commands {
         } else {
             Err(InvokeError::NoRunner)
         };
-        self.waiting().remove(&req_id);
+        drop(forget);
         let result = result?;
         let message = result.error.unwrap_or_else(|| "the runner gave no reason".to_owned());
         match (result.output, result.code) {

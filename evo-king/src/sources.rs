@@ -47,6 +47,16 @@ impl Sources {
         self.sources.iter().map(|source| source.name.as_str()).collect()
     }
 
+    /// The base URLs of these sources: what belongs to one source is no business of another's.
+    pub fn servers_of(&self, sources: &[SourceConfig]) -> BTreeMap<String, String> {
+        let own = |name: &String| sources.iter().any(|source| source.name == *name);
+        self.servers
+            .iter()
+            .filter(|(name, _)| own(name))
+            .map(|(n, u)| (n.clone(), u.clone()))
+            .collect()
+    }
+
     /// Source name → base URL, for packages whose endpoints start with `{server}`.
     pub fn servers(&self) -> BTreeMap<String, String> {
         (*self.servers).clone()

@@ -93,8 +93,17 @@ async fn ended(king: &King) -> Value {
     .await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn a_stage_that_works_for_long_keeps_its_connection() {
+/// A king, its slow runner, and a cycle that has been started.
+struct Set {
+    data: TempDir,
+    tokens: Tokens,
+    address: SocketAddr,
+    king_tasks: TaskGroup,
+    runner_tasks: TaskGroup,
+    king: King,
+}
+
+async fn start() -> Set {
     let data = TempDir::new().unwrap();
     let tokens = Tokens::generate();
     let (address, king_tasks) =
@@ -102,6 +111,12 @@ async fn a_stage_that_works_for_long_keeps_its_connection() {
     let runner_tasks = runner(&data.path().join("agent"), &tokens, address);
     let king = King::new(&format!("http://{address}"), tokens.operator.expose());
     start_cycle(&king).await;
+    Set { data, tokens, address, king_tasks, runner_tasks, king }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_stage_that_works_for_long_keeps_its_connection() {
+    let Set { data: _data, king_tasks, runner_tasks, king, .. } = start().await;
     let run = ended(&king).await;
     assert_eq!((&run["status"], &run["attempt"]), (&json!("completed"), &json!(1)), "{run}");
     let agent = king.get("/agents/slow-learner").await;
@@ -114,13 +129,7 @@ async fn a_stage_that_works_for_long_keeps_its_connection() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn a_result_survives_a_king_that_goes_away_meanwhile() {
-    let data = TempDir::new().unwrap();
-    let tokens = Tokens::generate();
-    let (address, king_tasks) =
-        serve(config(data.path(), &tokens, SocketAddr::from(([127, 0, 0, 1], 0)))).await;
-    let runner_tasks = runner(&data.path().join("agent"), &tokens, address);
-    let king = King::new(&format!("http://{address}"), tokens.operator.expose());
-    start_cycle(&king).await;
+    let Set { data, tokens, address, king_tasks, runner_tasks, king } = start().await;
     eventually_async("the stage is in hand", DEADLINE, || async {
         let events = king.get("/events?kind=stage.dispatched").await;
         (events["count"] != 0).then_some(())

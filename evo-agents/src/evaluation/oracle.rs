@@ -36,20 +36,24 @@ pub struct Oracle {
 pub struct InvalidCase {
     /// The case.
     pub case_id: String,
-    /// `schema` or `regex`.
+    /// `schema`, `declared_schema` or `regex`.
     pub part: &'static str,
     /// Why.
     pub message: String,
 }
 
 impl Oracle {
-    /// Compiles a case. `success` are the statuses that count when the case names none.
+    /// Compiles a case whose declared schema has been put in. `success` are the statuses that count when the case names none.
     pub fn new(case: &Case, success: &[u16]) -> Result<Self, InvalidCase> {
         let invalid = |part: &'static str, message: String| InvalidCase {
             case_id: case.case_id.clone(),
             part,
             message,
         };
+        if case.expect.declared_schema && case.expect.schema.is_none() {
+            let message = "the candidate's definition declares no answer schema".to_owned();
+            return Err(invalid("declared_schema", message));
+        }
         let schema = case.expect.schema.as_ref();
         let schema = schema
             .map(jsonschema::draft202012::new)

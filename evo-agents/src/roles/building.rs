@@ -9,18 +9,12 @@ use evo_common::{
 };
 use futures_util::future::BoxFuture;
 
-use super::{candidate_of, done, expect_stage};
+use super::{candidate_of, done, expect_stage, operation_of, version_of};
 use crate::{
     handler::{AgentHandler, StageDone, StageError, StageJob},
     skill::package::Package,
-    sources::openapi::{
-        operation::Operation,
-        package::{self, Built},
-    },
+    sources::openapi::package::{self, Built},
 };
-
-/// Version of a first package when king names none.
-const FIRST_VERSION: &str = "0.1.0";
 
 /// Handler of the stage Building.
 #[derive(Debug, Clone, Copy)]
@@ -31,10 +25,7 @@ impl AgentHandler for Building {
         Box::pin(async move {
             expect_stage(&job, PipelineStage::Building)?;
             let candidate = candidate_of(&job.context)?;
-            let version = match job.context.version.as_str() {
-                "" => FIRST_VERSION,
-                version => version,
-            };
+            let version = version_of(&job.context);
             let built = match build(candidate, version, &job)? {
                 Ok(built) => built,
                 Err(outcome) => {
@@ -71,13 +62,7 @@ fn build(
     version: &str,
     job: &StageJob,
 ) -> Result<Result<Built, Outcome>, StageError> {
-    let operation: Operation =
-        serde_json::from_value(candidate.definition.clone()).map_err(|error| {
-            StageError::permanent(format!(
-                "the definition of {} can't be read: {error}",
-                candidate.name
-            ))
-        })?;
+    let operation = operation_of(candidate)?;
     if let Some(problem) = operation.problem {
         return Ok(Err(problem));
     }

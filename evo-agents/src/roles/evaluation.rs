@@ -5,6 +5,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use evo_common::{
+    case::Case,
     config::SourceConfig,
     evidence::{CapabilityTrials, Evidence, IntegrationCheck, Latency},
     ids::ArtifactId,
@@ -16,7 +17,9 @@ use evo_common::{
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
 
-use super::{candidate_of, done, expect_stage, package_of, policy_of, skill_manage, source_of};
+use super::{
+    candidate_of, done, expect_stage, operation_of, package_of, policy_of, skill_manage, source_of,
+};
 use crate::{
     evaluation::{
         compare::{Pairs, Side, percentile},
@@ -28,6 +31,7 @@ use crate::{
     },
     handler::{AgentHandler, StageDone, StageError, StageJob},
     skill::{execute::CallPolicy, package::Package},
+    sources::openapi::cases::with_declared_schema,
 };
 
 /// Smoke trials, all of the first case.
@@ -97,15 +101,14 @@ async fn evaluate(job: &StageJob) -> Result<Evidence, StageError> {
         }
         None => None,
     };
-    let (train, holdout) = match (
-        prepare(&context.train_cases, &package.call.success),
-        prepare(&context.holdout_cases, &package.call.success),
-    ) {
-        (Ok(train), Ok(holdout)) => (train, holdout),
-        (Err(error), _) | (_, Err(error)) => {
-            return Ok(gate(Outcome::held(codes::NO_ORACLE, error.to_string())));
-        }
-    };
+    let [train, holdout] = cases_of(context, candidate)?;
+    let (train, holdout) =
+        match (prepare(&train, &package.call.success), prepare(&holdout, &package.call.success)) {
+            (Ok(train), Ok(holdout)) => (train, holdout),
+            (Err(error), _) | (_, Err(error)) => {
+                return Ok(gate(Outcome::held(codes::NO_ORACLE, error.to_string())));
+            }
+        };
     if holdout.is_empty() {
         return Ok(gate(Outcome::held(
             codes::NO_ORACLE,
@@ -115,6 +118,16 @@ async fn evaluate(job: &StageJob) -> Result<Evidence, StageError> {
     let policy = call_policy(context, source);
     let work = Work { job, context, candidate, source, package: &package, policy: &policy };
     work.cascade(&train, &holdout, incumbent.as_ref()).await
+}
+
+/// Train and held-out cases, with the schema that the definition declares.
+fn cases_of(context: &StageContext, candidate: &Candidate) -> Result<[Vec<Case>; 2], StageError> {
+    let cases = [&context.train_cases, &context.holdout_cases];
+    if !cases.iter().any(|cases| cases.iter().any(|case| case.expect.declared_schema)) {
+        return Ok(cases.map(Clone::clone));
+    }
+    let operation = operation_of(candidate)?;
+    Ok(cases.map(|cases| with_declared_schema(cases, &operation)))
 }
 
 fn call_policy(context: &StageContext, source: &SourceConfig) -> CallPolicy {

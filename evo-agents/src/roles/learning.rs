@@ -72,7 +72,7 @@ async fn read(
         let SourceKind::Openapi = source.kind;
         let location = match source.location.as_str() {
             KING_LOCATION | GATEWAY_LOCATION => OWN_DOCUMENT,
-            location => location,
+            location => &shown(location),
         };
         let found = Document::parse(&bytes, location)
             .map(|document| ranked(openapi::candidates(&document, &source, &mut names), &source))
@@ -102,6 +102,7 @@ async fn load(
     executor: &Executor,
 ) -> Result<Vec<u8>, String> {
     let location = source.location.as_str();
+    let place = shown(location);
     let mut policy = policy_of(context, source);
     let url = if [KING_LOCATION, GATEWAY_LOCATION].contains(&location) {
         let base = context.servers.get(&source.name).ok_or_else(|| {
@@ -118,20 +119,38 @@ async fn load(
             Ok(url) if url.scheme() == "file" => {
                 let path = url
                     .to_file_path()
-                    .map_err(|()| format!("{location}: not the URL of a file on this machine"))?;
+                    .map_err(|()| format!("{place}: not the URL of a file on this machine"))?;
                 return read_file(&path).await;
             }
             // A one-letter scheme is a drive of Windows, anything else with `://` a mistake.
             Ok(url) if location.contains("://") => {
                 return Err(format!(
-                    "{location}: the scheme {:?} is not supported; use http, https or a file path",
+                    "{place}: the scheme {:?} is not supported; use http, https or a file path",
                     url.scheme()
                 ));
+            }
+            Err(error) if location.contains("://") => {
+                return Err(format!("{place}: the location is no URL: {error}"));
             }
             _ => return read_file(std::path::Path::new(location)).await,
         }
     };
-    executor.get_document(&url, &policy).await.map_err(|error| format!("{url}: {error}"))
+    let place = shown(&url);
+    executor.get_document(&url, &policy).await.map_err(|error| format!("{place}: {error}"))
+}
+
+/// A location for messages: of a URL only origin and path, since a query may hold a signature or
+/// a key, and the part before the host a password.
+fn shown(location: &str) -> String {
+    let Some((scheme, _)) = location.split_once("://") else { return location.to_owned() };
+    match Url::parse(location) {
+        Ok(url) => {
+            let host = url.host_str().unwrap_or_default();
+            let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+            format!("{}://{host}{port}{}", url.scheme(), url.path())
+        }
+        Err(_) => format!("{scheme}://…"),
+    }
 }
 
 async fn read_file(path: &std::path::Path) -> Result<Vec<u8>, String> {
@@ -146,4 +165,27 @@ async fn read_file(path: &std::path::Path) -> Result<Vec<u8>, String> {
         ));
     }
     tokio::fs::read(path).await.map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locations_are_shown_without_secrets() {
+        for (location, expected) in [
+            (
+                "https://u:p@example.com:8443/a/api.json?sig=s#f",
+                "https://example.com:8443/a/api.json",
+            ),
+            ("http://[::1]:3000/x?key=s", "http://[::1]:3000/x"),
+            ("file:///srv/api.json", "file:///srv/api.json"),
+            ("ftp://u:p@example.com/api.json?s", "ftp://example.com/api.json"),
+            ("https://u:p@example.com:99999/?sig=s", "https://…"),
+            ("docs/what?.json", "docs/what?.json"),
+            (KING_LOCATION, KING_LOCATION),
+        ] {
+            assert_eq!(shown(location), expected);
+        }
+    }
 }

@@ -28,7 +28,11 @@ use crate::{
     artifacts,
     handler::{AgentHandler, StageDone, StageError, StageJob},
     skill::{execute::CallPolicy, package::Package},
+    sources::openapi::operation::Operation,
 };
+
+/// Version of a first package when king names none.
+const FIRST_VERSION: &str = "0.1.0";
 
 /// The handler of a role.
 pub fn handler_for(role: &AgentRole) -> Arc<dyn AgentHandler> {
@@ -62,6 +66,13 @@ fn candidate_of(context: &StageContext) -> Result<&Candidate, StageError> {
     })
 }
 
+/// The candidate's definition, as the OpenAPI source wrote it.
+fn operation_of(candidate: &Candidate) -> Result<Operation, StageError> {
+    serde_json::from_value(candidate.definition.clone()).map_err(|error| {
+        StageError::permanent(format!("`metadata.candidate.definition` can't be read: {error}"))
+    })
+}
+
 fn source_of<'a>(
     context: &'a StageContext,
     candidate: &Candidate,
@@ -74,14 +85,17 @@ fn source_of<'a>(
     })
 }
 
+/// The version that the package gets.
+fn version_of(context: &StageContext) -> &str {
+    match context.version.as_str() {
+        "" => FIRST_VERSION,
+        version => version,
+    }
+}
+
 /// What the skills of a source may do.
 fn policy_of(context: &StageContext, source: &SourceConfig) -> CallPolicy {
-    CallPolicy {
-        servers: context.servers.clone(),
-        allow_origins: source.allow_origins.clone(),
-        allow_env: source.allow_env.clone(),
-        timeout_cap_ms: None,
-    }
+    CallPolicy::of_source(source, &context.servers)
 }
 
 fn output_of<T: DeserializeOwned>(

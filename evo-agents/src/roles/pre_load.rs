@@ -9,12 +9,14 @@ use evo_common::{
     messages::{HealthCheck, PipelineStage},
     outcome::{Outcome, codes},
     skill::{SkillIO, is_valid_name},
-    stage::{PreLoadOutput, Severity, StageContext},
+    stage::{Candidate, PreLoadOutput, Severity, StageContext},
 };
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value, json};
 
-use super::{candidate_of, done, expect_stage, package_of, policy_of, source_of};
+use super::{
+    candidate_of, done, expect_stage, operation_of, package_of, policy_of, source_of, version_of,
+};
 use crate::{
     evaluation::{
         compare::percentile,
@@ -26,7 +28,7 @@ use crate::{
         execute::{CallError, CallPolicy, GATEWAY_TOKEN, VIEWER_TOKEN},
         package::Package,
     },
-    sources::openapi::operation::Operation,
+    sources::openapi::{cases::with_declared_schema, operation::Operation, package},
 };
 
 /// Types that an input or output may have.
@@ -64,12 +66,9 @@ async fn check(job: &StageJob, output: &mut PreLoadOutput) -> Result<Gate, Stage
         Ok(package) => package,
         Err(reason) => return Ok(Err(Outcome::discarded(codes::INVALID_PACKAGE, reason))),
     };
-    let operation: Operation =
-        serde_json::from_value(candidate.definition.clone()).map_err(|error| {
-            StageError::permanent(format!("`metadata.candidate.definition` can't be read: {error}"))
-        })?;
+    let operation = operation_of(candidate)?;
     output.findings = scan::scan(&package);
-    let gates = Gates { job, context, source, package: &package, operation: &operation };
+    let gates = Gates { job, context, candidate, source, package: &package, operation: &operation };
     if let Err(outcome) = gates.before_the_call(output) {
         return Ok(Err(outcome));
     }
@@ -87,6 +86,7 @@ async fn check(job: &StageJob, output: &mut PreLoadOutput) -> Result<Gate, Stage
 struct Gates<'a> {
     job: &'a StageJob,
     context: &'a StageContext,
+    candidate: &'a Candidate,
     source: &'a SourceConfig,
     package: &'a Package,
     operation: &'a Operation,
@@ -95,6 +95,7 @@ struct Gates<'a> {
 impl<'a> Gates<'a> {
     fn before_the_call(&self, output: &PreLoadOutput) -> Gate {
         self.valid()?;
+        self.as_defined()?;
         if let Some(finding) = output.findings.iter().find(|f| f.severity == Severity::High) {
             let line = finding.line.map(|line| format!(":{line}")).unwrap_or_default();
             let reason = format!("{}{line}: {} ({})", finding.file, finding.message, finding.code);
@@ -147,6 +148,30 @@ impl<'a> Gates<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the package is what its definition compiles to. The gates below look at the
+    /// definition, so a package that calls something else would go past them.
+    fn as_defined(&self) -> Gate {
+        let invalid = |reason: String| Err(Outcome::discarded(codes::INVALID_PACKAGE, reason));
+        if let Some(problem) = &self.operation.problem {
+            return Err(problem.clone());
+        }
+        let version = version_of(self.context);
+        let built = package::build(self.candidate, self.operation, version, &[], None)
+            .map_err(|error| error.to_string())
+            .and_then(|built| Package::from_files(built.files).map_err(|error| error.to_string()));
+        let expected = match built {
+            Ok(expected) => expected,
+            Err(error) => return invalid(format!("its definition can't be compiled: {error}")),
+        };
+        match difference(self.package, &expected) {
+            Some((what, is, should)) => invalid(format!(
+                "its {what} is {is}, but the definition of {} compiles to {should}",
+                self.candidate.name
+            )),
+            None => Ok(()),
+        }
     }
 
     /// Whether it may be executed at all. If not, its request is still built, so that a package
@@ -203,6 +228,11 @@ impl<'a> Gates<'a> {
             }
             CallError::AuthMissing { name } => {
                 format!("set the environment variable {name} for the runner of the stages")
+            }
+            CallError::AuthNotAllowed { name, host } if self.source.allow_env.contains(name) => {
+                format!(
+                    "the token {name} may not be sent to {host}: add its origin to allow_origins of the source {source:?} if the token is meant for it"
+                )
             }
             CallError::AuthNotAllowed { name, host } => format!(
                 "the token {name} may not be sent to {host}: add {name:?} to allow_env of the source {source:?} and set it for the runner, or name another variable with auth_ref"
@@ -372,8 +402,12 @@ impl<'a> Gates<'a> {
 
     /// Whether anything tells a right answer from a wrong one.
     fn oracle(&self) -> Gate {
-        let mut cases = self.context.train_cases.iter();
-        if cases.any(|case| !case.expect.refusal && case.expect.has_oracle()) {
+        let cases = with_declared_schema(&self.context.train_cases, self.operation);
+        let tells = |case: &Case| {
+            let expect = &case.expect;
+            !expect.refusal && !expect.declared_schema && expect.has_oracle()
+        };
+        if cases.iter().any(tells) {
             return Ok(());
         }
         let reason = match &self.operation.answer.unresolved {
@@ -382,6 +416,42 @@ impl<'a> Gates<'a> {
         };
         Err(Outcome::held(codes::NO_ORACLE, reason))
     }
+}
+
+/// The first part in which a package is not the expected one: what, is, should be.
+fn difference(package: &Package, expected: &Package) -> Option<(&'static str, String, String)> {
+    let endpoint = |package: &Package| {
+        let endpoint = package.config.endpoints.first();
+        endpoint.map_or_else(
+            || "none".to_owned(),
+            |endpoint| {
+                let method = json!(endpoint.method);
+                format!("{} {}", method.as_str().unwrap_or_default(), endpoint.url)
+            },
+        )
+    };
+    let auth_ref =
+        |package: &Package| package.config.auth_ref.clone().unwrap_or_else(|| "none".to_owned());
+    let source = |package: &Package| {
+        let provenance = package.provenance.as_ref();
+        provenance.map_or_else(|| "none".to_owned(), |provenance| provenance.source.clone())
+    };
+    let text = |of: &dyn Fn(&Package) -> String| (of(package), of(expected));
+    let named = [
+        ("name", text(&|package| package.manifest.name.clone())),
+        ("version", text(&|package| package.manifest.version.clone())),
+        ("endpoint", text(&endpoint)),
+        ("auth_ref", text(&auth_ref)),
+        ("source", text(&source)),
+    ];
+    if let Some((what, (is, should))) = named.into_iter().find(|(_, (is, should))| is != should) {
+        return Some((what, format!("{is:?}"), format!("{should:?}")));
+    }
+    let whole = |what| Some((what, "different".to_owned(), "another one".to_owned()));
+    if package.manifest != expected.manifest {
+        return whole("manifest.toml");
+    }
+    if package.config != expected.config { whole("config.toml") } else { None }
 }
 
 fn whole_ms(ms: f64) -> u64 {

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, sync::atomic::Ordering};
 
 use evo_common::{
     clock::Timestamp,
-    config::{SourceConfig, SourceKind},
+    config::SourceConfig,
     evidence::{Paired, Trials},
     ids::Attempt,
     outcome::Outcome,
@@ -32,22 +32,6 @@ struct Bed {
     context: StageContext,
 }
 
-fn source(name: &str, location: &str) -> SourceConfig {
-    SourceConfig {
-        name: name.to_owned(),
-        kind: SourceKind::Openapi,
-        location: location.to_owned(),
-        base_url: None,
-        allow_origins: Vec::new(),
-        allow_operations: Vec::new(),
-        allow_env: Vec::new(),
-        auth_ref: None,
-        latency_budget_ms: None,
-        max_candidates: None,
-        enabled: true,
-    }
-}
-
 impl Bed {
     fn new(source: SourceConfig) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -63,7 +47,7 @@ impl Bed {
     }
 
     fn of(api: &Api) -> Self {
-        let mut source = source("fake", &format!("{}/openapi.json", api.url()));
+        let mut source = SourceConfig::openapi("fake", &format!("{}/openapi.json", api.url()));
         source.allow_origins = vec![api.url()];
         Self::new(source)
     }
@@ -272,7 +256,7 @@ async fn a_server_that_is_gone_or_private_or_unnamed_holds_the_candidate() {
     document["servers"] = serde_json::json!([{"url": closed}]);
     std::fs::write(&file, document.to_string()).unwrap();
 
-    let mut bed = Bed::new(source("fake", file.to_str().unwrap()));
+    let mut bed = Bed::new(SourceConfig::openapi("fake", file.to_str().unwrap()));
     let ended = bed.ends("good").await;
     assert!(
         ended.starts_with(&format!("held origin_not_allowed: {closed} may not be called"))
@@ -297,15 +281,15 @@ async fn broken_sources_fail_alone() {
     let broken = folder.path().join("broken.yaml");
     std::fs::write(&broken, "openapi: 3.0.0\npaths: {\n").unwrap();
     let mut bed = Bed::of(&api);
-    let mut disabled = source("off", "/nonexistent");
+    let mut disabled = SourceConfig::openapi("off", "/nonexistent");
     disabled.enabled = false;
     bed.source.max_candidates = Some(3);
     bed.context.sources = vec![
-        source("broken", broken.to_str().unwrap()),
-        source("missing", "/nonexistent/api.yaml"),
-        source("gone", "http://127.0.0.1:9/api.json"),
-        source("odd", "ftp://example.com/api.json"),
-        source("evo-king", "king:"),
+        SourceConfig::openapi("broken", broken.to_str().unwrap()),
+        SourceConfig::openapi("missing", "/nonexistent/api.yaml"),
+        SourceConfig::openapi("gone", "http://127.0.0.1:9/api.json"),
+        SourceConfig::openapi("odd", "ftp://example.com/api.json"),
+        SourceConfig::openapi("evo-king", "king:"),
         disabled,
         bed.source.clone(),
     ];
@@ -368,7 +352,7 @@ async fn known_skills_lower_novelty_and_compose() {
 
 #[tokio::test]
 async fn bad_jobs_are_errors_that_say_what_is_missing() {
-    let bed = Bed::new(source("fake", "x"));
+    let bed = Bed::new(SourceConfig::openapi("fake", "x"));
     let error = |result: Result<StageDone, StageError>| result.unwrap_err();
     let run = |role: AgentRole, id: &'static str| bed.run(role, id, &bed.context);
     let missing = error(run(AgentRole::Building, "").await);
@@ -414,4 +398,73 @@ async fn cancelling_ends_an_evaluation_between_trials() {
         });
     let error = result.unwrap_err();
     assert_eq!((error.message.as_str(), error.transient), ("the evaluation was cancelled", true));
+}
+
+/// What the stage says about a package, with the files of `change` put in.
+async fn pre_load_of(operation: &str, change: &[(&str, &str, &str)]) -> Option<Outcome> {
+    let api = Api::start().await;
+    let bed = Bed::of(&api);
+    let mut candidate = bed.candidate(operation).await;
+    let mut context = bed.context.clone();
+    context.train_cases = std::mem::take(&mut candidate.cases);
+    context.candidate = Some(candidate);
+    let built = bed.run(AgentRole::Building, "", &context).await.unwrap();
+    let id = ArtifactId::parse(built.artifact_id.as_str()).unwrap();
+    let mut files = bed.services.artifacts.package(&id).await.unwrap().files;
+    for (file, from, to) in change {
+        let text = String::from_utf8(files[*file].clone()).unwrap();
+        assert!(text.contains(from), "{file}: {text}");
+        files.insert((*file).to_owned(), text.replace(from, to).into_bytes());
+    }
+    let (_, archive) = evo_common::artifact::pack(&files).unwrap();
+    let id = bed.services.artifacts.put(archive).await.unwrap();
+    let done = bed.run(AgentRole::PreLoad, id.as_str(), &context).await.unwrap();
+    serde_json::from_value::<PreLoadOutput>(done.output).unwrap().outcome
+}
+
+#[tokio::test]
+async fn a_package_that_is_not_what_its_definition_says_is_discarded() {
+    assert_eq!(pre_load_of("good", &[]).await, None);
+    for (change, what) in [
+        (("manifest.toml", "fake-good", "fake-best"), "its name is \"fake-best\", but"),
+        (("manifest.toml", "0.1.0", "9.9.9"), "its version is \"9.9.9\", but"),
+        (("config.toml", "/good\"", "/write\""), "its endpoint is \"GET http://127.0.0.1:"),
+        (("config.toml", "method = \"GET\"", "method = \"POST\""), "its endpoint is \"POST "),
+        (
+            ("config.toml", "[[endpoints]]", "auth_ref = \"HOME\"\n[[endpoints]]"),
+            "its auth_ref is \"HOME\", but",
+        ),
+        (
+            ("provenance.toml", "source = \"fake\"", "source = \"evo-king\""),
+            "its source is \"evo-king\", but",
+        ),
+        (("config.toml", "timeout_ms = 10000", "timeout_ms = 9"), "its config.toml is different"),
+    ] {
+        let outcome = pre_load_of("good", &[change]).await.unwrap();
+        assert_eq!(outcome.code, evo_common::outcome::codes::INVALID_PACKAGE, "{what}");
+        assert!(outcome.reason.starts_with(what), "{outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn failed_sources_show_no_secret_of_their_location() {
+    let mut bed = Bed::new(SourceConfig::openapi("fake", "x"));
+    bed.context.sources = [
+        "http://127.0.0.1:9/api.json?sig=s3cret",
+        "http://u:s3cret@127.0.0.1:9/api.json",
+        "ftp://u:s3cret@example.com/x?s3cret",
+        "http://u:s3cret@127.0.0.1:99999/x?s3cret",
+    ]
+    .iter()
+    .enumerate()
+    .map(|(i, location)| SourceConfig::openapi(format!("s{i}"), *location))
+    .collect();
+    let failed = bed.learn().await.failed_sources;
+    assert_eq!(failed.len(), 4);
+    assert!(!format!("{failed:?}").contains("s3cret"), "{failed:?}");
+    let api = Api::start().await;
+    let location = format!("{}/good?sig=s3cret", api.url());
+    bed.context.sources = vec![SourceConfig::openapi("odd", &location)];
+    let failed = bed.learn().await.failed_sources;
+    assert!(failed[0].message.contains("/good: not an OpenAPI document"), "{failed:?}");
 }

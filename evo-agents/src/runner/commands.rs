@@ -156,15 +156,8 @@ impl Commander {
         }
         let mut servers = self.servers.clone();
         servers.extend(job.servers.clone());
-        let flat = |of: fn(&SourceConfig) -> &Vec<String>| {
-            job.sources.iter().flat_map(of).cloned().collect()
-        };
-        let policy = CallPolicy {
-            servers,
-            allow_origins: flat(|source| &source.allow_origins),
-            allow_env: flat(|source| &source.allow_env),
-            timeout_cap_ms: left,
-        };
+        let policy =
+            CallPolicy { timeout_cap_ms: left, ..policy_of(&package, &job.sources, &servers) };
         let answer = self
             .services
             .executor
@@ -192,6 +185,21 @@ impl Commander {
             };
             CommandError::new(code, error.to_string())
         })
+    }
+}
+
+/// What a package may do: king says whose it is; a skill of the own folder says so itself.
+fn policy_of(
+    package: &Package,
+    sources: &[SourceConfig],
+    servers: &BTreeMap<String, String>,
+) -> CallPolicy {
+    let provenance = package.provenance.as_ref().map(|provenance| &provenance.source);
+    let own = provenance.or(package.call.server.as_ref());
+    let source = sources.iter().find(|source| Some(&source.name) == own).or(sources.first());
+    match source {
+        Some(source) => CallPolicy::of_source(source, servers),
+        None => CallPolicy::of_server(own.map(String::as_str), servers),
     }
 }
 

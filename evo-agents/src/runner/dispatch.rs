@@ -20,6 +20,8 @@ use crate::handler::{AgentHandler, Services, StageDone, StageError, StageJob};
 
 /// How much earlier than king the runner gives up, so that its report still arrives in time.
 const MARGIN_MS: u64 = 500;
+/// Largest report. King's WebSocket takes frames of 16 MiB; the rest is room for the envelope.
+const MAX_REPORT_BYTES: usize = 12 * 1024 * 1024;
 
 /// A `pipeline:next` that can't be started.
 #[derive(Debug)]
@@ -125,14 +127,42 @@ async fn attempt(
             (PipelineRunStatus::Failed, artifact_id, Value::Null, Some(message), transient)
         }
     };
-    Some(Box::new(StageReport {
+    Some(Box::new(within_limit(StageReport {
         result: PipelineStageResult { run_id, stage, agent_id, status, artifact_id, output, error },
         attempt: Some(number),
         req_id: None,
         transient,
         seq: None,
         trace: (!carrier.is_empty()).then_some(TraceContext(carrier)),
-    }))
+    })))
+}
+
+/// A report that king can take: a larger one would cost the connection on every send, so it
+/// becomes a failure that no retry helps.
+pub(super) fn within_limit(report: StageReport) -> StageReport {
+    let size = serde_json::to_vec(&report).expect("a report is plain data").len();
+    if size <= MAX_REPORT_BYTES {
+        return report;
+    }
+    let stage = report.result.stage;
+    let advice = match stage {
+        PipelineStage::Learning => "set max_candidates or split the source",
+        _ => "let the stage give less, or name large data instead of copying it",
+    };
+    let message = format!(
+        "the result of {stage} has {size} bytes; at most {MAX_REPORT_BYTES} can be sent: {advice}"
+    );
+    tracing::error!(run.id = %report.result.run_id, %stage, size, error = %message, "{message}");
+    StageReport {
+        result: PipelineStageResult {
+            status: PipelineRunStatus::Failed,
+            output: Value::Null,
+            error: Some(message),
+            ..report.result
+        },
+        transient: false,
+        ..report
+    }
 }
 
 async fn until_deadline(
@@ -202,6 +232,10 @@ mod tests {
             Box::pin(async move {
                 match job.context.trigger["act"].as_str() {
                     Some("panic") => panic!("no paper left"),
+                    Some("large") => Ok(StageDone {
+                        artifact_id: "b".to_owned(),
+                        output: "x".repeat(MAX_REPORT_BYTES).into(),
+                    }),
                     Some("fail") => Err(StageError::transient("the network is down")),
                     Some("sleep") => {
                         std::future::pending::<()>().await;
@@ -251,6 +285,22 @@ mod tests {
         assert_eq!(report.result.error.as_deref(), Some("the handler panicked: no paper left"));
         let report = outcome(dispatch("", 0)).await;
         assert!(report.transient && report.result.error.unwrap().contains("deadline"));
+    }
+
+    #[tokio::test]
+    async fn a_result_that_king_can_not_take_is_a_failure_that_names_its_size() {
+        let report = outcome(dispatch("large", 60_000)).await;
+        let error = report.result.error.clone().unwrap();
+        assert!(error.starts_with("the result of building has 12583"), "{error}");
+        assert_eq!((report.result.status, report.transient), (PipelineRunStatus::Failed, false));
+        assert_eq!(report.result.output, Value::Null);
+        assert_eq!(within_limit(report.clone()), report, "the failure itself is small");
+
+        let mut learned = report;
+        learned.result.stage = PipelineStage::Learning;
+        learned.result.output = json!("x".repeat(MAX_REPORT_BYTES));
+        let error = within_limit(learned).result.error.unwrap();
+        assert!(error.ends_with("set max_candidates or split the source"), "{error}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -118,14 +118,15 @@ struct Runner {
 impl Runner {
     fn start(config: RunnerConfig, handler: Arc<dyn AgentHandler>) -> Result<Self, Error> {
         let session_id = uuid::Uuid::now_v7().simple().to_string();
-        let mut session = Session::new(session_id.clone(), config.capacity);
+        let mut session =
+            Session::new(config.agent_id.clone(), session_id.clone(), config.capacity);
         let outbox = Outbox::new(config.folder.as_deref());
-        for report in outbox.load()? {
+        for report in outbox.load(&config.agent_id)? {
             tracing::info!(
                 run.id = %report.result.run_id, stage = %report.result.stage,
                 "A result from before the last restart will be sent"
             );
-            session.decide(Command::Restored { report: Box::new(report) });
+            session.decide(Command::Restored { report: Box::new(dispatch::within_limit(report)) });
         }
         let link_tasks = TaskGroup::new(CancellationToken::new());
         let work_tasks = TaskGroup::new(CancellationToken::new());

@@ -8,6 +8,8 @@ use super::session::Key;
 use crate::skill::cache::write_atomic;
 
 const FOLDER: &str = "outbox";
+/// Folder in the outbox for results of another agent, as after a rename.
+const FOREIGN: &str = "foreign";
 
 /// The folder of unanswered results, one file per attempt.
 #[derive(Debug, Clone)]
@@ -30,8 +32,9 @@ impl Outbox {
         Self { folder: agent_folder.map(|folder| folder.join(FOLDER)) }
     }
 
-    /// Everything left by the last process. A file that is no result is moved aside.
-    pub(super) fn load(&self) -> Result<Vec<StageReport>, Error> {
+    /// Everything that the last process left for `agent_id`. A file that is no result is moved
+    /// aside, and so is one of another agent: king takes it from nobody else.
+    pub(super) fn load(&self, agent_id: &str) -> Result<Vec<StageReport>, Error> {
         let Some(folder) = &self.folder else { return Ok(Vec::new()) };
         let failed = |source| Error { path: folder.clone(), source };
         std::fs::create_dir_all(folder).map_err(failed)?;
@@ -50,6 +53,9 @@ impl Outbox {
             let text =
                 std::fs::read(&path).map_err(|source| Error { path: path.clone(), source })?;
             match serde_json::from_slice::<StageReport>(&text) {
+                Ok(report) if report.result.agent_id != agent_id => {
+                    set_foreign_aside(&path, &report.result.agent_id, agent_id)?;
+                }
                 Ok(report) if report.attempt.is_some() => reports.push(report),
                 Ok(_) => set_aside(&path, "it names no attempt")?,
                 Err(error) => set_aside(&path, &error.to_string())?,
@@ -107,6 +113,20 @@ fn set_aside(path: &Path, reason: &str) -> Result<(), Error> {
     std::fs::rename(path, &aside).map_err(|source| Error { path: path.to_owned(), source })
 }
 
+fn set_foreign_aside(path: &Path, theirs: &str, ours: &str) -> Result<(), Error> {
+    let failed = |source| Error { path: path.to_owned(), source };
+    let folder = path.with_file_name(FOREIGN);
+    std::fs::create_dir_all(&folder).map_err(failed)?;
+    let aside = folder.join(path.file_name().unwrap_or_default());
+    tracing::warn!(
+        agent.id = %ours,
+        "The kept result {} is the agent {theirs:?}'s, not {ours:?}'s, and is moved to {}; move it back and rename the agent to send it",
+        path.display(),
+        aside.display()
+    );
+    std::fs::rename(path, &aside).map_err(failed)
+}
+
 #[cfg(test)]
 mod tests {
     use evo_common::{
@@ -139,18 +159,18 @@ mod tests {
     async fn results_survive_until_they_are_answered() {
         let folder = tempfile::tempdir().unwrap();
         let outbox = Outbox::new(Some(folder.path()));
-        assert!(outbox.load().unwrap().is_empty());
+        assert!(outbox.load("a").unwrap().is_empty());
         let (a, b) = (report("../a", Some(Attempt(1))), report("b", Some(Attempt(2))));
         outbox.keep(&a).await.unwrap();
         outbox.keep(&a).await.unwrap();
         outbox.keep(&b).await.unwrap();
-        let mut found = outbox.load().unwrap();
+        let mut found = outbox.load("a").unwrap();
         found.sort_by(|x, y| x.result.run_id.cmp(&y.result.run_id));
         assert_eq!(found, [a.clone(), b]);
         let key = Key::of_report(&a).unwrap();
         outbox.forget(&key).await.unwrap();
         outbox.forget(&key).await.unwrap();
-        assert_eq!(outbox.load().unwrap().len(), 1);
+        assert_eq!(outbox.load("a").unwrap().len(), 1);
     }
 
     #[tokio::test]
@@ -163,17 +183,28 @@ mod tests {
         let legacy = serde_json::to_string(&report("a", None)).unwrap();
         std::fs::write(inside.join("legacy.json"), legacy).unwrap();
         std::fs::write(inside.join(".x.tmp"), "").unwrap();
-        assert_eq!(outbox.load().unwrap().len(), 1);
-        assert_eq!(outbox.load().unwrap().len(), 1);
+        assert_eq!(outbox.load("a").unwrap().len(), 1);
+        assert_eq!(outbox.load("a").unwrap().len(), 1);
         assert!(inside.join("half.json.corrupt").exists());
         assert!(inside.join("legacy.json.corrupt").exists());
         assert!(!inside.join(".x.tmp").exists());
     }
 
     #[tokio::test]
+    async fn results_of_another_agent_are_set_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let outbox = Outbox::new(Some(folder.path()));
+        outbox.keep(&report("a", Some(Attempt(1)))).await.unwrap();
+        assert!(outbox.load("renamed").unwrap().is_empty());
+        let foreign = folder.path().join("outbox/foreign");
+        assert_eq!(std::fs::read_dir(foreign).unwrap().count(), 1);
+        assert!(outbox.load("a").unwrap().is_empty(), "it is not sent by itself");
+    }
+
+    #[tokio::test]
     async fn without_a_folder_nothing_is_kept() {
         let outbox = Outbox::new(None);
         outbox.keep(&report("a", Some(Attempt(1)))).await.unwrap();
-        assert!(outbox.load().unwrap().is_empty());
+        assert!(outbox.load("a").unwrap().is_empty());
     }
 }

@@ -158,6 +158,7 @@ enum Link {
 /// A runner's state. See the module's description.
 #[derive(Debug)]
 pub(crate) struct Session {
+    agent_id: String,
     session_id: String,
     capacity: usize,
     link: Link,
@@ -172,8 +173,9 @@ pub(crate) struct Session {
 
 impl Session {
     /// An empty session. `session_id` is new for every process start.
-    pub(crate) fn new(session_id: String, capacity: u32) -> Self {
+    pub(crate) fn new(agent_id: String, session_id: String, capacity: u32) -> Self {
         Self {
+            agent_id,
             session_id,
             capacity: usize::try_from(capacity).unwrap_or(usize::MAX).max(1),
             link: Link::Down,
@@ -419,7 +421,10 @@ impl Session {
             *due = now.plus_ms(backoff(RESEND_MS, LONGEST_RESEND_MS, *sends));
             return vec![Effect::Refusal { about: "the registration".to_owned(), reply }];
         }
-        if reply.status == ReplyStatus::Rejected && code_of(&reply) == "not_your_agent" {
+        if reply.status == ReplyStatus::Rejected
+            && code_of(&reply) == "not_your_agent"
+            && !self.is_foreign(&reply.req_id)
+        {
             return vec![Effect::GiveUp { why: Hopeless::Displaced }];
         }
         if reply.req_id.starts_with("status:") {
@@ -459,6 +464,13 @@ impl Session {
             effects.push(Effect::Refusal { about: format!("the result of {key}"), reply });
         }
         effects
+    }
+
+    /// Whether a request was the result of another agent, so that its refusal says nothing about
+    /// this one.
+    fn is_foreign(&self, req_id: &str) -> bool {
+        let work = self.waiting_for(req_id).and_then(|key| self.work.get(&key));
+        matches!(work, Some(Work::Waiting { report, .. }) if report.result.agent_id != self.agent_id)
     }
 
     fn waiting_for(&self, req_id: &str) -> Option<Key> {

@@ -151,6 +151,25 @@ impl SourceConfig {
     }
 }
 
+impl SourceConfig {
+    /// An OpenAPI document; nothing beyond reading public addresses is allowed.
+    pub fn openapi(name: impl Into<String>, location: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            kind: SourceKind::Openapi,
+            location: location.into(),
+            base_url: None,
+            allow_origins: Vec::new(),
+            allow_operations: Vec::new(),
+            allow_env: Vec::new(),
+            auth_ref: None,
+            latency_budget_ms: None,
+            max_candidates: None,
+            enabled: true,
+        }
+    }
+}
+
 fn enabled_by_default() -> bool {
     true
 }

@@ -215,7 +215,10 @@ impl Coordinator {
             let kind = outbox::SKILLS_CHANGED;
             outbox::push(connection, now, kind, kind, None, &payload).await?;
         }
-        if outcome.decision == Verdict::Held && may_look_again(&outcome.code) {
+        if outcome.decision == Verdict::Held
+            && run.look < evo_common::evidence::LOOKS
+            && may_look_again(&outcome.code)
+        {
             let due = now.plus_ms(self.parts.config.retry_look_after_ms);
             timers::set(connection, &run.run_id, timers::LOOK, due).await?;
         }

@@ -1,5 +1,7 @@
 //! What a dispatch says: everything known about the run, less what its stage must not see.
 
+use std::collections::BTreeMap;
+
 use evo_common::{
     api::RunKind,
     config::SourceConfig,
@@ -7,7 +9,7 @@ use evo_common::{
     outcome::codes,
     stage::{EvaluationPlan, StageContext},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Coordinator, state::RunState};
 use crate::{
@@ -53,11 +55,12 @@ impl Coordinator {
             candidate: run.candidate.clone(),
             outputs: runs::outputs(connection, &run.run_id).await?.into_iter().collect(),
             sources: self.sources_for(run),
-            servers: parts.sources.servers(),
+            servers: BTreeMap::new(),
             version: run.version.clone(),
             plan: EvaluationPlan { look: run.look, ..parts.config.plan.clone() },
             ..StageContext::default()
         };
+        context.servers = parts.sources.servers_of(&context.sources);
         if let Some(gap) = run.trigger.get("sitting_gap_ms").and_then(Value::as_u64) {
             context.plan.sitting_gap_ms = gap;
         }
@@ -72,9 +75,19 @@ impl Coordinator {
         }
         if stage == PipelineStage::Evaluation {
             context.holdout_cases = holdout;
+            let cycle = runs::cycle_of(connection, run).await?;
             context.known_skills =
-                skills::comparable(connection, &candidate.name, run.parent_run_id.as_deref())
-                    .await?;
+                skills::comparable(connection, &candidate.name, cycle.as_deref()).await?;
+        }
+        if stage == PipelineStage::SkillManage
+            && let Some(evidence) = &run.evidence
+        {
+            // The decision is about all looks together.
+            let scores = evidence.scores();
+            let output = context.outputs.entry(PipelineStage::Evaluation).or_default();
+            output["evidence"] = json!(evidence);
+            output["scores"] = json!(scores);
+            output["overall_score"] = json!(scores.overall.low);
         }
         Ok(context)
     }

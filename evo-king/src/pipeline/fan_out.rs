@@ -5,15 +5,16 @@ use std::collections::HashSet;
 use evo_common::{
     api::RunKind,
     clock::Timestamp,
+    evidence::Evidence,
     ids::RunId,
     messages::{PipelineRunStatus, PipelineStage},
-    outcome::{Outcome, codes},
+    outcome::{Outcome, Verdict, codes},
     skill,
     stage::{Candidate, LearningOutput},
 };
 use serde_json::json;
 
-use super::{Coordinator, apply::may_look_again, state::RunState};
+use super::{Coordinator, state::RunState};
 use crate::{
     skills::cases,
     store::{self, Connection, events, runs, skills, timers},
@@ -40,6 +41,8 @@ struct Start {
     state: RunState,
     look: u32,
     version: String,
+    /// What earlier looks at the same definition measured.
+    evidence: Option<Evidence>,
 }
 
 impl Coordinator {
@@ -82,14 +85,24 @@ impl Coordinator {
         now: Timestamp,
         candidate: &Candidate,
     ) -> store::Result<Start> {
-        let fresh = |version: String, look| Start {
+        let fresh = |version: String, look, evidence| Start {
             state: RunState::start(PipelineStage::Building, now),
             look,
             version,
+            evidence,
         };
         let Some(known) = skills::known(connection, &candidate.name).await? else {
-            return Ok(fresh(FIRST_VERSION.to_owned(), 1));
+            return Ok(fresh(FIRST_VERSION.to_owned(), 1, None));
         };
+        if known.source != candidate.source {
+            return Ok(ended(Outcome::discarded(
+                codes::DUPLICATE,
+                format!(
+                    "the name belongs to a skill of the source {:?}; rename one of the sources",
+                    known.source
+                ),
+            )));
+        }
         if let Some((incumbent, fingerprint)) = &known.active
             && *fingerprint == candidate.fingerprint
         {
@@ -98,8 +111,17 @@ impl Coordinator {
                 format!("version {} of the same definition is active already", incumbent.version),
             )));
         }
+        let earlier = runs::load(connection, &known.run_id).await?;
+        if let Some(run) = &earlier
+            && run.state.status() == PipelineRunStatus::Running
+        {
+            return Ok(ended(Outcome::discarded(
+                codes::DUPLICATE,
+                format!("run {} about the same skill has not ended", run.run_id),
+            )));
+        }
         let same = known.fingerprint == candidate.fingerprint;
-        if let (true, "discarded", Some(at)) = (same, known.status.as_str(), known.decided_at)
+        if let (true, Some(Verdict::Discarded), Some(at)) = (same, known.decision, known.decided_at)
             && now.ms_since(at) < self.parts.config.remember_discarded_ms
         {
             return Ok(ended(Outcome::discarded(
@@ -116,13 +138,15 @@ impl Coordinator {
             Some((incumbent, _)) => next_version(&incumbent.version),
             None => FIRST_VERSION.to_owned(),
         };
-        let undecided = known.status == "held" && known.code.as_deref().is_some_and(may_look_again);
-        if same && undecided {
-            // The evidence gathered so far counts; starting anew would be a second chance.
-            timers::clear(connection, &known.run_id).await?;
-            return Ok(fresh(version, known.look + 1));
+        let undecided = same && known.decision != Some(Verdict::Discarded);
+        match earlier.and_then(|run| run.evidence).filter(|_| undecided) {
+            Some(evidence) => {
+                // The evidence gathered so far counts; starting anew would be a second chance.
+                timers::clear(connection, &known.run_id).await?;
+                Ok(fresh(version, known.look + 1, Some(evidence)))
+            }
+            None => Ok(fresh(version, 1, None)),
         }
-        Ok(fresh(version, 1))
     }
 
     async fn start_child(
@@ -145,6 +169,7 @@ impl Coordinator {
             look: start.look,
             version: &start.version,
             artifact_id: "",
+            evidence: start.evidence.as_ref(),
             state: &start.state,
             idempotency_key: None,
             boots: self.parts.store.boots(),
@@ -191,6 +216,7 @@ impl Coordinator {
             look,
             version: &held.version,
             artifact_id: &held.artifact_id,
+            evidence: held.evidence.as_ref(),
             state: &RunState::start(PipelineStage::Evaluation, now),
             idempotency_key: None,
             boots: self.parts.store.boots(),
@@ -210,6 +236,7 @@ fn ended(outcome: Outcome) -> Start {
         state: RunState::Ended { status: PipelineRunStatus::Completed, outcome: Some(outcome) },
         look: 1,
         version: String::new(),
+        evidence: None,
     }
 }
 

@@ -117,6 +117,7 @@ impl Coordinator {
                     look: 1,
                     version: "",
                     artifact_id: "",
+                    evidence: None,
                     state: &RunState::start(PipelineStage::Learning, now),
                     idempotency_key: request.idempotency_key.as_deref(),
                     boots,

@@ -32,6 +32,21 @@ const AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// When each undelivered dispatch was last sent.
 type Sent = HashMap<i64, Instant>;
 
+/// Loads a run; one that can't be read is left alone, so that it does not stop the others.
+async fn load_readable(
+    connection: &Connection,
+    run_id: &str,
+) -> Result<Option<runs::Run>, store::Error> {
+    match runs::load(connection, run_id).await {
+        Err(store::Error::Corrupt(reason)) => {
+            tracing::error!(run.id = %run_id, "Run {run_id} can't be read and stands still: {reason}");
+            timers::clear(connection, run_id).await?;
+            Ok(None)
+        }
+        other => other,
+    }
+}
+
 impl Coordinator {
     /// After a start: nobody is connected, and whoever had an attempt gets time to come back.
     pub async fn recover(&self) -> Result<(), Error> {
@@ -108,7 +123,7 @@ impl Coordinator {
             .store
             .write(async move |connection: &Connection| {
                 for (run_id, kind) in timers::due(connection, now).await? {
-                    let Some(run) = runs::load(connection, &run_id).await? else { continue };
+                    let Some(run) = load_readable(connection, &run_id).await? else { continue };
                     if kind == timers::LOOK {
                         this.look_again(connection, now, &run).await?;
                         continue;
@@ -168,7 +183,7 @@ impl Coordinator {
                     }
                     for run_id in runs::waiting(connection, stage, now, free).await? {
                         let Some(agent) = slots.take(stage) else { break };
-                        let Some(run) = runs::load(connection, &run_id).await? else { continue };
+                        let Some(run) = load_readable(connection, &run_id).await? else { continue };
                         let command = Command::Assign {
                             agent,
                             now,

@@ -2,16 +2,18 @@
 //! missing or malformed field fails the stage and names the field.
 
 use evo_common::{
+    artifact,
     case::Case,
     clock::Timestamp,
-    evidence::{CapabilityTrials, Evidence, IntegrationCheck, Latency},
+    evidence::{CapabilityTrials, Evidence, IntegrationCheck, LOOKS, Latency},
     ids::ArtifactId,
     messages::{PipelineRunStatus, PipelineStage, PipelineStageResult, decode, events},
-    outcome::Outcome,
+    outcome::{Outcome, Verdict, codes},
+    skill::{SkillManifest, files::MANIFEST},
     stage::{BuildingOutput, EvaluationOutput, LearningOutput, PreLoadOutput, SkillManageOutput},
 };
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Coordinator, ReadResult, fan_out, state::StageEnd};
 use crate::{
@@ -39,11 +41,24 @@ pub(super) async fn package_missing(
         Ok(id) => id,
         Err(error) => return Some(format!("field `artifact_id`: {error}")),
     };
-    match artifacts.exists(&id).await {
-        Ok(true) => None,
-        Ok(false) => Some(format!("package {id} was not uploaded before the result")),
-        Err(error) => Some(format!("package {id} can't be read: {error}")),
+    let archive = match artifacts.get(&id).await {
+        Ok(Some(archive)) => archive,
+        Ok(None) => return Some(format!("package {id} was not uploaded before the result")),
+        Err(error) => return Some(format!("package {id} can't be read: {error}")),
+    };
+    // What is decided about is what is in the package, not what is said of it.
+    match manifest_in(&archive) {
+        Ok(manifest) if json!(manifest) == result.output["manifest"] => None,
+        Ok(_) => Some(format!("package {id} holds another manifest than the result names")),
+        Err(reason) => Some(format!("package {id}: {reason}")),
     }
+}
+
+fn manifest_in(archive: &[u8]) -> Result<SkillManifest, String> {
+    let files = artifact::unpack(archive).map_err(|error| error.to_string())?;
+    let text = files.get(MANIFEST).ok_or_else(|| format!("it has no {MANIFEST}"))?;
+    let text = std::str::from_utf8(text).map_err(|error| format!("{MANIFEST}: {error}"))?;
+    SkillManifest::from_toml(text).map_err(|error| format!("{MANIFEST}: {error}"))
 }
 
 /// Reads a result for the run.
@@ -58,7 +73,7 @@ pub(super) async fn read(
 ) -> store::Result<ReadResult> {
     let failed = |error: String, transient| ReadResult {
         end: StageEnd::Failed { error, transient },
-        output: Some(result.output.clone()).filter(|output| !output.is_null()),
+        output: shown_of_failed(result),
         artifact_id: run.artifact_id.clone(),
     };
     match result.status {
@@ -104,6 +119,12 @@ pub(super) async fn read(
     })
 }
 
+/// What is kept of a failed stage's output: nothing that could hold cases before they are split.
+fn shown_of_failed(result: &PipelineStageResult) -> Option<Value> {
+    let shown = !matches!(result.stage, PipelineStage::Learning | PipelineStage::Evaluation);
+    (shown && !result.output.is_null()).then(|| result.output.clone())
+}
+
 /// What a completed stage leads to and what is stored of its output, or what is wrong with it.
 type Reading = Result<(StageEnd, Option<Value>), String>;
 
@@ -116,9 +137,7 @@ fn typed<T: DeserializeOwned>(output: &Value) -> Result<T, String> {
 /// A runner may end a candidate early, but not activate it.
 fn end_or_advance(outcome: Option<Outcome>) -> StageEnd {
     match outcome {
-        Some(outcome) if outcome.decision != evo_common::outcome::Verdict::Active => {
-            StageEnd::Finish(outcome)
-        }
+        Some(outcome) if outcome.decision != Verdict::Active => StageEnd::Finish(outcome),
         _ => StageEnd::Advance,
     }
 }
@@ -192,13 +211,12 @@ async fn evaluation(
         return Ok(Err("the run has no candidate".to_owned()));
     };
     let (name, artifact_id) = (candidate.name.as_str(), run.artifact_id.as_str());
-    let earlier =
-        if run.look > 1 { skills::evidence(connection, name, artifact_id).await? } else { None };
-    let evidence = match &earlier {
+    let evidence = match &run.evidence {
         Some(earlier) => merge(earlier, &output.evidence),
         None => output.evidence.clone(),
     };
     let scores = evidence.scores();
+    runs::save_evidence(connection, &run.run_id, &evidence).await?;
     skills::save_evidence(connection, name, artifact_id, &evidence, &scores).await?;
     Ok(Ok((StageEnd::Advance, Some(result.output.clone()))))
 }
@@ -212,8 +230,7 @@ async fn skill_manage(
     let Some(candidate) = &run.candidate else {
         return Ok(Err("the run has no candidate".to_owned()));
     };
-    let evidence = skills::evidence(connection, &candidate.name, &run.artifact_id).await?;
-    let Some(evidence) = evidence else {
+    let Some(evidence) = &run.evidence else {
         return Ok(Err("there is no evidence about this package".to_owned()));
     };
     let this_look = runs::outputs(connection, &run.run_id)
@@ -228,7 +245,7 @@ async fn skill_manage(
         .is_some_and(|known| known.active.is_some());
     let earlier_failures = evidence.holdout.failed().saturating_sub(this_look.failed());
     let decision = promotion::decide(&PromotionInput {
-        evidence: &evidence,
+        evidence,
         has_incumbent,
         look: run.look,
         is_read: is_read(&candidate.locator),
@@ -236,7 +253,16 @@ async fn skill_manage(
         earlier_failures,
         passes_since_failure: if this_look.failed() == 0 { this_look.passed } else { 0 },
     });
-    Ok(Ok((StageEnd::Finish(decision.outcome), Some(result.output.clone()))))
+    let mut outcome = decision.outcome;
+    if outcome.decision == Verdict::Held
+        && run.look >= LOOKS
+        && super::apply::may_look_again(&outcome.code)
+    {
+        // There is no further look that a hold could wait for.
+        let reason = format!("after {} looks: {}", run.look, outcome.reason);
+        outcome = Outcome::discarded(codes::NOT_ENOUGH_EVIDENCE, reason);
+    }
+    Ok(Ok((StageEnd::Finish(outcome), Some(result.output.clone()))))
 }
 
 /// Whether an operation only reads.

@@ -64,8 +64,11 @@ pub enum RunState {
 pub struct Tries {
     /// Ended with an error that may pass, or by the deadline.
     pub failed: u32,
-    /// Their runner was lost.
+    /// Their runner was lost with the attempt in hand.
     pub lost: u32,
+    /// They never reached their runner.
+    #[serde(default)]
+    pub undelivered: u32,
 }
 
 /// What is done about failures.
@@ -75,13 +78,15 @@ pub struct Policy {
     pub max_failed: u32,
     /// A stage is given up after its runner was lost this often with the attempt in hand.
     pub max_lost: u32,
+    /// A stage is given up after its dispatch was not confirmed this often.
+    pub max_undelivered: u32,
     /// Pause before the second try; it grows fourfold with each further one.
     pub backoff_ms: u64,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { max_failed: 3, max_lost: 5, backoff_ms: 1_000 }
+        Self { max_failed: 3, max_lost: 5, max_undelivered: 20, backoff_ms: 1_000 }
     }
 }
 
@@ -568,16 +573,26 @@ fn timed_out(lease: &Lease<'_>, now: Timestamp, policy: &Policy) -> Decision {
 }
 
 fn lost(lease: &Lease<'_>, now: Timestamp, boot: i64, policy: &Policy) -> Decision {
-    // Neither a runner that went down together with king nor one that never got the attempt is to
-    // blame.
-    let blame = u32::from(lease.boot == boot && lease.accepted);
-    let tries = Tries { lost: lease.tries.lost + blame, ..lease.tries };
-    if tries.lost < policy.max_lost {
-        Decision { next: lease.again(tries, now), effects: vec![lease.closed(AttemptEnd::Lost)] }
-    } else {
-        let error = format!("the runner of stage {} was lost {} times", lease.stage, tries.lost);
-        give_up(lease, AttemptEnd::Lost, PipelineRunStatus::Failed, error)
+    let mut tries = lease.tries;
+    // A runner that went down together with king is not to blame.
+    if lease.boot == boot {
+        if lease.accepted {
+            tries.lost += 1;
+        } else {
+            tries.undelivered += 1;
+        }
     }
+    let error = if tries.lost >= policy.max_lost {
+        format!("its runner was lost {} times with the attempt in hand", tries.lost)
+    } else if tries.undelivered >= policy.max_undelivered {
+        format!("its dispatch was not confirmed by a runner {} times", tries.undelivered)
+    } else {
+        return Decision {
+            next: lease.again(tries, now),
+            effects: vec![lease.closed(AttemptEnd::Lost)],
+        };
+    };
+    give_up(lease, AttemptEnd::Lost, PipelineRunStatus::Failed, error)
 }
 
 fn give_up(

@@ -111,6 +111,7 @@ impl Bench {
                 &agent_of(stage),
                 Connected {
                     connection: session.to_owned(),
+                    opened: self.registry.next_connection(),
                     outlet: Arc::new(Channel(outlet.clone())),
                     role,
                     capacity: 4,
@@ -167,6 +168,13 @@ impl Bench {
         RunId::parse(self.pipeline.start_cycle(request).await.unwrap().run_id).unwrap()
     }
 
+    /// A cycle over these candidates, to its end.
+    async fn cycle_over(&self, names: &[&str]) -> CycleReport {
+        let request = StartRun { trigger: json!({"names": names}), idempotency_key: None };
+        let cycle = self.pipeline.start_cycle(request).await.unwrap().run_id;
+        self.ended(&RunId::parse(cycle).unwrap()).await
+    }
+
     async fn ended(&self, cycle: &RunId) -> CycleReport {
         for _ in 0..2_000 {
             let report = self.store.cycle_report(cycle).await.unwrap().unwrap();
@@ -183,7 +191,7 @@ fn candidate(name: &str) -> Candidate {
     Candidate {
         name: name.to_owned(),
         source: "api".to_owned(),
-        locator: format!("GET /{name}"),
+        locator: format!("{} /{name}", if name.ends_with("-write") { "POST" } else { "GET" }),
         description: format!("Reads {name}."),
         capabilities: vec![name.to_owned()],
         fingerprint: format!("print of {name}"),
@@ -225,15 +233,20 @@ async fn script(
     let mut artifact_id = dispatch.next.artifact_id.clone();
     let output = match stage {
         PipelineStage::Learning => json!(LearningOutput {
-            candidates: CANDIDATES.map(candidate).to_vec(),
+            candidates: match context.trigger["names"].as_array() {
+                Some(names) => names.iter().map(|name| candidate(name.as_str().unwrap())).collect(),
+                None => CANDIDATES.map(candidate).to_vec(),
+            },
             failed_sources: Vec::new(),
         }),
         PipelineStage::Building => {
-            let files = Files::from([(format!("{name}.txt"), name.clone().into_bytes())]);
+            let manifest = manifest(&name, &context.version);
+            let text = toml::to_string(&manifest).unwrap();
+            let files = Files::from([("manifest.toml".to_owned(), text.into_bytes())]);
             let (_, bytes) = artifact::pack(&files).unwrap();
             artifact_id = artifacts.put(bytes.into()).await.unwrap().into();
             json!(BuildingOutput {
-                manifest: manifest(&name, &context.version),
+                manifest,
                 endpoints: vec![format!("GET http://api/{name}")],
                 files: std::collections::BTreeMap::new(),
                 outcome: None,
@@ -244,9 +257,17 @@ async fn script(
             ..PreLoadOutput::default()
         }),
         PipelineStage::Evaluation => {
-            let passed = if name == "api-d" { 3 } else { 20 };
+            let total = context.plan.trials;
+            let passed = match name.as_str() {
+                "api-d" => 3,
+                // One failure, at the first look.
+                "api-flaky" if context.plan.look == 1 => total - 1,
+                // Two of three pass, always.
+                "api-weak-write" => total * 2 / 3,
+                _ => total,
+            };
             let evidence = Evidence {
-                holdout: Trials { passed, total: 20 },
+                holdout: Trials { passed, total },
                 novelty: 1.0,
                 integration: vec![IntegrationCheck { name: "composes".to_owned(), holds: true }],
                 ..Evidence::default()
@@ -475,5 +496,30 @@ async fn a_cancelled_cycle_ends_with_all_its_children() {
     assert_eq!(report.failed.len(), 4);
     assert!(report.failed.iter().all(|candidate| candidate.code == "cancelled"));
     assert!(matches!(bench.pipeline.cancel(&cycle).await, Err(Error::Rejected(Rejection::Ended))));
+    bench.shutdown.cancel();
+}
+
+/// Evidence adds up over looks: no cycle is a second chance, and no look counts alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn further_looks_go_on_with_the_evidence_of_the_earlier_ones() {
+    let folder = TempDir::new().unwrap();
+    let bench = Bench::start(&folder).await;
+    let _silent = bench.runners("one", usize::MAX).await;
+    let code = |report: &CycleReport| {
+        let ended = [&report.held, &report.discarded, &report.failed].into_iter().flatten();
+        ended.map(|candidate| candidate.code.clone()).collect::<Vec<_>>()
+    };
+
+    assert_eq!(code(&bench.cycle_over(&["api-flaky"]).await), ["flaky"]);
+    let report = bench.cycle_over(&["api-flaky"]).await;
+    let active: Vec<_> = report.active.iter().map(|s| (s.name.as_str(), s.trials_run)).collect();
+    assert_eq!(active, [("api-flaky", 50)], "20 trials, then 30 in a row");
+
+    for look in 1..5 {
+        let report = bench.cycle_over(&["api-weak-write"]).await;
+        assert_eq!(code(&report), ["need_more_evidence"], "look {look}");
+    }
+    assert_eq!(code(&bench.cycle_over(&["api-weak-write"]).await), ["not_enough_evidence"]);
+    assert_eq!(code(&bench.cycle_over(&["api-weak-write"]).await), ["duplicate"]);
     bench.shutdown.cancel();
 }

@@ -5,7 +5,10 @@ pub mod placement;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use evo_common::messages::{AgentRole, RunnerStatus};
@@ -21,6 +24,8 @@ pub trait Outlet: Send + Sync {
 pub struct Connected {
     /// The connection; a newer one of the same agent replaces it.
     pub connection: String,
+    /// Its place among all connections; a later one replaces an earlier one, never the other way.
+    pub opened: u64,
     /// How to reach it.
     pub outlet: Arc<dyn Outlet>,
     /// What it serves.
@@ -37,6 +42,7 @@ pub struct Connected {
 #[derive(Clone, Default)]
 pub struct Registry {
     agents: Arc<Mutex<HashMap<String, Connected>>>,
+    opened: Arc<AtomicU64>,
 }
 
 impl Registry {
@@ -45,9 +51,19 @@ impl Registry {
         self.agents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An agent can be reached.
-    pub fn connect(&self, agent_id: &str, agent: Connected) {
-        self.agents().insert(agent_id.to_owned(), agent);
+    /// The place of a connection that was just opened.
+    pub fn next_connection(&self) -> u64 {
+        self.opened.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// An agent can be reached. Says whether by this connection (false: it has a newer one).
+    pub fn connect(&self, agent_id: &str, agent: Connected) -> bool {
+        let mut agents = self.agents();
+        if agents.get(agent_id).is_some_and(|current| current.opened > agent.opened) {
+            return false;
+        }
+        agents.insert(agent_id.to_owned(), agent);
+        true
     }
 
     /// A connection ended. Says whether the agent is gone (false: it has a newer connection).

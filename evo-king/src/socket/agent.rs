@@ -10,7 +10,7 @@ use evo_common::{
 use serde_json::{Value, json};
 use socketioxide::extract::{AckSender, MaybeExtension, SocketRef, State, TryData};
 
-use super::{Access, answer, emit, outlet, read, scope_of};
+use super::{Access, Opened, answer, emit, outlet, read, scope_of};
 use crate::{app::King, pipeline, registry::Connected};
 
 /// Attempts that a runner takes at the same time when it does not say.
@@ -39,6 +39,7 @@ async fn on_register(
     TryData(payload): Payload,
     ack: AckSender,
     access: MaybeExtension<Access>,
+    opened: MaybeExtension<Opened>,
     State(king): State<King>,
 ) {
     let registration: AgentRegistration = match read(events::AGENT_REGISTER, payload) {
@@ -73,10 +74,12 @@ async fn on_register(
     }
     socket.join(format!("{}{}", events::ROOM_ROLE_PREFIX, role.kind()));
     socket.extensions.insert(Identity(agent_id.clone()));
-    king.registry.connect(
+    let connection = socket.id.to_string();
+    let is_current = king.registry.connect(
         &agent_id,
         Connected {
-            connection: socket.id.to_string(),
+            connection: connection.clone(),
+            opened: opened.0.map_or(0, |Opened(place)| place),
             outlet: outlet(&socket),
             role: role.clone(),
             capacity,
@@ -84,6 +87,15 @@ async fn on_register(
             status: RunnerStatus::Ready,
         },
     );
+    // While the registration was stored, the connection may have been closed or overtaken.
+    if !socket.connected() {
+        king.registry.disconnect(&agent_id, &connection);
+        return;
+    }
+    if !is_current {
+        let message = format!("{agent_id:?} has registered on a newer connection");
+        return answer(&socket, ack, &Reply::rejected(req_id, "displaced", message));
+    }
     tracing::info!(agent.id = %agent_id, role = %role, version = version.as_deref(), legacy, "{agent_id} has registered as {role}");
     answer(&socket, ack, &Reply::accepted(req_id));
     emit(&socket, events::KING_SYSTEM_INFO, &king.system_info.get().await);

@@ -64,6 +64,10 @@ pub(crate) fn attach(king: King) -> (SocketIoLayer, Sockets) {
     (layer, Sockets { king, io })
 }
 
+/// The place of this connection among all.
+#[derive(Debug, Clone, Copy)]
+struct Opened(u64);
+
 /// What the connection's token allows.
 #[derive(Debug, Clone, Copy)]
 struct Access(Scope);
@@ -110,6 +114,7 @@ async fn authenticate(
 }
 
 async fn on_connect(socket: SocketRef, State(king): State<King>) {
+    socket.extensions.insert(Opened(king.registry.next_connection()));
     // The handlers first: whatever comes after the welcome finds them.
     agent::register_handlers(&socket);
     observer::register_handlers(&socket);

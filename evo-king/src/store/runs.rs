@@ -6,6 +6,7 @@ use evo_common::{
         StageView,
     },
     clock::Timestamp,
+    evidence::Evidence,
     ids::{Attempt, RunId},
     messages::{PipelineRunStatus, PipelineStage},
     outcome::{Outcome, Verdict},
@@ -29,6 +30,8 @@ pub(crate) struct Run {
     pub(crate) look: u32,
     pub(crate) version: String,
     pub(crate) artifact_id: String,
+    /// What was measured about the package, over all looks so far.
+    pub(crate) evidence: Option<Evidence>,
     pub(crate) state: RunState,
 }
 
@@ -43,6 +46,8 @@ pub(crate) struct NewRun<'r> {
     pub(crate) look: u32,
     pub(crate) version: &'r str,
     pub(crate) artifact_id: &'r str,
+    /// What earlier looks measured.
+    pub(crate) evidence: Option<&'r Evidence>,
     pub(crate) state: &'r RunState,
     pub(crate) idempotency_key: Option<&'r str>,
     pub(crate) boots: i64,
@@ -54,9 +59,9 @@ pub(crate) async fn insert(connection: &Connection, now: Timestamp, run: NewRun<
     connection
         .execute(
             "INSERT INTO runs (run_id, parent_run_id, kind, candidate, definition, trigger, look,
-                 version, state, phase, status, stage, attempt, artifact_id, idempotency_key,
-                 king_version, boots, created_at, updated_at)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                 version, state, phase, status, stage, attempt, artifact_id, evidence,
+                 idempotency_key, king_version, boots, created_at, updated_at)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             params![
                 run.run_id,
                 run.parent_run_id,
@@ -72,6 +77,7 @@ pub(crate) async fn insert(connection: &Connection, now: Timestamp, run: NewRun<
                 stage.as_str(),
                 attempt.0,
                 run.artifact_id,
+                run.evidence.map(row::to_json),
                 run.idempotency_key,
                 crate::VERSION,
                 run.boots,
@@ -145,11 +151,43 @@ pub(crate) async fn save_artifact(
     Ok(())
 }
 
+/// Writes what was measured about a run's package.
+pub(crate) async fn save_evidence(
+    connection: &Connection,
+    run_id: &str,
+    evidence: &Evidence,
+) -> Result<()> {
+    connection
+        .execute(
+            "UPDATE runs SET evidence = ? WHERE run_id = ?",
+            params![row::to_json(evidence), run_id],
+        )
+        .await?;
+    Ok(())
+}
+
+/// The cycle that a run belongs to: its parent, or for a further look its parent's.
+pub(crate) async fn cycle_of(connection: &Connection, run: &Run) -> Result<Option<String>> {
+    row::first(
+        connection,
+        "WITH RECURSIVE line (run_id, parent_run_id, kind) AS (
+             SELECT run_id, parent_run_id, kind FROM runs WHERE run_id = ?1
+             UNION ALL
+             SELECT runs.run_id, runs.parent_run_id, runs.kind
+             FROM line JOIN runs ON runs.run_id = line.parent_run_id)
+         SELECT run_id FROM line WHERE kind = 'cycle' LIMIT 1",
+        params![run.run_id.clone()],
+        |row| Ok(row.get(0)?),
+    )
+    .await
+}
+
 /// One run.
 pub(crate) async fn load(connection: &Connection, run_id: &str) -> Result<Option<Run>> {
     row::first(
         connection,
-        "SELECT run_id, parent_run_id, kind, definition, trigger, look, version, artifact_id, state
+        "SELECT run_id, parent_run_id, kind, definition, trigger, look, version, artifact_id, state,
+             evidence
          FROM runs WHERE run_id = ?",
         params![run_id],
         |row| {
@@ -163,6 +201,7 @@ pub(crate) async fn load(connection: &Connection, run_id: &str) -> Result<Option
                 version: row.get(6)?,
                 artifact_id: row.get(7)?,
                 state: row::json(row, 8)?,
+                evidence: row::optional_json(row, 9)?,
             })
         },
     )
@@ -255,7 +294,14 @@ pub(crate) async fn open_children(connection: &Connection, run_id: &str) -> Resu
 async fn load_all(connection: &Connection, ids: Vec<String>) -> Result<Vec<Run>> {
     let mut runs = Vec::with_capacity(ids.len());
     for id in ids {
-        runs.extend(load(connection, &id).await?);
+        match load(connection, &id).await {
+            Ok(run) => runs.extend(run),
+            // One run that can't be read must not stop the others.
+            Err(Error::Corrupt(reason)) => {
+                tracing::error!(run.id = %id, "Run {id} can't be read: {reason}");
+            }
+            Err(error) => return Err(error),
+        }
     }
     Ok(runs)
 }

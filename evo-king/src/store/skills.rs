@@ -22,7 +22,9 @@ const PREVIOUS: &str = "previous";
 pub(crate) struct Known {
     /// Of the newest candidate.
     pub(crate) fingerprint: String,
-    pub(crate) status: String,
+    pub(crate) source: String,
+    /// The last decision; a skill in use may have a newer version that was decided otherwise.
+    pub(crate) decision: Option<Verdict>,
     pub(crate) run_id: String,
     pub(crate) look: u32,
     pub(crate) code: Option<String>,
@@ -36,8 +38,8 @@ pub(crate) struct Known {
 pub(crate) async fn known(connection: &Connection, name: &str) -> Result<Option<Known>> {
     row::first(
         connection,
-        "SELECT skills.fingerprint, status, skills.run_id, look, skills.code, skills.reason,
-             decided_at, pointer.artifact_id, pointer.version, version.fingerprint
+        "SELECT skills.fingerprint, skills.source, skills.decision, skills.run_id, look,
+             skills.code, skills.reason, decided_at, pointer.artifact_id, pointer.version, version.fingerprint
          FROM skills
          LEFT JOIN skill_pointers AS pointer
            ON pointer.skill = skills.name AND pointer.channel = 'active'
@@ -46,21 +48,25 @@ pub(crate) async fn known(connection: &Connection, name: &str) -> Result<Option<
          WHERE name = ?",
         params![name],
         |row| {
-            let active = match row.get::<Option<String>>(7)? {
+            let active = match row.get::<Option<String>>(8)? {
                 Some(artifact_id) => {
-                    let incumbent = Incumbent { artifact_id, version: row.get(8)? };
-                    Some((incumbent, row.get(9)?))
+                    let incumbent = Incumbent { artifact_id, version: row.get(9)? };
+                    Some((incumbent, row.get(10)?))
                 }
                 None => None,
             };
             Ok(Known {
                 fingerprint: row.get(0)?,
-                status: row.get(1)?,
-                run_id: row.get(2)?,
-                look: row.get(3)?,
-                code: row.get(4)?,
-                reason: row.get(5)?,
-                decided_at: row.get::<Option<i64>>(6)?.map(Timestamp),
+                source: row.get(1)?,
+                decision: match row.get::<Option<String>>(2)? {
+                    Some(_) => Some(row::parsed(row, 2)?),
+                    None => None,
+                },
+                run_id: row.get(3)?,
+                look: row.get(4)?,
+                code: row.get(5)?,
+                reason: row.get(6)?,
+                decided_at: row.get::<Option<i64>>(7)?.map(Timestamp),
                 active,
             })
         },
@@ -68,7 +74,8 @@ pub(crate) async fn known(connection: &Connection, name: &str) -> Result<Option<
     .await
 }
 
-/// A candidate is on its way. The status of a skill in use stays.
+/// A candidate is on its way. What is said of a skill in use stays until the candidate has earned
+/// its place.
 pub(crate) async fn start_candidate(
     connection: &Connection,
     now: Timestamp,
@@ -82,8 +89,9 @@ pub(crate) async fn start_candidate(
                  look, created_at, updated_at)
              VALUES (?1, ?2, ?3, ?4, ?5, 'candidate', ?6, ?7, ?8, ?8)
              ON CONFLICT (name) DO UPDATE SET
-                 source = excluded.source, locator = excluded.locator,
-                 description = excluded.description, fingerprint = excluded.fingerprint,
+                 locator = iif(status = 'active', locator, excluded.locator),
+                 description = iif(status = 'active', description, excluded.description),
+                 fingerprint = excluded.fingerprint,
                  status = iif(status = 'active', status, 'candidate'),
                  run_id = excluded.run_id, look = excluded.look, updated_at = excluded.updated_at",
             params![
@@ -138,22 +146,6 @@ pub(crate) async fn insert_version(
         )
         .await?;
     Ok(())
-}
-
-/// The evidence gathered so far for a package.
-pub(crate) async fn evidence(
-    connection: &Connection,
-    skill: &str,
-    artifact_id: &str,
-) -> Result<Option<Evidence>> {
-    Ok(row::first(
-        connection,
-        "SELECT evidence FROM skill_versions WHERE skill = ? AND artifact_id = ?",
-        params![skill, artifact_id],
-        |row| row::optional_json(row, 0),
-    )
-    .await?
-    .flatten())
 }
 
 /// Writes what was measured and what follows from it.
@@ -254,7 +246,13 @@ pub(crate) async fn activate(
         )
         .await?;
     connection
-        .execute("UPDATE skills SET status = 'active' WHERE name = ?", params![skill])
+        .execute(
+            "UPDATE skills SET status = 'active',
+                 description = coalesce((SELECT json_extract(manifest, '$.description')
+                     FROM skill_versions WHERE skill = ?1 AND artifact_id = ?2), description)
+             WHERE name = ?1",
+            params![skill, artifact_id],
+        )
         .await?;
     Ok(())
 }

@@ -174,7 +174,10 @@ async fn opening_again_keeps_what_is_there_and_counts_the_start() {
 async fn tamper(folder: &TempDir, sql: &str) {
     let path = folder.path().join("king.db");
     let database = libsql::Builder::new_local(path).build().await.unwrap();
-    database.connect().unwrap().execute(sql, ()).await.unwrap();
+    let connection = database.connect().unwrap();
+    // The threads of the store that was closed may still be closing their connections.
+    connection.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
+    connection.execute(sql, ()).await.unwrap();
 }
 
 #[tokio::test]

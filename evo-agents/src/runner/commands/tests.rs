@@ -172,3 +172,22 @@ async fn other_commands_go_to_the_handler() {
     assert_eq!(result.code.as_deref(), Some("panicked"));
     assert!(commander().run(command("dance", json!({}))).await.is_empty());
 }
+
+#[tokio::test]
+async fn a_skill_reaches_no_server_of_another_source() {
+    let server = server().await;
+    let cache = tempfile::tempdir().unwrap();
+    let other = SourceConfig::openapi("other", "api.json");
+    let params = json!({
+        "req_id": "q", "skill": "pets", "sources": [other], "servers": {"shop": server}
+    });
+    let commander = commander(cache.path(), package("/pets", ""));
+    let (result, _) = run(commander, command(RUN_SKILL, params)).await;
+    assert_eq!(result.output, None);
+    let servers = BTreeMap::from([
+        ("shop".to_owned(), server.clone()),
+        ("evo-king".to_owned(), server.clone()),
+    ]);
+    let policy = policy_of(&package("/pets", ""), &[], &servers);
+    assert_eq!(policy.servers.into_keys().collect::<Vec<_>>(), ["shop"]);
+}

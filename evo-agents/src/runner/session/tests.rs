@@ -70,7 +70,7 @@ fn cancelled(key: &Key) -> Command {
 
 /// A session that king knows.
 fn registered(capacity: u32) -> Session {
-    let mut session = Session::new("s".to_owned(), capacity);
+    let mut session = Session::new("a".to_owned(), "s".to_owned(), capacity);
     register(&mut session);
     session
 }
@@ -121,7 +121,7 @@ fn an_attempt_is_confirmed_done_kept_sent_and_forgotten() {
 
 #[test]
 fn a_registration_is_repeated_until_it_is_answered() {
-    let mut session = Session::new("s".to_owned(), 1);
+    let mut session = Session::new("a".to_owned(), "s".to_owned(), 1);
     let first = session.decide(Command::Welcome { now: NOW });
     assert_eq!(run(&mut session, Command::Tick { now: NOW.plus_ms(4_999) }), [""; 0]);
     let second = session.decide(Command::Tick { now: NOW.plus_ms(5_000) });
@@ -188,7 +188,7 @@ fn everything_unanswered_is_sent_after_a_new_connection() {
 
 #[test]
 fn restored_results_are_in_hand_and_sent() {
-    let mut session = Session::new("s".to_owned(), 1);
+    let mut session = Session::new("a".to_owned(), "s".to_owned(), 1);
     let a = key(1, 1);
     session.decide(Command::Restored { report: report(&a) });
     let effects = session.decide(Command::Welcome { now: NOW });
@@ -259,7 +259,7 @@ fn a_runner_that_reconnects_while_draining_says_so_again() {
 
 #[test]
 fn what_king_will_never_take_ends_the_runner() {
-    let mut session = Session::new("s".to_owned(), 1);
+    let mut session = Session::new("a".to_owned(), "s".to_owned(), 1);
     let effects = session.decide(Command::Welcome { now: NOW });
     let [Effect::Register { req_id, .. }] = effects.as_slice() else { panic!("{effects:?}") };
     let reply = Reply::rejected(req_id, "forbidden", "needs the runner token");
@@ -275,6 +275,18 @@ fn what_king_will_never_take_ends_the_runner() {
         [Effect::GiveUp { why: Hopeless::Displaced }]
     );
     assert_eq!(session.in_hand(), [a.to_ref()], "the result stays for the next start");
+}
+
+#[test]
+fn a_refused_result_of_another_agent_does_not_end_the_runner() {
+    let mut session = registered(1);
+    let a = key(1, 1);
+    let mut foreign = report(&a);
+    foreign.result.agent_id = "before the rename".to_owned();
+    session.decide(Command::Restored { report: foreign });
+    let reply = Reply::rejected(a.req_id(), "not_your_agent", "another one");
+    assert_eq!(run(&mut session, Command::Reply { reply, now: NOW }), ["forget", "refusal"]);
+    assert!(session.in_hand().is_empty());
 }
 
 #[test]
@@ -338,7 +350,7 @@ proptest! {
         capacity in 1..4_u32,
         steps in prop::collection::vec(step(), 1..120),
     ) {
-        let mut session = Session::new("s".to_owned(), capacity);
+        let mut session = Session::new("a".to_owned(), "s".to_owned(), capacity);
         let mut seen = Seen::default();
         let mut now = NOW;
         let mut drained = false;

@@ -7,7 +7,7 @@ use url::Url;
 use super::{
     CallError, CallPolicy, ExecutorConfig, GATEWAY_SERVER, GATEWAY_TOKEN, KING_SERVER, VIEWER_TOKEN,
 };
-use crate::skill::egress::{self, Access};
+use crate::skill::egress;
 
 /// How a token is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,21 +42,14 @@ pub(super) struct Auth {
     token: Secret,
 }
 
-/// A token, and how its origin may be reached when the token goes along.
-pub(super) struct Granted {
-    pub(super) auth: Auth,
-    pub(super) access: Access,
-}
-
 /// Finds the token that `name` stands for, if it may be sent to `url`.
 pub(super) fn resolve(
     name: &str,
     scheme: AuthScheme,
     url: &Url,
-    access: Access,
     policy: &CallPolicy,
     config: &ExecutorConfig,
-) -> Result<Granted, CallError> {
+) -> Result<Auth, CallError> {
     let not_allowed = || CallError::AuthNotAllowed {
         name: name.to_owned(),
         host: url.host_str().unwrap_or_default().to_owned(),
@@ -66,33 +59,25 @@ pub(super) fn resolve(
         (VIEWER_TOKEN, KING_SERVER, &config.viewer_token),
         (GATEWAY_TOKEN, GATEWAY_SERVER, &config.gateway_token),
     ];
-    let (token, access) = match own.into_iter().find(|(own, _, _)| *own == name) {
+    let token = match own.into_iter().find(|(own, _, _)| *own == name) {
         Some((_, server, token)) => {
             if !policy.servers.get(server).is_some_and(|base| egress::same_origin(base, url)) {
                 return Err(not_allowed());
             }
-            (token.clone().ok_or_else(missing)?, access)
+            token.clone().ok_or_else(missing)?
         }
         None => {
             if !policy.allow_env.iter().any(|allowed| allowed == name) {
                 return Err(not_allowed());
             }
+            if !policy.token_origins.iter().any(|allowed| egress::same_origin(allowed, url)) {
+                return Err(not_allowed());
+            }
             let token = (config.env)(name).filter(|token| !token.is_empty()).ok_or_else(missing)?;
-            // A server that is only configured, not listed, gets a token only at a public address.
-            let access = match access {
-                Access::Listed => Access::Listed,
-                Access::Server | Access::Public => {
-                    if matches!(url.host(), Some(url::Host::Domain(_))) {
-                        Access::Public
-                    } else {
-                        return Err(not_allowed());
-                    }
-                }
-            };
-            (Secret::new(token), access)
+            Secret::new(token)
         }
     };
-    Ok(Granted { auth: Auth { name: name.to_owned(), scheme, token }, access })
+    Ok(Auth { name: name.to_owned(), scheme, token })
 }
 
 /// The token for fetching a document from king or the gateway; `None` for any other origin, or
@@ -183,21 +168,30 @@ mod tests {
             .into(),
             allow_origins: vec!["http://127.0.0.1:8000".to_owned()],
             allow_env: vec!["PET_KEY".to_owned(), "UNSET".to_owned()],
+            token_origins: vec![
+                "http://127.0.0.1:8000".to_owned(),
+                "https://pets.example.com".to_owned(),
+            ],
             timeout_cap_ms: None,
         };
         let code = |name: &str, url: &str| {
             let url = Url::parse(url).unwrap();
-            let access = egress::check(&url, &policy).unwrap();
-            resolve(name, AuthScheme::Bearer, &url, access, &policy, &config)
-                .map(|granted| granted.access)
+            egress::check(&url, &policy).unwrap();
+            resolve(name, AuthScheme::Bearer, &url, &policy, &config)
+                .map(|auth| auth.token.expose().to_owned())
                 .map_err(|error| error.code())
         };
-        assert_eq!(code(VIEWER_TOKEN, "http://127.0.0.1:3000/skills"), Ok(Access::Server));
+        assert_eq!(code(VIEWER_TOKEN, "http://127.0.0.1:3000/skills"), Ok("v".to_owned()));
         assert_eq!(code(VIEWER_TOKEN, "http://127.0.0.1:8000/"), Err("auth_not_allowed"));
         assert_eq!(code(VIEWER_TOKEN, "https://api.example.com/"), Err("auth_not_allowed"));
         assert_eq!(code(GATEWAY_TOKEN, "http://127.0.0.1:8080/"), Err("auth_missing"));
-        assert_eq!(code("PET_KEY", "http://127.0.0.1:8000/"), Ok(Access::Listed));
-        assert_eq!(code("PET_KEY", "https://api.example.com/"), Ok(Access::Public));
+        assert_eq!(code("PET_KEY", "http://127.0.0.1:8000/"), Ok("k".to_owned()));
+        assert_eq!(code("PET_KEY", "https://pets.example.com/"), Ok("k".to_owned()));
+        for public in
+            ["https://api.example.com/", "http://pets.example.com/", "https://x.pets.example.com/"]
+        {
+            assert_eq!(code("PET_KEY", public), Err("auth_not_allowed"), "{public}");
+        }
         assert_eq!(code("PET_KEY", "http://127.0.0.1:9000/"), Err("auth_not_allowed"));
         assert_eq!(code("UNSET", "http://127.0.0.1:8000/"), Err("auth_missing"));
         assert_eq!(code("HOME", "http://127.0.0.1:8000/"), Err("auth_not_allowed"));

@@ -8,7 +8,7 @@ use std::{
 use futures_util::StreamExt as _;
 use reqwest::{
     Method, Response, StatusCode,
-    header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, LOCATION},
+    header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, LOCATION},
 };
 use serde_json::Value;
 use tokio::time::Instant;
@@ -54,20 +54,11 @@ impl Inner {
             bytes: package.call.max_response_bytes,
         };
         let access = egress::check(&request.url, policy)?;
-        let granted = match &request.auth {
-            Some((name, scheme)) => Some(auth::resolve(
-                name,
-                scheme.clone(),
-                &request.url,
-                access,
-                policy,
-                &self.config,
-            )?),
+        let auth = match &request.auth {
+            Some((name, scheme)) => {
+                Some(auth::resolve(name, scheme.clone(), &request.url, policy, &self.config)?)
+            }
             None => None,
-        };
-        let (auth, access) = match granted {
-            Some(granted) => (Some(granted.auth), granted.access),
-            None => (None, access),
         };
         let read = self.within(request, auth, access, &limits, policy).await?;
         Ok(CallAnswer {
@@ -132,16 +123,17 @@ impl Inner {
     ) -> Result<Read, CallError> {
         let started = Instant::now();
         let (mut url, mut auth, mut access) = (request.url, auth, access);
+        let (mut kept, mut body) = (request.headers, request.body);
         let mut hops = 0;
         loop {
             let mut target = url.clone();
-            let mut headers = request.headers.clone();
+            let mut headers = kept.clone();
             if let Some(auth) = &auth {
                 auth.apply(&mut target, &mut headers)?;
             }
             let mut sending =
                 self.clients.of(access).request(request.method.clone(), target).headers(headers);
-            if let Some(body) = &request.body {
+            if let Some(body) = &body {
                 sending = sending.body(body.clone());
             }
             let response = sending.send().await.map_err(|error| failed(&url, &error))?;
@@ -155,7 +147,11 @@ impl Inner {
             access = if next.origin() == url.origin() {
                 access
             } else {
+                // Headers and body hold inputs that were meant for the first server: cookies, keys.
                 auth = None;
+                body = None;
+                let accept = kept.remove(ACCEPT);
+                kept = accept.map(|accept| (ACCEPT, accept)).into_iter().collect();
                 egress::check(&next, policy)?
             };
             url = next;

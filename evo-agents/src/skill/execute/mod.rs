@@ -7,13 +7,14 @@ mod request;
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
-use evo_common::tokens::Secret;
+use evo_common::{config::SourceConfig, tokens::Secret};
 use serde_json::{Map, Value};
+use url::Url;
 
 pub(crate) use auth::AuthScheme;
 
 use super::{
-    egress::{self, Access, Clients},
+    egress::{self, Clients},
     package::Package,
 };
 
@@ -72,14 +73,48 @@ struct Inner {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CallPolicy {
     /// Source name → base URL, for endpoints that start with `{server}`. These origins may be
-    /// called.
+    /// called, so only the server of the skill's own source belongs here: a document must not
+    /// reach the servers of other sources.
     pub servers: BTreeMap<String, String>,
     /// Origins that may be called although their address is private or loopback.
     pub allow_origins: Vec<String>,
     /// Environment variables that may be used as `auth_ref`.
     pub allow_env: Vec<String>,
+    /// Origins that such a token may be sent to. A document that nobody here wrote names the
+    /// server of its operations, so being public is not enough.
+    pub token_origins: Vec<String>,
     /// Lowers the package's own time limit.
     pub timeout_cap_ms: Option<u64>,
+}
+
+impl CallPolicy {
+    /// What the skills of a source may do, given every server that is known.
+    pub fn of_source(source: &SourceConfig, servers: &BTreeMap<String, String>) -> Self {
+        let origin = |text: &String| {
+            let url = Url::parse(text).ok()?;
+            matches!(url.scheme(), "http" | "https").then(|| egress::origin(&url))
+        };
+        let named = source.base_url.iter().chain([&source.location]).filter_map(origin);
+        Self {
+            servers: own_server(servers, &source.name),
+            allow_origins: source.allow_origins.clone(),
+            allow_env: source.allow_env.clone(),
+            token_origins: source.allow_origins.iter().cloned().chain(named).collect(),
+            timeout_cap_ms: None,
+        }
+    }
+
+    /// What a skill may do whose source is not configured (any more): it only has a server.
+    pub fn of_server(name: Option<&str>, servers: &BTreeMap<String, String>) -> Self {
+        Self {
+            servers: name.map(|name| own_server(servers, name)).unwrap_or_default(),
+            ..Self::default()
+        }
+    }
+}
+
+fn own_server(servers: &BTreeMap<String, String>, name: &str) -> BTreeMap<String, String> {
+    servers.get_key_value(name).map(|(name, url)| (name.clone(), url.clone())).into_iter().collect()
 }
 
 /// What a call came to; any HTTP status is an answer.
@@ -117,7 +152,7 @@ pub enum CallError {
     },
     /// The auth token may not be sent there.
     #[error(
-        "the auth token {name} may not be sent to {host}; list the variable under the source's allow_env and use it only for that source's own origin"
+        "the auth token {name} may not be sent to {host}; list the variable under the source's allow_env, and the server's origin under its allow_origins unless it is that of its base_url or location"
     )]
     AuthNotAllowed {
         /// Name of the variable.
@@ -208,10 +243,8 @@ impl Executor {
         let request = build_request(package, input, policy)?;
         let access = egress::check(&request.url, policy);
         if let Some((name, scheme)) = &request.auth {
-            // A refused address is reported below, for its own reason.
-            let assumed = *access.as_ref().unwrap_or(&Access::Listed);
             let config = &self.inner.config;
-            auth::resolve(name, scheme.clone(), &request.url, assumed, policy, config)?;
+            auth::resolve(name, scheme.clone(), &request.url, policy, config)?;
         }
         access.map(drop)
     }
@@ -235,4 +268,34 @@ fn build_request(
     }
     let input = input::check(&package.manifest.inputs, input)?;
     request::build(package, &input, policy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_reaches_its_own_server_and_tokens_go_to_what_the_operator_named() {
+        let servers = BTreeMap::from([
+            ("pets".to_owned(), "http://127.0.0.1:9000/v1".to_owned()),
+            (KING_SERVER.to_owned(), "http://127.0.0.1:3000".to_owned()),
+        ]);
+        let mut source = SourceConfig::openapi("pets", "https://docs.example.com/api.json?sig=s");
+        source.base_url = Some("http://127.0.0.1:9000/v1".to_owned());
+        source.allow_origins = vec!["https://api.example.com".to_owned()];
+        let policy = CallPolicy::of_source(&source, &servers);
+        assert_eq!(policy.servers.keys().collect::<Vec<_>>(), ["pets"]);
+        assert_eq!(
+            policy.token_origins,
+            ["https://api.example.com", "http://127.0.0.1:9000", "https://docs.example.com"]
+        );
+        let king = Url::parse("http://127.0.0.1:3000/agents").unwrap();
+        assert!(egress::check(&king, &policy).is_err(), "another source's server is private");
+
+        let file = CallPolicy::of_source(&SourceConfig::openapi("shop", "api.json"), &servers);
+        assert_eq!(file, CallPolicy::default());
+        assert_eq!(CallPolicy::of_server(None, &servers), CallPolicy::default());
+        let king = CallPolicy::of_server(Some(KING_SERVER), &servers);
+        assert_eq!(king.servers.keys().collect::<Vec<_>>(), [KING_SERVER]);
+    }
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{
-    BUILDER,
+    BUILDER, cases,
     operation::{Operation, Parameter, Place},
 };
 
@@ -110,12 +110,14 @@ pub fn build(
         model: None,
     };
     let endpoints = vec![format!("{} {}", operation.method, operation.url)];
+    // A package has no definition beside it, so its cases hold the schema themselves.
+    let own_cases = cases::with_declared_schema(train_cases, operation);
     let skill_md = skill_md(&manifest, operation, train_cases);
     let mut all = Files::new();
     for (file, text) in [
         (files::MANIFEST, toml_text(files::MANIFEST, &manifest)?),
         (files::CONFIG, toml_text(files::CONFIG, &config)?),
-        (files::TESTS, toml_text(files::TESTS, &case_file(train_cases))?),
+        (files::TESTS, toml_text(files::TESTS, &case_file(&own_cases))?),
         (files::PROVENANCE, toml_text(files::PROVENANCE, &provenance)?),
         (files::SKILL_MD, skill_md),
     ] {

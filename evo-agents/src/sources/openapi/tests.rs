@@ -1,12 +1,12 @@
 use evo_common::{
     case::{Case, Expectation},
-    config::{SourceConfig, SourceKind, sources::KING_LOCATION},
+    config::{SourceConfig, sources::KING_LOCATION},
     skill::{SkillIO, is_valid_name},
 };
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::*;
+use super::{cases::with_declared_schema, *};
 use crate::skill::package::Package;
 
 const V2: &str = include_str!("fixtures/shop-2.0.yaml");
@@ -14,19 +14,7 @@ const V30: &str = include_str!("fixtures/shop-3.0.json");
 const V31: &str = include_str!("fixtures/shop-3.1.yaml");
 
 fn source(location: &str) -> SourceConfig {
-    SourceConfig {
-        name: "shop".to_owned(),
-        kind: SourceKind::Openapi,
-        location: location.to_owned(),
-        base_url: None,
-        allow_origins: Vec::new(),
-        allow_operations: Vec::new(),
-        allow_env: Vec::new(),
-        auth_ref: None,
-        latency_budget_ms: None,
-        max_candidates: None,
-        enabled: true,
-    }
+    SourceConfig::openapi("shop", location)
 }
 
 fn learned(text: &str, source: &SourceConfig) -> Vec<(Candidate, Operation)> {
@@ -175,7 +163,7 @@ fn a_document_from_an_allowed_origin_is_served_there_unless_the_one_it_names_is_
 
 #[test]
 fn an_operation_becomes_a_whole_candidate() {
-    let (candidate, _) = find(V30, "GET /items/{item_id}");
+    let (candidate, operation) = find(V30, "GET /items/{item_id}");
     let schema = json!({
         "$ref": "#/$defs/Item",
         "$defs": {"Item": {
@@ -189,10 +177,11 @@ fn an_operation_becomes_a_whole_candidate() {
             },
         }},
     });
+    assert_eq!(operation.answer.schema, Some(schema));
     let expect = Expectation {
         status: vec![200],
         content_type: Some("application/json".to_owned()),
-        schema: Some(schema),
+        declared_schema: true,
         ..Expectation::default()
     };
     let case = |id: &str, input: Value, origin: &str, expect: &Expectation| Case {
@@ -257,6 +246,66 @@ fn cases_hold_declared_values_and_bounds() {
         ]
     );
     assert_eq!(candidate.cases[0].expect.non_empty, [""]);
+}
+
+#[test]
+fn a_case_refers_to_the_declared_schema_and_a_package_holds_it() {
+    let (candidate, operation) = find(V30, "GET /items/{item_id}");
+    let (cases, schema) = (&candidate.cases, operation.answer.schema.clone());
+    let resolved = with_declared_schema(cases, &operation);
+    assert_eq!((&resolved[0].expect.schema, resolved[0].expect.declared_schema), (&schema, false));
+    assert_eq!(resolved.last(), cases.last(), "a refusal has no schema");
+
+    let mut pinned = cases[0].clone();
+    pinned.expect.schema = Some(json!({"type": "object"}));
+    let resolved = with_declared_schema(&[pinned], &operation);
+    assert_eq!(resolved[0].expect.schema, Some(json!({"type": "object"})), "its own goes first");
+
+    let mut bare = operation;
+    bare.answer.schema = None;
+    let unresolved = with_declared_schema(&cases[..1], &bare);
+    let error = crate::evaluation::oracle::Oracle::new(&unresolved[0], &[]).unwrap_err();
+    assert_eq!(error.part, "declared_schema", "a case that can't be checked never passes");
+}
+
+/// 400 operations with the largest schema that is common: what Learning says must fit into one
+/// message.
+#[test]
+fn a_large_document_fits_into_one_report() {
+    let properties: serde_json::Map<String, Value> = (0..200)
+        .map(|i| (format!("property_{i:03}"), json!({"type": "string", "maxLength": 100, "description": "What this property of the record is for."})))
+        .collect();
+    let content = json!({"application/json": {"schema": {"$ref": "#/components/schemas/Record"}}});
+    let limit = json!([
+        {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}},
+        {"name": "order", "in": "query", "schema": {"type": "string", "enum": ["asc", "desc", "none"]}},
+    ]);
+    let paths: serde_json::Map<String, Value> = (0..400)
+        .map(|i| {
+            let get = json!({"operationId": format!("getRecord{i}"), "summary": "Gets a record.", "parameters": limit, "responses": {"200": {"description": "It.", "content": content}, "400": {"description": "Wrong."}}});
+            (format!("/records{i}"), json!({"get": get}))
+        })
+        .collect();
+    let text = json!({
+        "openapi": "3.0.3", "info": {"title": "Records", "version": "1"},
+        "servers": [{"url": "https://records.example.com"}], "paths": paths,
+        "components": {"schemas": {"Record": {"type": "object", "properties": properties}}},
+    })
+    .to_string();
+    let all = learned(&text, &source("x.json"));
+    let size = |candidates: &[Candidate]| serde_json::to_vec(candidates).unwrap().len();
+    let candidates: Vec<Candidate> = all.iter().map(|(candidate, _)| candidate.clone()).collect();
+    let copied: Vec<Candidate> = all
+        .iter()
+        .map(|(candidate, operation)| Candidate {
+            cases: with_declared_schema(&candidate.cases, operation),
+            ..candidate.clone()
+        })
+        .collect();
+    assert_eq!((candidates.len(), candidates[0].cases.len()), (400, 8));
+    eprintln!("{} bytes copied, {} bytes once", size(&copied), size(&candidates));
+    assert!(size(&copied) > 20_000_000, "with the schema in every case: {}", size(&copied));
+    assert!(size(&candidates) < 10_000_000, "{}", size(&candidates));
 }
 
 #[test]
@@ -359,7 +408,8 @@ With Evo: `evo skill run shop-get-item-by-id`
     );
     let package = Package::from_files(built.files.clone()).unwrap();
     assert_eq!(package.manifest, built.manifest);
-    assert_eq!(package.train_cases().unwrap(), &candidate.cases[..1]);
+    let own = with_declared_schema(&candidate.cases[..1], &operation);
+    assert_eq!(package.train_cases().unwrap(), own);
     assert_eq!(
         package.manifest.outputs,
         [
@@ -395,7 +445,9 @@ fn exercise(text: &[u8]) {
         assert!(names.insert(candidate.name.clone()), "{}", candidate.name);
         let operation: Operation = serde_json::from_value(candidate.definition.clone()).unwrap();
         for case in &candidate.cases {
-            if let Some(schema) = &case.expect.schema {
+            assert_eq!(case.expect.schema, None, "the definition holds it once");
+            if case.expect.declared_schema {
+                let schema = operation.answer.schema.as_ref().unwrap();
                 assert!(jsonschema::draft202012::new(schema).is_ok());
             }
         }
@@ -405,7 +457,8 @@ fn exercise(text: &[u8]) {
             let (_, archive) = evo_common::artifact::pack(&built.files).unwrap();
             let package = Package::from_archive(&archive).unwrap();
             assert_eq!(package.manifest, built.manifest);
-            assert_eq!(package.train_cases().unwrap(), candidate.cases);
+            let own = with_declared_schema(&candidate.cases, &operation);
+            assert_eq!(package.train_cases().unwrap(), own, "a package needs no definition");
         }
     }
 }

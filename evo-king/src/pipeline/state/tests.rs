@@ -131,7 +131,7 @@ fn a_silent_runner_loses_its_lease_and_a_slow_one_its_deadline() {
     assert_eq!(decide(&state, &tick(19), &policy), Err(Rejection::NothingToDo));
     let lost = decide(&state, &tick(20), &policy).unwrap();
     let RunState::Waiting { attempt, tries, .. } = lost.next else { panic!() };
-    assert_eq!((attempt, tries), (Attempt(2), Tries { failed: 0, lost: 1 }));
+    assert_eq!((attempt, tries), (Attempt(2), Tries { failed: 0, lost: 1, undelivered: 0 }));
 
     let extend = Command::Extend {
         agent: AGENT.to_owned(),
@@ -143,8 +143,24 @@ fn a_silent_runner_loses_its_lease_and_a_slow_one_its_deadline() {
     assert_eq!(extended.due_at(), Some(("deadline", Timestamp(100))));
     assert_eq!(decide(&extended, &tick(99), &policy), Err(Rejection::NothingToDo));
     let late = decide(&extended, &tick(100), &policy).unwrap();
-    assert!(matches!(late.next, RunState::Waiting { tries: Tries { failed: 1, lost: 0 }, .. }));
+    assert!(matches!(late.next, RunState::Waiting { tries: Tries { failed: 1, lost: 0, .. }, .. }));
     assert!(late.effects.iter().any(|e| matches!(e, Effect::CancelAttempt { .. })));
+}
+
+#[test]
+fn a_dispatch_that_never_arrives_is_given_up() {
+    let policy = Policy::default();
+    let mut state = RunState::start(PipelineStage::Building, Timestamp(0));
+    for _ in 0..policy.max_undelivered {
+        state = decide(&state, &assign(0), &policy).unwrap().next;
+        state =
+            decide(&state, &Command::Tick { now: Timestamp(20), boot: 1 }, &policy).unwrap().next;
+        if let RunState::Waiting { not_before, .. } = &mut state {
+            *not_before = Timestamp(0);
+        }
+    }
+    let RunState::Ended { outcome: Some(outcome), .. } = state else { panic!("{state:?}") };
+    assert_eq!(outcome.code, codes::STAGE_FAILED);
 }
 
 #[test]

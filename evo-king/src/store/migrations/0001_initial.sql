@@ -25,6 +25,8 @@ CREATE TABLE runs (
     decision        TEXT,
     code            TEXT,
     reason          TEXT,
+    -- What was measured about the package, over all looks so far.
+    evidence        TEXT,
     priority        INTEGER NOT NULL DEFAULT 0,
     idempotency_key TEXT UNIQUE,
     king_version    TEXT NOT NULL,

@@ -80,6 +80,7 @@ async fn hot_queries_search_in_indexes() {
         look: 1,
         version: "1.0.0",
         artifact_id: "",
+        evidence: None,
         state: &RunState::start(PipelineStage::Learning, now),
         idempotency_key: None,
         boots: 1,
@@ -103,7 +104,6 @@ async fn hot_queries_search_in_indexes() {
     searches(connection, "cases", cases::of_run(connection, id)).await;
     searches(connection, "timers::next", timers::next(connection, now)).await;
     searches(connection, "known", skills::known(connection, "s")).await;
-    searches(connection, "evidence", skills::evidence(connection, "s", "a")).await;
     searches(connection, "active_digest", skills::active_digest(connection)).await;
     searches(connection, "comparable", skills::comparable(connection, "s", Some(id))).await;
     searches(connection, "last_seq", events::last_seq(connection)).await;

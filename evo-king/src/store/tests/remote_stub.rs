@@ -143,7 +143,7 @@ impl Server {
         }
         let connection = self.database.connect().unwrap();
         connection
-            .execute_batch("PRAGMA journal_mode = WAL; PRAGMA busy_timeout = 5000;")
+            .execute_batch("PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL;")
             .await
             .unwrap();
         Ok(connection)

@@ -106,6 +106,7 @@ impl Server {
     fn policy(&self) -> CallPolicy {
         CallPolicy {
             allow_origins: vec![format!("http://{}", self.address)],
+            token_origins: vec![format!("http://{}", self.address)],
             allow_env: vec!["KEY".to_owned()],
             ..CallPolicy::default()
         }
@@ -243,6 +244,7 @@ async fn tokens_are_sent_as_declared() {
 async fn errors_hold_no_token() {
     let policy = CallPolicy {
         allow_origins: vec!["http://127.0.0.1:9".to_owned()],
+        token_origins: vec!["http://127.0.0.1:9".to_owned()],
         allow_env: vec!["KEY".to_owned()],
         ..CallPolicy::default()
     };
@@ -271,9 +273,14 @@ async fn redirects_are_followed_with_care() {
 
     let mut policy = server.policy();
     policy.allow_origins.push(format!("http://{}", target.address));
-    let far = package("GET", &format!("http://{address}/far"), top, "");
+    let headers = "[extra.headers]\nCookie = \"s=1\"\nX-Api-Key = \"k\"\nAccept = \"text/plain\"";
+    let far = package("GET", &format!("http://{address}/far"), top, headers);
     executor().call(&far, &Map::new(), &policy).await.unwrap();
-    assert!(!target.seen()[0].1.contains_key("authorization"), "another origin never sees it");
+    let seen = &target.seen()[0].1;
+    for header in ["authorization", "cookie", "x-api-key"] {
+        assert!(!seen.contains_key(header), "another origin never sees {header}");
+    }
+    assert_eq!(seen["accept"], "text/plain");
 
     let error = server.fault("/inside", "").await;
     assert_eq!(error.code(), "origin_not_allowed");
