@@ -23,10 +23,10 @@ pub(crate) enum Command {
     /// Start all of Evo in this process and evolve skills.
     Up(UpArgs),
     /// List, show and run skills.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example: evo skill run evo-king-get-health")]
     Skill(SkillCommand),
     /// List and show runs of the pipeline.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example: evo runs show latest")]
     Runs(RunsCommand),
     /// Check the installation and say what to do.
     Doctor(DoctorArgs),
@@ -107,7 +107,7 @@ pub(crate) enum SkillCommand {
         data: DataArgs,
     },
     /// Show one skill: versions, decision, evidence.
-    #[command(after_help = "Example: evo skill show evo-king-health")]
+    #[command(after_help = "Example: evo skill show evo-king-get-health")]
     Show {
         /// Name of the skill.
         name: String,
@@ -118,7 +118,7 @@ pub(crate) enum SkillCommand {
     },
     /// Run an active skill and print its answer.
     #[command(
-        after_help = "Examples:\n  evo skill run evo-king-health\n  evo skill run evo-king-list-runs --set limit=3\n  evo skill run evo-king-list-runs --input '{\"limit\": 3}'"
+        after_help = "Examples:\n  evo skill run evo-king-get-health\n  evo skill run evo-king-list-runs --set limit=3\n  evo skill run evo-king-list-runs --input '{\"limit\": 3}'"
     )]
     Run {
         /// Name of the skill.

@@ -13,6 +13,7 @@ use crate::{
     commands::Commands,
     config::Config,
     http,
+    lock::{self, Lock},
     pipeline::Coordinator,
     registry::Registry,
     socket,
@@ -29,6 +30,14 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Why king can't start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The data folder can't be used.
+    #[error("can't use the data folder {path}: {reason}")]
+    Folder {
+        /// Which folder.
+        path: String,
+        /// Why not, and what to do.
+        reason: String,
+    },
     /// The address can't be listened on.
     #[error("can't listen on {address}: {reason}")]
     Listen {
@@ -151,6 +160,8 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 pub struct App {
     king: King,
     listener: TcpListener,
+    /// Freed when king has ended.
+    lock: Lock,
 }
 
 impl App {
@@ -159,10 +170,11 @@ impl App {
         if config.open && !config.listen.ip().is_loopback() {
             return Err(Error::OpenToStrangers(config.listen));
         }
+        let lock = lock::take(&config.data)?;
         let listener = listen(config.listen)?;
         let address = listener.local_addr().map_err(Error::Serve)?;
         let king = King::open(config, address, Shutdown::new()).await?;
-        Ok(Self { king, listener })
+        Ok(Self { king, listener, lock })
     }
 
     /// Where king listens.
@@ -173,7 +185,7 @@ impl App {
     /// Serves until shutdown; then nothing new is dispatched, answers under way are finished and
     /// the database is closed.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
-        let king = self.king;
+        let Self { king, listener, lock } = self;
         let tasks = TaskGroup::new(king.shutdown.clone());
         let (layer, sockets) = socket::attach(king.clone());
         let router = http::router_around(king.clone(), |routes| routes.layer(layer));
@@ -195,12 +207,14 @@ impl App {
                 }
             }
         };
-        let served = http::serve(self.listener, router, stop).await;
-        sockets.close().await;
+        let served = http::serve(listener, router, stop).await;
+        // The tasks first: they still send over the connections.
         if !tasks.shutdown(GRACE).await {
             tracing::warn!("Some of king's tasks did not end in time");
         }
+        sockets.close().await;
         king.store.close().await;
+        drop(lock);
         tracing::info!("King has ended");
         served.map_err(Error::Serve)
     }
@@ -217,8 +231,8 @@ fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
         address,
         reason: match error.kind() {
             std::io::ErrorKind::AddrInUse => format!(
-                "port {} is in use; stop the other program, or choose another port with \
-                 --king-port (0 takes a free one)",
+                "port {} is in use; stop the other program, or choose another port (0 takes a \
+                 free one)",
                 address.port()
             ),
             std::io::ErrorKind::PermissionDenied => {

@@ -11,12 +11,12 @@ use crate::{App, Config};
 #[command(
     name = "evo-king",
     version,
-    after_help = "Example:\n  evo-king --data ./data --port 3000\n\nThe tokens are in DATA/tokens.toml, written on first start."
+    after_help = "Example:\n  evo-king --data ./data --port 3000      (also: evo king …)\n\nThe tokens are in DATA/tokens.toml, written on first start."
 )]
 pub struct Args {
-    /// Data folder: king.db, artifacts/, tokens.toml, config/.
-    #[arg(long, env = "EVO_HOME", default_value = "data")]
-    pub data: PathBuf,
+    /// Data folder: king.db, artifacts/, tokens.toml, config/ [default: ~/.evo].
+    #[arg(long, value_name = "DIR", env = "EVO_HOME")]
+    pub data: Option<PathBuf>,
     /// Port to listen on; 0 takes a free one [default: 3000].
     #[arg(long)]
     pub port: Option<u16>,
@@ -34,7 +34,7 @@ pub struct Args {
 impl Args {
     /// The configuration that these arguments and the data folder give.
     pub fn config(&self) -> Result<Config, crate::config::ConfigError> {
-        let mut config = Config::load(&self.data)?;
+        let mut config = Config::load(&crate::config::data_folder(self.data.clone())?)?;
         if let Some(port) = self.port {
             config.listen.set_port(port);
         }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use evo_common::{
-    config::{SourceConfig, SourcesConfig, env, load},
+    config::{SourceConfig, SourcesConfig, env, load, sources::KING_LOCATION},
     messages::PipelineStage,
     stage::EvaluationPlan,
     tokens::Tokens,
@@ -211,9 +211,12 @@ impl Config {
             config.apply_file(load::load_valid(&file)?);
         }
         let file = folder.join("sources.toml");
-        if file.exists() {
-            config.sources = load_sources(&file)?;
-        }
+        config.sources = if file.exists() {
+            load_sources(&file)?
+        } else {
+            // What `evo up` writes into a new folder: king's own document.
+            vec![SourceConfig::openapi("evo-king", KING_LOCATION)]
+        };
         config.apply_env(&env::get)?;
         Ok(config)
     }
@@ -283,6 +286,19 @@ impl Config {
             executable: self.machine.executable.clone(),
         }
     }
+}
+
+/// Checks a `king.toml` by itself.
+pub fn check_file(file: &Path) -> Result<(), ConfigError> {
+    load::load_valid::<KingFile>(file)?;
+    Ok(())
+}
+
+/// The data folder: the one given, else `~/.evo`.
+pub fn data_folder(given: Option<PathBuf>) -> Result<PathBuf, ConfigError> {
+    given.or_else(|| env::get("HOME").map(|home| PathBuf::from(home).join(".evo"))).ok_or_else(
+        || ConfigError::Invalid("HOME is not set; name a data folder with --data DIR".to_owned()),
+    )
 }
 
 /// Reads `sources.toml`. A relative `location` is taken from the file's folder.

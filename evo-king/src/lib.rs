@@ -10,6 +10,7 @@ pub mod cli;
 mod commands;
 mod config;
 mod http;
+mod lock;
 mod pipeline;
 mod registry;
 mod skills;
@@ -19,7 +20,7 @@ mod store;
 mod system_info;
 
 pub use app::{App, Error};
-pub use config::{Config, Timeouts};
+pub use config::{Config, ConfigError, Timeouts, check_file};
 pub use http::document as openapi_document;
 pub use store::{Database, Error as StoreError};
 

@@ -86,11 +86,13 @@ async fn examine(data: &DataFolder, args: &DoctorArgs) -> Vec<Check> {
     let instance = match data.running().await {
         Ok(instance) => instance,
         Err(stop) => {
+            // Nothing below can be looked at.
             checks.push(Check::fail("running instance", text(&stop)));
-            None
+            return checks;
         }
     };
     checks.push(tokens(data));
+    checks.push(king(data));
     checks.push(sources(data));
     checks.push(gateway(data));
     match &instance {
@@ -103,6 +105,18 @@ async fn examine(data: &DataFolder, args: &DoctorArgs) -> Vec<Check> {
         }
     }
     checks
+}
+
+fn king(data: &DataFolder) -> Check {
+    const NAME: &str = "king.toml";
+    let file = data.config_file("king.toml");
+    if !file.exists() {
+        return Check::pass(NAME, "not there yet; the defaults hold");
+    }
+    match evo_king::check_file(&file) {
+        Ok(()) => Check::pass(NAME, file.display().to_string()),
+        Err(error) => Check::fail(NAME, error.to_string()),
+    }
 }
 
 fn text(stop: &Stop) -> String {

@@ -113,7 +113,13 @@ impl Cluster {
         let gateway_address = gateway.address();
         king.gateway_url = Some(format!("http://{gateway_address}"));
         let tokens = king.tokens.clone();
-        let king = evo_king::App::start(king).await.map_err(anyhow::Error::from)?;
+        let king = evo_king::App::start(king).await.map_err(|error| {
+            let hint = match error {
+                evo_king::Error::Listen { .. } => ": --king-port PORT",
+                _ => "",
+            };
+            anyhow::anyhow!("{}{hint}", whole(error.into()))
+        })?;
         let cluster = Self {
             king: reachable(king.address()),
             gateway: gateway_address,

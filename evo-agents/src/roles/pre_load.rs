@@ -451,7 +451,7 @@ fn difference(package: &Package, expected: &Package) -> Option<(&'static str, St
     if package.manifest != expected.manifest {
         return whole("manifest.toml");
     }
-    if package.config != expected.config { whole("config.toml") } else { None }
+    if package.config == expected.config { None } else { whole("config.toml") }
 }
 
 fn whole_ms(ms: f64) -> u64 {

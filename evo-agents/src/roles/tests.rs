@@ -47,7 +47,7 @@ impl Bed {
     }
 
     fn of(api: &Api) -> Self {
-        let mut source = SourceConfig::openapi("fake", &format!("{}/openapi.json", api.url()));
+        let mut source = SourceConfig::openapi("fake", format!("{}/openapi.json", api.url()));
         source.allow_origins = vec![api.url()];
         Self::new(source)
     }

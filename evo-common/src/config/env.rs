@@ -3,7 +3,7 @@
 
 use std::str::FromStr;
 
-/// A variable whose value can't be used. Names the variable, never its value.
+/// A variable whose value can't be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("environment variable {name}: {message}")]
 pub struct EnvError {
@@ -33,7 +33,8 @@ pub fn read(name: &str) -> Result<Option<String>, EnvError> {
     }
 }
 
-/// Parses the value that `env` gives for `name`; the error names the variable.
+/// Parses the value that `env` gives for `name`; the error names the variable and shows the value,
+/// so this is not for secrets.
 pub fn parse<T: FromStr>(
     env: &dyn Fn(&str) -> Option<String>,
     name: &str,
@@ -44,11 +45,10 @@ where
     let Some(value) = env(name).filter(|value| !value.is_empty()) else {
         return Ok(None);
     };
-    value
-        .trim()
-        .parse()
-        .map(Some)
-        .map_err(|error: T::Err| EnvError { name: name.to_owned(), message: error.to_string() })
+    value.trim().parse().map(Some).map_err(|error: T::Err| EnvError {
+        name: name.to_owned(),
+        message: format!("{value:?} can't be used: {error}; correct it or unset it"),
+    })
 }
 
 #[cfg(test)]
@@ -61,7 +61,8 @@ mod tests {
         let error = parse::<u16>(&env, "KING_PORT").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "environment variable KING_PORT: invalid digit found in string"
+            "environment variable KING_PORT: \"many\" can't be used: invalid digit found in string; \
+             correct it or unset it"
         );
         assert_eq!(parse::<u16>(&env, "OTHER"), Ok(None));
         assert_eq!(parse::<u16>(&|_: &str| Some(" 80 ".to_owned()), "X"), Ok(Some(80)));

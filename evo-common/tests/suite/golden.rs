@@ -523,6 +523,7 @@ fn case() -> Case {
             exact: None,
             subset: Some(json!({"results": []})),
             schema: Some(json!({"type": "object"})),
+            declared_schema: false,
             regex: Some(text("results")),
             tolerance: Some(0.5),
             non_empty: vec![text("/results")],

@@ -26,7 +26,10 @@ const LATEST: &str = "latest";
     post,
     path = "/pipeline/start",
     tag = "pipeline",
-    request_body(content = StartRun, description = "What starts the cycle."),
+    request_body(
+        content = StartRun, description = "What starts the cycle.",
+        example = json!({"trigger": {"kind": "manual"}}),
+    ),
     responses(
         (status = 200, description = "The cycle had been started with this key.", body = StartedRun),
         (status = 201, description = "The cycle was started.", body = StartedRun),
@@ -49,6 +52,7 @@ pub(super) struct ListRuns {
     #[param(minimum = 1, maximum = 500, default = 50, example = 10)]
     limit: Option<u32>,
     /// `next_cursor` of the page before.
+    #[param(example = "run-z")]
     cursor: Option<String>,
     /// Only cycles, or only the runs of candidates.
     #[param(inline, example = "cycle")]

@@ -50,6 +50,7 @@ pub(super) struct ListSkills {
     #[param(minimum = 1, maximum = 500, default = 50, example = 10)]
     limit: Option<u32>,
     /// `next_cursor` of the page before.
+    #[param(example = "a")]
     cursor: Option<String>,
     /// Only skills in this state.
     #[param(inline, example = "candidate")]
@@ -120,7 +121,10 @@ pub(super) async fn get_skill(
         "name" = String, Path,
         description = "The skill's name.", example = "evo-king-get-health",
     )),
-    request_body(content = InvokeSkill, description = "The skill's inputs."),
+    request_body(
+        content = InvokeSkill, description = "The skill's inputs.",
+        example = json!({"input": {}}),
+    ),
     responses(
         (status = 200, description = "What came out.", body = SkillAnswer),
         (status = 404, description = "There is no such skill.", body = ErrorBody),

@@ -303,7 +303,6 @@ fn a_large_document_fits_into_one_report() {
         })
         .collect();
     assert_eq!((candidates.len(), candidates[0].cases.len()), (400, 8));
-    eprintln!("{} bytes copied, {} bytes once", size(&copied), size(&candidates));
     assert!(size(&copied) > 20_000_000, "with the schema in every case: {}", size(&copied));
     assert!(size(&candidates) < 10_000_000, "{}", size(&candidates));
 }
