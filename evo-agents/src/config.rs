@@ -105,7 +105,7 @@ impl RunnerConfig {
             .king
             .clone()
             .or_else(|| env("KING_ADDRESS"))
-            .or_else(|| agent.config.as_ref().map(|config| config.king_address.clone()))
+            .or_else(|| agent.config.as_ref()?.king_address.clone())
             .filter(|address| !address.trim().is_empty())
             .unwrap_or_else(|| DEFAULT_KING.to_owned());
         let gateway = settings.gateway.clone().or_else(|| env("GATEWAY_ADDRESS"));

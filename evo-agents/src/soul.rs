@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use evo_common::{
-    config::AgentConfig,
+    config::load,
     messages::{AgentRole, UnknownRole},
 };
+use serde::Deserialize;
 
 /// Name of the file that describes an agent in prose.
 pub const SOUL_FILE: &str = "soul.md";
@@ -53,19 +54,32 @@ pub struct AgentFolder {
     /// The whole text of `soul.md`; empty when there is none.
     pub soul: String,
     /// `agent.toml`, if there is one.
-    pub config: Option<AgentConfig>,
+    pub config: Option<AgentFile>,
+}
+
+/// `agent.toml`, of which every key is optional here: the environment and `soul.md` may say the
+/// rest.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct AgentFile {
+    /// The agent's role.
+    pub role: Option<String>,
+    /// Names of the skills it loads; none for all.
+    pub skills: Vec<String>,
+    /// Where its king is.
+    pub king_address: Option<String>,
 }
 
 /// Why a folder holds no agent.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The folder is not there.
-    #[error("the agent folder {} can't be opened: {source}", path.display())]
+    #[error("the agent folder {} can't be opened: {cause}", path.display())]
     Folder {
         /// The folder.
         path: PathBuf,
         /// What happened.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// Neither file is there.
     #[error(
@@ -77,38 +91,31 @@ pub enum Error {
         path: PathBuf,
     },
     /// A file can't be read.
-    #[error("{} can't be read: {source}", path.display())]
+    #[error("{} can't be read: {cause}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// What happened.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// `agent.toml` is not what it should be.
-    #[error("{}{line}: {message}", path.display(), line = line.map(|line| format!(":{line}")).unwrap_or_default())]
-    Syntax {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: Option<usize>,
-        /// What is wrong.
-        message: String,
-    },
-    /// `soul.md` names no role, and there is no `agent.toml`.
+    #[error(transparent)]
+    Config(#[from] load::ConfigErrors),
+    /// Neither file names a role.
     #[error(
-        "{} names no role: add the lines `## Role` and, for example, `user`", path.display()
+        "{} names no role: write `role = \"user\"` into agent.toml, or the lines `## Role` and `user` into soul.md", path.display()
     )]
     NoRole {
         /// The file.
         path: PathBuf,
     },
     /// The role is none.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {cause}", path.display())]
     Role {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        source: UnknownRole,
+        cause: UnknownRole,
     },
 }
 
@@ -117,32 +124,24 @@ impl AgentFolder {
     pub fn read(folder: &Path) -> Result<Self, Error> {
         let path = folder
             .canonicalize()
-            .map_err(|source| Error::Folder { path: folder.to_owned(), source })?;
+            .map_err(|cause| Error::Folder { path: folder.to_owned(), cause })?;
         let soul_path = path.join(SOUL_FILE);
         let agent_path = path.join(AGENT_FILE);
         let soul = read_optional(&soul_path)?;
-        let config = match read_optional(&agent_path)? {
-            None => None,
-            Some(text) => Some(AgentConfig::from_toml(&text).map_err(|error| Error::Syntax {
-                line:
-                    error.span().map(|span| {
-                        1 + text.get(..span.start).unwrap_or(&text).matches('\n').count()
-                    }),
-                message: error.message().to_owned(),
-                path: agent_path.clone(),
-            })?),
-        };
+        let config: Option<AgentFile> =
+            if agent_path.exists() { Some(load::load_file(&agent_path)?) } else { None };
         let (role, source) = match (&config, &soul) {
-            (Some(config), _) => (config.role.clone(), agent_path),
-            (None, Some(text)) => {
+            (Some(AgentFile { role: Some(role), .. }), _) => (role.clone(), agent_path),
+            (_, Some(text)) => {
                 let role = Soul::parse(text)
                     .role
                     .ok_or_else(|| Error::NoRole { path: soul_path.clone() })?;
                 (role, soul_path)
             }
+            (Some(_), None) => return Err(Error::NoRole { path: agent_path }),
             (None, None) => return Err(Error::Empty { path }),
         };
-        let role = role.parse().map_err(|error| Error::Role { path: source, source: error })?;
+        let role = role.parse().map_err(|error| Error::Role { path: source, cause: error })?;
         Ok(Self { path, role, soul: soul.unwrap_or_default(), config })
     }
 
@@ -170,7 +169,7 @@ fn read_optional(path: &Path) -> Result<Option<String>, Error> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(Error::Read { path: path.to_owned(), source }),
+        Err(cause) => Err(Error::Read { path: path.to_owned(), cause }),
     }
 }
 
@@ -222,6 +221,15 @@ mod tests {
     }
 
     #[test]
+    fn every_key_of_agent_toml_is_optional() {
+        let (_parent, role_only) = folder(&[(AGENT_FILE, "role = \"user\"\n")]);
+        assert_eq!(AgentFolder::read(&role_only).unwrap().wanted_skills(), None);
+        let king = [(AGENT_FILE, "king_address = \"http://k:1\"\n"), (SOUL_FILE, SOUL)];
+        let (_parent, king_only) = folder(&king);
+        assert_eq!(AgentFolder::read(&king_only).unwrap().role, AgentRole::PreLoad);
+    }
+
+    #[test]
     fn faults_say_what_to_do() {
         let fault = |files: &[(&str, &str)]| {
             let (_parent, folder) = folder(files);
@@ -232,7 +240,10 @@ mod tests {
         let unknown = fault(&[(SOUL_FILE, "## Role\nwizard\n")]);
         assert!(unknown.contains("\"wizard\"") && unknown.contains("skill_manage"), "{unknown}");
         let broken = fault(&[(AGENT_FILE, "role = \"user\"\nskills = 7\n")]);
-        assert!(broken.contains("agent.toml:2"), "{broken}");
+        assert!(broken.contains("agent.toml") && broken.contains("skills"), "{broken}");
+        let typo = fault(&[(AGENT_FILE, "role = \"user\"\nking_adress = \"x\"\n")]);
+        assert!(typo.contains("king_address"), "{typo}");
+        assert!(fault(&[(AGENT_FILE, "skills = []\n")]).contains("names no role"));
         let missing = AgentFolder::read(Path::new("/does/not/exist")).unwrap_err().to_string();
         assert!(missing.contains("/does/not/exist"), "{missing}");
     }

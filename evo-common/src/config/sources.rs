@@ -64,7 +64,8 @@ pub struct SourceConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base_url: Option<String>,
     /// Origins (`http://127.0.0.1:8000`) that may be called although their address is private or
-    /// loopback. Nothing opens loopback in general.
+    /// loopback. Nothing opens loopback in general. Tokens go only to these, to the origin of
+    /// `base_url` and to that of an http(s) `location`.
     #[serde(default)]
     pub allow_origins: Vec<String>,
     /// Operations that may be executed although they are not GET or HEAD: operation ids or
