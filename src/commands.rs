@@ -22,7 +22,7 @@ pub(crate) async fn run(command: Command) -> Result<()> {
         Command::Runs(command) => Box::pin(runs::run(command)).await,
         Command::Doctor(args) => Box::pin(doctor::run(args)).await,
         Command::King(args) => {
-            let _log = logging::init_logging("evo-king");
+            let _logs = logging::init_service_logging("evo-king");
             let shutdown = shutdown_on_signals().context("can't listen for signals")?;
             let result = Box::pin(evo_king::cli::run(*args, shutdown)).await;
             result.map_err(|error| Stop::with_code(error.exit_code(), error.into()))
@@ -31,12 +31,12 @@ pub(crate) async fn run(command: Command) -> Result<()> {
             let stop = |error: evo_agents::Error| Stop::with_code(error.exit_code(), error.into());
             // A wrong configuration is told before a log file is made.
             let config = args.config().map_err(stop)?;
-            let _log = logging::init_logging("evo-runner");
+            let _logs = logging::init_service_logging("evo-runner");
             let shutdown = shutdown_on_signals().context("can't listen for signals")?;
             Box::pin(evo_agents::run(config, shutdown)).await.map_err(stop)
         }
         Command::Gateway(args) => {
-            let _log = logging::init_logging("evo-gateway");
+            let _logs = logging::init_service_logging("evo-gateway");
             let shutdown = shutdown_on_signals().context("can't listen for signals")?;
             let result = evo_gateway::cli::run(args, shutdown).await;
             result.map_err(|error| Stop::with_code(error.exit_code(), error.into()))

@@ -9,13 +9,16 @@ use std::{
 pub(crate) use evo_common::config::env::get as env;
 use evo_common::{
     config::{GatewayConfig, SourceConfig, SourcesConfig, load},
-    logging::{self, Console, LogOptions, WorkerGuard},
+    logging::{self, Console, LogOptions, OtelGuard, WorkerGuard},
 };
 
 use crate::{
     instance::DataFolder,
     stop::{Result, Stop},
 };
+
+/// What has to live as long as the process logs.
+pub(crate) type Logs = (WorkerGuard, Option<OtelGuard>);
 
 /// The data folder: `--data`, else `EVO_HOME`, else `~/.evo`.
 pub(crate) fn data_folder(
@@ -40,10 +43,11 @@ pub(crate) fn data_folder(
     Ok(DataFolder::at(path))
 }
 
-/// Everything goes to the folder's log, warnings also to stderr; `RUST_LOG` changes both.
-pub(crate) fn init_logging(data: &DataFolder) -> WorkerGuard {
+/// Everything goes to the folder's log, warnings also to stderr; `RUST_LOG` changes both. Spans go
+/// to `EVO_OTLP_ENDPOINT`, if it is set.
+pub(crate) fn init_logging(data: &DataFolder) -> Logs {
     let console = if env("RUST_LOG").is_some() { Console::Stderr } else { Console::StderrWarnings };
-    logging::init_logging_to("evo", LogOptions::to(data.logs()).console(console))
+    logging::init_service_logging_to("evo", LogOptions::to(data.logs()).console(console))
 }
 
 /// King's configuration on this folder: `king.toml`, `sources.toml`, then the environment.

@@ -66,7 +66,7 @@ pub fn start(args: Args) -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(&error),
     };
-    let _log = evo_common::logging::init_logging("evo-runner");
+    let _logs = evo_common::logging::init_service_logging("evo-runner");
     match serve(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),

@@ -51,7 +51,7 @@ use console::Redacting;
 #[cfg(feature = "tracing-otel")]
 pub use otel::{
     OtelGuard, init_logging_with_otel, init_logging_with_otel_to, init_service_logging,
-    otlp_traces_url,
+    init_service_logging_to, otlp_traces_url,
 };
 
 use crate::config::env;

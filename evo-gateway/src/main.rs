@@ -17,7 +17,7 @@ struct Cli {
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    let _guard = logging::init_logging("evo-gateway");
+    let _logs = logging::init_service_logging("evo-gateway");
     let result = match shutdown_on_signals() {
         Ok(shutdown) => cli::run(cli.args, shutdown).await.map_err(|e| (e.exit_code(), e.into())),
         Err(error) => Err((1, anyhow::Error::new(error).context("can't listen for signals"))),

@@ -8,7 +8,7 @@ use evo_common::{logging, runtime::shutdown_on_signals};
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = evo_king::cli::Args::parse();
-    let _guards = logging::init_service_logging("evo-king");
+    let _logs = logging::init_service_logging("evo-king");
     let result = match shutdown_on_signals() {
         Ok(shutdown) => evo_king::cli::run(args, shutdown).await,
         Err(error) => {

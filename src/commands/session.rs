@@ -24,7 +24,7 @@ pub(super) struct Session {
 struct Own {
     cluster: Cluster,
     _lock: Lock,
-    _log: evo_common::logging::WorkerGuard,
+    _log: config::Logs,
 }
 
 impl Session {

@@ -79,12 +79,21 @@ impl Drop for OtelGuard {
 /// `EVO_OTLP_ENDPOINT` names a receiver; without a path in it, `/v1/traces` is meant. Hold both
 /// guards.
 pub fn init_service_logging(component: &str) -> (WorkerGuard, Option<OtelGuard>) {
+    init_service_logging_to(component, LogOptions::default())
+}
+
+/// [`init_service_logging`] with another folder, console or filter.
+pub fn init_service_logging_to(
+    component: &str,
+    options: LogOptions,
+) -> (WorkerGuard, Option<OtelGuard>) {
     match crate::config::env::get("EVO_OTLP_ENDPOINT") {
         Some(endpoint) => {
-            let (log, otel) = init_logging_with_otel(component, &otlp_traces_url(&endpoint));
+            let url = otlp_traces_url(&endpoint);
+            let (log, otel) = init_logging_with_otel_to(component, &url, options);
             (log, Some(otel))
         }
-        None => (super::init_logging(component), None),
+        None => (super::init_logging_to(component, options), None),
     }
 }
 
