@@ -1,160 +1,23 @@
-//! King as a whole: what it is made of, how it starts and ends.
+//! King as a whole: how it starts and ends.
 
-use std::{collections::BTreeMap, net::SocketAddr, ops::Deref, sync::Arc, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
-use evo_common::{
-    clock::Timestamp,
-    runtime::{OnError, Shutdown, TaskGroup},
-};
+use evo_common::runtime::{OnError, Shutdown, TaskGroup};
 use tokio::net::{TcpListener, TcpSocket};
 
 use crate::{
-    artifacts::ArtifactStore,
-    commands::Commands,
     config::Config,
+    error::Error,
     http,
     lock::{self, Lock},
-    pipeline::Coordinator,
-    registry::Registry,
     socket,
-    sources::Sources,
-    store::{self, Store},
-    system_info::SystemInfo,
+    state::King,
 };
 
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 1_024;
 /// How long king's own tasks have to end.
 const GRACE: Duration = Duration::from_secs(5);
-
-/// Why king can't start or go on.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The data folder can't be used.
-    #[error("can't use the data folder {path}: {reason}")]
-    Folder {
-        /// Which folder.
-        path: String,
-        /// Why not, and what to do.
-        reason: String,
-    },
-    /// The address can't be listened on.
-    #[error("can't listen on {address}: {reason}")]
-    Listen {
-        /// Which address.
-        address: SocketAddr,
-        /// Why not, and what to do.
-        reason: String,
-    },
-    /// It would be open to strangers.
-    #[error(
-        "refusing to start: --open switches the tokens off, and {0} can be reached from other \
-         machines; listen on 127.0.0.1, or start without --open"
-    )]
-    OpenToStrangers(SocketAddr),
-    /// The database.
-    #[error(transparent)]
-    Store(#[from] store::Error),
-    /// The package store.
-    #[error(transparent)]
-    Artifacts(#[from] crate::artifacts::Error),
-    /// The pipeline.
-    #[error(transparent)]
-    Pipeline(#[from] crate::pipeline::Error),
-    /// The server stopped.
-    #[error("the server stopped")]
-    Serve(#[source] std::io::Error),
-}
-
-/// What handlers work with. Cheap to clone.
-#[derive(Clone)]
-pub struct King(Arc<Parts>);
-
-/// The parts of king.
-pub struct Parts {
-    /// The database.
-    pub store: Store,
-    /// Packages.
-    pub artifacts: ArtifactStore,
-    /// The pipeline.
-    pub pipeline: Coordinator,
-    /// Who is connected.
-    pub registry: Registry,
-    /// Commands to runners.
-    pub commands: Commands,
-    /// Where Learning looks.
-    pub sources: Sources,
-    /// What king knows of its machine.
-    pub system_info: SystemInfo,
-    /// The configuration.
-    pub config: Arc<Config>,
-    /// Where king listens.
-    pub address: SocketAddr,
-    /// When king started.
-    pub started_at: Timestamp,
-    /// Cancelled when king ends.
-    pub shutdown: Shutdown,
-}
-
-impl Deref for King {
-    type Target = Parts;
-    fn deref(&self) -> &Parts {
-        &self.0
-    }
-}
-
-impl King {
-    /// Opens the stores; nothing is served yet.
-    pub(crate) async fn open(
-        config: Config,
-        address: SocketAddr,
-        shutdown: Shutdown,
-    ) -> Result<Self, Error> {
-        let store = Store::open(config.database.clone()).await?;
-        let artifacts = ArtifactStore::open(&config.data.join("artifacts"))?;
-        let registry = Registry::default();
-        let king_url =
-            config.public_url.clone().unwrap_or_else(|| format!("http://{}", reachable(address)));
-        let sources =
-            Sources::new(config.sources.clone(), &king_url, config.gateway_url.as_deref());
-        let config = Arc::new(config);
-        let pipeline = Coordinator::new(
-            store.clone(),
-            artifacts.clone(),
-            registry.clone(),
-            sources.clone(),
-            config.clone(),
-        );
-        pipeline.recover().await?;
-        Ok(Self(Arc::new(Parts {
-            commands: Commands::new(store.clone(), registry.clone(), sources.clone()),
-            system_info: SystemInfo::new(config.machine()),
-            store,
-            artifacts,
-            pipeline,
-            registry,
-            sources,
-            config,
-            address,
-            started_at: Timestamp::now(),
-            shutdown,
-        })))
-    }
-
-    /// Source name → base URL.
-    pub fn servers(&self) -> BTreeMap<String, String> {
-        self.sources.servers()
-    }
-}
-
-/// An address that a client on this machine can use.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    if address.ip().is_unspecified() {
-        SocketAddr::from(([127, 0, 0, 1], address.port()))
-    } else {
-        address
-    }
-}
 
 /// King, ready to serve: the stores are open and the port is bound.
 pub struct App {

@@ -9,6 +9,7 @@ mod artifacts;
 pub mod cli;
 mod commands;
 mod config;
+mod error;
 mod http;
 mod lock;
 mod pipeline;
@@ -16,11 +17,13 @@ mod registry;
 mod skills;
 mod socket;
 mod sources;
+mod state;
 mod store;
 mod system_info;
 
-pub use app::{App, Error};
+pub use app::App;
 pub use config::{Config, ConfigError, Timeouts, check_file};
+pub use error::Error;
 pub use http::document as openapi_document;
 pub use store::{Database, Error as StoreError};
 

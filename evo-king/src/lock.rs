@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use crate::app::Error;
+use crate::error::Error;
 
 /// The data folder belongs to this king as long as it is held.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use super::{
     error::{ApiError, Result},
     extract::PathParam,
 };
-use crate::app::King;
+use crate::state::King;
 
 /// List the agents.
 ///

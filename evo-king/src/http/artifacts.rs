@@ -15,7 +15,7 @@ use super::{
     error::{ApiError, Result},
     extract::PathParam,
 };
-use crate::app::King;
+use crate::state::King;
 
 /// Media type of a package.
 const TAR: &str = "application/x-tar";

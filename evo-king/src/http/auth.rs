@@ -12,7 +12,7 @@ use axum::{
 use evo_common::tokens::{Scope, Tokens};
 
 use super::error::ApiError;
-use crate::app::King;
+use crate::state::King;
 
 /// Routes without a token.
 const OPEN_ROUTES: &[&str] = &["/health"];

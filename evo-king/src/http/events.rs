@@ -22,7 +22,7 @@ use super::{
     extract::{QueryParams, limit},
     pipeline::about_run,
 };
-use crate::{app::King, store::EventFilter};
+use crate::{state::King, store::EventFilter};
 
 /// Entries that the stream reads at once.
 const STREAM_PAGE: u32 = 200;

@@ -3,7 +3,7 @@
 use axum::{Json, extract::State};
 use evo_common::api::Health;
 
-use crate::app::King;
+use crate::state::King;
 
 /// Say whether king is up.
 ///

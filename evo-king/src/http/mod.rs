@@ -28,7 +28,7 @@ use utoipa_axum::{
     routes,
 };
 
-use crate::app::King;
+use crate::state::King;
 
 pub use openapi::document;
 pub(crate) use serve::serve;

@@ -13,7 +13,7 @@ use super::{
     error::{ApiError, Result},
     extract::{JsonBody, PathParam, QueryParams, limit},
 };
-use crate::{app::King, store::RunFilter};
+use crate::{state::King, store::RunFilter};
 
 /// Instead of a run's id: the newest cycle.
 const LATEST: &str = "latest";

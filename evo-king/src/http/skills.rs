@@ -12,7 +12,7 @@ use super::{
     error::{ApiError, Result},
     extract::{JsonBody, PathParam, QueryParams, limit},
 };
-use crate::{app::King, store::SkillFilter};
+use crate::{state::King, store::SkillFilter};
 
 /// State of a skill.
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]

@@ -6,7 +6,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::error::Result;
-use crate::app::King;
+use crate::state::King;
 
 /// One source in use.
 #[derive(Debug, Serialize, ToSchema)]

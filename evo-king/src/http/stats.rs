@@ -8,7 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::error::Result;
-use crate::app::King;
+use crate::state::King;
 
 /// How many there are of everything.
 #[derive(Debug, Serialize, ToSchema)]

@@ -3,7 +3,7 @@
 use axum::{Json, extract::State};
 use evo_common::messages::SystemDiscovery;
 
-use crate::app::King;
+use crate::state::King;
 
 /// Show the machine that king runs on.
 ///

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use socketioxide::extract::{AckSender, MaybeExtension, SocketRef, State, TryData};
 
 use super::{Access, Opened, answer, emit, outlet, read, scope_of};
-use crate::{app::King, pipeline, registry::Connected};
+use crate::{pipeline, registry::Connected, state::King};
 
 /// Attempts that a runner takes at the same time when it does not say.
 const DEFAULT_CAPACITY: u32 = 8;

@@ -22,7 +22,7 @@ use socketioxide::{
     layer::SocketIoLayer,
 };
 
-use crate::{app::King, registry::Outlet};
+use crate::{registry::Outlet, state::King};
 use evo_common::tokens::Scope;
 
 /// Packets that may wait for one connection.

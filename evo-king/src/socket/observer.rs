@@ -8,7 +8,7 @@ use serde_json::Value;
 use socketioxide::extract::{AckSender, MaybeExtension, SocketRef, State, TryData};
 
 use super::{Access, answer, emit, read, relay, scope_of};
-use crate::{app::King, store::EventFilter};
+use crate::{state::King, store::EventFilter};
 
 /// Stage results that are replayed at once.
 const PAGE: u32 = 500;

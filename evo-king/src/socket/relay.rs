@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use socketioxide::SocketIo;
 
 use crate::{
-    app::King,
+    state::King,
     store::{self, EventFilter},
 };
 

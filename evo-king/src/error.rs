@@ -1,0 +1,44 @@
+//! Why king can't start or go on.
+
+use std::net::SocketAddr;
+
+use crate::store;
+
+/// Why king can't start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The data folder can't be used.
+    #[error("can't use the data folder {path}: {reason}")]
+    Folder {
+        /// Which folder.
+        path: String,
+        /// Why not, and what to do.
+        reason: String,
+    },
+    /// The address can't be listened on.
+    #[error("can't listen on {address}: {reason}")]
+    Listen {
+        /// Which address.
+        address: SocketAddr,
+        /// Why not, and what to do.
+        reason: String,
+    },
+    /// It would be open to strangers.
+    #[error(
+        "refusing to start: --open switches the tokens off, and {0} can be reached from other \
+         machines; listen on 127.0.0.1, or start without --open"
+    )]
+    OpenToStrangers(SocketAddr),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The package store.
+    #[error(transparent)]
+    Artifacts(#[from] crate::artifacts::Error),
+    /// The pipeline.
+    #[error(transparent)]
+    Pipeline(#[from] crate::pipeline::Error),
+    /// The server stopped.
+    #[error("the server stopped")]
+    Serve(#[source] std::io::Error),
+}

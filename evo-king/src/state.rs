@@ -1,0 +1,101 @@
+//! What king is made of: the parts that every handler works with.
+
+use std::{collections::BTreeMap, net::SocketAddr, ops::Deref, sync::Arc};
+
+use evo_common::{clock::Timestamp, runtime::Shutdown};
+
+use crate::{
+    artifacts::ArtifactStore, commands::Commands, config::Config, error::Error,
+    pipeline::Coordinator, registry::Registry, sources::Sources, store::Store,
+    system_info::SystemInfo,
+};
+
+/// What handlers work with. Cheap to clone.
+#[derive(Clone)]
+pub struct King(Arc<Parts>);
+
+/// The parts of king.
+pub struct Parts {
+    /// The database.
+    pub store: Store,
+    /// Packages.
+    pub artifacts: ArtifactStore,
+    /// The pipeline.
+    pub pipeline: Coordinator,
+    /// Who is connected.
+    pub registry: Registry,
+    /// Commands to runners.
+    pub commands: Commands,
+    /// Where Learning looks.
+    pub sources: Sources,
+    /// What king knows of its machine.
+    pub system_info: SystemInfo,
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// Where king listens.
+    pub address: SocketAddr,
+    /// When king started.
+    pub started_at: Timestamp,
+    /// Cancelled when king ends.
+    pub shutdown: Shutdown,
+}
+
+impl Deref for King {
+    type Target = Parts;
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl King {
+    /// Opens the stores; nothing is served yet.
+    pub(crate) async fn open(
+        config: Config,
+        address: SocketAddr,
+        shutdown: Shutdown,
+    ) -> Result<Self, Error> {
+        let store = Store::open(config.database.clone()).await?;
+        let artifacts = ArtifactStore::open(&config.data.join("artifacts"))?;
+        let registry = Registry::default();
+        let king_url =
+            config.public_url.clone().unwrap_or_else(|| format!("http://{}", reachable(address)));
+        let sources =
+            Sources::new(config.sources.clone(), &king_url, config.gateway_url.as_deref());
+        let config = Arc::new(config);
+        let pipeline = Coordinator::new(
+            store.clone(),
+            artifacts.clone(),
+            registry.clone(),
+            sources.clone(),
+            config.clone(),
+        );
+        pipeline.recover().await?;
+        Ok(Self(Arc::new(Parts {
+            commands: Commands::new(store.clone(), registry.clone(), sources.clone()),
+            system_info: SystemInfo::new(config.machine()),
+            store,
+            artifacts,
+            pipeline,
+            registry,
+            sources,
+            config,
+            address,
+            started_at: Timestamp::now(),
+            shutdown,
+        })))
+    }
+
+    /// Source name → base URL.
+    pub fn servers(&self) -> BTreeMap<String, String> {
+        self.sources.servers()
+    }
+}
+
+/// An address that a client on this machine can use.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        SocketAddr::from(([127, 0, 0, 1], address.port()))
+    } else {
+        address
+    }
+}
