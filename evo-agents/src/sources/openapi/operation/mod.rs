@@ -216,16 +216,33 @@ pub fn operations(document: &Document, source: &SourceConfig) -> Vec<Operation> 
             );
             continue;
         };
-        for (method, operation) in item.as_object().into_iter().flatten() {
-            let known = METHODS.contains(&method.to_ascii_lowercase().as_str());
-            if known && operation.is_object() {
-                let reader =
-                    Reader { document, source, path, method, item, operation, problem: None };
-                operations.push(reader.read());
+        let Some(methods) = item.as_object() else {
+            skipped(document, path);
+            continue;
+        };
+        for (method, operation) in methods {
+            if !METHODS.contains(&method.to_ascii_lowercase().as_str()) {
+                continue;
             }
+            if !operation.is_object() {
+                skipped(document, &format!("{} {path}", method.to_ascii_uppercase()));
+                continue;
+            }
+            let reader = Reader { document, source, path, method, item, operation, problem: None };
+            operations.push(reader.read());
         }
     }
     operations
+}
+
+/// A part of the document that is not what it should be; the rest goes on.
+fn skipped(document: &Document, what: &str) {
+    tracing::warn!(
+        location = %document.location,
+        what,
+        "{what} of {} is not an object and was left out; correct the document",
+        document.location
+    );
 }
 
 struct Reader<'d> {
