@@ -30,6 +30,7 @@
 //! }
 //! ```
 
+mod component;
 mod console;
 #[cfg(feature = "tracing-otel")]
 mod otel;
@@ -47,6 +48,7 @@ use tracing_subscriber::{
     EnvFilter, Layer, Registry, layer::SubscriberExt as _, util::SubscriberInitExt as _,
 };
 
+use component::Named;
 use console::Redacting;
 #[cfg(feature = "tracing-otel")]
 pub use otel::{
@@ -173,7 +175,7 @@ fn init(component: &str, options: &LogOptions, mut layers: Vec<BoxedLayer>) -> W
     layers.extend(console::layer(options.console));
     let file = match open(component, &options.dir) {
         Ok((writer, worker)) => {
-            layers.push(json_layer(writer.clone()));
+            layers.push(json_layer(component, writer.clone()));
             Some((worker, writer))
         }
         Err(error) => {
@@ -214,14 +216,14 @@ fn open(
     Ok(NonBlockingBuilder::default().thread_name("evo-log").finish(appender))
 }
 
-fn json_layer(writer: NonBlocking) -> BoxedLayer {
+fn json_layer(component: &str, writer: NonBlocking) -> BoxedLayer {
     tracing_subscriber::fmt::layer()
         .json()
         .with_target(true)
         .with_thread_ids(true)
         .with_file(true)
         .with_line_number(true)
-        .with_writer(Redacting(writer))
+        .with_writer(Redacting(Named { process: component.to_owned(), inner: writer }))
         .boxed()
 }
 

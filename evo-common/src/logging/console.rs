@@ -2,6 +2,7 @@
 
 use std::io;
 
+use tracing::Metadata;
 use tracing_subscriber::{Layer as _, fmt::MakeWriter};
 
 use super::{BoxedLayer, Console};
@@ -30,6 +31,10 @@ impl<'a, M: MakeWriter<'a>> MakeWriter<'a> for Redacting<M> {
 
     fn make_writer(&'a self) -> Self::Writer {
         RedactingWriter(self.0.make_writer())
+    }
+
+    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Self::Writer {
+        RedactingWriter(self.0.make_writer_for(metadata))
     }
 }
 
