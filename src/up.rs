@@ -72,7 +72,7 @@ fn welcome(args: &UpArgs, data: &DataFolder, cluster: &Cluster, added: &[String]
     if !added.is_empty() {
         let file = data.config_file("sources.toml");
         say(format!(
-            "  sources  {} for this start only; put them into {} to keep them",
+            "  sources  {} for this start only; put them into {} to learn from them again",
             added.join(", "),
             file.display()
         ));

@@ -136,8 +136,12 @@ impl Commands {
         let agent_id = self.registry.skill_runner().ok_or(InvokeError::NoRunner)?;
         let req_id = uuid::Uuid::now_v7().simple().to_string();
         let timeout_ms = u64::try_from(TIMEOUT.as_millis()).unwrap_or(u64::MAX);
-        let sources: Vec<SourceConfig> =
-            self.sources.get(&skill.skill.source).cloned().into_iter().collect();
+        // A source that is not configured any more counts as it was when the skill was made.
+        let source = match self.sources.get(&skill.skill.source) {
+            Some(source) => Some(source.clone()),
+            None => self.store.runs_source(&version.run_id).await?,
+        };
+        let sources: Vec<SourceConfig> = source.into_iter().collect();
         let servers = self.sources.servers_of(&sources);
         let command = KingCommand {
             command: "run_skill".to_owned(),

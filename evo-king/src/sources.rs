@@ -49,12 +49,11 @@ impl Sources {
 
     /// The base URLs of these sources: what belongs to one source is no business of another's.
     pub fn servers_of(&self, sources: &[SourceConfig]) -> BTreeMap<String, String> {
-        let own = |name: &String| sources.iter().any(|source| source.name == *name);
-        self.servers
-            .iter()
-            .filter(|(name, _)| own(name))
-            .map(|(n, u)| (n.clone(), u.clone()))
-            .collect()
+        let url = |source: &SourceConfig| {
+            let known = self.servers.get(&source.name).cloned();
+            known.or_else(|| Some(source.base_url.as_ref()?.trim_end_matches('/').to_owned()))
+        };
+        sources.iter().filter_map(|source| Some((source.name.clone(), url(source)?))).collect()
     }
 
     /// Source name → base URL, for packages whose endpoints start with `{server}`.

@@ -44,11 +44,7 @@ fn safe_operations_of_httpbin_become_active_and_faults_do_not() {
     let write = held.iter().find(|it| it["name"] == "127-0-0-1-post-post");
     assert_eq!(write.expect("POST /post is not lost")["code"], "write_not_allowed");
 
-    // A source of the command line counts for that start only; the file keeps it.
-    let kept = format!(
-        "[[sources]]\nname = \"127-0-0-1\"\nkind = \"openapi\"\nlocation = \"{document}\"\nallow_origins = [\"{origin}\"]\n"
-    );
-    evo.file("data/config/sources.toml", &kept);
+    // A source of the command line is looked at in that start only; its skills stay callable.
     let skill = evo.run(&["skill", "run", "127-0-0-1-get-uuid", "--json"]);
     drop(server);
     let answer = skill.expect_code(0).json();

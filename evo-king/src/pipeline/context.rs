@@ -97,7 +97,10 @@ impl Coordinator {
         let sources = &self.parts.sources;
         match (&run.kind, &run.candidate) {
             (RunKind::Candidate, Some(candidate)) => {
-                sources.get(&candidate.source).cloned().into_iter().collect()
+                // A source that is not configured any more counts as it was when the candidate was
+                // found.
+                let now = sources.get(&candidate.source).cloned();
+                now.or_else(|| run.source.clone()).into_iter().collect()
             }
             _ => {
                 let wanted = run.trigger.get("sources").and_then(Value::as_array);

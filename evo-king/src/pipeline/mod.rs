@@ -113,6 +113,7 @@ impl Coordinator {
                     parent_run_id: None,
                     kind: RunKind::Cycle,
                     candidate: None,
+                    source: None,
                     trigger: &request.trigger,
                     look: 1,
                     version: "",

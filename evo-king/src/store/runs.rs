@@ -6,6 +6,7 @@ use evo_common::{
         StageView,
     },
     clock::Timestamp,
+    config::SourceConfig,
     evidence::Evidence,
     ids::{Attempt, RunId},
     messages::{PipelineRunStatus, PipelineStage},
@@ -26,6 +27,8 @@ pub(crate) struct Run {
     pub(crate) kind: RunKind,
     /// The candidate, without its cases.
     pub(crate) candidate: Option<Candidate>,
+    /// The candidate's source as it was configured when it was found.
+    pub(crate) source: Option<SourceConfig>,
     pub(crate) trigger: Value,
     pub(crate) look: u32,
     pub(crate) version: String,
@@ -42,6 +45,7 @@ pub(crate) struct NewRun<'r> {
     pub(crate) parent_run_id: Option<&'r str>,
     pub(crate) kind: RunKind,
     pub(crate) candidate: Option<&'r Candidate>,
+    pub(crate) source: Option<&'r SourceConfig>,
     pub(crate) trigger: &'r Value,
     pub(crate) look: u32,
     pub(crate) version: &'r str,
@@ -58,16 +62,17 @@ pub(crate) async fn insert(connection: &Connection, now: Timestamp, run: NewRun<
     let (stage, attempt) = run.state.at().unwrap_or((PipelineStage::Learning, Attempt::FIRST));
     connection
         .execute(
-            "INSERT INTO runs (run_id, parent_run_id, kind, candidate, definition, trigger, look,
+            "INSERT INTO runs (run_id, parent_run_id, kind, candidate, definition, source, trigger, look,
                  version, state, phase, status, stage, attempt, artifact_id, evidence,
                  idempotency_key, king_version, boots, created_at, updated_at)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             params![
                 run.run_id,
                 run.parent_run_id,
                 row::name_of(&run.kind),
                 run.candidate.map(|candidate| candidate.name.clone()),
                 run.candidate.map(row::to_json),
+                run.source.map(row::to_json),
                 row::to_json(run.trigger),
                 run.look,
                 run.version,
@@ -187,7 +192,7 @@ pub(crate) async fn load(connection: &Connection, run_id: &str) -> Result<Option
     row::first(
         connection,
         "SELECT run_id, parent_run_id, kind, definition, trigger, look, version, artifact_id, state,
-             evidence
+             evidence, source
          FROM runs WHERE run_id = ?",
         params![run_id],
         |row| {
@@ -202,6 +207,7 @@ pub(crate) async fn load(connection: &Connection, run_id: &str) -> Result<Option
                 artifact_id: row.get(7)?,
                 state: row::json(row, 8)?,
                 evidence: row::optional_json(row, 9)?,
+                source: row::optional_json(row, 10)?,
             })
         },
     )
@@ -475,6 +481,22 @@ fn summary(row: &Row) -> Result<RunSummary> {
 }
 
 impl Store {
+    /// The source of a run's candidate as it was configured when it was found.
+    pub(crate) async fn runs_source(&self, run_id: &str) -> Result<Option<SourceConfig>> {
+        let run_id = run_id.to_owned();
+        self.read(async move |connection| {
+            Ok(row::first(
+                connection,
+                "SELECT source FROM runs WHERE run_id = ?",
+                params![run_id],
+                |row| row::optional_json(row, 0),
+            )
+            .await?
+            .flatten())
+        })
+        .await
+    }
+
     /// A page of runs, newest first.
     pub async fn runs_list(&self, filter: RunFilter) -> Result<RunList> {
         self.read(async move |connection| list(connection, filter).await).await

@@ -12,6 +12,8 @@ CREATE TABLE runs (
     kind            TEXT NOT NULL,
     candidate       TEXT,
     definition      TEXT,
+    -- The candidate's source as it was configured when it was found.
+    source          TEXT,
     trigger         TEXT NOT NULL,
     look            INTEGER NOT NULL DEFAULT 1,
     version         TEXT NOT NULL DEFAULT '',

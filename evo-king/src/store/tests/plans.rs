@@ -76,6 +76,7 @@ async fn hot_queries_search_in_indexes() {
         parent_run_id: None,
         kind: RunKind::Cycle,
         candidate: None,
+        source: None,
         trigger: &serde_json::Value::Null,
         look: 1,
         version: "1.0.0",
