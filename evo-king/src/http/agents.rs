@@ -19,7 +19,10 @@ use crate::state::King;
     get,
     path = "/agents",
     tag = "agents",
-    responses((status = 200, description = "Every agent.", body = AgentList)),
+    responses((
+        status = 200, description = "Every agent.", body = AgentList,
+        example = json!({"agents": [], "count": 0}),
+    )),
 )]
 pub(super) async fn list_agents(State(king): State<King>) -> Result<Json<AgentList>> {
     Ok(Json(king.store.agents_list().await?))

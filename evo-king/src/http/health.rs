@@ -12,7 +12,10 @@ use crate::state::King;
     get,
     path = "/health",
     tag = "system",
-    responses((status = 200, description = "King answers.", body = Health)),
+    responses((
+        status = 200, description = "King answers.", body = Health,
+        example = json!({"status": "ok", "service": "evo-king", "version": "0.1.0"}),
+    )),
 )]
 pub(super) async fn get_health(State(king): State<King>) -> Json<Health> {
     let status = if king.shutdown.is_cancelled() { "draining" } else { "ok" };

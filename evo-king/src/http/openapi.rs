@@ -48,7 +48,12 @@ pub(super) struct OpenApiDocument {
     get,
     path = "/openapi.json",
     tag = "system",
-    responses((status = 200, description = "The document.", body = OpenApiDocument)),
+    responses((
+        status = 200, description = "The document.", body = OpenApiDocument,
+        example = json!({
+            "openapi": "3.1.0", "info": {"title": "evo-king", "version": "0.1.0"}, "paths": {},
+        }),
+    )),
 )]
 pub(super) async fn get_openapi() -> Response {
     static TEXT: LazyLock<Bytes> = LazyLock::new(|| {

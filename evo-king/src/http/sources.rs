@@ -35,7 +35,10 @@ pub(super) struct SourceList {
     get,
     path = "/sources",
     tag = "pipeline",
-    responses((status = 200, description = "Every source.", body = SourceList)),
+    responses((
+        status = 200, description = "Every source.", body = SourceList,
+        example = json!({"sources": [], "count": 0}),
+    )),
 )]
 pub(super) async fn list_sources(State(king): State<King>) -> Result<Json<SourceList>> {
     let servers = king.sources.servers();

@@ -34,7 +34,13 @@ pub(super) struct Stats {
     get,
     path = "/stats",
     tag = "system",
-    responses((status = 200, description = "The numbers.", body = Stats)),
+    responses((
+        status = 200, description = "The numbers.", body = Stats,
+        example = json!({
+            "uptime_seconds": 3, "latest_seq": 0, "runs": {}, "skills": {}, "agents_online": 0,
+            "database_bytes": 200_704,
+        }),
+    )),
 )]
 pub(super) async fn get_stats(State(king): State<King>) -> Result<Json<Stats>> {
     let latest_seq = *king.store.committed().borrow();

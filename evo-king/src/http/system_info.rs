@@ -13,7 +13,10 @@ use crate::state::King;
     get,
     path = "/system-info",
     tag = "system",
-    responses((status = 200, description = "What is known.", body = SystemDiscovery)),
+    responses((
+        status = 200, description = "What is known.", body = SystemDiscovery,
+        example = json!(example()),
+    )),
 )]
 pub(super) async fn get_system_info(State(king): State<King>) -> Json<SystemDiscovery> {
     Json(king.system_info.get().await)
@@ -27,8 +30,24 @@ pub(super) async fn get_system_info(State(king): State<King>) -> Json<SystemDisc
     post,
     path = "/system-info/refresh",
     tag = "system",
-    responses((status = 200, description = "What was found.", body = SystemDiscovery)),
+    responses((
+        status = 200, description = "What was found.", body = SystemDiscovery,
+        example = json!(example()),
+    )),
 )]
 pub(super) async fn refresh_system_info(State(king): State<King>) -> Json<SystemDiscovery> {
     Json(king.system_info.refresh().await)
+}
+
+/// A machine on which nothing was looked for yet.
+fn example() -> serde_json::Value {
+    serde_json::json!({
+        "discovered_at": "2026-01-31T12:00:00.000Z", "king_version": "0.1.0",
+        "system": {
+            "os": "linux", "os_version": "Debian GNU/Linux 12", "arch": "x86_64",
+            "hostname": "machine", "cpu_count": 2, "memory_bytes": 8_589_934_592_u64,
+            "home_dir": "/home/me", "evo_home": "/home/me/.evo",
+        },
+        "tools": [], "evo_components": [], "checklist": [],
+    })
 }

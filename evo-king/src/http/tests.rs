@@ -231,14 +231,35 @@ impl Operation {
         if kind != "application/json" {
             return;
         }
-        let components = document_value()["components"].clone();
-        let mut schema = schema.clone();
-        schema["components"] = components;
-        let validator = jsonschema::draft202012::new(&schema).unwrap();
         let body = answer.json();
-        let faults: Vec<String> =
-            validator.iter_errors(&body).map(|e| format!("{}: {e}", e.instance_path())).collect();
+        let faults = faults_of(schema, &body);
         assert!(faults.is_empty(), "{name} answers {} with {faults:?}: {body}", answer.status);
+    }
+}
+
+/// What is wrong with a value by one of the document's schemas.
+fn faults_of(schema: &Value, value: &Value) -> Vec<String> {
+    let mut schema = schema.clone();
+    schema["components"] = document_value()["components"].clone();
+    let validator = jsonschema::draft202012::new(&schema).unwrap();
+    validator.iter_errors(value).map(|e| format!("{}: {e}", e.instance_path())).collect()
+}
+
+#[test]
+fn every_operation_has_an_example_and_the_examples_are_true() {
+    for operation in operations() {
+        let (name, value) = (operation.name(), &operation.value);
+        let parameters = value["parameters"].as_array().into_iter().flatten();
+        let mut examples = parameters.filter(|p| p.get("example").is_some()).count();
+        let answer = &value["responses"]["200"]["content"]["application/json"];
+        for content in [&value["requestBody"]["content"]["application/json"], answer] {
+            if let Some(example) = content.get("example") {
+                examples += 1;
+                let faults = faults_of(&content["schema"], example);
+                assert!(faults.is_empty(), "{name}: {faults:?} in {example}");
+            }
+        }
+        assert!(examples > 0, "{name} has no example");
     }
 }
 
