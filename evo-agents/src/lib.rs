@@ -4,12 +4,7 @@
 //! and reports what came out. The five stages are handlers of this SDK like any agent that a user
 //! writes: see [`handler::AgentHandler`].
 //!
-//! `king` (the link) is the only module that names the Socket.IO client; `runner` decides what is
-//! said over it; `skill` reads, keeps and executes skill packages.
-
-// rust_socketio speaks TLS through native-tls; naming openssl here keeps its `vendored` feature,
-// so that the build needs no OpenSSL on the machine.
-use openssl as _;
+//! `king` is the link to king; `runner` decides what is said over it; `skill` reads, keeps and executes skill packages.
 
 pub mod artifacts;
 pub mod cli;

@@ -11,6 +11,8 @@ pub mod clock;
 pub mod config;
 pub mod evidence;
 pub mod ids;
+#[cfg(feature = "king-socket")]
+pub mod king_socket;
 pub mod logging;
 pub mod messages;
 pub mod outcome;

@@ -14,7 +14,10 @@ use opentelemetry::{
     trace::TraceContextExt as _,
 };
 use opentelemetry_sdk::propagation::TraceContextPropagator;
+use sha2::{Digest as _, Sha256};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+use crate::ids::hex;
 
 /// Writes the current context into a map; nothing when there is none.
 #[expect(clippy::implicit_hasher, reason = "the published signature")]
@@ -47,6 +50,25 @@ pub fn set_parent(span: &tracing::Span, carrier: &HashMap<String, String>) {
     {
         tracing::debug!(?error, "The span keeps its own trace");
     }
+}
+
+/// The context that every span of a run descends from, as a map: the same in every process and
+/// after every restart, so that a run is one trace wherever its parts are done. Trace and root
+/// span id are the first 16 and the next 8 bytes of the SHA-256 of `evo-run:` and the run's id.
+pub fn run_carrier(run_id: &str) -> HashMap<String, String> {
+    let digest = Sha256::digest(format!("evo-run:{run_id}"));
+    let (trace, span) = (hex(&digest[..16]), hex(&digest[16..24]));
+    HashMap::from([("traceparent".to_owned(), format!("00-{trace}-{span}-01"))])
+}
+
+/// The id of a run's trace: 32 hex digits. See [`run_carrier`].
+pub fn run_trace_id(run_id: &str) -> String {
+    hex(&Sha256::digest(format!("evo-run:{run_id}"))[..16])
+}
+
+/// The id of the root span of a run's trace: 16 hex digits. See [`run_carrier`].
+pub fn run_span_id(run_id: &str) -> String {
+    hex(&Sha256::digest(format!("evo-run:{run_id}"))[16..24])
 }
 
 fn inject(carrier: &mut dyn Injector) {

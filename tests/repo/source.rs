@@ -129,7 +129,7 @@ fn rust_socketio_is_named_in_one_module() {
         .map(|source| source.path.clone())
         .collect();
     assert_eq!(files.len(), 1, "{files:?}");
-    assert!(files[0].starts_with("evo-agents/src/king"), "{files:?}");
+    assert!(files[0] == "evo-common/src/king_socket.rs", "{files:?}");
 }
 
 #[test]

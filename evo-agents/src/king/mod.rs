@@ -1,16 +1,16 @@
 //! The connection to king. It is made again for ever, with a new client each time; what has to be
 //! said again afterwards is the session's business.
 //!
-//! The Socket.IO client behind it is kept to what it does reliably (see [`socket`]): callbacks
+//! The Socket.IO client behind it is kept to what it does reliably (see [`evo_common::king_socket`]): callbacks
 //! only push into a bounded queue, requests carry a `req_id` and are answered by `king:reply`, and
 //! a connection on which nothing was heard for too long is given up.
 
 mod message;
-mod socket;
 
 use std::time::Duration;
 
 use evo_common::{
+    king_socket::{Incoming, Socket},
     messages::events,
     runtime::{OnError, TaskGroup},
     tokens::Secret,
@@ -19,7 +19,6 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use message::{FromKing, ToKing};
-use socket::{Incoming, Socket};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const EMIT_TIMEOUT: Duration = Duration::from_secs(10);

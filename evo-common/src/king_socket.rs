@@ -10,8 +10,10 @@
 //! - The library does not tell when its reading task ends, so a silent connection is given up by
 //!   the caller.
 
-use evo_common::tokens::Secret;
 use futures_util::FutureExt as _;
+// rust_socketio speaks TLS through native-tls; naming openssl here keeps its `vendored` feature,
+// so that the build needs no OpenSSL on the machine.
+use openssl as _;
 use rust_socketio::{
     Event, Payload, TransportType,
     asynchronous::{Client, ClientBuilder},
@@ -21,7 +23,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use crate::skill::egress;
+use crate::{redact::redact, tokens::Secret};
 
 const QUEUE: usize = 1_024;
 /// How the library's error text begins when the server refused the connection.
@@ -29,7 +31,7 @@ const CONNECT_ERROR: &str = "Received an ConnectError frame:";
 
 /// Something that came over the connection.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Incoming {
+pub enum Incoming {
     /// The namespace is connected: emitting is safe from now on.
     Connected,
     /// An event with its first argument; null when it had none.
@@ -40,8 +42,8 @@ pub(super) enum Incoming {
     Broken(String),
 }
 
-/// One connection. It is never repaired: a new one is made instead.
-pub(super) struct Socket {
+/// One connection to king. It is never repaired: a new one is made instead.
+pub struct Socket {
     client: Client,
     incoming: mpsc::Receiver<Incoming>,
     overflow: CancellationToken,
@@ -64,7 +66,7 @@ impl Inbox {
 
 impl Socket {
     /// Opens a connection. The caller limits how long this may take.
-    pub(super) async fn connect(address: &str, token: Option<&Secret>) -> Result<Self, String> {
+    pub async fn connect(address: &str, token: Option<&Secret>) -> Result<Self, String> {
         let url = socket_url(address)?;
         let (sender, incoming) = mpsc::channel(QUEUE);
         let overflow = CancellationToken::new();
@@ -95,12 +97,12 @@ impl Socket {
         if let Some(token) = token {
             builder = builder.auth(json!({ "token": token.expose() }));
         }
-        let client = builder.connect().await.map_err(|error| egress::describe(&error))?;
+        let client = builder.connect().await.map_err(|error| describe(&error))?;
         Ok(Self { client, incoming, overflow })
     }
 
     /// What comes next. Can be cancelled without losing anything.
-    pub(super) async fn next(&mut self) -> Incoming {
+    pub async fn next(&mut self) -> Incoming {
         tokio::select! {
             biased;
             () = self.overflow.cancelled() => {
@@ -113,16 +115,30 @@ impl Socket {
     }
 
     /// Sends an event. Only to be called after [`Incoming::Connected`].
-    pub(super) async fn emit(&self, event: &str, payload: Value) -> Result<(), String> {
-        self.client.emit(event, payload).await.map_err(|error| egress::describe(&error))
+    pub async fn emit(&self, event: &str, payload: Value) -> Result<(), String> {
+        self.client.emit(event, payload).await.map_err(|error| describe(&error))
     }
 
     /// Says goodbye; without it the server would wait for a ping that never comes.
-    pub(super) async fn close(&self) {
+    pub async fn close(&self) {
         if let Err(error) = self.client.disconnect().await {
             tracing::debug!(%error, "The connection had ended before it was closed");
         }
     }
+}
+
+/// What went wrong, with its causes.
+fn describe(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let part = error.to_string();
+        if !text.ends_with(&part) {
+            text = format!("{text}: {part}");
+        }
+        cause = error.source();
+    }
+    redact(&text).into_owned()
 }
 
 /// The Socket.IO address of an HTTP address; a path in front of it stays.
