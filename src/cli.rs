@@ -30,14 +30,16 @@ pub(crate) enum Command {
     Runs(RunsCommand),
     /// Check the installation and say what to do.
     Doctor(DoctorArgs),
+    /// Ask one service, or one runner, whether it is well.
+    Health(HealthArgs),
     /// Run king, the control plane, alone (the same as evo-king).
     King(Box<evo_king::cli::Args>),
     /// Run one agent folder (the same as evo-runner).
     Runner(Box<evo_agents::cli::Args>),
     /// Run the LLM gateway alone (the same as evo-gateway).
     Gateway(evo_gateway::cli::Args),
-    /// Check the link to Evotown (the same as evo-evotown-bridge).
-    Bridge(evo_evotown_bridge::cli::Args),
+    /// Report runs to Evotown (the same as evo-evotown-bridge).
+    Bridge(Box<evo_evotown_bridge::cli::Args>),
 }
 
 /// Where the data is.
@@ -182,6 +184,20 @@ pub(crate) struct DoctorArgs {
     pub(crate) format: FormatArgs,
     #[command(flatten)]
     pub(crate) data: DataArgs,
+}
+
+/// `evo health`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  evo health\n  evo health http://gateway:8080\n  evo health http://king:3000 --agent learning-learning\n\nExit codes: 0 it is well, 1 it is not or does not answer. --agent needs the viewer token: from\nEVO_TOKEN_VIEWER, the file that EVO_TOKENS_FILE names, or the data folder."
+)]
+pub(crate) struct HealthArgs {
+    /// Base URL of king or of a gateway.
+    #[arg(value_name = "URL", env = "KING_ADDRESS", default_value = "http://127.0.0.1:3000")]
+    pub(crate) url: String,
+    /// Ask this king whether the runner with this id is connected and ready.
+    #[arg(long, value_name = "ID")]
+    pub(crate) agent: Option<String>,
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use evo_common::{
     api::{
-        CycleReport, ErrorBody, EventList, InvokeSkill, RunDetail, RunList, SkillAnswer,
+        AgentList, CycleReport, ErrorBody, EventList, Health, InvokeSkill, RunDetail, RunList, SkillAnswer,
         SkillDetail, SkillList, StartRun, StartedRun,
     },
     tokens::Secret,
@@ -84,6 +84,11 @@ impl Client {
         Ok(Self { http, base: base.into(), token })
     }
 
+    /// Its base URL.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
+    }
+
     /// Starts a cycle.
     pub(crate) async fn start_cycle(&self, start: &StartRun) -> Result<StartedRun, Error> {
         self.call(Method::POST, &["pipeline", "start"], &[], Some(start)).await
@@ -159,6 +164,16 @@ impl Client {
         request: &InvokeSkill,
     ) -> Result<SkillAnswer, Error> {
         self.call(Method::POST, &["skills", name, "invoke"], &[], Some(request)).await
+    }
+
+    /// Every agent that king knows.
+    pub(crate) async fn agents(&self) -> Result<AgentList, Error> {
+        self.get(&["agents"], &[]).await
+    }
+
+    /// Whether the service serves.
+    pub(crate) async fn health(&self) -> Result<Health, Error> {
+        self.get(&["health"], &[]).await
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &[&str], query: &Query<'_>) -> Result<T, Error> {

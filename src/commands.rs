@@ -1,6 +1,7 @@
 //! What each command does.
 
 mod doctor;
+mod health;
 mod runs;
 mod session;
 mod skill;
@@ -21,27 +22,29 @@ pub(crate) async fn run(command: Command) -> Result<()> {
         Command::Skill(command) => Box::pin(skill::run(command)).await,
         Command::Runs(command) => Box::pin(runs::run(command)).await,
         Command::Doctor(args) => Box::pin(doctor::run(args)).await,
+        Command::Health(args) => Box::pin(health::run(args)).await,
         Command::King(args) => {
-            let _logs = logging::init_service_logging("evo-king");
+            let (_log, otel) = logging::init_service_logging("evo-king");
             let shutdown = shutdown_on_signals().context("can't listen for signals")?;
-            let result = Box::pin(evo_king::cli::run(*args, shutdown)).await;
+            let result = Box::pin(evo_king::cli::run(*args, shutdown, otel.as_ref())).await;
             result.map_err(|error| Stop::with_code(error.exit_code(), error.into()))
         }
         Command::Runner(args) => {
             let stop = |error: evo_agents::Error| Stop::with_code(error.exit_code(), error.into());
             // A wrong configuration is told before a log file is made.
             let config = args.config().map_err(stop)?;
-            let _logs = logging::init_service_logging("evo-runner");
+            let (_log, otel) = logging::init_service_logging("evo-runner");
+            evo_agents::cli::export_spans(otel.as_ref(), &config);
             let shutdown = shutdown_on_signals().context("can't listen for signals")?;
             Box::pin(evo_agents::run(config, shutdown)).await.map_err(stop)
         }
-        Command::Gateway(args) => {
-            let _logs = logging::init_service_logging("evo-gateway");
+        Command::Gateway(args) => Box::pin(evo_gateway::cli::run(args))
+            .await
+            .map_err(|error| Stop::with_code(error.exit_code(), error.into())),
+        Command::Bridge(args) => {
             let shutdown = shutdown_on_signals().context("can't listen for signals")?;
-            let result = evo_gateway::cli::run(args, shutdown).await;
+            let result = Box::pin(evo_evotown_bridge::cli::run(*args, shutdown)).await;
             result.map_err(|error| Stop::with_code(error.exit_code(), error.into()))
         }
-        Command::Bridge(args) => evo_evotown_bridge::cli::run(args)
-            .map_err(|stop| Stop::with_code(evo_evotown_bridge::cli::EXIT_CODE, stop.into())),
     }
 }

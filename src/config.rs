@@ -8,13 +8,14 @@ use std::{
 
 pub(crate) use evo_common::config::env::get as env;
 use evo_common::{
-    config::{GatewayConfig, SourceConfig, SourcesConfig, load},
+    config::{SourceConfig, SourcesConfig, load},
     logging::{self, Console, LogOptions, OtelGuard, WorkerGuard},
 };
 
 use crate::{
     instance::DataFolder,
     stop::{Result, Stop},
+    up::Evotown,
 };
 
 /// What has to live as long as the process logs.
@@ -43,8 +44,16 @@ pub(crate) fn data_folder(
     Ok(DataFolder::at(path))
 }
 
+/// The token file: the one that `EVO_TOKENS_FILE` names, else the data folder's.
+pub(crate) fn token_file(env: impl Fn(&str) -> Option<String>) -> Result<PathBuf> {
+    match env("EVO_TOKENS_FILE") {
+        Some(file) => Ok(PathBuf::from(file)),
+        None => Ok(data_folder(None, env)?.tokens()),
+    }
+}
+
 /// Everything goes to the folder's log, warnings also to stderr; `RUST_LOG` changes both. Spans go
-/// to `EVO_OTLP_ENDPOINT`, if it is set.
+/// to `EVO_OTLP_ENDPOINT`, if it is set, else where they are told to.
 pub(crate) fn init_logging(data: &DataFolder) -> Logs {
     let console = if env("RUST_LOG").is_some() { Console::Stderr } else { Console::StderrWarnings };
     logging::init_service_logging_to("evo", LogOptions::to(data.logs()).console(console))
@@ -62,11 +71,20 @@ pub(crate) fn sources(data: &DataFolder) -> Result<Vec<SourceConfig>> {
     Ok(file.sources)
 }
 
-/// Where the gateway listens by its file, on loopback since it checks no tokens yet.
-pub(crate) fn gateway(data: &DataFolder) -> Result<SocketAddr> {
-    let file: GatewayConfig = load::load_valid(&data.config_file("gateway.toml"))
+/// The gateway's configuration on this folder: `gateway.toml`, then the environment.
+pub(crate) fn gateway(data: &DataFolder) -> Result<evo_gateway::Config> {
+    let settings = evo_gateway::config::Settings {
+        data: Some(data.path().to_owned()),
+        ..evo_gateway::config::Settings::default()
+    };
+    evo_gateway::Config::load(&settings).map_err(|error| Stop::Usage(error.into()))
+}
+
+/// Where the runs of this folder are reported to; nowhere unless the environment names an Evotown.
+pub(crate) fn evotown(data: &DataFolder) -> Result<Option<Evotown>> {
+    let link = evo_evotown_bridge::config::Link::from_env(&env)
         .map_err(|error| Stop::Usage(error.into()))?;
-    Ok(loopback(file.server.port))
+    Ok(link.map(|link| Evotown { link, data: data.path().to_owned() }))
 }
 
 /// An address that only this machine reaches.

@@ -11,7 +11,10 @@ use evo_common::{
 };
 use serde::Serialize;
 
-use crate::stop::{Result, Stop};
+use crate::{
+    stop::{Result, Stop},
+    up::components::{self, Component},
+};
 
 /// Writes to stdout. A reader that has gone away (`| head`) is no failure.
 pub(crate) fn print(text: &str) -> Result<()> {
@@ -74,11 +77,16 @@ struct Summary<'a> {
     discarded: &'a [InactiveCandidate],
     failed: &'a [InactiveCandidate],
     failed_sources: &'a [evo_common::stage::FailedSource],
+    components: &'a [Component],
     duration_ms: u64,
 }
 
-/// Prints what a cycle came to.
-pub(crate) fn print_cycle(report: &CycleReport, json: bool) -> Result<()> {
+/// Prints what a cycle came to and how the parts of Evo are.
+pub(crate) fn print_cycle(
+    report: &CycleReport,
+    components: &[Component],
+    json: bool,
+) -> Result<()> {
     if json {
         print_json(&Summary {
             cycle_id: &report.cycle_id,
@@ -89,10 +97,11 @@ pub(crate) fn print_cycle(report: &CycleReport, json: bool) -> Result<()> {
             discarded: &report.discarded,
             failed: &report.failed,
             failed_sources: &report.failed_sources,
+            components,
             duration_ms: report.duration_ms,
         })
     } else {
-        print(&cycle_text(report))
+        print(&format!("{}{}\n", cycle_text(report), components::line(components)))
     }
 }
 

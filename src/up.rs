@@ -1,14 +1,15 @@
 //! `evo up`: all of Evo in one process.
 
 mod cluster;
+pub(crate) mod components;
 mod cycle;
 
-use std::io::IsTerminal as _;
+use std::{io::IsTerminal as _, time::Duration};
 
 use anyhow::Context as _;
 use evo_common::runtime::{Shutdown, shutdown_on_signals};
 
-pub(crate) use self::cluster::{Cluster, Runners, Settings};
+pub(crate) use self::cluster::{Cluster, Evotown, Runners, Settings};
 use crate::{
     cli::UpArgs,
     client::Client,
@@ -19,21 +20,35 @@ use crate::{
     stop::{Result, Stop},
 };
 
+/// How long `--once` waits for Evotown to take the reports. What it has not taken by then is kept
+/// and delivered at the next start.
+const DELIVERY_PATIENCE: Duration = Duration::from_secs(30);
+
 /// Runs `evo up`.
 pub(crate) async fn run(args: UpArgs) -> Result<()> {
     let data = config::data_folder(args.data.data.clone(), config::env)?;
     let lock = data.open()?;
     let (settings, added) = settings(&args, &data)?;
-    let _log = config::init_logging(&data);
+    let (_log, otel) = config::init_logging(&data);
     let shutdown = shutdown_on_signals().context("can't listen for signals")?;
-    let token = settings.king.tokens.operator.clone();
+    let tokens = settings.king.tokens.clone();
     let cluster = Cluster::start(settings, Runners::All).await?;
+    if let Some(otel) = &otel {
+        otel.export_to(&cluster.king_url(), Some(&tokens.runner));
+    }
     lock.announce(cluster.king_url(), cluster.gateway_url())?;
-    let client = Client::new(cluster.king_url(), token).context("no HTTP client")?;
+    let clients = Clients {
+        king: Client::new(cluster.king_url(), tokens.operator).context("no HTTP client")?,
+        gateway: Client::new(cluster.gateway_url(), tokens.gateway).context("no HTTP client")?,
+    };
     welcome(&args, &data, &cluster, &added);
-    let result = evolve(&args, &client, &cluster, &shutdown).await;
+    let result = evolve(&args, &clients, &cluster, &shutdown).await;
     if shutdown.is_cancelled() {
         say("Ending; a cycle that is left unfinished goes on at the next start …");
+    }
+    if let Some(otel) = &otel {
+        // King, which takes the spans, is about to end.
+        otel.flush().await;
     }
     cluster.shutdown().await;
     // The folder is free only when nothing uses it any more.
@@ -44,19 +59,22 @@ pub(crate) async fn run(args: UpArgs) -> Result<()> {
 /// Reads and checks everything that can be wrong before a port is opened. Gives also the names of
 /// the sources of this start only.
 fn settings(args: &UpArgs, data: &DataFolder) -> Result<(Settings, Vec<String>)> {
-    let mut gateway = config::gateway(data)?;
+    // King first: it writes the tokens that the gateway asks for.
     let mut king = config::king(data)?;
+    let mut gateway = config::gateway(data)?;
     let added = sources::from_command_line(&args.source, &args.allow_origin, &king.sources)?;
     let names = added.iter().map(|source| source.name.clone()).collect();
     king.sources.extend(added);
     king.open = args.open;
+    gateway.auth.open = args.open;
     if let Some(port) = args.king_port {
         king.listen.set_port(port);
     }
     if let Some(port) = args.gateway_port {
-        gateway.set_port(port);
+        gateway.listen.set_port(port);
     }
-    Ok((Settings { king, gateway, cache: data.cache() }, names))
+    let evotown = config::evotown(data)?;
+    Ok((Settings { king, gateway, cache: data.cache(), evotown }, names))
 }
 
 fn welcome(args: &UpArgs, data: &DataFolder, cluster: &Cluster, added: &[String]) {
@@ -79,17 +97,26 @@ fn welcome(args: &UpArgs, data: &DataFolder, cluster: &Cluster, added: &[String]
     }
 }
 
+/// The services as any client reaches them.
+struct Clients {
+    king: Client,
+    gateway: Client,
+}
+
 /// Runs the first cycle and reports it; without `--once` goes on until the user ends it.
 async fn evolve(
     args: &UpArgs,
-    client: &Client,
+    clients: &Clients,
     cluster: &Cluster,
     shutdown: &Shutdown,
 ) -> Result<()> {
     let mut progress = Progress::new(std::io::stderr().is_terminal());
     let cycle = async {
-        let report = cycle::run(client, &mut progress).await?;
-        report::print_cycle(&report, args.format.json)?;
+        let report = cycle::run(&clients.king, &mut progress).await?;
+        let patience = if args.once { DELIVERY_PATIENCE } else { Duration::ZERO };
+        let mut components = components::examine(&clients.king, &clients.gateway).await;
+        components.push(components::bridge(cluster.bridge(), patience).await);
+        report::print_cycle(&report, &components, args.format.json)?;
         Ok::<_, Stop>(report)
     };
     let report = tokio::select! {

@@ -3,7 +3,10 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
-use evo_common::runtime::{Shutdown, shutdown_on_signals};
+use evo_common::{
+    logging::OtelGuard,
+    runtime::{Shutdown, shutdown_on_signals},
+};
 
 use crate::{
     config::{RunnerConfig, Settings, environment},
@@ -15,7 +18,7 @@ use crate::{
 #[command(
     name = "evo-runner",
     version,
-    after_help = "Example: a folder with a soul.md of the lines `## Role` and `user`\n  evo-runner ./my-agent --king http://127.0.0.1:3000 --tokens ~/.evo/tokens.toml\n\nThe runner goes on until Ctrl-C and connects again whenever king comes back.\nTokens: EVO_TOKEN_RUNNER and EVO_TOKEN_VIEWER, else the token file, else ~/.evo/tokens.toml.\nExit codes: 0 after a shutdown, 2 for wrong usage or configuration, 1 for anything else."
+    after_help = "Example: a folder with a soul.md of the lines `## Role` and `user`\n  evo-runner ./my-agent --king http://127.0.0.1:3000 --tokens ~/.evo/tokens.toml\n\nThe runner goes on until Ctrl-C and connects again whenever king comes back.\nTokens: EVO_TOKEN_RUNNER, EVO_TOKEN_VIEWER and EVO_TOKEN_GATEWAY, else the token file, else\n~/.evo/tokens.toml.\nModels: EVO_MODEL names the one to ask (provider:model, or off for none) [default: the first chat\nmodel that the gateway lists]; EVO_MODEL_CALLS limits Learning's calls per cycle [default: 2].\nExit codes: 0 after a shutdown, 2 for wrong usage or configuration, 1 for anything else."
 )]
 pub struct Args {
     /// The agent's folder, with soul.md or agent.toml, and skills/ [default: .]
@@ -49,6 +52,13 @@ impl Args {
     }
 }
 
+/// Sends the process's spans to the runner's king.
+pub fn export_spans(otel: Option<&OtelGuard>, config: &RunnerConfig) {
+    if let Some(otel) = otel {
+        otel.export_to(&config.king_address, config.runner_token.as_ref());
+    }
+}
+
 /// Runs the agent until a signal ends it. For programs that have a runtime and a log of their own.
 pub async fn run(args: Args, shutdown: Shutdown) -> Result<(), Error> {
     crate::run(args.config()?, shutdown).await
@@ -66,7 +76,8 @@ pub fn start(args: Args) -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(&error),
     };
-    let _logs = evo_common::logging::init_service_logging("evo-runner");
+    let (_log, otel) = evo_common::logging::init_service_logging("evo-runner");
+    export_spans(otel.as_ref(), &config);
     match serve(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),

@@ -34,10 +34,55 @@ pub struct RunnerConfig {
     pub runner_token: Option<Secret>,
     /// Token for king's own skills.
     pub viewer_token: Option<Secret>,
+    /// Token for the gateway: its models, and its own skills.
+    pub gateway_token: Option<Secret>,
+    /// Which model is asked, and how often.
+    pub model: ModelSettings,
     /// Folder of fetched packages.
     pub cache: PathBuf,
     /// Attempts at the same time.
     pub capacity: u32,
+}
+
+/// Value of `EVO_MODEL` with which no model is ever asked.
+pub const NO_MODEL: &str = "off";
+
+/// Most calls of Learning in one cycle when nobody says otherwise.
+const CALLS_PER_CYCLE: u32 = 2;
+
+/// Which model is asked, and how often.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelSettings {
+    /// `EVO_MODEL`: the model to ask (`provider:model`). By default the first chat model that the
+    /// gateway lists; none at all for [`NO_MODEL`].
+    pub model: Option<String>,
+    /// `EVO_MODEL_CALLS`: most calls of Learning for better names and descriptions in one cycle.
+    /// With 0 neither Learning nor Building asks.
+    pub calls_per_cycle: u32,
+}
+
+impl Default for ModelSettings {
+    fn default() -> Self {
+        Self { model: None, calls_per_cycle: CALLS_PER_CYCLE }
+    }
+}
+
+impl ModelSettings {
+    /// Reads the environment.
+    pub fn load(env: &dyn Fn(&str) -> Option<String>) -> Result<Self, Error> {
+        let given = |name: &str| {
+            env(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+        };
+        let calls_per_cycle = match given("EVO_MODEL_CALLS") {
+            Some(value) => value.parse().map_err(|_| Error::Number {
+                name: "EVO_MODEL_CALLS",
+                value,
+                example: CALLS_PER_CYCLE,
+            })?,
+            None => CALLS_PER_CYCLE,
+        };
+        Ok(Self { model: given("EVO_MODEL"), calls_per_cycle })
+    }
 }
 
 /// What the command line and the environment say; everything is optional.
@@ -74,17 +119,22 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// A number.
+    #[error("{name} is {value:?}, which is no whole number from 0; write it as {example}")]
+    Number {
+        /// The variable.
+        name: &'static str,
+        /// What is there.
+        value: String,
+        /// What could be there.
+        example: u32,
+    },
 }
 
 /// A variable of the process's environment; empty counts as not set.
 pub fn environment(name: &str) -> Option<String> {
     #[expect(clippy::disallowed_methods, reason = "this is the module that reads the environment")]
     std::env::var(name).ok().filter(|value| !value.trim().is_empty())
-}
-
-/// The gateway's own token, for its own skills.
-pub(crate) fn gateway_token() -> Option<Secret> {
-    environment(tokens::Scope::Gateway.variable()).map(Secret::new)
 }
 
 /// Where this process's program is.
@@ -109,15 +159,17 @@ impl RunnerConfig {
             .filter(|address| !address.trim().is_empty())
             .unwrap_or_else(|| DEFAULT_KING.to_owned());
         let gateway = settings.gateway.clone().or_else(|| env("GATEWAY_ADDRESS"));
-        let (runner_token, viewer_token) = load_tokens(settings.tokens.as_deref(), env)?;
+        let tokens = load_tokens(settings.tokens.as_deref(), env)?;
         Ok(Self {
             agent_id: agent.agent_id(),
             king_address: check_address("king's address", &king)?,
             gateway_address: gateway
                 .map(|gateway| check_address("the gateway's address", &gateway))
                 .transpose()?,
-            runner_token,
-            viewer_token,
+            runner_token: tokens.runner,
+            viewer_token: tokens.viewer,
+            gateway_token: tokens.gateway,
+            model: ModelSettings::load(env)?,
             cache: agent.path.join("cache"),
             capacity: settings.capacity.unwrap_or(DEFAULT_CAPACITY).max(1),
             role: agent.role,
@@ -139,26 +191,39 @@ fn check_address(name: &'static str, value: &str) -> Result<String, Error> {
     Ok(value.trim_end_matches('/').to_owned())
 }
 
-type Pair = (Option<Secret>, Option<Secret>);
+/// The tokens that a runner uses.
+struct OwnTokens {
+    runner: Option<Secret>,
+    viewer: Option<Secret>,
+    gateway: Option<Secret>,
+}
 
-/// The runner's and the viewer's token: variables, then the named file, then the file of the
-/// installation on this machine if there is one.
-fn load_tokens(file: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> Result<Pair, Error> {
+/// The runner's tokens: variables, then the named file, then the file of the installation on this
+/// machine if there is one.
+fn load_tokens(
+    file: Option<&Path>,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<OwnTokens, Error> {
     let named = file.map(Path::to_owned).or_else(|| env("EVO_TOKENS_FILE").map(PathBuf::from));
-    let from_env = (
-        env(tokens::Scope::Runner.variable()).map(Secret::new),
-        env(tokens::Scope::Viewer.variable()).map(Secret::new),
-    );
+    let from_env = OwnTokens {
+        runner: env(tokens::Scope::Runner.variable()).map(Secret::new),
+        viewer: env(tokens::Scope::Viewer.variable()).map(Secret::new),
+        gateway: env(tokens::Scope::Gateway.variable()).map(Secret::new),
+    };
     let file = match named {
         Some(file) => file,
-        None if from_env.0.is_some() => return Ok(from_env),
+        None if from_env.runner.is_some() => return Ok(from_env),
         None => match data_folder(env).map(|data| data.join("tokens.toml")) {
             Some(file) if file.is_file() => file,
             _ => return Ok(from_env),
         },
     };
     let tokens = Tokens::load(&file, env)?;
-    Ok((Some(tokens.runner), Some(tokens.viewer)))
+    Ok(OwnTokens {
+        runner: Some(tokens.runner),
+        viewer: Some(tokens.viewer),
+        gateway: Some(tokens.gateway),
+    })
 }
 
 /// `EVO_HOME`, else `~/.evo`.
@@ -229,27 +294,45 @@ mod tests {
         let folder = agent(&[("soul.md", "## Role\nlearning\n")]);
         let tokens = |settings, env: &[(&str, &str)]| {
             let config = load(folder.path(), settings, env)?;
-            Ok::<_, Error>((
-                config.runner_token.map(|token| token.expose().to_owned()),
-                config.viewer_token.map(|token| token.expose().to_owned()),
-            ))
+            let text = |token: Option<Secret>| token.map(|token| token.expose().to_owned());
+            let all = [config.runner_token, config.viewer_token, config.gateway_token];
+            Ok::<_, Error>(all.map(text))
         };
-        assert_eq!(tokens(Settings::default(), &[]).unwrap(), (None, None));
-        let env = [("EVO_TOKEN_RUNNER", "r")];
-        assert_eq!(tokens(Settings::default(), &env).unwrap(), (Some("r".to_owned()), None));
+        assert_eq!(tokens(Settings::default(), &[]).unwrap(), [None, None, None]);
+        let env = [("EVO_TOKEN_RUNNER", "r"), ("EVO_TOKEN_GATEWAY", "g")];
+        let expected = [Some("r".to_owned()), None, Some("g".to_owned())];
+        assert_eq!(tokens(Settings::default(), &env).unwrap(), expected);
 
         let data = tempfile::tempdir().unwrap();
         let file = data.path().join("tokens.toml");
         let made = Tokens::load_or_create(&file, &|_| None).unwrap();
-        let expected =
-            (Some(made.runner.expose().to_owned()), Some(made.viewer.expose().to_owned()));
+        let expected = [&made.runner, &made.viewer, &made.gateway]
+            .map(|token| Some(token.expose().to_owned()));
         let home = data.path().to_str().unwrap();
         assert_eq!(tokens(Settings::default(), &[("EVO_HOME", home)]).unwrap(), expected);
         let named = || Settings { tokens: Some(file.clone()), ..Settings::default() };
         assert_eq!(tokens(named(), &[]).unwrap(), expected);
         let mixed = tokens(named(), &[("EVO_TOKEN_RUNNER", "r")]).unwrap();
-        assert_eq!(mixed, (Some("r".to_owned()), expected.1));
+        assert_eq!(mixed, [Some("r".to_owned()), expected[1].clone(), expected[2].clone()]);
         let missing = Settings { tokens: Some(data.path().join("none")), ..Settings::default() };
         assert!(matches!(tokens(missing, &[]), Err(Error::Tokens(_))));
+    }
+
+    #[test]
+    fn the_environment_says_which_model_is_asked_and_how_often() {
+        let load = |model: &'static str, calls: &'static str| {
+            let env = [("EVO_MODEL", model), ("EVO_MODEL_CALLS", calls)];
+            let env = HashMap::from(env);
+            ModelSettings::load(&|name| env.get(name).map(|&value| value.to_owned()))
+        };
+        assert_eq!(load("", " ").unwrap(), ModelSettings::default());
+        let expected =
+            ModelSettings { model: Some("openai:gpt-4o".to_owned()), calls_per_cycle: 0 };
+        assert_eq!(load(" openai:gpt-4o ", "0").unwrap(), expected);
+        let error = load("", "many").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "EVO_MODEL_CALLS is \"many\", which is no whole number from 0; write it as 2"
+        );
     }
 }

@@ -51,7 +51,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use futures_util::future::BoxFuture;
 
-use crate::{artifacts::ArtifactClient, skill::execute::Executor};
+use crate::{artifacts::ArtifactClient, gateway::GatewayClient, skill::execute::Executor};
 
 /// An agent. The runner calls it from several tasks at once, at most as many as its capacity.
 ///
@@ -148,6 +148,8 @@ pub struct Services {
     pub executor: Executor,
     /// Fetches and stores packages.
     pub artifacts: ArtifactClient,
+    /// Asks language models; [`None`] for a runner that knows no gateway. See [`crate::gateway`].
+    pub gateway: Option<GatewayClient>,
     /// Cancelled when the result is no longer wanted.
     pub cancel: CancellationToken,
 }

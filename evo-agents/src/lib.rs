@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 mod error;
 pub mod evaluation;
+pub mod gateway;
 pub mod handler;
 mod king;
 pub mod roles;
@@ -19,6 +20,7 @@ pub mod scan;
 pub mod skill;
 pub mod soul;
 pub mod sources;
+mod wording;
 
 pub use config::RunnerConfig;
 pub use error::Error;

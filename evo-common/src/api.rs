@@ -380,3 +380,102 @@ pub struct Health {
     /// Its version.
     pub version: String,
 }
+
+/// How a trace, or a span of it, stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TraceStatus {
+    /// Its run has not ended.
+    Running,
+    /// Nothing went wrong.
+    Ok,
+    /// Its run failed; without a run, one of its spans did.
+    Error,
+}
+
+impl TraceStatus {
+    /// The name used on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Ok => "ok",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// One trace: everything that was done, by whichever process, for one run or one request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TraceSummary {
+    /// Its id: 32 hex digits.
+    pub trace_id: String,
+    /// The run that it is the trace of.
+    pub run_id: Option<String>,
+    /// The name of its first span: `cycle`, `run <candidate>`, …
+    pub root_span_name: String,
+    /// Which components took part.
+    pub services: Vec<String>,
+    /// How it stands.
+    pub status: TraceStatus,
+    /// How many spans king knows of it.
+    pub span_count: u64,
+    /// When its first span began (RFC 3339).
+    pub start_time: String,
+    /// When its last span ended (RFC 3339); of one that runs, so far.
+    pub end_time: String,
+    /// How long it took, in milliseconds; of one that runs, so far.
+    pub duration_ms: f64,
+}
+
+/// A page of traces.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TraceList {
+    /// Newest first.
+    pub traces: Vec<TraceSummary>,
+    /// How many are in this page.
+    pub count: usize,
+    /// Pass it as `cursor` for the next page; absent on the last one.
+    pub next_cursor: Option<String>,
+}
+
+/// One trace with its spans.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TraceDetail {
+    /// The trace.
+    pub trace: TraceSummary,
+    /// By the time at which they began.
+    pub spans: Vec<SpanView>,
+}
+
+/// One span: one piece of work of one component.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SpanView {
+    /// Its trace.
+    pub trace_id: String,
+    /// Its id: 16 hex digits.
+    pub span_id: String,
+    /// The span that caused it; it may be one that king does not know.
+    pub parent_span_id: Option<String>,
+    /// What was done.
+    pub name: String,
+    /// Which component did it.
+    pub service: String,
+    /// `internal`, `server`, `client`, `producer`, `consumer` or `unspecified`.
+    pub kind: String,
+    /// When it began (RFC 3339).
+    pub start_time: String,
+    /// When it ended (RFC 3339); null while it goes on.
+    pub end_time: Option<String>,
+    /// How long it took, in milliseconds; null while it goes on.
+    pub duration_ms: Option<f64>,
+    /// `unset`, `ok`, `error`, or `running`.
+    pub status: String,
+    /// What went wrong.
+    pub status_message: Option<String>,
+    /// More about it, without secrets.
+    #[schema(value_type = Object)]
+    pub attributes: Value,
+    /// What happened meanwhile: `{name, time, attributes}` each.
+    #[schema(value_type = Vec<Object>)]
+    pub events: Vec<Value>,
+}

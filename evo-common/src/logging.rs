@@ -75,7 +75,7 @@ pub enum Console {
 /// How logging is set up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogOptions {
-    /// Folder of the log files; made when it is missing.
+    /// Folder of the log files; made when it is missing. The name `off` means no files.
     pub dir: PathBuf,
     /// Where the log lines for people go.
     pub console: Console,
@@ -128,7 +128,10 @@ impl Drop for WorkerGuard {
     }
 }
 
-/// The folder of the log files: `EVO_LOG_DIR`, by default `./logs`.
+/// The folder that stands for no log files.
+const NO_FILES: &str = "off";
+
+/// The folder of the log files: `EVO_LOG_DIR`, by default `./logs`; `off` for none.
 pub fn log_dir() -> PathBuf {
     env::get("EVO_LOG_DIR").map_or_else(|| PathBuf::from("./logs"), PathBuf::from)
 }
@@ -173,12 +176,13 @@ fn init(component: &str, options: &LogOptions, mut layers: Vec<BoxedLayer>) -> W
         EnvFilter::new("info")
     });
     layers.extend(console::layer(options.console));
-    let file = match open(component, &options.dir) {
-        Ok((writer, worker)) => {
+    let file = match wants_files(&options.dir).then(|| open(component, &options.dir)) {
+        None => None,
+        Some(Ok((writer, worker))) => {
             layers.push(json_layer(component, writer.clone()));
             Some((worker, writer))
         }
-        Err(error) => {
+        Some(Err(error)) => {
             warnings.push(format!(
                 "No log file is written: {error}. Make {} writable or set EVO_LOG_DIR",
                 options.dir.display()
@@ -193,6 +197,10 @@ fn init(component: &str, options: &LogOptions, mut layers: Vec<BoxedLayer>) -> W
         tracing::warn!("{warning}");
     }
     WorkerGuard { file }
+}
+
+fn wants_files(dir: &Path) -> bool {
+    dir.as_os_str() != NO_FILES
 }
 
 /// `{dir}/{component}.YYYY-MM-DD.log`, a new one each day (UTC), written by a thread of its own.
@@ -230,6 +238,13 @@ fn json_layer(component: &str, writer: NonBlocking) -> BoxedLayer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_name_off_stands_for_no_files() {
+        assert!(!wants_files(Path::new("off")));
+        assert!(wants_files(Path::new("./off")));
+        assert!(wants_files(Path::new("logs")));
+    }
 
     #[test]
     fn a_folder_that_cannot_be_made_costs_the_file_only() {

@@ -33,6 +33,8 @@ static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
         // Evo's own tokens and the original's gateway keys.
         rule(r"(?<before>evo_(?:op|vw|rn|iv|gw)_)[A-Za-z0-9_]+", &[]),
         rule(&format!(r"(?<before>{START}evo-)[0-9a-f]{{48}}\b"), &[]),
+        // Tokens of Evotown.
+        rule(&format!(r"(?<before>{START}ev[ik]_)[A-Za-z0-9_-]{{8,}}"), &[]),
         // Keys of providers and forges.
         rule(&format!(r"(?<before>{START}sk-)[A-Za-z0-9_-]{{8,}}"), &[]),
         rule(&format!(r"(?<before>{START}gh[pousr]_)[A-Za-z0-9]{{20,}}"), &[]),
@@ -146,6 +148,7 @@ mod tests {
                 "GET https://g.example/v1?key=***&alt=sse".to_owned(),
             ),
             (format!("ghp_{}", &hex[..36]), "ghp_***".to_owned()),
+            (format!("an evi_{} token", &hex[..32]), "an evi_*** token".to_owned()),
         ] {
             assert_eq!(redact(&text), expected);
         }

@@ -201,9 +201,23 @@ pub struct Provenance {
     /// Digest of the version that this one replaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<String>,
-    /// Model that took part.
+    /// Model that took part, the last one when there were several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// What models wrote. Everything else was compiled from the definition.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub written: Vec<Written>,
+}
+
+/// Texts of a package that a model wrote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Written {
+    /// The model, as the gateway names it: `openai:gpt-4o-mini`.
+    pub model: String,
+    /// SHA-256 of the prompt, in hex.
+    pub prompt: String,
+    /// What it wrote: `name`, `description`, `inputs.<name>.description`.
+    pub fields: Vec<String>,
 }
 
 /// Whether a text is a legal skill name: `[a-z0-9-]{1,64}`, no dash at either end.

@@ -12,7 +12,7 @@ use crate::{
     evidence::{Evidence, Scores},
     messages::PipelineStage,
     outcome::Outcome,
-    skill::{SkillIO, SkillManifest},
+    skill::{SkillIO, SkillManifest, Written},
 };
 
 /// `metadata` of `pipeline:next`: everything known about the run, cumulative.
@@ -52,6 +52,57 @@ pub struct StageContext {
     /// How Evaluation is to be run.
     #[serde(default)]
     pub plan: EvaluationPlan,
+    /// What king's skills are called, for Learning, so that a skill keeps its name. Absent when
+    /// king does not say; a model must not change a name then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub names: Option<Vec<KnownName>>,
+}
+
+/// The name of a skill that king has, in whatever state it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownName {
+    /// Its name.
+    pub name: String,
+    /// Name of its source.
+    pub source: String,
+    /// What in the source: `GET /agents/{agent_id}`.
+    pub locator: String,
+    /// Digest of the definition that it was last made from.
+    pub fingerprint: String,
+    /// What the newest candidate said it does, when a model wrote that; else absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// What a model wrote in the newest candidate.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub written: Vec<Written>,
+}
+
+/// What a model's calls came to in a stage.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ModelUsage {
+    /// Calls that were answered.
+    pub calls: u32,
+    /// Tokens that went in.
+    pub input_tokens: u64,
+    /// Tokens that came out.
+    pub output_tokens: u64,
+    /// What they cost in USD; absent when the price of any of the calls is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost_usd: Option<f64>,
+}
+
+impl ModelUsage {
+    /// Adds the usage of further calls.
+    pub fn add(&mut self, other: &Self) {
+        self.cost_usd = match (self.calls, other.calls) {
+            (_, 0) => self.cost_usd,
+            (0, _) => other.cost_usd,
+            _ => self.cost_usd.zip(other.cost_usd).map(|(ours, theirs)| ours + theirs),
+        };
+        self.calls = self.calls.saturating_add(other.calls);
+        self.input_tokens = self.input_tokens.saturating_add(other.input_tokens);
+        self.output_tokens = self.output_tokens.saturating_add(other.output_tokens);
+    }
 }
 
 /// How an evaluation is run.
@@ -101,6 +152,9 @@ pub struct Candidate {
     /// other stages see it.
     #[serde(default)]
     pub cases: Vec<Case>,
+    /// What in it a model wrote: `name`, `description`. Nothing that the fingerprint covers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub written: Vec<Written>,
 }
 
 /// A skill that a candidate is compared with.
@@ -141,6 +195,9 @@ pub struct LearningOutput {
     /// Sources that could not be read; the others go on.
     #[serde(default)]
     pub failed_sources: Vec<FailedSource>,
+    /// What models were asked, when one was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<ModelUsage>,
 }
 
 /// A source that could not be read.
@@ -164,6 +221,9 @@ pub struct BuildingOutput {
     /// Set when the candidate ends here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
+    /// What models were asked, when one was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<ModelUsage>,
 }
 
 /// How bad a finding is.
@@ -261,5 +321,27 @@ impl StageContext {
         stage: PipelineStage,
     ) -> Option<Result<T, serde_json::Error>> {
         self.outputs.get(&stage).map(T::deserialize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn usage(calls: u32, tokens: u64, cost_usd: Option<f64>) -> ModelUsage {
+        ModelUsage { calls, input_tokens: tokens, output_tokens: tokens, cost_usd }
+    }
+
+    #[test]
+    fn a_sum_has_a_price_only_when_every_part_has_one() {
+        let mut sum = ModelUsage::default();
+        sum.add(&usage(1, 10, Some(0.5)));
+        sum.add(&ModelUsage::default());
+        assert_eq!(sum, usage(1, 10, Some(0.5)));
+        sum.add(&usage(2, 5, Some(0.25)));
+        assert_eq!(sum, usage(3, 15, Some(0.75)));
+        sum.add(&usage(1, 1, None));
+        sum.add(&usage(1, 1, Some(1.0)));
+        assert_eq!(sum, usage(5, 17, None));
     }
 }

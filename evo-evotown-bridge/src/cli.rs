@@ -1,38 +1,172 @@
 //! `evo-evotown-bridge`, also as `evo bridge`.
 
-use crate::{Config, Error};
+use std::{io::Write as _, path::PathBuf};
 
-/// Checks the link to Evotown. Nothing is delivered yet.
+use evo_common::{logging, runtime::Shutdown};
+use serde_json::json;
+
+use crate::{
+    Bridge, Config, Error, Settings, Snapshot, config,
+    spool::{self, Problem},
+};
+
+/// Problems that `status` shows.
+const PROBLEMS: u32 = 20;
+
+/// Reports Evo's runs to Evotown.
 ///
-/// Reads EVO_EVOTOWN_URL and EVO_EVOTOWN_TOKEN (or EVOTOWN_URL and
-/// EVOTOWN_ENGINE_INGEST_TOKEN) and says what is wrong with them.
-#[derive(Debug, Clone, Copy, clap::Args)]
+/// Reads king's event log and tells Evotown of every run: its start, its stages, its end. What
+/// can't be delivered now waits in DATA/bridge.db.
+#[derive(Debug, Clone, clap::Args)]
 #[command(
-    after_help = "Example: EVO_EVOTOWN_URL=https://evotown.example EVO_EVOTOWN_TOKEN=evi_… evo-evotown-bridge"
+    args_conflicts_with_subcommands = false,
+    after_help = "Example: EVO_EVOTOWN_URL=https://evotown.example EVO_EVOTOWN_TOKEN=… evo-evotown-bridge\n\nEVO_EVOTOWN_TOKEN is what engines register with, or this engine's own token (evi_…).\nAlso read: EVO_EVOTOWN_ENGINE_ID, EVO_EVOTOWN_TEAM_ID, EVO_EVOTOWN_TENANT_ID,\nEVO_EVOTOWN_DEPLOYMENT (laptop, server, ci, container), EVO_EVOTOWN_ALLOW_HTTP, EVO_TOKEN_VIEWER,\nand the EVOTOWN_… names of Evotown's own connector.\nExit codes: 0 after a shutdown, 2 for wrong usage or configuration, 1 for anything else."
 )]
-pub struct Args {}
-
-/// Why the bridge ends.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Stop {
-    /// The configuration can't be used.
-    #[error(transparent)]
-    Config(#[from] Error),
-    /// The configuration is fine, and there is nothing that this release could do with it.
-    #[error(
-        "the link to {url} is configured well, but delivery to Evotown comes in a later release; nothing was sent"
-    )]
-    NotYet {
-        /// Where reports would go.
-        url: String,
-    },
+pub struct Args {
+    /// What to do instead of running.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Data folder: bridge.db, evotown-token [default: ~/.evo]
+    #[arg(long, global = true, value_name = "DIR", env = "EVO_HOME")]
+    pub data: Option<PathBuf>,
+    /// King's address [default: http://127.0.0.1:3000]
+    #[arg(long, value_name = "URL", env = "KING_ADDRESS")]
+    pub king: Option<String>,
+    /// King's token file [default: DATA/tokens.toml]
+    #[arg(long, global = true, value_name = "FILE", env = "EVO_TOKENS_FILE")]
+    pub tokens: Option<PathBuf>,
+    /// Evotown's address [default: the variable EVO_EVOTOWN_URL, else EVOTOWN_URL]
+    #[arg(long, global = true, value_name = "URL")]
+    pub evotown_url: Option<String>,
 }
 
-/// Exit code of every [`Stop`]: the caller asked for what can't be had.
-pub const EXIT_CODE: u8 = 2;
+/// What to do instead of running.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub enum Command {
+    /// Show what is queued, how far king's log was read, and what Evotown refused.
+    #[command(after_help = "Example: evo bridge status --json")]
+    Status {
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Register this engine anew, which replaces its token.
+    #[command(
+        after_help = "Example: evo bridge register\n\nThe bridge registers by itself when it has no token. Stop it before you call this."
+    )]
+    Register,
+}
 
-/// Checks the configuration and says what this release does with it: nothing yet.
-pub fn run(_args: Args) -> Result<(), Stop> {
-    let config = Config::load()?;
-    Err(Stop::NotYet { url: config.url.to_string() })
+impl Args {
+    fn settings(&self) -> Settings {
+        Settings {
+            data: self.data.clone(),
+            king: self.king.clone(),
+            tokens: self.tokens.clone(),
+            url: self.evotown_url.clone(),
+        }
+    }
+}
+
+/// Does what the arguments say. Running ends with the shutdown.
+pub async fn run(args: Args, shutdown: Shutdown) -> Result<(), Error> {
+    let settings = args.settings();
+    match args.command {
+        Some(Command::Status { json }) => status(&settings, json).await,
+        Some(Command::Register) => register(&settings).await,
+        None => serve(&settings, shutdown).await,
+    }
+}
+
+async fn serve(settings: &Settings, shutdown: Shutdown) -> Result<(), Error> {
+    // A wrong configuration is told before a log file is made.
+    let config = Config::load(settings)?;
+    let (_log, otel) = logging::init_service_logging("evo-evotown-bridge");
+    if let Some(otel) = &otel {
+        let url = logging::otlp_traces_url(&config.king);
+        otel.export_to(&url, config::traces_token(settings).as_ref());
+    }
+    Box::pin(crate::run(config, shutdown)).await
+}
+
+async fn register(settings: &Settings) -> Result<(), Error> {
+    let bridge = Box::pin(Bridge::open(Config::load(settings)?)).await?;
+    bridge.register().await?;
+    print(&format!("registered as {}", bridge.engine_id()))
+}
+
+async fn status(settings: &Settings, json: bool) -> Result<(), Error> {
+    let data = config::data_of(settings)?;
+    let file = config::spool_file(&data);
+    let found = spool::snapshot(&file, PROBLEMS).await?;
+    if json {
+        return print(&match found {
+            Some(snapshot) => json!(snapshot).to_string(),
+            None => {
+                json!({"engine_id": null, "cursor": 0, "counts": null, "problems": []}).to_string()
+            }
+        });
+    }
+    match found {
+        Some(snapshot) => print(&text(&snapshot)),
+        None => print(&format!("no bridge has run with {} yet", data.display())),
+    }
+}
+
+fn text(snapshot: &Snapshot) -> String {
+    let counts = &snapshot.counts;
+    let mut lines = vec![
+        format!("engine   {}", snapshot.engine_id.as_deref().unwrap_or("has no name yet")),
+        format!("log      read up to place {}", snapshot.cursor),
+        format!("runs     {}, {} of them not ended", counts.runs, counts.runs_open),
+        format!(
+            "queue    {} wait, {} delivered lately, {} refused",
+            counts.backlog, counts.done, counts.parked
+        ),
+    ];
+    lines.extend(snapshot.problems.iter().map(problem));
+    lines.join("\n")
+}
+
+fn problem(problem: &Problem) -> String {
+    format!(
+        "{}  {} {} of {} ({} tries): {}",
+        problem.at, problem.state, problem.kind, problem.run_id, problem.tries, problem.reason
+    )
+}
+
+fn print(text: &str) -> Result<(), Error> {
+    writeln!(std::io::stdout(), "{text}").map_err(Error::Print)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory as _, Parser};
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Whole {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Whole::command().debug_assert();
+        let parse = |args: &[&str]| Whole::try_parse_from(args).map(|whole| whole.args);
+        assert!(parse(&["bridge"]).unwrap().command.is_none());
+        let args = parse(&["bridge", "status", "--json", "--data", "/d"]).unwrap();
+        assert!(matches!(args.command, Some(Command::Status { json: true })));
+        assert_eq!(args.data, Some(PathBuf::from("/d")));
+        assert!(parse(&["bridge", "stats"]).is_err());
+    }
+
+    #[tokio::test]
+    async fn the_status_of_a_folder_without_a_queue_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = Settings { data: Some(folder.path().to_owned()), ..Settings::default() };
+        status(&settings, true).await.unwrap();
+        assert!(!folder.path().join("bridge.db").exists(), "looking makes nothing");
+    }
 }

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use evo_common::runtime::shutdown_on_signals;
 use evo_evotown_bridge::cli;
 
 /// Evo's bridge to Evotown.
@@ -13,15 +14,26 @@ struct Cli {
     args: cli::Args,
 }
 
-fn main() -> ExitCode {
-    match cli::run(Cli::parse().args) {
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = Cli::parse().args;
+    let result = match shutdown_on_signals() {
+        Ok(shutdown) => cli::run(args, shutdown).await,
+        Err(error) => {
+            fail(&format!("signals can't be handled: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(stop) => {
-            #[expect(clippy::print_stderr, reason = "this is a command line")]
-            {
-                eprintln!("error: {stop}");
-            }
-            ExitCode::from(cli::EXIT_CODE)
+        Err(error) => {
+            fail(&error.to_string());
+            ExitCode::from(error.exit_code())
         }
     }
+}
+
+#[expect(clippy::print_stderr, reason = "this is a command line")]
+fn fail(reason: &str) {
+    eprintln!("error: {reason}");
 }

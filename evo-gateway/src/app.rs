@@ -1,20 +1,26 @@
 //! One gateway: opened first, served after, so that a port in use is known before any work.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use evo_common::runtime::Shutdown;
-use tokio::net::TcpListener;
+use evo_common::runtime::{OnError, Shutdown, TaskGroup};
+use tokio::net::{TcpListener, TcpSocket};
 
-use crate::{Config, Error, http};
+use crate::{Config, Error, access, gateway::Gateway, http};
 
 /// How long answers in hand may take after the shutdown began.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long the gateway's own tasks have to end after that.
+const TASK_GRACE: Duration = Duration::from_secs(1);
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1_024;
 
 /// A gateway that has its port and serves nothing yet.
 #[derive(Debug)]
 pub struct App {
     listener: TcpListener,
-    address: SocketAddr,
+    gateway: Arc<Gateway>,
+    keys_file: Option<PathBuf>,
+    log: access::Writer,
 }
 
 impl App {
@@ -26,33 +32,71 @@ impl App {
             io::ErrorKind::AddrInUse => Error::PortInUse { listen },
             _ => Error::Bind { listen, source },
         };
-        let listener = TcpListener::bind(listen).await.map_err(bind)?;
+        let listener = listener(listen).map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
-        Ok(Self { listener, address })
+        let log = access::start().map_err(|source| Error::Process {
+            what: "the thread for log lines can't be started",
+            source,
+        })?;
+        let keys_file = config.auth.keys_file.clone();
+        let gateway = Arc::new(Gateway::new(config, address, log.log(), Shutdown::new())?);
+        Ok(Self { listener, gateway, keys_file, log })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.gateway.address
     }
 
     /// Serves until the shutdown, then lets answers in hand end within the grace period.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
-        tracing::info!(address = %self.address, "Gateway serves on http://{}", self.address);
-        let draining = shutdown.clone();
-        let serve = http::serve(self.listener, shutdown);
-        let overdue = async move {
-            draining.cancelled().await;
+        let Self { listener, gateway, keys_file, log } = self;
+        let address = gateway.address;
+        tracing::info!(%address, version = crate::VERSION, "Gateway serves on http://{address}");
+        for problem in gateway.providers.iter().filter_map(|provider| provider.problem()) {
+            tracing::debug!("{problem}");
+        }
+        let stop = gateway.shutdown.clone();
+        let tasks = TaskGroup::new(stop.clone());
+        {
+            let (gateway, stop) = (gateway.clone(), stop.clone());
+            tasks.spawn("models", OnError::Log, async move {
+                gateway.catalog.follow(&gateway.client, stop).await;
+                Ok(())
+            });
+        }
+        if let Some(file) = keys_file {
+            let (gateway, stop) = (gateway.clone(), stop.clone());
+            tasks.spawn("keys", OnError::Log, async move {
+                gateway.gate.follow(&file, stop).await;
+                Ok(())
+            });
+        }
+        let overdue = async {
+            shutdown.cancelled().await;
+            stop.cancel();
             tokio::time::sleep(GRACE).await;
         };
         tokio::select! {
-            result = serve => result.map_err(Error::Serve),
+            () = http::serve(listener, gateway, stop.clone()) => {}
             () = overdue => {
                 tracing::warn!("Gateway: answers in hand were cut after {} s", GRACE.as_secs());
-                Ok(())
             }
         }
+        if !tasks.shutdown(TASK_GRACE).await {
+            tracing::warn!("Some of the gateway's tasks did not end in time");
+        }
+        // The last lines.
+        drop(log);
+        Ok(())
     }
+}
+
+fn listener(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 #[cfg(test)]
@@ -65,7 +109,10 @@ mod tests {
     use super::*;
 
     fn on(listen: &str) -> Config {
-        Config { listen: listen.parse().unwrap() }
+        let text = r#"{"server": {"host": "127.0.0.1", "port": 0}, "providers": []}"#;
+        let gateway = evo_common::config::GatewayConfig::from_json(text).unwrap();
+        let tokens = evo_common::tokens::Tokens::generate();
+        Config { listen: listen.parse().unwrap(), ..Config::new(gateway, &tokens).unwrap() }
     }
 
     #[tokio::test]
@@ -74,7 +121,7 @@ mod tests {
         let (address, shutdown) = (app.address(), Shutdown::new());
         let client = async {
             let mut stream = TcpStream::connect(address).await.unwrap();
-            let request = "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+            let request = "GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
             stream.write_all(request.as_bytes()).await.unwrap();
             let mut answer = String::new();
             stream.read_to_string(&mut answer).await.unwrap();
@@ -83,8 +130,10 @@ mod tests {
             shutdown.cancel();
             (answer, idle)
         };
+        let started = tokio::time::Instant::now();
         let (result, (answer, _idle)) = tokio::join!(app.run(shutdown.clone()), client);
         result.unwrap();
+        assert!(started.elapsed() < GRACE, "{:?}", started.elapsed());
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         assert!(answer.contains(r#""status":"ok","service":"evo-gateway""#), "{answer}");
     }
@@ -92,11 +141,18 @@ mod tests {
     #[tokio::test]
     async fn a_port_in_use_and_an_open_address_are_refused() {
         let first = App::start(on("127.0.0.1:0")).await.unwrap();
-        let error = App::start(Config { listen: first.address() }).await.unwrap_err();
+        let error = App::start(on(&first.address().to_string())).await.unwrap_err();
         assert!(matches!(error, Error::PortInUse { .. }), "{error}");
         assert_eq!(error.exit_code(), 1);
-        let error = App::start(on("0.0.0.0:0")).await.unwrap_err();
-        assert!(matches!(error, Error::NotLoopback { .. }), "{error}");
+        let mut open = on("0.0.0.0:0");
+        open.auth.open = true;
+        let error = App::start(open).await.unwrap_err();
+        assert!(matches!(error, Error::OpenToStrangers { .. }), "{error}");
+        assert_eq!(error.exit_code(), 2);
+        let mut nobody = on("0.0.0.0:0");
+        nobody.auth = crate::Auth::default();
+        let error = App::start(nobody).await.unwrap_err();
+        assert!(matches!(error, Error::NoTokens { .. }), "{error}");
         assert_eq!(error.exit_code(), 2);
     }
 }

@@ -1,24 +1,99 @@
 //! `evo-gateway`, also as `evo gateway`.
 
-use std::net::SocketAddr;
+pub mod auth;
 
-use evo_common::runtime::Shutdown;
+use std::{
+    io::{self, Write},
+    net::SocketAddr,
+    path::PathBuf,
+};
 
-use crate::{App, Config, Error, config::DEFAULT_PORT};
+use evo_common::{logging, runtime::shutdown_on_signals};
 
-/// Runs the LLM gateway alone.
+use crate::{App, Config, Error, Settings, config};
+
+/// Runs the LLM gateway alone: one address in front of OpenAI-compatible and Anthropic providers.
 ///
-/// This release answers GET /health and calls no provider yet.
+/// The configuration is the file of --config, else of GATEWAY_CONFIG, else config/gateway.toml in
+/// the data folder, else ./gateway.toml or ./gateway.json. Callers send a token of tokens.toml or a
+/// virtual key as `Authorization: Bearer …` or `x-api-key: …`.
 #[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "Example: evo-gateway --listen 127.0.0.1:8081")]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:\n  evo gateway --config gateway.toml\n  evo gateway --listen 127.0.0.1:8081 --open\n  evo gateway auth generate --name laptop\n  evo gateway check-config gateway.json"
+)]
 pub struct Args {
-    /// Address and port to listen on, loopback only; port 0 takes a free one.
-    #[arg(long, value_name = "ADDRESS", default_value_t = SocketAddr::from(([127, 0, 0, 1], DEFAULT_PORT)))]
-    pub listen: SocketAddr,
+    /// gateway.toml or gateway.json.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Data folder with tokens.toml, auth.json and config/ [default: EVO_HOME, else ~/.evo].
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Address and port to listen on; port 0 takes a free one [default: EVO_GATEWAY_HOST and
+    /// EVO_GATEWAY_PORT, else the file's `server`].
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<SocketAddr>,
+    /// No tokens. Loopback only.
+    #[arg(long)]
+    pub open: bool,
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub command: Option<Command>,
 }
 
-/// Runs a gateway until the shutdown.
-pub async fn run(args: Args, shutdown: Shutdown) -> Result<(), Error> {
-    let app = App::start(Config { listen: args.listen }).await?;
-    app.run(shutdown).await
+/// What `evo gateway` does beside serving.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub enum Command {
+    /// Make, list and revoke virtual keys.
+    #[command(subcommand)]
+    Auth(auth::Command),
+    /// Check a gateway.toml or gateway.json, and say what is in it.
+    #[command(after_help = "Example: evo gateway check-config config/gateway.toml")]
+    CheckConfig {
+        /// The file.
+        file: PathBuf,
+    },
+}
+
+/// Does what the arguments say; a gateway runs until SIGINT or SIGTERM.
+pub async fn run(args: Args) -> Result<(), Error> {
+    let Args { config, data, listen, open, command } = args;
+    match command {
+        None => serve(Settings { config, data, listen, open }).await,
+        Some(Command::Auth(command)) => auth::run(command),
+        Some(Command::CheckConfig { file }) => print(&summary(&file)?),
+    }
+}
+
+async fn serve(settings: Settings) -> Result<(), Error> {
+    // A wrong configuration is told before a log file is made.
+    let config = Config::load(&settings)?;
+    config.validate()?;
+    let (_log, _spans) = logging::init_service_logging("evo-gateway");
+    let shutdown = shutdown_on_signals()
+        .map_err(|source| Error::Process { what: "can't listen for signals", source })?;
+    App::start(config).await?.run(shutdown).await
+}
+
+fn summary(file: &std::path::Path) -> Result<String, Error> {
+    let gateway = config::check_file(file)?;
+    let enabled = gateway.providers.iter().filter(|provider| provider.enabled).count();
+    Ok(format!(
+        "{}: correct; {} providers, {enabled} of them enabled, listens on {}:{}\n",
+        file.display(),
+        gateway.providers.len(),
+        gateway.server.host,
+        gateway.server.port
+    ))
+}
+
+/// Writes a result to standard output.
+fn print(text: &str) -> Result<(), Error> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        // Whoever reads it has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => {
+            written.map_err(|source| Error::Process { what: "can't write the output", source })
+        }
+    }
 }

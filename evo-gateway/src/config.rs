@@ -1,32 +1,360 @@
-//! What the gateway is started with.
+//! What the gateway is started with: defaults, then the file, then the environment, then the
+//! command line.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use crate::Error;
+use evo_common::{
+    config::{GatewayConfig, ServerConfig, env, load},
+    tokens::{Scope, Secret, Tokens},
+};
 
 /// The port that the gateway listens on unless told otherwise.
 pub const DEFAULT_PORT: u16 = 8080;
+/// Largest request body unless told otherwise: 32 MiB.
+pub const DEFAULT_BODY_LIMIT: usize = 32 * 1024 * 1024;
+/// Where king is unless told otherwise.
+pub const DEFAULT_KING: &str = "http://127.0.0.1:3000";
+
+/// The environment: a variable's name to its value.
+pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Configuration of one gateway.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq)]
 pub struct Config {
     /// Where it listens; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// The file that it was read from, if there was one.
+    pub file: Option<PathBuf>,
+    /// Providers, routing and the rest of `gateway.toml`.
+    pub gateway: GatewayConfig,
+    /// Who may use it.
+    pub auth: Auth,
+    /// The providers' keys, by the name of the environment variable that `api_key_envs` names. A
+    /// variable that is not set is not in here.
+    pub provider_keys: HashMap<String, Secret>,
+    /// Base URL of king, which receives the traces.
+    pub king: String,
+    /// Largest request body in bytes.
+    pub body_limit: usize,
+    /// How long providers may take.
+    pub timeouts: Timeouts,
 }
 
-impl Config {
-    /// Checks what can be checked before a socket is opened.
-    pub fn validate(&self) -> Result<(), Error> {
-        if self.listen.ip().is_loopback() {
-            Ok(())
-        } else {
-            Err(Error::NotLoopback { listen: self.listen })
+/// Who may use the gateway.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Auth {
+    /// The operator's token.
+    pub operator: Option<Secret>,
+    /// The token of services and skills.
+    pub gateway: Option<Secret>,
+    /// File with virtual keys (`auth.json`), read again when it changes; it may come later.
+    pub keys_file: Option<PathBuf>,
+    /// Everybody on this machine; needs a loopback address.
+    pub open: bool,
+}
+
+/// How long providers may take. Streams are limited by silence, never in total.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Until a connection stands, TLS included.
+    pub connect: Duration,
+    /// From the request to the head of the answer.
+    pub first_byte: Duration,
+    /// Silence inside an answer.
+    pub idle: Duration,
+    /// From the request to the end of an answer that is no stream; no limit unless asked for.
+    pub total: Option<Duration>,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            first_byte: Duration::from_secs(300),
+            idle: Duration::from_secs(120),
+            total: None,
         }
     }
 }
 
-impl Default for Config {
-    fn default() -> Self {
-        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)) }
+impl Auth {
+    /// The operator's and the gateway's token of an installation.
+    pub fn with_tokens(tokens: &Tokens) -> Self {
+        Self {
+            operator: Some(tokens.operator.clone()),
+            gateway: Some(tokens.gateway.clone()),
+            ..Self::default()
+        }
+    }
+
+    /// Whether there is a token or a file of keys, so that somebody can be let in.
+    pub fn has_secrets(&self) -> bool {
+        let has_file = || self.keys_file.as_ref().is_some_and(|file| file.exists());
+        self.operator.is_some() || self.gateway.is_some() || has_file()
+    }
+}
+
+/// What a command line or a test sets over files and environment.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// `gateway.toml` or `gateway.json`.
+    pub config: Option<PathBuf>,
+    /// The data folder.
+    pub data: Option<PathBuf>,
+    /// Where to listen.
+    pub listen: Option<SocketAddr>,
+    /// No authentication.
+    pub open: bool,
+}
+
+/// What was wrong with the configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file.
+    #[error(transparent)]
+    File(#[from] load::ConfigErrors),
+    /// An environment variable.
+    #[error(transparent)]
+    Env(#[from] env::EnvError),
+    /// The tokens.
+    #[error(transparent)]
+    Tokens(#[from] evo_common::tokens::Error),
+    /// Anything else.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+impl Config {
+    /// A gateway with these providers for the bearers of these tokens. It listens where the
+    /// file's `server` says; the providers' keys come from the environment.
+    pub fn new(gateway: GatewayConfig, tokens: &Tokens) -> Result<Self, ConfigError> {
+        Self::with(gateway, Auth::with_tokens(tokens), &env::get)
+    }
+
+    fn with(gateway: GatewayConfig, auth: Auth, env: Env<'_>) -> Result<Self, ConfigError> {
+        let mut config = Self {
+            listen: listen_of(&gateway.server)
+                .map_err(|fault| ConfigError::Invalid(fault.to_string()))?,
+            file: None,
+            provider_keys: provider_keys(&gateway, env),
+            gateway,
+            auth,
+            king: env("KING_ADDRESS").unwrap_or_else(|| DEFAULT_KING.to_owned()),
+            body_limit: DEFAULT_BODY_LIMIT,
+            timeouts: Timeouts::default(),
+        };
+        config.apply_env(env)?;
+        Ok(config)
+    }
+
+    /// Reads the file that `settings` or the environment names, the tokens and the environment.
+    pub fn load(settings: &Settings) -> Result<Self, ConfigError> {
+        Self::load_with(settings, &env::get)
+    }
+
+    /// [`Config::load`] in another environment.
+    pub fn load_with(settings: &Settings, env: Env<'_>) -> Result<Self, ConfigError> {
+        let data = data_folder(settings.data.clone(), env);
+        let file = find_file(settings, data.as_deref(), env);
+        let gateway = match &file {
+            Some(file) => check_file(file)?,
+            None => GatewayConfig {
+                server: ServerConfig { host: Ipv4Addr::LOCALHOST.to_string(), port: DEFAULT_PORT },
+                providers: Vec::new(),
+                reliability: None,
+                routing: None,
+            },
+        };
+        let mut auth = tokens(data.as_deref(), env)?;
+        auth.keys_file = keys_file(data.as_deref(), env);
+        auth.open = settings.open;
+        let mut config = Self { file, ..Self::with(gateway, auth, env)? };
+        if let Some(listen) = settings.listen {
+            config.listen = listen;
+        }
+        Ok(config)
+    }
+
+    /// Puts the environment over what is set: `EVO_GATEWAY_HOST`, `EVO_GATEWAY_PORT`,
+    /// `EVO_GATEWAY_BODY_LIMIT` (bytes), and in milliseconds `EVO_GATEWAY_CONNECT_TIMEOUT`,
+    /// `EVO_GATEWAY_FIRST_BYTE_TIMEOUT`, `EVO_GATEWAY_IDLE_TIMEOUT` and
+    /// `EVO_GATEWAY_TOTAL_TIMEOUT`.
+    fn apply_env(&mut self, env: Env<'_>) -> Result<(), ConfigError> {
+        if let Some(host) = env("EVO_GATEWAY_HOST") {
+            self.listen.set_ip(address(&host).ok_or_else(|| {
+                ConfigError::Invalid(format!(
+                    "environment variable EVO_GATEWAY_HOST: {host:?} is no IP address; use \
+                     127.0.0.1, or 0.0.0.0 for all"
+                ))
+            })?);
+        }
+        if let Some(port) = env::parse(env, "EVO_GATEWAY_PORT")? {
+            self.listen.set_port(port);
+        }
+        if let Some(limit) = env::parse(env, "EVO_GATEWAY_BODY_LIMIT")? {
+            self.body_limit = limit;
+        }
+        let duration = |name| -> Result<Option<Duration>, ConfigError> {
+            let milliseconds: Option<u64> = env::parse(env, name)?;
+            match milliseconds {
+                Some(0) => Err(ConfigError::Invalid(format!(
+                    "environment variable {name}: 0 ms would end every request; unset it for the \
+                     default"
+                ))),
+                other => Ok(other.map(Duration::from_millis)),
+            }
+        };
+        let timeouts = &mut self.timeouts;
+        for (target, name) in [
+            (&mut timeouts.connect, "EVO_GATEWAY_CONNECT_TIMEOUT"),
+            (&mut timeouts.first_byte, "EVO_GATEWAY_FIRST_BYTE_TIMEOUT"),
+            (&mut timeouts.idle, "EVO_GATEWAY_IDLE_TIMEOUT"),
+        ] {
+            if let Some(value) = duration(name)? {
+                *target = value;
+            }
+        }
+        timeouts.total = duration("EVO_GATEWAY_TOTAL_TIMEOUT")?.or(timeouts.total);
+        Ok(())
+    }
+
+    /// Checks what can be checked before a socket is opened.
+    pub fn validate(&self) -> Result<(), crate::Error> {
+        let listen = self.listen;
+        if self.auth.open {
+            return if listen.ip().is_loopback() {
+                Ok(())
+            } else {
+                Err(crate::Error::OpenToStrangers { listen })
+            };
+        }
+        if self.auth.has_secrets() { Ok(()) } else { Err(crate::Error::NoTokens { listen }) }
+    }
+}
+
+/// Shows no secret.
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let variables: BTreeSet<&String> = self.provider_keys.keys().collect();
+        f.debug_struct("Config")
+            .field("listen", &self.listen)
+            .field("file", &self.file)
+            .field("gateway", &self.gateway)
+            .field("auth", &self.auth)
+            .field("provider_keys", &variables)
+            .field("king", &self.king)
+            .field("body_limit", &self.body_limit)
+            .field("timeouts", &self.timeouts)
+            .finish()
+    }
+}
+
+/// Reads and checks a `gateway.toml` or `gateway.json` by itself.
+pub fn check_file(file: &Path) -> Result<GatewayConfig, ConfigError> {
+    let gateway: GatewayConfig = load::load_valid(file)?;
+    listen_of(&gateway.server).map_err(|fault| load::ConfigErrors {
+        origin: file.display().to_string(),
+        faults: vec![fault],
+    })?;
+    Ok(gateway)
+}
+
+/// The data folder: the one given, else `EVO_HOME`, else `~/.evo`.
+pub(crate) fn data_folder(given: Option<PathBuf>, env: Env<'_>) -> Option<PathBuf> {
+    given
+        .or_else(|| env("EVO_HOME").map(PathBuf::from))
+        .or_else(|| env("HOME").map(|home| PathBuf::from(home).join(".evo")))
+}
+
+/// Where virtual keys are: `EVO_GATEWAY_AUTH_KEYS`, else `auth.json` in the data folder.
+fn keys_file(data: Option<&Path>, env: Env<'_>) -> Option<PathBuf> {
+    env("EVO_GATEWAY_AUTH_KEYS")
+        .map(PathBuf::from)
+        .or_else(|| data.map(|data| data.join("auth.json")))
+}
+
+/// The file of virtual keys that the commands work on.
+pub(crate) fn keys_file_of(
+    given: Option<PathBuf>,
+    data: Option<PathBuf>,
+) -> Result<PathBuf, ConfigError> {
+    let data = data_folder(data, &env::get);
+    given.or_else(|| keys_file(data.as_deref(), &env::get)).ok_or_else(|| {
+        ConfigError::Invalid(
+            "no file for keys: HOME is not set; name one with --keys-file FILE".to_owned(),
+        )
+    })
+}
+
+/// The configuration file: the one that is named, else the first that is there.
+fn find_file(settings: &Settings, data: Option<&Path>, env: Env<'_>) -> Option<PathBuf> {
+    let named = settings
+        .config
+        .clone()
+        .or_else(|| env("GATEWAY_CONFIG").map(PathBuf::from))
+        .or_else(|| env("EVO_GATEWAY_CONFIG").map(PathBuf::from));
+    named.or_else(|| {
+        data.map(|data| data.join("config").join("gateway.toml"))
+            .into_iter()
+            .chain(["gateway.toml", "gateway.json"].map(PathBuf::from))
+            .find(|file| file.exists())
+    })
+}
+
+/// The tokens: `EVO_TOKENS_FILE`, else `tokens.toml` in the data folder when it is there, else
+/// those in the environment alone.
+fn tokens(data: Option<&Path>, env: Env<'_>) -> Result<Auth, ConfigError> {
+    let file = env("EVO_TOKENS_FILE")
+        .map(PathBuf::from)
+        .or_else(|| data.map(|data| data.join("tokens.toml")).filter(|file| file.exists()));
+    if let Some(file) = file {
+        return Ok(Auth::with_tokens(&Tokens::load(&file, env)?));
+    }
+    let from_env = |scope: Scope| {
+        let value = env(scope.variable())?;
+        let value = value.trim();
+        (!value.is_empty()).then(|| Secret::new(value))
+    };
+    Ok(Auth {
+        operator: from_env(Scope::Operator),
+        gateway: from_env(Scope::Gateway),
+        ..Auth::default()
+    })
+}
+
+/// The keys that are set, of every provider.
+fn provider_keys(gateway: &GatewayConfig, env: Env<'_>) -> HashMap<String, Secret> {
+    gateway
+        .providers
+        .iter()
+        .flat_map(|provider| &provider.api_key_envs)
+        .filter_map(|name| {
+            let value = env(name)?;
+            let value = value.trim();
+            (!value.is_empty()).then(|| (name.clone(), Secret::new(value)))
+        })
+        .collect()
+}
+
+/// Where a `server` table says to listen.
+fn listen_of(server: &ServerConfig) -> Result<SocketAddr, load::Fault> {
+    let ip = address(&server.host).ok_or_else(|| {
+        let host = &server.host;
+        let message = format!("{host:?} is no IP address: use 127.0.0.1, or 0.0.0.0 for all");
+        load::Fault::new("server.host", message)
+    })?;
+    Ok(SocketAddr::new(ip, server.port))
+}
+
+fn address(host: &str) -> Option<IpAddr> {
+    match host.trim() {
+        name if name.eq_ignore_ascii_case("localhost") => Some(Ipv4Addr::LOCALHOST.into()),
+        text => text.trim_start_matches('[').trim_end_matches(']').parse().ok(),
     }
 }

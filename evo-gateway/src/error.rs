@@ -1,16 +1,30 @@
 //! Why the gateway can't run.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, path::PathBuf};
+
+use crate::config::ConfigError;
 
 /// Why the gateway can't run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It would be reachable from other machines without authentication.
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Without authentication it would be reachable from other machines.
     #[error(
-        "the gateway can't listen on {listen}: this release checks no tokens, so it serves loopback only; use 127.0.0.1:{}",
+        "the gateway can't listen on {listen} with --open: without tokens it serves loopback only; use 127.0.0.1:{}, or start it without --open",
         listen.port()
     )]
-    NotLoopback {
+    OpenToStrangers {
+        /// What was asked for.
+        listen: SocketAddr,
+    },
+    /// Nobody could use it.
+    #[error(
+        "the gateway has no tokens, so it does not listen on {listen}: start king or `evo up` once on this data folder, set EVO_TOKENS_FILE or EVO_TOKEN_GATEWAY, make a key with `evo gateway auth generate --name NAME`{}",
+        if listen.ip().is_loopback() { ", or pass --open to let everybody on this machine in" } else { "" }
+    )]
+    NoTokens {
         /// What was asked for.
         listen: SocketAddr,
     },
@@ -32,17 +46,40 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// The socket broke while serving.
-    #[error("the gateway's socket failed")]
-    Serve(#[source] io::Error),
+    /// The file of virtual keys.
+    #[error("the key file {}: {message}", path.display())]
+    Keys {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        message: String,
+    },
+    /// TLS connections to providers can't be made.
+    #[error(
+        "the machine's certificates can't be used, so no provider can be called over https: {0}"
+    )]
+    Certificates(String),
+    /// Something of the process itself failed.
+    #[error("{what}")]
+    Process {
+        /// What.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
 }
 
 impl Error {
     /// 2 for what the caller must change, 1 for anything else.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::NotLoopback { .. } => 2,
-            Self::PortInUse { .. } | Self::Bind { .. } | Self::Serve(_) => 1,
+            Self::Config(_) | Self::OpenToStrangers { .. } | Self::NoTokens { .. } => 2,
+            Self::PortInUse { .. }
+            | Self::Bind { .. }
+            | Self::Keys { .. }
+            | Self::Certificates(_)
+            | Self::Process { .. } => 1,
         }
     }
 }

@@ -1,14 +1,32 @@
-//! The LLM proxy of Evo.
+//! The LLM proxy of Evo: one address in front of OpenAI-compatible and Anthropic providers.
 //!
-//! This release holds its frame: configuration, the listening socket, `GET /health` and an orderly
-//! shutdown. It calls no provider yet, and it serves loopback only, because it checks no tokens.
+//! A request takes this way: `http` (token, body), `peek` (the few fields that decide), `routing`
+//! (which provider), `proxy` (keys, attempt, answer). When caller and provider speak the same
+//! protocol the bytes pass as they are, but for the model's name; else `convert` translates them.
 
+mod access;
 mod app;
+mod auth;
+mod catalog;
 pub mod cli;
 pub mod config;
+mod convert;
 mod error;
+mod gateway;
 mod http;
+mod model;
+mod peek;
+mod provider;
+mod proxy;
+mod routing;
+mod stream;
+mod upstream;
+mod wire;
 
 pub use app::App;
-pub use config::Config;
+pub use config::{Auth, Config, Settings};
 pub use error::Error;
+pub use http::document;
+
+/// The version of this gateway.
+const VERSION: &str = env!("CARGO_PKG_VERSION");

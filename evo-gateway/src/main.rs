@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use evo_common::{logging, runtime::shutdown_on_signals};
 use evo_gateway::cli;
 
 /// The LLM gateway of Evo.
@@ -15,17 +14,13 @@ struct Cli {
 }
 
 #[tokio::main]
+#[expect(clippy::print_stderr, reason = "the last word of a command")]
 async fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let _logs = logging::init_service_logging("evo-gateway");
-    let result = match shutdown_on_signals() {
-        Ok(shutdown) => cli::run(cli.args, shutdown).await.map_err(|e| (e.exit_code(), e.into())),
-        Err(error) => Err((1, anyhow::Error::new(error).context("can't listen for signals"))),
-    };
-    match result {
+    match cli::run(Cli::parse().args).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err((code, error)) => {
-            tracing::error!("{error:#}");
+        Err(error) => {
+            let code = error.exit_code();
+            eprintln!("evo-gateway: {:#}", anyhow::Error::new(error));
             ExitCode::from(code)
         }
     }

@@ -8,9 +8,9 @@ use tokio::net::{TcpListener, TcpSocket};
 use crate::{
     config::Config,
     error::Error,
-    http,
+    first_cycle, http,
     lock::{self, Lock},
-    socket,
+    retention, socket,
     state::King,
 };
 
@@ -45,6 +45,11 @@ impl App {
         self.king.address
     }
 
+    /// How king reaches itself.
+    pub(crate) fn own_url(&self) -> String {
+        self.king.own_url()
+    }
+
     /// Serves until shutdown; then nothing new is dispatched, answers under way are finished and
     /// the database is closed.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
@@ -59,6 +64,19 @@ impl App {
         tasks.spawn("reconcile", OnError::Shutdown, reconcile);
         let relay = sockets.relay();
         tasks.spawn("relay", OnError::Shutdown, async move { Ok(relay.await?) });
+        let keep = retention::run(king.store.clone(), king.config.clone(), king.shutdown.clone());
+        tasks.spawn("retention", OnError::Log, async move {
+            keep.await;
+            Ok(())
+        });
+        if king.config.first_cycle {
+            let king = king.clone();
+            tasks.spawn(
+                "first cycle",
+                OnError::Log,
+                async move { Ok(first_cycle::start(king).await?) },
+            );
+        }
         tracing::info!(address = %king.address, version = crate::VERSION, "King listens on {}", king.address);
         let stop = {
             let king = king.clone();

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, path::PathBuf};
 
-use evo_common::runtime::Shutdown;
+use evo_common::{logging::OtelGuard, runtime::Shutdown};
 
 use crate::{App, Config};
 
@@ -46,15 +46,31 @@ impl Args {
     }
 }
 
-/// Runs king until shutdown.
-pub async fn run(args: Args, shutdown: Shutdown) -> Result<(), Failure> {
+/// Runs king until shutdown. Its own spans go where all go: to king.
+pub async fn run(args: Args, shutdown: Shutdown, otel: Option<&OtelGuard>) -> Result<(), Failure> {
     let config = args.config().map_err(Failure::Config)?;
     if args.check_config {
         tracing::info!("{config:#?}");
         return Ok(());
     }
-    App::start(config).await?.run(shutdown).await?;
-    Ok(())
+    let token = config.tokens.operator.clone();
+    let app = App::start(config).await?;
+    let Some(otel) = otel else {
+        return Ok(app.run(shutdown).await?);
+    };
+    otel.export_to(&app.own_url(), Some(&token));
+    let stop = Shutdown::new();
+    let end = async {
+        shutdown.cancelled().await;
+        // While king still takes them.
+        otel.flush().await;
+        stop.cancel();
+        std::future::pending().await
+    };
+    tokio::select! {
+        ended = app.run(stop.clone()) => Ok(ended?),
+        never = end => never,
+    }
 }
 
 /// Why king ended.

@@ -6,7 +6,10 @@ use std::{
 };
 
 use evo_common::{
-    config::{SourceConfig, SourcesConfig, env, load, sources::KING_LOCATION},
+    config::{
+        SourceConfig, SourcesConfig, env, load,
+        sources::{GATEWAY_LOCATION, KING_LOCATION},
+    },
     messages::PipelineStage,
     stage::EvaluationPlan,
     tokens::Tokens,
@@ -55,6 +58,12 @@ pub struct Config {
     pub ping_timeout_ms: u64,
     /// How long an attempt of each stage may take.
     pub timeouts: Timeouts,
+    /// How many days traces are kept.
+    pub traces_keep_days: u32,
+    /// How many traces are kept at most.
+    pub traces_max: u32,
+    /// Whether king starts a cycle itself when it never had one.
+    pub first_cycle: bool,
     /// What this process knows of its machine.
     pub machine: MachineConfig,
 }
@@ -136,6 +145,12 @@ pub struct KingFile {
     pub grace_ms: Option<u64>,
     /// How long an attempt of each stage may take.
     pub timeouts: Option<Timeouts>,
+    /// How many days traces are kept.
+    pub traces_keep_days: Option<u32>,
+    /// How many traces are kept at most.
+    pub traces_max: Option<u32>,
+    /// Whether king starts a cycle itself when it never had one.
+    pub first_cycle: Option<bool>,
 }
 
 impl load::Validate for KingFile {
@@ -151,6 +166,8 @@ impl load::Validate for KingFile {
         at_least("trials", self.trials.map(u64::from), u64::from(evo_common::evidence::FIRST_LOOK));
         at_least("sittings", self.sittings.map(u64::from), 1);
         at_least("heartbeat_ms", self.heartbeat_ms, 100);
+        at_least("traces_keep_days", self.traces_keep_days.map(u64::from), 1);
+        at_least("traces_max", self.traces_max.map(u64::from), 1);
         let heartbeat = self.heartbeat_ms.unwrap_or(HEARTBEAT_MS);
         at_least("lease_ms", self.lease_ms, heartbeat * 2);
     }
@@ -196,14 +213,20 @@ impl Config {
             ping_interval_ms: 25_000,
             ping_timeout_ms: 20_000,
             timeouts: Timeouts::default(),
+            traces_keep_days: 7,
+            traces_max: 10_000,
+            first_cycle: false,
             machine: MachineConfig::from_env(),
         }
     }
 
-    /// Reads a data folder: `tokens.toml`, `config/king.toml`, `config/sources.toml`, and the
-    /// environment over them.
+    /// Reads a data folder: `tokens.toml` (or the file that `EVO_TOKENS_FILE` names, which is made
+    /// when it is missing), `config/king.toml`, `config/sources.toml`, and the environment over
+    /// them.
     pub fn load(data: &Path) -> Result<Self, ConfigError> {
-        let tokens = Tokens::load_or_create(&data.join("tokens.toml"), &env::get)?;
+        let tokens =
+            env::get("EVO_TOKENS_FILE").map_or_else(|| data.join("tokens.toml"), PathBuf::from);
+        let tokens = Tokens::load_or_create(&tokens, &env::get)?;
         let mut config = Self::new(data, tokens);
         let folder = data.join("config");
         let file = folder.join("king.toml");
@@ -211,13 +234,9 @@ impl Config {
             config.apply_file(load::load_valid(&file)?);
         }
         let file = folder.join("sources.toml");
-        config.sources = if file.exists() {
-            load_sources(&file)?
-        } else {
-            // What `evo up` writes into a new folder: king's own document.
-            vec![SourceConfig::openapi("evo-king", KING_LOCATION)]
-        };
+        let sources = if file.exists() { Some(load_sources(&file)?) } else { None };
         config.apply_env(&env::get)?;
+        config.sources = sources.unwrap_or_else(|| own_documents(config.gateway_url.is_some()));
         Ok(config)
     }
 
@@ -241,11 +260,14 @@ impl Config {
         set(&mut self.lease_ms, file.lease_ms);
         set(&mut self.grace_ms, file.grace_ms);
         set(&mut self.timeouts, file.timeouts);
+        set(&mut self.traces_keep_days, file.traces_keep_days);
+        set(&mut self.traces_max, file.traces_max);
+        set(&mut self.first_cycle, file.first_cycle);
     }
 
     /// Puts the environment over what is set: `KING_PORT`, `KING_HOST`, `KING_DB_PATH`,
-    /// `KING_DB_URL` with `KING_DB_TOKEN`, `KING_PUBLIC_URL`, `GATEWAY_ADDRESS`, and the names
-    /// `EVO_KING_PORT` and `EVO_KING_DB_PATH` of older set-ups.
+    /// `KING_DB_URL` with `KING_DB_TOKEN`, `KING_PUBLIC_URL`, `KING_FIRST_CYCLE`, `GATEWAY_ADDRESS`,
+    /// and the names `EVO_KING_PORT` and `EVO_KING_DB_PATH` of older set-ups.
     pub fn apply_env(&mut self, env: &dyn Fn(&str) -> Option<String>) -> Result<(), ConfigError> {
         let port = match env::parse(env, "KING_PORT")? {
             Some(port) => Some(port),
@@ -263,6 +285,7 @@ impl Config {
         }
         self.public_url = env("KING_PUBLIC_URL").or(self.public_url.take());
         self.gateway_url = env("GATEWAY_ADDRESS").or(self.gateway_url.take());
+        self.first_cycle = env::parse(env, "KING_FIRST_CYCLE")?.unwrap_or(self.first_cycle);
         Ok(())
     }
 
@@ -286,6 +309,16 @@ impl Config {
             executable: self.machine.executable.clone(),
         }
     }
+}
+
+/// The sources of an installation without `sources.toml`: king's own document and, where there is
+/// a gateway, that one's.
+fn own_documents(has_gateway: bool) -> Vec<SourceConfig> {
+    let mut sources = vec![SourceConfig::openapi("evo-king", KING_LOCATION)];
+    if has_gateway {
+        sources.push(SourceConfig::openapi("evo-gateway", GATEWAY_LOCATION));
+    }
+    sources
 }
 
 /// Checks a `king.toml` by itself.

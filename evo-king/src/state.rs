@@ -85,6 +85,11 @@ impl King {
         })))
     }
 
+    /// How king reaches itself.
+    pub(crate) fn own_url(&self) -> String {
+        format!("http://{}", reachable(self.address))
+    }
+
     /// Source name → base URL.
     pub fn servers(&self) -> BTreeMap<String, String> {
         self.sources.servers()

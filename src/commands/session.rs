@@ -28,9 +28,15 @@ struct Own {
 }
 
 impl Session {
-    /// Finds the running instance. Without one, starts king on this folder with free ports, and
-    /// with it the runners that the command needs; pending work of the pipeline stays pending.
+    /// Finds the running instance: the king that `KING_ADDRESS` names, unless a data folder was
+    /// named; else the one on the folder. Without one, starts king on this folder with free ports,
+    /// and with it the runners that the command needs; pending work of the pipeline stays pending.
     pub(super) async fn open(data: &DataArgs, runners: Runners) -> Result<Self> {
+        if let (None, Some(king)) = (&data.data, config::env("KING_ADDRESS")) {
+            let tokens = Tokens::load(&config::token_file(config::env)?, &config::env)
+                .map_err(|error| Stop::Usage(error.into()))?;
+            return Ok(Self { client: client(king, &tokens)?, own: None });
+        }
         let data = config::data_folder(data.data.clone(), config::env)?;
         if let Some(instance) = data.running().await? {
             let tokens = Tokens::load(&data.tokens(), &config::env)
@@ -48,7 +54,10 @@ impl Session {
         let mut king = config::king(&data)?;
         king.listen = config::loopback(0);
         let tokens = king.tokens.clone();
-        let settings = Settings { king, gateway: config::loopback(0), cache: data.cache() };
+        let mut gateway = config::gateway(&data)?;
+        gateway.listen = config::loopback(0);
+        // Reporting is the business of a longer life.
+        let settings = Settings { king, gateway, cache: data.cache(), evotown: None };
         let cluster = Cluster::start(settings, runners).await?;
         lock.announce(cluster.king_url(), cluster.gateway_url())?;
         let client = client(cluster.king_url(), &tokens)?;

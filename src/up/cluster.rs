@@ -1,4 +1,4 @@
-//! King, gateway and runners as tasks of this process, talking over loopback sockets.
+//! King, gateway, runners and bridge as tasks of this process, talking over loopback sockets.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -6,10 +6,11 @@ use std::{
     time::Duration,
 };
 
-use evo_agents::RunnerConfig;
+use evo_agents::{RunnerConfig, config::ModelSettings};
 use evo_common::{
     messages::AgentRole,
     runtime::{OnError, Shutdown, TaskGroup},
+    tokens::Tokens,
 };
 
 use crate::stop::{Result, Stop};
@@ -23,10 +24,20 @@ const SERVICE_GRACE: Duration = Duration::from_secs(3);
 pub(crate) struct Settings {
     /// King's configuration, with the address to listen on.
     pub(crate) king: evo_king::Config,
-    /// Where the gateway is to listen.
-    pub(crate) gateway: SocketAddr,
+    /// The gateway's configuration, with the address to listen on.
+    pub(crate) gateway: evo_gateway::Config,
     /// Where runners keep packages.
     pub(crate) cache: PathBuf,
+    /// Evotown, if the runs are reported there.
+    pub(crate) evotown: Option<Evotown>,
+}
+
+/// Where the runs are reported to.
+pub(crate) struct Evotown {
+    /// How it is reached.
+    pub(crate) link: evo_evotown_bridge::config::Link,
+    /// Where the bridge keeps what it has yet to deliver.
+    pub(crate) data: PathBuf,
 }
 
 /// Which runners a cluster has.
@@ -44,6 +55,7 @@ pub(crate) enum Runners {
 pub(crate) struct Cluster {
     king: SocketAddr,
     gateway: SocketAddr,
+    bridge: Option<evo_evotown_bridge::Health>,
     services: TaskGroup,
     runners: TaskGroup,
 }
@@ -108,10 +120,13 @@ fn embedded() -> [Embedded; 6] {
 impl Cluster {
     /// Opens the store and both ports, then starts everything.
     pub(crate) async fn start(settings: Settings, runners: Runners) -> Result<Self> {
-        let Settings { mut king, gateway, cache } = settings;
+        let model = ModelSettings::load(&evo_agents::config::environment).map_err(Stop::usage)?;
+        let Settings { mut king, gateway, cache, evotown } = settings;
         let gateway = start_gateway(gateway).await?;
         let gateway_address = gateway.address();
-        king.gateway_url = Some(format!("http://{gateway_address}"));
+        // Whoever starts a cluster knows which cycle it wants.
+        king.first_cycle = false;
+        king.gateway_url = Some(format!("http://{}", reachable(gateway_address)));
         let tokens = king.tokens.clone();
         let king = evo_king::App::start(king).await.map_err(|error| {
             let hint = match error {
@@ -120,13 +135,17 @@ impl Cluster {
             };
             anyhow::anyhow!("{}{hint}", whole(error.into()))
         })?;
-        let cluster = Self {
+        let mut cluster = Self {
             king: reachable(king.address()),
-            gateway: gateway_address,
+            gateway: reachable(gateway_address),
+            bridge: None,
             services: TaskGroup::new(Shutdown::new()),
             runners: TaskGroup::new(Shutdown::new()),
         };
         cluster.serve(king, gateway);
+        if let Some(evotown) = evotown {
+            cluster.bridge = Some(cluster.report_to(evotown, &tokens).await?);
+        }
         for agent in embedded() {
             let wanted = match runners {
                 Runners::All => true,
@@ -143,6 +162,8 @@ impl Cluster {
                     gateway_address: Some(cluster.gateway_url()),
                     runner_token: Some(tokens.runner.clone()),
                     viewer_token: Some(tokens.viewer.clone()),
+                    gateway_token: Some(tokens.gateway.clone()),
+                    model: model.clone(),
                     cache: cache.clone(),
                     capacity: agent.capacity,
                 };
@@ -163,6 +184,27 @@ impl Cluster {
         });
     }
 
+    /// Starts the bridge. When it breaks later, runs are not reported, which is no reason to stop
+    /// evolving.
+    async fn report_to(
+        &self,
+        evotown: Evotown,
+        tokens: &Tokens,
+    ) -> Result<evo_evotown_bridge::Health> {
+        let viewer = Some(tokens.viewer.clone());
+        let config =
+            evo_evotown_bridge::Config::new(evotown.link, self.king_url(), viewer, &evotown.data);
+        let bridge = evo_evotown_bridge::Bridge::open(config)
+            .await
+            .map_err(|error| Stop::Failed(anyhow::Error::new(error)))?;
+        let health = bridge.health();
+        let stop = self.services.token().clone();
+        self.services.spawn("bridge", OnError::Log, async move {
+            bridge.run(stop).await.map_err(|error| whole(error.into()))
+        });
+        Ok(health)
+    }
+
     fn attach(&self, task: &'static str, config: RunnerConfig) {
         let stop = self.runners.token().clone();
         self.runners.spawn(task, OnError::Shutdown, async move {
@@ -178,6 +220,11 @@ impl Cluster {
     /// Base URL of the gateway.
     pub(crate) fn gateway_url(&self) -> String {
         format!("http://{}", self.gateway)
+    }
+
+    /// The bridge to Evotown, if there is one.
+    pub(crate) fn bridge(&self) -> Option<&evo_evotown_bridge::Health> {
+        self.bridge.as_ref()
     }
 
     /// Waits until a part has failed without which the rest is of no use.
@@ -215,8 +262,8 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
 }
 
 /// A port in use is told with the option that helps.
-async fn start_gateway(listen: SocketAddr) -> Result<evo_gateway::App> {
-    evo_gateway::App::start(evo_gateway::Config { listen }).await.map_err(|error| {
+async fn start_gateway(config: evo_gateway::Config) -> Result<evo_gateway::App> {
+    evo_gateway::App::start(config).await.map_err(|error| {
         let hint = match error {
             evo_gateway::Error::PortInUse { .. } => " with --gateway-port",
             _ => "",

@@ -4,8 +4,11 @@
 
 mod bad_input;
 mod commands;
+mod evotown;
+mod health;
 mod signals;
 mod sources;
+mod traces;
 mod up;
 
 use evo_harness::Evo;

@@ -36,6 +36,7 @@ fn a_fresh_folder_evolves_skills_and_a_second_start_adds_none() {
             "discarded",
             "failed",
             "failed_sources",
+            "components",
             "duration_ms"
         ]
     );
@@ -44,9 +45,12 @@ fn a_fresh_folder_evolves_skills_and_a_second_start_adds_none() {
     assert_eq!(first["failed_sources"], Value::Array(Vec::new()), "{first}");
 
     let skills = first["active"].as_array().unwrap();
-    assert!(skills.len() >= 5, "{first}");
+    assert!(skills.len() >= 8, "{first}");
+    for source in ["evo-king-", "evo-gateway-"] {
+        let of_source = |skill: &&Value| skill["name"].as_str().unwrap().starts_with(source);
+        assert!(skills.iter().filter(of_source).count() >= 2, "{source}: {first}");
+    }
     for skill in skills {
-        assert!(skill["name"].as_str().unwrap().starts_with("evo-king-"), "{skill}");
         assert!(skill["trials_run"].as_u64().unwrap() >= 20, "{skill}");
         assert!(skill["cases_run"].as_u64().unwrap() >= 1, "{skill}");
         let score = skill["score"].as_f64().unwrap();
@@ -63,6 +67,18 @@ fn a_fresh_folder_evolves_skills_and_a_second_start_adds_none() {
     );
     for it in held.iter().chain(first["discarded"].as_array().unwrap()) {
         assert!(!it["reason"].as_str().unwrap().is_empty(), "{it}");
+    }
+
+    let states: BTreeMap<&str, &str> = first["components"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|part| (part["name"].as_str().unwrap(), part["status"].as_str().unwrap()))
+        .collect();
+    assert_eq!(states.len(), 9, "king, gateway, six runners, the bridge: {first}");
+    assert_eq!((states["king"], states["gateway"], states["bridge"]), ("ok", "ok", "off"));
+    for (name, status) in states.iter().filter(|(name, _)| name.starts_with("evo-")) {
+        assert!(matches!(*status, "ready" | "busy"), "{name}: {first}");
     }
 
     let second = evo.once::<&str>(&[]).expect_code(0).json();
@@ -89,6 +105,7 @@ fn people_get_a_table_on_stdout_and_progress_on_stderr() {
     assert!(answer.stdout.starts_with("Active\n"), "{answer}");
     assert!(answer.stdout.contains("write_not_allowed"), "{answer}");
     assert!(answer.stdout.contains("skills active. Cycle run-"), "{answer}");
+    assert!(answer.stdout.contains("Components: king ok, gateway ok, bridge off, 6 runners"), "{answer}");
     assert!(answer.stderr.contains("tokens.toml"), "{answer}");
     assert!(answer.stderr.contains("candidates"), "{answer}");
     assert!(!answer.stderr.contains("WARN") && !answer.stderr.contains("ERROR"), "{answer}");

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use evo_agents::{
     RunnerConfig,
+    config::ModelSettings,
     handler::{AgentHandler, StageDone, StageError, StageJob},
     run_with,
 };
@@ -68,6 +69,8 @@ fn runner(folder: &Path, tokens: &Tokens, address: SocketAddr) -> TaskGroup {
         gateway_address: None,
         runner_token: Some(tokens.runner.clone()),
         viewer_token: None,
+        gateway_token: None,
+        model: ModelSettings::default(),
         cache: folder.join("cache"),
         capacity: 1,
     };

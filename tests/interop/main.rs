@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails best where it stands")]
 
+mod gateway;
 mod httpbin;
 mod jupyter;
 mod socketio;

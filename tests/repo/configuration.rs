@@ -30,11 +30,15 @@ fn every_file_is_known_to_these_tests() {
 #[test]
 fn gateway_and_sources_load() {
     let gateway: GatewayConfig = load::load_valid(&file("gateway.toml")).unwrap();
-    assert!(gateway.providers.iter().all(|provider| !provider.enabled), "nothing calls out");
+    for provider in gateway.providers.iter().filter(|provider| provider.enabled) {
+        let local = provider.base_url.starts_with("http://localhost:");
+        let name = &provider.name;
+        assert!(local || !provider.api_key_envs.is_empty(), "{name} calls out without a key");
+    }
     assert_eq!(gateway.server.host, "127.0.0.1");
     let sources: SourcesConfig = load::load_valid(&file("sources.toml")).unwrap();
     let names: Vec<&str> = sources.sources.iter().map(|source| source.name.as_str()).collect();
-    assert_eq!(names, ["evo-king"]);
+    assert_eq!(names, ["evo-king", "evo-gateway"]);
 }
 
 #[test]
@@ -68,6 +72,7 @@ fn the_defaults_that_king_toml_names_are_the_defaults() {
         (
             (config.listen, config.plan, config.retry_look_after_ms, config.remember_discarded_ms),
             (config.heartbeat_ms, config.lease_ms, config.grace_ms, config.timeouts),
+            (config.traces_keep_days, config.traces_max, config.first_cycle),
         )
     };
     assert_eq!(load(&written), load(""));

@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails best where it stands")]
 
+mod compose;
 mod configuration;
+mod documentation;
 mod manifests;
 mod source;
 

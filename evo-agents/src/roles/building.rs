@@ -13,7 +13,11 @@ use super::{candidate_of, done, expect_stage, operation_of, version_of};
 use crate::{
     handler::{AgentHandler, StageDone, StageError, StageJob},
     skill::package::Package,
-    sources::openapi::package::{self, Built},
+    sources::openapi::{
+        operation::Operation,
+        package::{self, Built},
+    },
+    wording,
 };
 
 /// Handler of the stage Building.
@@ -26,7 +30,8 @@ impl AgentHandler for Building {
             expect_stage(&job, PipelineStage::Building)?;
             let candidate = candidate_of(&job.context)?;
             let version = version_of(&job.context);
-            let built = match build(candidate, version, &job)? {
+            let gateway = job.services.gateway.as_ref();
+            let built = match build(candidate, version, &job).await? {
                 Ok(built) => built,
                 Err(outcome) => {
                     let output = BuildingOutput {
@@ -34,6 +39,7 @@ impl AgentHandler for Building {
                         endpoints: Vec::new(),
                         files: std::collections::BTreeMap::new(),
                         outcome: Some(outcome),
+                        usage: wording::usage(gateway),
                     };
                     return Ok(done(job.artifact_id, &output));
                 }
@@ -50,6 +56,7 @@ impl AgentHandler for Building {
                     .map(|(name, content)| (name, content.len() as u64))
                     .collect(),
                 outcome: None,
+                usage: wording::usage(gateway),
             };
             Ok(done(artifact_id.as_str(), &output))
         })
@@ -57,7 +64,7 @@ impl AgentHandler for Building {
 }
 
 /// The package, or how the candidate ends without one.
-fn build(
+async fn build(
     candidate: &Candidate,
     version: &str,
     job: &StageJob,
@@ -66,18 +73,29 @@ fn build(
     if let Some(problem) = operation.problem {
         return Ok(Err(problem));
     }
-    let parent = job.context.incumbent.as_ref().map(|incumbent| incumbent.artifact_id.as_str());
-    let invalid = |reason: String| Ok(Err(Outcome::discarded(codes::INVALID_PACKAGE, reason)));
-    let built =
-        match package::build(candidate, &operation, version, &job.context.train_cases, parent) {
-            Ok(built) => built,
-            Err(error) => return invalid(error.to_string()),
-        };
-    // A package that could not be loaded again must not get an address.
-    match Package::from_files(built.files.clone()) {
-        Ok(_) => Ok(Ok(built)),
-        Err(error) => invalid(error.to_string()),
+    if let Some(gateway) = &job.services.gateway
+        && let Some((candidate, operation)) =
+            wording::improved(gateway, candidate, &operation, job.deadline).await
+        && let Ok(built) = compile(&candidate, &operation, version, job)
+    {
+        return Ok(Ok(built));
     }
+    Ok(compile(candidate, &operation, version, job))
+}
+
+fn compile(
+    candidate: &Candidate,
+    operation: &Operation,
+    version: &str,
+    job: &StageJob,
+) -> Result<Built, Outcome> {
+    let parent = job.context.incumbent.as_ref().map(|incumbent| incumbent.artifact_id.as_str());
+    let invalid = |reason: String| Outcome::discarded(codes::INVALID_PACKAGE, reason);
+    let built = package::build(candidate, operation, version, &job.context.train_cases, parent)
+        .map_err(|error| invalid(error.to_string()))?;
+    // A package that could not be loaded again must not get an address.
+    Package::from_files(built.files.clone()).map_err(|error| invalid(error.to_string()))?;
+    Ok(built)
 }
 
 fn bare_manifest(candidate: &Candidate, version: &str) -> SkillManifest {

@@ -16,6 +16,7 @@ use crate::{
     handler::{AgentHandler, StageDone, StageError, StageJob},
     skill::execute::Executor,
     sources::openapi::{self, document::Document, naming::Names, operation::Operation},
+    wording,
 };
 
 /// Where the built-in services keep their documents.
@@ -38,7 +39,8 @@ impl AgentHandler for Learning {
 /// A source that can't be read fails alone: the others go on.
 async fn learn(job: &StageJob) -> Result<LearningOutput, StageError> {
     let mut output = LearningOutput::default();
-    let mut names = Names::default();
+    let known = job.context.names.as_deref();
+    let mut names = Names::with_known(known.unwrap_or_default());
     for source in job.context.sources.iter().filter(|source| source.enabled) {
         if job.services.cancel.is_cancelled() {
             return Err(StageError::transient("Learning was cancelled"));
@@ -59,6 +61,12 @@ async fn learn(job: &StageJob) -> Result<LearningOutput, StageError> {
             }
         }
     }
+    let candidates = &mut output.candidates;
+    wording::keep(candidates, known.unwrap_or_default());
+    if let Some(gateway) = &job.services.gateway {
+        wording::improve(gateway, candidates, known, &mut names, job.deadline).await;
+    }
+    output.usage = wording::usage(job.services.gateway.as_ref());
     Ok(output)
 }
 

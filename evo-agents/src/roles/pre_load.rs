@@ -29,6 +29,7 @@ use crate::{
         package::Package,
     },
     sources::openapi::{cases::with_declared_schema, operation::Operation, package},
+    wording,
 };
 
 /// Types that an input or output may have.
@@ -161,10 +162,14 @@ impl<'a> Gates<'a> {
         let built = package::build(self.candidate, self.operation, version, &[], None)
             .map_err(|error| error.to_string())
             .and_then(|built| Package::from_files(built.files).map_err(|error| error.to_string()));
-        let expected = match built {
+        let mut expected = match built {
             Ok(expected) => expected,
             Err(error) => return invalid(format!("its definition can't be compiled: {error}")),
         };
+        if let Some(provenance) = &self.package.provenance {
+            let (compiled, built) = (&mut expected.manifest, &self.package.manifest);
+            wording::overlay(compiled, built, &provenance.written, self.operation);
+        }
         match difference(self.package, &expected) {
             Some((what, is, should)) => invalid(format!(
                 "its {what} is {is}, but the definition of {} compiles to {should}",

@@ -1,6 +1,7 @@
 //! The stages one after the other, against an API whose operations behave in known ways.
 
 mod http;
+mod models;
 
 use std::{collections::BTreeMap, sync::Arc, sync::atomic::Ordering};
 
@@ -39,6 +40,7 @@ impl Bed {
         let services = Services {
             executor: Executor::new(ExecutorConfig { env: Arc::new(env), ..Default::default() }),
             artifacts: ArtifactClient::local(folder.path().to_owned()),
+            gateway: None,
             cancel: CancellationToken::new(),
         };
         let mut context = StageContext { sources: vec![source.clone()], ..Default::default() };
@@ -58,14 +60,17 @@ impl Bed {
         artifact_id: &str,
         context: &StageContext,
     ) -> Result<StageDone, StageError> {
+        let (stage, deadline) = (role.stage().unwrap(), Timestamp::now().plus_ms(600_000));
+        let gateway = self.services.gateway.as_ref();
+        let gateway = gateway.map(|gateway| gateway.for_attempt("run-1", stage, deadline));
         let job = StageJob {
             run_id: "run-1".to_owned(),
-            stage: role.stage().unwrap(),
+            stage,
             attempt: Attempt::FIRST,
             artifact_id: artifact_id.to_owned(),
             context: context.clone(),
-            deadline: Timestamp::now().plus_ms(600_000),
-            services: self.services.clone(),
+            deadline,
+            services: Services { gateway, ..self.services.clone() },
         };
         handler_for(&role).stage(job).await
     }
@@ -369,6 +374,7 @@ async fn bad_jobs_are_errors_that_say_what_is_missing() {
         deterministic: true,
         definition: serde_json::Value::Null,
         cases: Vec::new(),
+        written: Vec::new(),
     });
     let gone = error(bed.run(AgentRole::PreLoad, "", &context).await);
     assert!(gone.message.contains("the source \"other\""), "{gone}");

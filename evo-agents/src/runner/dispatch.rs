@@ -85,6 +85,8 @@ pub(super) async fn run(
         stage = %dispatch.next.stage,
         attempt = %dispatch.attempt,
         agent.id = %agent_id,
+        // In `evo up` the runners share a process: each is a component of its own in the trace.
+        evo.component = %agent_id,
     );
     if let Some(TraceContext(carrier)) = &dispatch.trace {
         tracing_context::set_parent(&span, carrier);
@@ -180,6 +182,10 @@ async fn until_deadline(
     let limit = Duration::from_millis(left - MARGIN_MS.min(left / 10));
     let cancel = services.cancel.child_token();
     let _stop_whatever_the_handler_started = cancel.clone().drop_guard();
+    let gateway = services
+        .gateway
+        .as_ref()
+        .map(|gateway| gateway.for_attempt(&dispatch.run_id, dispatch.next.stage, deadline));
     let job = StageJob {
         run_id: dispatch.run_id,
         stage: dispatch.next.stage,
@@ -187,7 +193,7 @@ async fn until_deadline(
         artifact_id: dispatch.next.artifact_id,
         context,
         deadline,
-        services: Services { cancel, ..services },
+        services: Services { gateway, cancel, ..services },
     };
     let work = AssertUnwindSafe(async { handler.stage(job).await }).catch_unwind();
     match tokio::time::timeout(limit, work).await {
@@ -251,6 +257,7 @@ mod tests {
         Services {
             executor: Executor::new(ExecutorConfig::default()),
             artifacts: ArtifactClient::local("/nonexistent".into()),
+            gateway: None,
             cancel: CancellationToken::new(),
         }
     }

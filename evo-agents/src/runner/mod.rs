@@ -33,6 +33,7 @@ use crate::{
     artifacts::ArtifactClient,
     config::{self, RunnerConfig},
     error::Error,
+    gateway::GatewayClient,
     handler::{AgentHandler, Services},
     king::{FromKing, KingLink, ToKing},
     skill::{
@@ -138,10 +139,13 @@ impl Runner {
         let services = Services {
             executor: Executor::new(ExecutorConfig {
                 viewer_token: config.viewer_token.clone(),
-                gateway_token: config::gateway_token(),
+                gateway_token: config.gateway_token.clone(),
                 env: Arc::new(config::environment),
             }),
             artifacts: artifacts.clone(),
+            gateway: config.gateway_address.as_deref().map(|address| {
+                GatewayClient::new(address, config.gateway_token.clone(), config.model.clone())
+            }),
             cancel: work_tasks.token().clone(),
         };
         let mut servers = BTreeMap::from([(KING_SERVER.to_owned(), config.king_address.clone())]);

@@ -30,7 +30,7 @@ impl<'a, M: MakeWriter<'a>> MakeWriter<'a> for Named<M> {
 }
 
 /// `evo_king::socket` → `evo-king`.
-fn component(target: &str) -> Option<String> {
+pub(super) fn component(target: &str) -> Option<String> {
     let crate_name = target.split("::").next().unwrap_or_default();
     crate_name.starts_with("evo_").then(|| crate_name.replace('_', "-"))
 }

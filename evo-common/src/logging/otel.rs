@@ -1,33 +1,23 @@
 //! Spans over OTLP.
 
-use std::{
-    sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
-};
+mod exporter;
+mod queue;
 
-use opentelemetry::{KeyValue, StringValue, Value, trace::TracerProvider as _};
-use opentelemetry_otlp::{Protocol, WithExportConfig as _};
-use opentelemetry_sdk::{
-    Resource,
-    error::OTelSdkResult,
-    propagation::TraceContextPropagator,
-    trace::{BatchConfigBuilder, BatchSpanProcessor, SdkTracerProvider, SpanData, SpanExporter},
-};
+use std::time::Duration;
+
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
+use tracing::{Level, Metadata};
 use tracing_subscriber::{Layer as _, filter::filter_fn};
 
+use self::{exporter::Target, queue::Queue};
 use super::{BoxedLayer, LogOptions, WorkerGuard, already_set_up, init};
-use crate::redact::redact;
+use crate::{redact::redact, tokens::Secret};
 
-/// Spans that may wait for export. The SDK's 2,048 lose more than half of a burst of 20,000.
-const QUEUE: usize = 65_536;
-/// Spans in one request.
-const BATCH: usize = 2_048;
-/// Longest wait of a finished span.
-const DELAY: Duration = Duration::from_secs(1);
-/// How long one request may take.
-const EXPORT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the end of the process waits for the last spans.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long [`OtelGuard::flush`] waits.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// What the export itself says would be exported again.
 const OWN_TARGETS: [&str; 4] = ["opentelemetry", "hyper", "reqwest", "h2"];
 
@@ -35,35 +25,53 @@ const OWN_TARGETS: [&str; 4] = ["opentelemetry", "hyper", "reqwest", "h2"];
 #[must_use = "spans are lost when the guard is dropped early"]
 #[derive(Debug)]
 pub struct OtelGuard {
+    queue: Queue,
     provider: Option<SdkTracerProvider>,
     timeout: Duration,
 }
 
 impl OtelGuard {
-    fn new(provider: Option<SdkTracerProvider>) -> Self {
-        Self { provider, timeout: SHUTDOWN_TIMEOUT }
+    fn new(queue: Queue, provider: Option<SdkTracerProvider>) -> Self {
+        Self { queue, provider, timeout: SHUTDOWN_TIMEOUT }
+    }
+
+    /// Sends spans to king's receiver, from now on and those that were made before, with `token` as
+    /// bearer token. `url` is king's address; `/v1/traces` is appended when it has no path. When `EVO_OTLP_ENDPOINT` names another receiver, spans go there;
+    /// when it names the same server, the token is sent along.
+    ///
+    /// Failures are logged for debugging only: nobody asked for this export. An address that is
+    /// not a URL is a warning in the log, and spans stay where they are.
+    pub fn export_to(&self, url: &str, token: Option<&Secret>) {
+        match Target::king(&otlp_traces_url(url), token) {
+            Ok(target) => self.queue.send_to(target),
+            Err(error) => {
+                tracing::warn!(%error, "No spans are exported to {:?}: {error}", redact(url));
+            }
+        }
+    }
+
+    /// Waits until the spans that have ended are exported, at most a second. Call it while the
+    /// receiver still serves; the end of the guard may be too late.
+    pub async fn flush(&self) {
+        let queue = self.queue.clone();
+        let flushed = tokio::task::spawn_blocking(move || queue.flush(FLUSH_TIMEOUT)).await;
+        if !matches!(flushed, Ok(true)) {
+            tracing::debug!("Some spans are not exported yet");
+        }
     }
 }
 
 impl Drop for OtelGuard {
     fn drop(&mut self) {
         let Some(provider) = self.provider.take() else { return };
-        // A thread of its own: the SDK must not wait, nor drop its blocking HTTP client, on a
-        // thread that drives a runtime. The wait is bounded, so that a receiver which only this
-        // thread could drive costs the last spans, not the shutdown.
-        let timeout = self.timeout;
-        let work = move || {
-            if let Err(error) = provider.shutdown_with_timeout(timeout) {
+        // The wait is bounded, so that a receiver which only this thread could drive costs the last
+        // spans, not the shutdown.
+        let wait = || match provider.shutdown_with_timeout(self.timeout) {
+            Ok(()) => {}
+            Err(error) if self.queue.is_explicit() => {
                 tracing::warn!(%error, "The last spans were not exported: {error}");
             }
-        };
-        let wait = || match std::thread::Builder::new().name("evo-otel-end".into()).spawn(work) {
-            Ok(thread) => {
-                if thread.join().is_err() {
-                    tracing::warn!("The last spans were not exported: the exporter panicked");
-                }
-            }
-            Err(error) => tracing::warn!(%error, "The last spans were not exported: {error}"),
+            Err(error) => tracing::debug!(%error, "The last spans were not exported: {error}"),
         };
         let runtime = tokio::runtime::Handle::try_current().map(|handle| handle.runtime_flavor());
         if matches!(runtime, Ok(tokio::runtime::RuntimeFlavor::MultiThread)) {
@@ -75,9 +83,12 @@ impl Drop for OtelGuard {
     }
 }
 
-/// [`init_logging`](super::init_logging) for a service: spans are exported too when
-/// `EVO_OTLP_ENDPOINT` names a receiver; without a path in it, `/v1/traces` is meant. Hold both
-/// guards.
+/// [`init_logging`](super::init_logging) for a service, and spans of Evo's own parts, for
+/// information and above. Hold both guards.
+///
+/// Spans go to the receiver that `EVO_OTLP_ENDPOINT` names; without a path in it, `/v1/traces` is
+/// meant. Without it they wait, bounded, until [`OtelGuard::export_to`] names king's; `off` makes
+/// none.
 pub fn init_service_logging(component: &str) -> (WorkerGuard, Option<OtelGuard>) {
     init_service_logging_to(component, LogOptions::default())
 }
@@ -87,14 +98,14 @@ pub fn init_service_logging_to(
     component: &str,
     options: LogOptions,
 ) -> (WorkerGuard, Option<OtelGuard>) {
-    match crate::config::env::get("EVO_OTLP_ENDPOINT") {
-        Some(endpoint) => {
-            let url = otlp_traces_url(&endpoint);
-            let (log, otel) = init_logging_with_otel_to(component, &url, options);
-            (log, Some(otel))
-        }
-        None => (super::init_logging_to(component, options), None),
+    let endpoint = crate::config::env::get("EVO_OTLP_ENDPOINT");
+    let endpoint = endpoint.as_deref().map(str::trim);
+    if endpoint.is_some_and(|endpoint| endpoint.eq_ignore_ascii_case("off")) {
+        return (super::init_logging_to(component, options), None);
     }
+    let endpoint = endpoint.map(otlp_traces_url);
+    let (log, otel) = init_with_spans(component, endpoint.as_deref(), options, is_of_evo);
+    (log, Some(otel))
 }
 
 /// [`init_logging`](super::init_logging), and spans exported over OTLP (HTTP, protobuf) to
@@ -111,16 +122,30 @@ pub fn init_logging_with_otel_to(
     otlp_endpoint: &str,
     options: LogOptions,
 ) -> (WorkerGuard, OtelGuard) {
+    let wanted = |metadata: &Metadata<'_>| !is_own(metadata.target());
+    init_with_spans(component, Some(otlp_endpoint), options, wanted)
+}
+
+/// Sets up logging and spans. Without an endpoint spans wait until they are told where to go.
+fn init_with_spans(
+    component: &str,
+    endpoint: Option<&str>,
+    options: LogOptions,
+    wanted: fn(&Metadata<'_>) -> bool,
+) -> (WorkerGuard, OtelGuard) {
     if super::COMPONENT.get().is_some() && already_set_up(component) {
-        return (WorkerGuard { file: None }, OtelGuard::new(None));
+        return (WorkerGuard { file: None }, OtelGuard::new(Queue::default(), None));
     }
-    let built = provider(component, otlp_endpoint);
+    let built = provider(component, endpoint);
     let mut layers: Vec<BoxedLayer> = Vec::new();
-    if let Ok(provider) = &built {
+    if let Ok((_, provider)) = &built {
         layers.push(
             tracing_opentelemetry::layer()
                 .with_tracer(provider.tracer(component.to_owned()))
-                .with_filter(filter_fn(|metadata| !is_own(metadata.target())))
+                .with_location(false)
+                .with_threads(false)
+                .with_tracked_inactivity(false)
+                .with_filter(filter_fn(wanted))
                 .boxed(),
         );
         opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
@@ -128,15 +153,23 @@ pub fn init_logging_with_otel_to(
     }
     let log = init(component, &options, layers);
     match built {
-        Ok(provider) => (log, OtelGuard::new(Some(provider))),
+        Ok((queue, provider)) => (log, OtelGuard::new(queue, Some(provider))),
         Err(error) => {
             tracing::warn!(
                 "No spans are exported to {:?}: {error}; use a URL such as http://127.0.0.1:3000/v1/traces",
-                redact(otlp_endpoint)
+                redact(endpoint.unwrap_or_default())
             );
-            (log, OtelGuard::new(None))
+            (log, OtelGuard::new(Queue::default(), None))
         }
     }
+}
+
+/// Whether a span or event is one of Evo's own that is worth keeping. The span of a task lasts as
+/// long as its service: what happens in it would all be one endless trace.
+fn is_of_evo(metadata: &Metadata<'_>) -> bool {
+    let target = metadata.target();
+    let own = target.starts_with("evo_") || target == "evo" || target.starts_with("evo::");
+    own && *metadata.level() <= Level::INFO && !target.starts_with("evo_common::runtime")
 }
 
 /// Whether a span or event is about the export itself.
@@ -160,83 +193,18 @@ pub fn otlp_traces_url(endpoint: &str) -> String {
     }
 }
 
-fn provider(component: &str, endpoint: &str) -> Result<SdkTracerProvider, String> {
-    // The exporter would take an empty or relative address and fail with every batch.
-    match url::Url::parse(endpoint) {
-        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {}
-        Ok(_) => return Err("this is no http or https address".to_owned()),
-        Err(error) => return Err(error.to_string()),
+fn provider(component: &str, endpoint: Option<&str>) -> Result<(Queue, SdkTracerProvider), String> {
+    let queue = Queue::default();
+    if let Some(endpoint) = endpoint {
+        queue.send_to(Target::explicit(endpoint)?);
     }
-    // The exporter's HTTP client is built without a TLS provider of its own.
-    crate::tls::install();
-    let exporter = opentelemetry_otlp::SpanExporter::builder()
-        .with_http()
-        .with_endpoint(endpoint)
-        .with_protocol(Protocol::HttpBinary)
-        .with_timeout(EXPORT_TIMEOUT)
-        .build()
-        .map_err(|error| error.to_string())?;
-    let exporter = Exporter {
-        inner: exporter,
-        endpoint: redact(endpoint).into_owned(),
-        failing: AtomicBool::new(false),
-    };
-    let config = BatchConfigBuilder::default()
-        .with_max_queue_size(QUEUE)
-        .with_max_export_batch_size(BATCH)
-        .with_scheduled_delay(DELAY)
-        .build();
-    let processor = BatchSpanProcessor::builder(exporter).with_batch_config(config).build();
+    queue.start().map_err(|error| error.to_string())?;
     let resource = Resource::builder().with_service_name(component.to_owned()).build();
-    Ok(SdkTracerProvider::builder().with_span_processor(processor).with_resource(resource).build())
-}
-
-/// Masks secrets in what leaves the process, and says once when the receiver fails and once when
-/// it works again; the SDK itself would lose spans in silence.
-#[derive(Debug)]
-struct Exporter {
-    inner: opentelemetry_otlp::SpanExporter,
-    endpoint: String,
-    failing: AtomicBool,
-}
-
-impl SpanExporter for Exporter {
-    async fn export(&self, mut batch: Vec<SpanData>) -> OTelSdkResult {
-        batch.iter_mut().for_each(redact_span);
-        let result = self.inner.export(batch).await;
-        let failed_before = self.failing.swap(result.is_err(), Ordering::Relaxed);
-        match &result {
-            Err(error) if !failed_before => tracing::warn!(
-                %error,
-                "Spans can't be exported to {}: {error}; further failures are not logged",
-                self.endpoint
-            ),
-            Ok(()) if failed_before => {
-                tracing::info!("Spans are exported to {} again", self.endpoint);
-            }
-            _ => {}
-        }
-        result
-    }
-
-    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.inner.shutdown_with_timeout(timeout)
-    }
-
-    fn set_resource(&mut self, resource: &Resource) {
-        self.inner.set_resource(resource);
-    }
-}
-
-fn redact_span(span: &mut SpanData) {
-    let events = span.events.events.iter_mut().flat_map(|event| event.attributes.iter_mut());
-    for KeyValue { value, .. } in span.attributes.iter_mut().chain(events) {
-        if let Value::String(text) = value
-            && let std::borrow::Cow::Owned(masked) = redact(text.as_str())
-        {
-            *value = Value::String(StringValue::from(masked));
-        }
-    }
+    let provider = SdkTracerProvider::builder()
+        .with_span_processor(queue.clone())
+        .with_resource(resource)
+        .build();
+    Ok((queue, provider))
 }
 
 #[cfg(test)]
@@ -272,9 +240,9 @@ mod tests {
     /// A guard whose provider has one span to export to `endpoint`.
     fn guard_with_a_span(endpoint: &str) -> OtelGuard {
         use opentelemetry::trace::Tracer as _;
-        let provider = provider("test", endpoint).unwrap();
+        let (queue, provider) = provider("test", Some(endpoint)).unwrap();
         drop(provider.tracer("test").start("span"));
-        OtelGuard { provider: Some(provider), timeout: Duration::from_millis(300) }
+        OtelGuard { queue, provider: Some(provider), timeout: Duration::from_millis(300) }
     }
 
     /// Nobody ever answers at this address: the system accepts, and no program reads.
@@ -306,12 +274,5 @@ mod tests {
     fn dropping_outside_a_runtime_ends() {
         let (_listener, url) = silent_receiver();
         drop_in_time(guard_with_a_span(&url));
-    }
-
-    #[test]
-    fn an_address_that_is_no_url_is_an_error() {
-        for endpoint in ["", "not a url", "http://"] {
-            assert!(provider("test", endpoint).is_err(), "{endpoint:?}");
-        }
     }
 }

@@ -26,11 +26,11 @@ use evo_common::{
         SystemFacts, ToolFacts, TraceContext,
     },
     outcome::{Outcome, Verdict, codes},
-    skill::{HttpMethod, SkillIO, SkillManifest},
+    skill::{HttpMethod, SkillIO, SkillManifest, Written},
     stage::{
         BuildingOutput, Candidate, EvaluationOutput, EvaluationPlan, FailedSource, Finding,
-        Incumbent, KnownSkill, LearningOutput, PreLoadOutput, Severity, SkillManageOutput,
-        StageContext,
+        Incumbent, KnownName, KnownSkill, LearningOutput, ModelUsage, PreLoadOutput, Severity,
+        SkillManageOutput, StageContext,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -562,6 +562,7 @@ fn candidate() -> Candidate {
         deterministic: true,
         definition: json!({"method": "GET", "path": "/pets"}),
         cases: vec![case()],
+        written: vec![],
     }
 }
 
@@ -634,6 +635,39 @@ fn stage_payloads(goldens: &mut Goldens) {
             incumbent: Some(Incumbent { artifact_id: "ab".repeat(32), version: text("0.1.0") }),
             version: text("0.1.1"),
             plan: EvaluationPlan::default(),
+            names: None,
+        },
+    );
+    let written = Written {
+        model: text("openai:gpt-4o-mini"),
+        prompt: "12".repeat(32),
+        fields: vec![text("name"), text("description")],
+    };
+    goldens.value(
+        "stage_context.names",
+        &StageContext {
+            names: Some(vec![KnownName {
+                name: text("petstore-list-pets"),
+                source: text("petstore"),
+                locator: text("GET /pets"),
+                fingerprint: "ef".repeat(32),
+                description: Some(text("Lists all pets.")),
+                written: vec![written.clone()],
+            }]),
+            ..StageContext::default()
+        },
+    );
+    goldens.value(
+        "learning_output.with_model",
+        &LearningOutput {
+            candidates: vec![Candidate { written: vec![written], ..candidate() }],
+            failed_sources: vec![],
+            usage: Some(ModelUsage {
+                calls: 1,
+                input_tokens: 900,
+                output_tokens: 80,
+                cost_usd: Some(0.25),
+            }),
         },
     );
     goldens.value(
@@ -644,6 +678,7 @@ fn stage_payloads(goldens: &mut Goldens) {
                 name: text("broken"),
                 message: text("broken.json, line 3: not JSON"),
             }],
+            usage: None,
         },
     );
     goldens.value(
@@ -653,6 +688,7 @@ fn stage_payloads(goldens: &mut Goldens) {
             endpoints: vec![text("GET {server}/pets")],
             files: BTreeMap::from([(text("manifest.toml"), 120)]),
             outcome: None,
+            usage: None,
         },
     );
     goldens.value(
@@ -662,6 +698,7 @@ fn stage_payloads(goldens: &mut Goldens) {
             endpoints: vec![],
             files: BTreeMap::new(),
             outcome: Some(Outcome::held(codes::NO_EXAMPLE_FOR_PARAMETER, "give `tag` an example")),
+            usage: None,
         },
     );
     goldens.value(

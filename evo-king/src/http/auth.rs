@@ -21,7 +21,11 @@ const OPEN_ROUTES: &[&str] = &["/health"];
 const SPECIAL_ROUTES: &[(Method, &str, Scope)] = &[
     (Method::PUT, "/artifacts/{digest}", Scope::Runner),
     (Method::POST, "/skills/{name}/invoke", Scope::Invoke),
+    (Method::POST, "/v1/traces", Scope::Runner),
 ];
+
+/// Scopes that are enough for a route although they don't include the one that it needs.
+const ALSO_ENOUGH: &[(Method, &str, Scope)] = &[(Method::POST, "/v1/traces", Scope::Gateway)];
 
 /// The scope that a route needs: viewer for reading and operator for the rest, unless it is
 /// listed. `None` for open routes.
@@ -37,6 +41,11 @@ pub(super) fn needed_scope(method: &Method, route: &str) -> Option<Scope> {
     })
 }
 
+/// Whether a scope is enough for a route that needs `needed`.
+pub(super) fn is_enough(scope: Scope, needed: Scope, method: &Method, route: &str) -> bool {
+    scope.allows(needed) || ALSO_ENOUGH.contains(&(method.clone(), route, scope))
+}
+
 /// Refuses requests without the right token.
 pub(super) async fn require_token(
     State(king): State<King>,
@@ -47,7 +56,8 @@ pub(super) async fn require_token(
     let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
     let refusal = match needed_scope(request.method(), route) {
         Some(needed) if !king.config.open => {
-            refuse(needed, presented_token(request.headers()), &king.config.tokens)
+            let enough = |scope| is_enough(scope, needed, request.method(), route);
+            refuse(needed, enough, presented_token(request.headers()), &king.config.tokens)
         }
         _ => None,
     };
@@ -58,10 +68,15 @@ pub(super) async fn require_token(
 }
 
 /// The answer to a request that may not pass.
-fn refuse(needed: Scope, presented: Option<&str>, tokens: &Tokens) -> Option<Response> {
+fn refuse(
+    needed: Scope,
+    enough: impl Fn(Scope) -> bool,
+    presented: Option<&str>,
+    tokens: &Tokens,
+) -> Option<Response> {
     let name = needed.as_str();
     let fault = match presented.map(|token| tokens.scope_of(token)) {
-        Some(Some(scope)) if scope.allows(needed) => return None,
+        Some(Some(scope)) if enough(scope) => return None,
         Some(Some(scope)) => {
             let message = format!(
                 "This needs the {name} token, and the one sent is the {} token; `tokens.toml` in \

@@ -177,7 +177,7 @@ impl From<InvokeError> for ApiError {
 }
 
 /// A message as a sentence.
-fn sentence(text: &str) -> String {
+pub(super) fn sentence(text: &str) -> String {
     let mut chars = text.chars();
     let first = chars.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
     let end = if text.ends_with(['.', '!', '?']) { "" } else { "." };
@@ -211,8 +211,8 @@ impl From<BytesRejection> for ApiError {
             return Self::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "body_too_large",
-                "The request body is too large: 17 MiB for an artifact and 1 MiB for everything \
-                 else is the most.",
+                "The request body is too large: 17 MiB for an artifact, 8 MiB for spans and 1 MiB for \
+                 everything else is the most.",
             );
         }
         Self::new(StatusCode::BAD_REQUEST, "body_unreadable", "The request body could not be read.")

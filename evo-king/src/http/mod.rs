@@ -20,6 +20,7 @@ mod skills;
 mod sources;
 mod stats;
 mod system_info;
+mod traces;
 
 use axum::{Router, extract::DefaultBodyLimit, middleware as layer};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -28,12 +29,12 @@ use utoipa_axum::{
     routes,
 };
 
-use crate::state::King;
+use crate::{otlp, state::King};
 
 pub use openapi::document;
 pub(crate) use serve::serve;
 
-/// Largest request body, except for artifacts: 1 MiB.
+/// Largest request body, except for artifacts and spans: 1 MiB.
 const BODY_LIMIT: usize = 1024 * 1024;
 /// Largest upload of an artifact: the largest archive and some room, so that one that is too large
 /// is refused by name.
@@ -42,6 +43,7 @@ const ARTIFACT_LIMIT: usize = 17 * 1024 * 1024;
 /// Every route with its documentation.
 fn routes() -> OpenApiRouter<King> {
     let upload_limit = DefaultBodyLimit::max(ARTIFACT_LIMIT);
+    let spans_limit = DefaultBodyLimit::max(otlp::MAX_BODY);
     OpenApiRouter::with_openapi(openapi::base())
         .routes(routes!(health::get_health))
         .routes(routes!(openapi::get_openapi))
@@ -61,6 +63,9 @@ fn routes() -> OpenApiRouter<King> {
         .routes(routes!(system_info::get_system_info))
         .routes(routes!(system_info::refresh_system_info))
         .routes(routes!(stats::get_stats))
+        .routes(routes!(traces::receive_spans).layer(spans_limit))
+        .routes(routes!(traces::list_traces))
+        .routes(routes!(traces::get_trace))
 }
 
 /// The whole API, with something wrapped around its routes that does its own authentication

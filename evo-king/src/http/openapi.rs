@@ -109,6 +109,7 @@ pub(super) fn base() -> OpenApi {
             tag("skills", "What was learned."),
             tag("artifacts", "Packages of skills."),
             tag("events", "What happened."),
+            tag("traces", "Who did what for a run, and how long it took."),
         ]))
         .build()
 }
@@ -130,7 +131,10 @@ fn complete(method: &Method, path: &str, operation: &mut Operation) {
     if let Some(RefOr::T(body)) = &operation.request_body {
         errors.push(("413", "The body is too large."));
         if body.content.contains_key("application/json") {
-            errors.push(("415", "The body's content type is not application/json."));
+            errors.push((
+                "415",
+                "The body's content type, or its encoding, is not one that is taken.",
+            ));
             errors.push(("422", "A field, or an input, is not what it should be."));
         }
     }

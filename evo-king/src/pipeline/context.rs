@@ -64,6 +64,9 @@ impl Coordinator {
         if let Some(gap) = run.trigger.get("sitting_gap_ms").and_then(Value::as_u64) {
             context.plan.sitting_gap_ms = gap;
         }
+        if stage == PipelineStage::Learning {
+            context.names = Some(skills::names(connection).await?);
+        }
         let Some(candidate) = &run.candidate else { return Ok(context) };
         let (train, holdout) = store::cases::of_run(connection, &run.run_id).await?;
         context.train_cases = train;

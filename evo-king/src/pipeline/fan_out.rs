@@ -1,6 +1,6 @@
 //! Learning's candidates become child runs, in the transaction of Learning's result.
 
-use std::collections::HashSet;
+use std::{borrow::Cow, collections::HashSet};
 
 use evo_common::{
     api::RunKind,
@@ -57,7 +57,8 @@ impl Coordinator {
         let mut open = 0;
         let mut seen = HashSet::new();
         for candidate in &output.candidates {
-            let start = if seen.insert(candidate.name.as_str()) {
+            let candidate = &*self.with_kept_name(connection, candidate).await?;
+            let start = if seen.insert(candidate.name.clone()) {
                 self.start_of(connection, now, candidate).await?
             } else {
                 ended(Outcome::discarded(
@@ -76,6 +77,25 @@ impl Coordinator {
         let id = Some(cycle.run_id.as_str());
         events::append(connection, now, "cycle.fanned_out", id, None, &payload).await?;
         Ok(open)
+    }
+
+    /// A skill keeps its name: when a model named a candidate whose operation has a skill by now,
+    /// because another cycle was faster, that skill's name counts.
+    async fn with_kept_name<'c>(
+        &self,
+        connection: &Connection,
+        candidate: &'c Candidate,
+    ) -> store::Result<Cow<'c, Candidate>> {
+        let is_name = |field: &String| field == "name";
+        let by_model = candidate.written.iter().any(|text| text.fields.iter().any(is_name));
+        if !by_model || skills::known(connection, &candidate.name).await?.is_some() {
+            return Ok(Cow::Borrowed(candidate));
+        }
+        let kept = skills::name_at(connection, &candidate.source, &candidate.locator).await?;
+        Ok(match kept {
+            Some(name) => Cow::Owned(Candidate { name, ..candidate.clone() }),
+            None => Cow::Borrowed(candidate),
+        })
     }
 
     /// Compares a candidate with what is known of its skill.
@@ -177,7 +197,11 @@ impl Coordinator {
         };
         runs::insert(connection, now, new).await?;
         let id = Some(run_id);
-        let payload = json!({"name": candidate.name, "locator": candidate.locator});
+        let payload = json!({
+            "name": candidate.name,
+            "locator": candidate.locator,
+            "parent_run_id": cycle.run_id,
+        });
         events::append(connection, now, "run.started", id, None, &payload).await?;
         if let RunState::Ended { status, outcome } = &start.state {
             let payload = json!({"name": candidate.name, "status": status, "outcome": outcome});
@@ -227,7 +251,12 @@ impl Coordinator {
         runs::copy_stages(connection, &held.run_id, run_id, PipelineStage::Evaluation).await?;
         store::cases::copy(connection, &held.run_id, run_id).await?;
         skills::start_candidate(connection, now, candidate, run_id, look).await?;
-        let payload = json!({"name": candidate.name, "locator": candidate.locator, "look": look});
+        let payload = json!({
+            "name": candidate.name,
+            "locator": candidate.locator,
+            "look": look,
+            "parent_run_id": held.run_id,
+        });
         events::append(connection, now, "run.started", Some(run_id), None, &payload).await?;
         Ok(())
     }

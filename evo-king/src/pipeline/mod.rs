@@ -23,9 +23,11 @@ use evo_common::{
         AgentHeartbeat, AgentRegistration, AttemptAccepted, PipelineRunStatus, PipelineStage,
         Reply, StageReport,
     },
+    tracing_context,
 };
 use serde_json::json;
 use tokio::sync::Notify;
+use tracing::Instrument as _;
 
 use crate::{
     artifacts::ArtifactStore,
@@ -309,6 +311,19 @@ impl Coordinator {
 
     /// A stage's result. The answer says what became of it.
     pub async fn report(&self, report: StageReport) -> Reply {
+        let result = &report.result;
+        let span = tracing::info_span!(
+            "pipeline.result",
+            run.id = %result.run_id,
+            stage = %result.stage,
+            attempt = report.attempt.map(|attempt| attempt.0),
+            agent.id = %result.agent_id,
+        );
+        tracing_context::set_parent(&span, &tracing_context::run_carrier(&result.run_id));
+        self.answer_report(report).instrument(span).await
+    }
+
+    async fn answer_report(&self, report: StageReport) -> Reply {
         let req_id = report.req_id.clone().unwrap_or_default();
         let (run_id, stage) = (report.result.run_id.clone(), report.result.stage);
         match self.apply_report(report).await {

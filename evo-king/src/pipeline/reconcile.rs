@@ -261,11 +261,14 @@ impl Coordinator {
             "pipeline.dispatch",
             run.id = %dispatch.run_id, stage = %dispatch.next.stage, agent.id = %agent
         );
-        dispatch.trace = span.in_scope(|| {
+        let root = tracing_context::run_carrier(&dispatch.run_id);
+        tracing_context::set_parent(&span, &root);
+        dispatch.trace = Some(span.in_scope(|| {
             let mut carrier = HashMap::new();
             tracing_context::inject_context(&mut carrier);
-            (!carrier.is_empty()).then_some(TraceContext(carrier))
-        });
+            // Where king makes no spans, the runner's descend from the run itself.
+            TraceContext(if carrier.is_empty() { root } else { carrier })
+        }));
         let payload = serde_json::to_value(&dispatch).expect("a dispatch is plain data");
         Ok(self.parts.registry.send(&agent, wire::PIPELINE_NEXT, &payload))
     }

@@ -17,9 +17,9 @@ use evo_common::{
         StageReport, events,
     },
     outcome::Outcome,
-    skill::SkillManifest,
+    skill::{SkillManifest, Written},
     stage::{
-        BuildingOutput, Candidate, EvaluationOutput, LearningOutput, PreLoadOutput,
+        BuildingOutput, Candidate, EvaluationOutput, KnownName, LearningOutput, PreLoadOutput,
         SkillManageOutput, StageContext,
     },
     tokens::Tokens,
@@ -187,7 +187,18 @@ impl Bench {
     }
 }
 
+/// A candidate of this name. With `name@operation` a model gave it that name, and described it.
 fn candidate(name: &str) -> Candidate {
+    if let Some((name, operation)) = name.split_once('@') {
+        let fields = ["description", "name"].map(str::to_owned).to_vec();
+        let (model, prompt) = ("fake:model".to_owned(), "12".repeat(32));
+        return Candidate {
+            name: name.to_owned(),
+            description: format!("Better {name}."),
+            written: vec![Written { model, prompt, fields }],
+            ..candidate(operation)
+        };
+    }
     Candidate {
         name: name.to_owned(),
         source: "api".to_owned(),
@@ -206,6 +217,7 @@ fn candidate(name: &str) -> Candidate {
                 origin: "example".to_owned(),
             })
             .collect(),
+        written: Vec::new(),
     }
 }
 
@@ -238,6 +250,7 @@ async fn script(
                 None => CANDIDATES.map(candidate).to_vec(),
             },
             failed_sources: Vec::new(),
+            usage: None,
         }),
         PipelineStage::Building => {
             let manifest = manifest(&name, &context.version);
@@ -250,6 +263,7 @@ async fn script(
                 endpoints: vec![format!("GET http://api/{name}")],
                 files: std::collections::BTreeMap::new(),
                 outcome: None,
+                usage: None,
             })
         }
         PipelineStage::PreLoad => json!(PreLoadOutput {
@@ -426,6 +440,44 @@ async fn crash_and_go_on(folder: &TempDir, database: &Database, reports: usize) 
     );
     assert_eq!((count("skill.activated"), count("cycle.ended")), (2, 1));
     second.shutdown.cancel();
+}
+
+#[tokio::test]
+async fn a_skill_keeps_the_name_that_a_model_gave_it() {
+    let folder = TempDir::new().unwrap();
+    let bench = Bench::start(&folder).await;
+    let _silent = bench.runners("one", usize::MAX).await;
+    let report = bench.cycle_over(&["api-nice@api-a", "api-b"]).await;
+    let active = |report: &CycleReport| -> Vec<String> {
+        report.active.iter().map(|skill| skill.name.clone()).collect()
+    };
+    assert_eq!(active(&report), ["api-b", "api-nice"]);
+
+    // A cycle that had begun before that one ended did not know the name yet.
+    let report = bench.cycle_over(&["api-other@api-a", "api-b"]).await;
+    assert_eq!(report.discarded.len(), 2, "{report:?}");
+    assert!(report.discarded.iter().all(|candidate| candidate.code == "duplicate"), "{report:?}");
+    assert_eq!(report.discarded[1].name, "api-nice");
+    assert_eq!(bench.store.skills_get("api-other").await.unwrap(), None);
+
+    let contexts = bench.contexts.lock().unwrap();
+    let names: Vec<&Option<Vec<KnownName>>> = contexts
+        .iter()
+        .filter(|(stage, _)| *stage == PipelineStage::Learning)
+        .map(|(_, context)| &context.names)
+        .collect();
+    let known = |candidate: Candidate| KnownName {
+        description: (!candidate.written.is_empty()).then_some(candidate.description),
+        name: candidate.name,
+        source: candidate.source,
+        locator: candidate.locator,
+        fingerprint: candidate.fingerprint,
+        written: candidate.written,
+    };
+    let expected = vec![known(candidate("api-b")), known(candidate("api-nice@api-a"))];
+    assert_eq!(names, [&Some(Vec::new()), &Some(expected)]);
+    let others = contexts.iter().filter(|(stage, _)| *stage != PipelineStage::Learning);
+    assert!(others.into_iter().all(|(_, context)| context.names.is_none()));
 }
 
 #[tokio::test]

@@ -1,7 +1,11 @@
 //! What readers of the store ask for. Limits are checked at the HTTP edge; a store function takes
 //! them as they are.
 
-use evo_common::{api::RunKind, ids::RunId, messages::PipelineRunStatus};
+use evo_common::{
+    api::{RunKind, TraceStatus},
+    ids::RunId,
+    messages::PipelineRunStatus,
+};
 
 /// Which runs to list, newest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +46,23 @@ pub struct EventFilter {
     pub run_id: Option<RunId>,
     /// Only events of this kind.
     pub kind: Option<String>,
+}
+
+/// Which traces to list, newest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TraceFilter {
+    /// Most traces in one page.
+    pub limit: u32,
+    /// Where the page before ended: start of the last trace in nanoseconds since 1970, and its id.
+    pub cursor: Option<(i64, String)>,
+    /// Only traces in which this component took part.
+    pub service: Option<String>,
+    /// Only traces that stand so.
+    pub status: Option<TraceStatus>,
+    /// Only traces that took so long at least.
+    pub min_duration_ms: Option<u64>,
+    /// Only the trace of this run.
+    pub run_id: Option<String>,
 }
 
 /// What `GET /stats` counts.

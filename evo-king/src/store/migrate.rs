@@ -5,7 +5,8 @@ use libsql::{Connection, params};
 use super::{Error, Result, row};
 
 /// Every migration in order; a number is its place from 1.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_initial.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("migrations/0001_initial.sql"), include_str!("migrations/0002_traces.sql")];
 
 /// Brings the schema up to date in the caller's transaction. Refuses a database of a newer version,
 /// and one whose applied migrations are not the ones known here.

@@ -20,11 +20,12 @@ mod skill_calls;
 pub(crate) mod skills;
 mod stats;
 pub(crate) mod timers;
+pub(crate) mod traces;
 mod writer;
 
 use connect::Access;
 pub use connect::Database;
-pub use filters::{Counts, EventFilter, RunFilter, SkillFilter};
+pub use filters::{Counts, EventFilter, RunFilter, SkillFilter, TraceFilter};
 pub use libsql::Connection;
 
 use tokio::sync::watch;

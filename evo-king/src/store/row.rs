@@ -108,6 +108,14 @@ impl Conditions {
         self
     }
 
+    /// Adds a condition with as many `?` as there are values.
+    pub(crate) fn and_all<const N: usize>(mut self, condition: &str, values: [Value; N]) -> Self {
+        self.sql.push_str(if self.params.is_empty() { " WHERE " } else { " AND " });
+        self.sql.push_str(condition);
+        self.params.extend(values);
+        self
+    }
+
     /// The whole query, and its parameters.
     pub(crate) fn query(mut self, select: &str, order: &str, limit: i64) -> (String, Vec<Value>) {
         self.params.push(limit.into());

@@ -16,7 +16,7 @@ use evo_common::{
 use libsql::{Connection, Row, params};
 use serde_json::Value;
 
-use super::{Error, Result, RunFilter, Store, row, timers};
+use super::{Error, Result, RunFilter, Store, row, timers, traces};
 use crate::pipeline::state::{AttemptEnd, RunState};
 
 /// A run as the pipeline works with it.
@@ -91,7 +91,8 @@ pub(crate) async fn insert(connection: &Connection, now: Timestamp, run: NewRun<
             ],
         )
         .await?;
-    save_outcome(connection, run.run_id, run.state).await
+    save_outcome(connection, run.run_id, run.state).await?;
+    traces::save_root(connection, run.run_id).await
 }
 
 /// Writes a run's new state, and its timer.
@@ -124,7 +125,11 @@ pub(crate) async fn save_state(
         Some((kind, due_at)) => timers::set(connection, run_id, kind, due_at).await?,
         None => timers::clear(connection, run_id).await?,
     }
-    save_outcome(connection, run_id, state).await
+    save_outcome(connection, run_id, state).await?;
+    if matches!(state, RunState::Ended { .. }) {
+        traces::save_root(connection, run_id).await?;
+    }
+    Ok(())
 }
 
 async fn save_outcome(connection: &Connection, run_id: &str, state: &RunState) -> Result<()> {

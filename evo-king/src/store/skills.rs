@@ -5,8 +5,8 @@ use evo_common::{
     clock::Timestamp,
     evidence::{Evidence, Scores},
     outcome::{Outcome, Verdict},
-    skill::SkillManifest,
-    stage::{Candidate, Incumbent, KnownSkill},
+    skill::{SkillManifest, Written},
+    stage::{Candidate, Incumbent, KnownName, KnownSkill},
 };
 use libsql::{Connection, Row, params};
 
@@ -70,6 +70,51 @@ pub(crate) async fn known(connection: &Connection, name: &str) -> Result<Option<
                 active,
             })
         },
+    )
+    .await
+}
+
+/// What every skill is called and what its newest candidate was made from; of skills made from the
+/// same operation the active and then the newest first.
+pub(crate) async fn names(connection: &Connection) -> Result<Vec<KnownName>> {
+    row::all(
+        connection,
+        "SELECT name, skills.source, coalesce(json_extract(definition, '$.locator'), locator),
+             fingerprint, json_extract(definition, '$.description'),
+             json_extract(definition, '$.written')
+         FROM skills LEFT JOIN runs ON runs.run_id = skills.run_id
+         ORDER BY skills.status = 'active' DESC, skills.created_at DESC, name",
+        (),
+        |row| {
+            let written: Vec<Written> = row::optional_json(row, 5)?.unwrap_or_default();
+            let description: Option<String> = row.get(4)?;
+            let is_written = |field: &String| field == "description";
+            Ok(KnownName {
+                name: row.get(0)?,
+                source: row.get(1)?,
+                locator: row.get(2)?,
+                fingerprint: row.get(3)?,
+                description: description
+                    .filter(|_| written.iter().any(|text| text.fields.iter().any(is_written))),
+                written,
+            })
+        },
+    )
+    .await
+}
+
+/// The name of the skill that was made from an operation, the active and then the newest first.
+pub(crate) async fn name_at(
+    connection: &Connection,
+    source: &str,
+    locator: &str,
+) -> Result<Option<String>> {
+    row::first(
+        connection,
+        "SELECT name FROM skills WHERE source = ? AND locator = ?
+         ORDER BY status = 'active' DESC, created_at DESC, name",
+        params![source, locator],
+        |row| Ok(row.get(0)?),
     )
     .await
 }

@@ -5,6 +5,7 @@ pub(crate) mod plans;
 mod remote;
 #[cfg(feature = "remote")]
 pub(crate) mod remote_stub;
+mod traces;
 
 use std::{path::Path, pin::pin, sync::Arc};
 

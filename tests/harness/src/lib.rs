@@ -4,12 +4,15 @@
 //! Everything panics with what it saw; a test that uses it reads like a sentence.
 
 mod evo;
+mod evotown;
 mod king;
+pub mod llm;
 mod process;
 mod python;
 mod wait;
 
 pub use evo::{Answer, Evo, Instance};
+pub use evotown::{Complete, Evotown, Fault, Mode};
 pub use king::King;
 pub use process::Process;
 pub use python::Python;

@@ -50,6 +50,7 @@ fn commander(cache: &std::path::Path, local: Package) -> Commander {
         services: Services {
             executor: Executor::new(ExecutorConfig::default()),
             artifacts: ArtifactClient::local(cache.to_owned()),
+            gateway: None,
             cancel: CancellationToken::new(),
         },
         local: Arc::new(vec![local]),

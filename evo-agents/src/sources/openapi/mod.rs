@@ -25,7 +25,16 @@ pub const BUILDER: &str = "openapi/1";
 
 /// The candidates of a document, one for each operation.
 pub fn candidates(document: &Document, source: &SourceConfig, names: &mut Names) -> Vec<Candidate> {
-    operation::operations(document, source)
+    let operations = operation::operations(document, source);
+    for operation in &operations {
+        names.keep(
+            &source.name,
+            operation.operation_id.as_deref(),
+            &operation.method,
+            &operation.path,
+        );
+    }
+    operations
         .into_iter()
         .map(|operation| candidate(&operation, source, names))
         .collect()
@@ -50,6 +59,7 @@ fn candidate(operation: &Operation, source: &SourceConfig, names: &mut Names) ->
         deterministic: true,
         definition,
         name,
+        written: Vec::new(),
     }
 }
 

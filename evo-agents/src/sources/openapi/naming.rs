@@ -1,8 +1,8 @@
 //! Names: of skills, of inputs, and the words that say what an operation can do.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use evo_common::ids::sha256_hex;
+use evo_common::{ids::sha256_hex, stage::KnownName};
 
 /// Longest name of a skill.
 const MAX_NAME: usize = 64;
@@ -52,9 +52,55 @@ pub fn kebab(text: &str) -> String {
 #[derive(Debug, Default)]
 pub struct Names {
     taken: HashSet<String>,
+    /// What king's skills are called, by where they were found.
+    known: HashMap<Place, Vec<String>>,
+    /// Names of king's skills whose operations are still there.
+    kept: HashMap<String, Place>,
+    /// Every name that king has.
+    foreign: HashSet<String>,
 }
 
+/// Source and locator.
+type Place = (String, String);
+
 impl Names {
+    /// Names that go on from those of king's skills: an operation keeps the name that its skill
+    /// has. Of several names for one operation the first one counts.
+    pub fn with_known(known: &[KnownName]) -> Self {
+        let mut names = Self::default();
+        for skill in known {
+            let place = (skill.source.clone(), skill.locator.clone());
+            names.known.entry(place).or_default().push(skill.name.clone());
+            names.foreign.insert(skill.name.clone());
+        }
+        names
+    }
+
+    /// Says that an operation is in the document, so that no other one gets its skill's name.
+    pub fn keep(&mut self, source: &str, operation_id: Option<&str>, method: &str, path: &str) {
+        let place = (source.to_owned(), format!("{method} {path}"));
+        if let Some(name) = self.known_name(&place, &full(source, operation_id, method, path)) {
+            self.kept.insert(name, place);
+        }
+    }
+
+    /// The name of the skill that was made from this operation; the document's own, if it is one
+    /// of several.
+    fn known_name(&self, place: &Place, full: &String) -> Option<String> {
+        let names = self.known.get(place)?;
+        if names.contains(full) { Some(full.clone()) } else { names.first().cloned() }
+    }
+
+    /// Gives a candidate another name. Says no when any skill or candidate has it.
+    pub fn rename(&mut self, from: &str, to: &str) -> bool {
+        let free = !self.foreign.contains(to) && self.taken.insert(to.to_owned());
+        if free {
+            self.taken.remove(from);
+        }
+        free
+    }
+
+    /// The name of the operation's skill, if king has one, else
     /// `<source>-<operationId or method-path>`. A name that is too long is cut, and one that is
     /// taken is told apart, by a short digest of the locator, so that the same operation gets the
     /// same name again.
@@ -65,11 +111,15 @@ impl Names {
         method: &str,
         path: &str,
     ) -> String {
-        let own = operation_id.map(kebab).filter(|name| !name.is_empty());
-        let own = own.unwrap_or_else(|| kebab(&format!("{method} {path}")));
-        let full = [kebab(source), own].into_iter().filter(|part| !part.is_empty());
-        let full = full.collect::<Vec<_>>().join("-");
-        if full.len() <= MAX_NAME && self.taken.insert(full.clone()) {
+        let full = full(source, operation_id, method, path);
+        let place = (source.to_owned(), format!("{method} {path}"));
+        if let Some(known) = self.known_name(&place, &full)
+            && self.taken.insert(known.clone())
+        {
+            return known;
+        }
+        let others = self.kept.get(&full).is_some_and(|owner| *owner != place);
+        if full.len() <= MAX_NAME && !others && self.taken.insert(full.clone()) {
             return full;
         }
         let digest = sha256_hex(format!("{source} {method} {path}").as_bytes());
@@ -84,6 +134,14 @@ impl Names {
         }
         unreachable!("a locator is listed once, so its digest is unique")
     }
+}
+
+/// `<source>-<operationId or method-path>`, however long.
+fn full(source: &str, operation_id: Option<&str>, method: &str, path: &str) -> String {
+    let own = operation_id.map(kebab).filter(|name| !name.is_empty());
+    let own = own.unwrap_or_else(|| kebab(&format!("{method} {path}")));
+    let full = [kebab(source), own].into_iter().filter(|part| !part.is_empty());
+    full.collect::<Vec<_>>().join("-")
 }
 
 /// A legal input name for a parameter: letters, digits and underscores, so that it can stand
@@ -178,6 +236,53 @@ mod tests {
         let long = names.give("shop", Some(&"long".repeat(40)), "GET", "/c");
         assert_eq!(long.len(), 64);
         assert_eq!(Names::default().give("shop", Some(&"long".repeat(40)), "GET", "/c"), long);
+    }
+
+    fn known(names: &[(&str, &str)]) -> Names {
+        let known: Vec<KnownName> = names
+            .iter()
+            .map(|(name, locator)| KnownName {
+                name: (*name).to_owned(),
+                source: "shop".to_owned(),
+                locator: (*locator).to_owned(),
+                ..KnownName::default()
+            })
+            .collect();
+        Names::with_known(&known)
+    }
+
+    /// The names of these operations, in their order.
+    fn given(mut names: Names, operations: &[(Option<&str>, &str)]) -> Vec<String> {
+        for (id, path) in operations {
+            names.keep("shop", *id, "GET", path);
+        }
+        operations.iter().map(|(id, path)| names.give("shop", *id, "GET", path)).collect()
+    }
+
+    #[test]
+    fn an_operation_keeps_the_name_of_its_skill() {
+        // The document has another id for it now; another one has the old id.
+        let names = known(&[("shop-get-a", "GET /a"), ("shop-best", "GET /b")]);
+        let found = given(names, &[(Some("getA"), "/c"), (Some("firstA"), "/a"), (None, "/b")]);
+        assert_eq!(found[1..], ["shop-get-a", "shop-best"]);
+        assert!(found[0].starts_with("shop-get-a-"), "{found:?}");
+        // The operation has moved: the skill of this id goes on.
+        let names = known(&[("shop-get-a", "GET /v1/a")]);
+        assert_eq!(given(names, &[(Some("getA"), "/v2/a")]), ["shop-get-a"]);
+        // Of two skills for one operation, the document's own name counts, else the first.
+        let two = [("shop-new", "GET /a"), ("shop-old", "GET /a")];
+        assert_eq!(given(known(&two), &[(Some("old"), "/a")]), ["shop-old"]);
+        assert_eq!(given(known(&two), &[(Some("other"), "/a")]), ["shop-new"]);
+    }
+
+    #[test]
+    fn another_name_must_be_free_everywhere() {
+        let mut names = known(&[("shop-old", "GET /gone")]);
+        let first = names.give("shop", None, "GET", "/a");
+        let second = names.give("shop", None, "GET", "/b");
+        assert!(!names.rename(&first, &second) && !names.rename(&first, "shop-old"));
+        assert!(names.rename(&first, "shop-best") && !names.rename(&second, "shop-best"));
+        assert!(names.rename(&second, "shop-get-a"), "the name that was given up is free again");
     }
 
     #[test]

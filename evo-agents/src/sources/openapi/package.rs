@@ -107,7 +107,8 @@ pub fn build(
         fingerprint: candidate.fingerprint.clone(),
         builder: BUILDER.to_owned(),
         parent: parent.map(str::to_owned),
-        model: None,
+        model: candidate.written.last().map(|written| written.model.clone()),
+        written: candidate.written.clone(),
     };
     let endpoints = vec![format!("{} {}", operation.method, operation.url)];
     // A package has no definition beside it, so its cases hold the schema themselves.

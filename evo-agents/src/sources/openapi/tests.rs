@@ -218,6 +218,7 @@ fn an_operation_becomes_a_whole_candidate() {
                 &refusal,
             ),
         ],
+        written: Vec::new(),
     };
     assert_eq!(candidate, expected);
     let again = find(V30, "GET /items/{item_id}").0;

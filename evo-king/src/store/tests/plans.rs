@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use evo_common::{
-    api::RunKind,
+    api::{RunKind, TraceStatus},
     clock::Timestamp,
     ids::{Attempt, RunId},
     messages::{PipelineRunStatus, PipelineStage},
@@ -11,7 +11,8 @@ use evo_common::{
 use libsql::Connection;
 
 use super::super::{
-    EventFilter, RunFilter, SkillFilter, cases, events, migrate, row, runs, skills, timers,
+    EventFilter, RunFilter, SkillFilter, TraceFilter, cases, events, migrate, row, runs, skills,
+    timers, traces,
 };
 use crate::pipeline::state::RunState;
 
@@ -108,6 +109,22 @@ async fn hot_queries_search_in_indexes() {
     searches(connection, "active_digest", skills::active_digest(connection)).await;
     searches(connection, "comparable", skills::comparable(connection, "s", Some(id))).await;
     searches(connection, "last_seq", events::last_seq(connection)).await;
+    let trace = evo_common::tracing_context::run_trace_id(id);
+    searches(connection, "save_root", traces::save_root(connection, id)).await;
+    searches(connection, "trace", traces::get(connection, &trace)).await;
+    searches(connection, "latest trace", traces::latest(connection)).await;
+    searches(connection, "old traces", traces::purge(connection, 7, 5)).await;
+    for has in choices(5) {
+        let filter = TraceFilter {
+            limit: 5,
+            cursor: has(0).then(|| (7, trace.clone())),
+            service: has(1).then(|| "evo-king".to_owned()),
+            status: has(2).then_some(TraceStatus::Running),
+            min_duration_ms: has(3).then_some(7),
+            run_id: has(4).then(|| id.to_owned()),
+        };
+        searches(connection, &format!("{filter:?}"), traces::list(connection, filter)).await;
+    }
     for has in choices(2) {
         let filter = EventFilter {
             after: 7,

@@ -1,0 +1,75 @@
+# One image for every service of docker-compose.yml. Both the classic builder and BuildKit take it.
+#
+#   docker build -t evo:local .                      compiles Evo in the builder stage
+#   docker build -t evo:local --target prebuilt .    takes target/release/evo, built on this machine
+#
+# The classic builder runs every stage above the target, so the stages that compile come last.
+ARG BASE_IMAGE=debian:bookworm-slim
+ARG RUST_IMAGE=rust:1.95-bookworm
+
+# What an image holds besides the binary: certificates, a user, the agents, the default
+# configuration. A base that has certificates already is not asked to fetch them.
+FROM ${BASE_IMAGE} AS base
+RUN test -s /etc/ssl/certs/ca-certificates.crt \
+    || { apt-get update \
+      && apt-get install -y --no-install-recommends ca-certificates \
+      && rm -rf /var/lib/apt/lists/*; }
+RUN groupadd --gid 10001 evo \
+    && useradd --uid 10001 --gid 10001 --home-dir /data --no-create-home --shell /usr/sbin/nologin evo
+COPY config/agents /app/agents
+COPY config/*.toml /data/config/
+# A new named volume takes its content and its owner from the folder that it is mounted on, a tmpfs
+# with some versions of runc its mode.
+RUN for agent in /app/agents/*; do mkdir -p "$agent/outbox" "$agent/cache"; done \
+    && mkdir -p /secrets \
+    && chown -R evo:evo /app /data /secrets \
+    && chmod -R a+rX /app /data/config \
+    && chmod 1777 /app/agents/*/cache \
+    && chmod 700 /data /secrets
+ENV EVO_HOME=/data
+WORKDIR /app
+USER 10001:10001
+EXPOSE 3000 8080
+ENTRYPOINT ["evo"]
+CMD ["--help"]
+
+# The binary from outside. It must run on this base: Debian 12 has glibc 2.36.
+FROM base AS prebuilt
+ARG EVO_BINARY=target/release/evo
+COPY ${EVO_BINARY} /usr/local/bin/evo
+
+FROM ${RUST_IMAGE} AS builder
+# They build OpenSSL and libSQL from source; rust:…-bookworm has them.
+RUN command -v cc && command -v make && command -v perl \
+    || { apt-get update \
+      && apt-get install -y --no-install-recommends gcc libc6-dev make perl \
+      && rm -rf /var/lib/apt/lists/*; }
+WORKDIR /build
+# The dependencies alone, behind empty crates, so that a change of Evo's code does not compile them
+# again.
+COPY Cargo.toml Cargo.lock ./
+COPY evo-agents/Cargo.toml evo-agents/
+COPY evo-common/Cargo.toml evo-common/
+COPY evo-evotown-bridge/Cargo.toml evo-evotown-bridge/
+COPY evo-gateway/Cargo.toml evo-gateway/
+COPY evo-king/Cargo.toml evo-king/
+COPY tests/harness/Cargo.toml tests/harness/
+COPY tests/load/Cargo.toml tests/load/
+RUN for crate in . evo-* tests/*; do \
+      mkdir -p "$crate/src" && touch "$crate/src/lib.rs" && echo 'fn main() {}' > "$crate/src/main.rs"; \
+    done \
+    && cargo build --release --locked --package evo --bin evo \
+    && rm -rf src evo-*/src
+COPY config config
+COPY evo-agents evo-agents
+COPY evo-common evo-common
+COPY evo-evotown-bridge evo-evotown-bridge
+COPY evo-gateway evo-gateway
+COPY evo-king evo-king
+COPY src src
+# Copied files keep their times, which are older than the empty crates'.
+RUN find src evo-* -name '*.rs' -exec touch {} + \
+    && cargo build --release --locked --package evo --bin evo
+
+FROM base AS final
+COPY --from=builder /build/target/release/evo /usr/local/bin/evo

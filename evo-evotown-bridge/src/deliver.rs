@@ -1,0 +1,366 @@
+//! From the queue to Evotown: each run's deliveries strictly in order and one at a time, several
+//! runs beside each other.
+
+mod gate;
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use evo_common::{
+    clock::Timestamp,
+    tracing_context::{run_carrier, set_parent},
+};
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use serde_json::Value;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use crate::{
+    client::{Answer, Client, Meaning, Unreachable},
+    config::{Config, MAX_ID, Timing},
+    health::Health,
+    payload::{self, Kind},
+    session::{NoPass, Pass, Session},
+    spool::{self, Delivery, End, Spool},
+};
+use gate::Gate;
+
+/// Runs that are delivered beside each other.
+const PARALLEL: usize = 8;
+/// Without a reason to do so sooner, the queue is looked at this often.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// A body is made smaller at most this often.
+const MAX_DEGRADED: u32 = 2;
+
+/// Delivers what is queued.
+pub(crate) struct Deliverer {
+    spool: Spool,
+    client: Arc<Client>,
+    session: Arc<Session>,
+    health: Health,
+    engine_id: String,
+    address: String,
+    timing: Timing,
+    gate: Gate,
+}
+
+/// What came of one try.
+enum Outcome {
+    /// It is over.
+    End(End),
+    /// It goes on with less.
+    Less(String, String),
+    /// It has to be tried again.
+    Later(Later),
+}
+
+/// Why and when a delivery is tried again.
+struct Later {
+    reason: String,
+    /// Whether it may have arrived.
+    sent: bool,
+    /// How long this delivery waits.
+    own: Duration,
+    /// How long Evotown is left alone; by its own measure when absent.
+    all: Option<Duration>,
+}
+
+impl Deliverer {
+    pub(crate) fn new(
+        spool: Spool,
+        client: Arc<Client>,
+        session: Arc<Session>,
+        health: Health,
+        engine_id: String,
+        config: &Config,
+    ) -> Self {
+        Self {
+            spool,
+            client,
+            session,
+            health,
+            engine_id,
+            address: config.link.url.to_string(),
+            timing: config.timing,
+            gate: Gate::new(config.timing.first_pause, config.timing.longest_pause),
+        }
+    }
+
+    /// Delivers until `drain` is cancelled, and then what can be delivered in the time that the
+    /// configuration leaves.
+    pub(crate) async fn run(self, drain: CancellationToken) -> Result<(), spool::Error> {
+        let mut in_hand: HashSet<String> = HashSet::new();
+        let mut workers = FuturesUnordered::new();
+        let mut end: Option<Instant> = None;
+        loop {
+            if end.is_none() && drain.is_cancelled() {
+                end = Some(Instant::now() + self.timing.drain);
+            }
+            let now = Timestamp::now();
+            let free = self.gate.places(PARALLEL).saturating_sub(in_hand.len());
+            let mut waiting = false;
+            if free > 0 {
+                // Those in hand are still due as far as the queue knows.
+                for run_id in self.spool.due_runs(now, PARALLEL + in_hand.len()).await? {
+                    if in_hand.contains(&run_id) {
+                        continue;
+                    }
+                    if in_hand.len() >= self.gate.places(PARALLEL) {
+                        waiting = true;
+                        break;
+                    }
+                    in_hand.insert(run_id.clone());
+                    workers.push(async {
+                        let result = self.deliver_run(run_id.clone()).await;
+                        (run_id, result)
+                    });
+                }
+            }
+            if let Some(end) = end
+                && in_hand.is_empty()
+                && (!waiting || self.gate.is_closed() || Instant::now() >= end)
+            {
+                return Ok(());
+            }
+            let pause = self.pause(now).await?;
+            tokio::select! {
+                Some((run_id, result)) = workers.next(), if !in_hand.is_empty() => {
+                    in_hand.remove(&run_id);
+                    result?;
+                }
+                () = self.spool.due.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+                () = drain.cancelled(), if end.is_none() => {}
+                // What is under way now may arrive: the next start finds out.
+                () = at(end) => return Ok(()),
+            }
+        }
+    }
+
+    /// How long there is nothing to start.
+    async fn pause(&self, now: Timestamp) -> Result<Duration, spool::Error> {
+        if let Some(closed) = self.gate.opens_in() {
+            return Ok(closed);
+        }
+        let next = self.spool.next_due(now).await?;
+        let until = next.map_or(LOOK_AGAIN, |due| Duration::from_millis(due.ms_since(now).max(1)));
+        Ok(until.min(LOOK_AGAIN))
+    }
+
+    /// Delivers what a run has waiting, in order, until it is done or has to wait.
+    async fn deliver_run(&self, run_id: String) -> Result<(), spool::Error> {
+        let mut next = self.spool.begin(run_id, Timestamp::now()).await?;
+        while let Some(delivery) = next {
+            let span = tracing::info_span!(
+                "evotown.deliver",
+                run.id = %delivery.run_id,
+                delivery = delivery.kind.as_str(),
+                tries = delivery.tries,
+                http.status = tracing::field::Empty,
+            );
+            set_parent(&span, &run_carrier(&delivery.run_id));
+            let outcome = self.attempt(&delivery).instrument(span).await;
+            let (run_id, ordinal) = (delivery.run_id.clone(), delivery.ordinal);
+            next = match outcome {
+                Outcome::End(end) => {
+                    self.spool.finish(run_id, ordinal, end, Timestamp::now()).await?
+                }
+                Outcome::Less(body, reason) => {
+                    tracing::warn!(run.id = %run_id, "Sent again with less in it: {reason}");
+                    Some(self.spool.degrade(&delivery, body, reason).await?)
+                }
+                Outcome::Later(later) => {
+                    self.put_off(&delivery, later).await?;
+                    None
+                }
+            };
+        }
+        Ok(())
+    }
+
+    async fn put_off(&self, delivery: &Delivery, later: Later) -> Result<(), spool::Error> {
+        let own = u64::try_from(later.own.as_millis()).unwrap_or(u64::MAX);
+        let until = Timestamp::now().plus_ms(own);
+        self.gate.failed(later.all);
+        self.health.update(|report| {
+            report.evotown = false;
+            report.last_error = Some(format!("Evotown: {}", later.reason));
+        });
+        if self.gate.should_tell() {
+            tracing::warn!(
+                run.id = %delivery.run_id,
+                "Evotown at {} can't be told for now: {}; what is queued stays queued",
+                self.address,
+                later.reason
+            );
+        }
+        self.spool.put_off(delivery, until, later.reason, later.sent).await
+    }
+
+    async fn attempt(&self, delivery: &Delivery) -> Outcome {
+        let run_id = delivery.run_id.as_str();
+        if run_id.contains('/') || run_id.chars().count() > MAX_ID {
+            let reason =
+                format!("Evotown takes run ids of at most {MAX_ID} characters without a slash");
+            return Outcome::End(End::Parked(reason));
+        }
+        // A second time only after the token was refused: with the new one.
+        let mut refused = None;
+        for _ in 0..2 {
+            if let Some(blocked) = self.session.blocked().await {
+                return Outcome::Later(later_without_pass(blocked));
+            }
+            let pass = match self.session.pass().await {
+                Ok(pass) => pass,
+                Err(none) => return Outcome::Later(later_without_pass(none)),
+            };
+            if delivery.uncertain && self.has_arrived(delivery, &pass).await {
+                tracing::debug!(run.id = run_id, "It had arrived before");
+                return Outcome::End(End::Done(None));
+            }
+            let answer = self.post(delivery, &pass).await;
+            if let Ok(answer) = &answer {
+                tracing::Span::current().record("http.status", answer.status());
+            }
+            match answer.map(Answer::meaning) {
+                Ok(Meaning::Auth(reason)) => {
+                    self.session.refused(&pass, &reason).await;
+                    refused = Some(reason);
+                }
+                other => return self.read(delivery, other),
+            }
+        }
+        let reason = refused.unwrap_or_default();
+        Outcome::Later(Later { reason, sent: false, own: Duration::ZERO, all: None })
+    }
+
+    async fn post(&self, delivery: &Delivery, pass: &Pass) -> Result<Answer, Unreachable> {
+        let path: &[&str] = match delivery.kind {
+            Kind::Complete => &["runs", &delivery.run_id, "complete"],
+            Kind::Started | Kind::Progress | Kind::Completed => &["events"],
+        };
+        self.client.post(path, &pass.token, delivery.body.clone()).await
+    }
+
+    /// What an answer means for a delivery.
+    fn read(&self, delivery: &Delivery, answer: Result<Meaning, Unreachable>) -> Outcome {
+        let parked = |reason: String| {
+            tracing::error!(
+                run.id = %delivery.run_id,
+                "Evotown refuses `{}` of {} for good: {reason}",
+                delivery.kind.as_str(),
+                delivery.run_id
+            );
+            Outcome::End(End::Parked(reason))
+        };
+        match answer {
+            Ok(Meaning::Accepted(body)) => {
+                self.gate.passed();
+                self.health.update(|report| {
+                    report.evotown = true;
+                    report.last_error = None;
+                });
+                Outcome::End(End::Done(self.conflict(delivery, &body)))
+            }
+            Ok(Meaning::Conflict) => {
+                self.gate.passed();
+                Outcome::End(End::Done(Some("Evotown had it already (409)".to_owned())))
+            }
+            Ok(Meaning::Policy(reason)) => {
+                match self.smaller(delivery, payload::degrade).filter(|_| delivery.degraded == 0) {
+                    Some(body) => Outcome::Less(body, reason),
+                    None => parked(reason),
+                }
+            }
+            Ok(Meaning::TooLarge) => {
+                let reason = "status 413: it is too large for Evotown".to_owned();
+                match self.smaller(delivery, payload::shrink) {
+                    Some(body) => Outcome::Less(body, reason),
+                    None => parked(reason),
+                }
+            }
+            Ok(Meaning::Invalid(reason) | Meaning::Auth(reason)) => parked(reason),
+            Ok(Meaning::Missing(reason)) => Outcome::Later(Later {
+                reason: format!("{reason}; is {} an Evotown?", self.address),
+                sent: false,
+                own: Duration::ZERO,
+                all: Some(self.timing.longest_pause),
+            }),
+            Ok(Meaning::Busy { reason, retry_after }) => Outcome::Later(Later {
+                reason,
+                sent: true,
+                own: retry_after.unwrap_or_else(|| self.gate.backoff(delivery.tries)),
+                all: retry_after,
+            }),
+            // Nothing is wrong with this delivery: it goes on as soon as Evotown is back.
+            Err(Unreachable { sent, reason }) => {
+                Outcome::Later(Later { reason, sent, own: Duration::ZERO, all: None })
+            }
+        }
+    }
+
+    fn smaller(
+        &self,
+        delivery: &Delivery,
+        how: fn(Kind, &Value) -> Option<Value>,
+    ) -> Option<String> {
+        if delivery.degraded >= MAX_DEGRADED {
+            return None;
+        }
+        let body: Value = serde_json::from_str(&delivery.body).ok()?;
+        how(delivery.kind, &body).map(|less| less.to_string())
+    }
+
+    /// Whether an event whose answer never came has arrived. Events are not told apart from their
+    /// repeats by Evotown, but the run's state shows the place of the last one.
+    async fn has_arrived(&self, delivery: &Delivery, pass: &Pass) -> bool {
+        if !matches!(delivery.kind, Kind::Started | Kind::Progress) {
+            return false;
+        }
+        let path = ["runs", &delivery.run_id, "status"];
+        let query = [("engine_id", self.engine_id.as_str())];
+        let answer = self.client.get(&path, &query, &pass.token).await;
+        let Ok(Meaning::Accepted(state)) = answer.map(Answer::meaning) else { return false };
+        if delivery.kind == Kind::Started {
+            return true;
+        }
+        let wanted = serde_json::from_str::<Value>(&delivery.body)
+            .ok()
+            .and_then(|body| body.get("seq").and_then(Value::as_u64));
+        let applied = state.pointer("/signals/seq").or_else(|| state.pointer("/run/signals/seq"));
+        matches!((applied.and_then(Value::as_u64), wanted), (Some(applied), Some(wanted)) if applied >= wanted)
+    }
+
+    /// What differs between the stored run and the one that was sent, when Evotown had it already:
+    /// the first one wins there, whoever sent it.
+    fn conflict(&self, delivery: &Delivery, answer: &Value) -> Option<String> {
+        if delivery.kind != Kind::Complete || answer.get("idempotent") != Some(&Value::Bool(true)) {
+            return None;
+        }
+        let sent: Value = serde_json::from_str(&delivery.body).ok()?;
+        let stored = answer.get("run")?;
+        let differs: Vec<String> = ["engine_id", "status", "exit_code"]
+            .into_iter()
+            .filter(|name| stored.get(name).is_some() && stored.get(name) != sent.get(name))
+            .map(|name| format!("{name} is {}, sent was {}", stored[name], sent[name]))
+            .collect();
+        if differs.is_empty() {
+            return None;
+        }
+        let note = format!("Evotown holds another end of this run: {}", differs.join("; "));
+        tracing::warn!(run.id = %delivery.run_id, "{note}");
+        Some(note)
+    }
+}
+
+fn later_without_pass(none: NoPass) -> Later {
+    Later { reason: none.reason, sent: false, own: Duration::ZERO, all: none.pause }
+}
+
+/// Waits for a moment, or for ever.
+async fn at(end: Option<Instant>) {
+    match end {
+        Some(end) => tokio::time::sleep_until(end).await,
+        None => std::future::pending().await,
+    }
+}

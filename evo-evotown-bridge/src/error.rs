@@ -1,0 +1,42 @@
+//! Why the bridge ended.
+
+use crate::{config, spool};
+
+/// Why the bridge ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    /// King refuses the viewer token.
+    #[error(
+        "king at {king} refuses the viewer token: set EVO_TOKEN_VIEWER, or EVO_TOKENS_FILE to \
+         king's tokens.toml"
+    )]
+    Unauthorized {
+        /// King's address.
+        king: String,
+    },
+    /// The queue.
+    #[error(transparent)]
+    Spool(#[from] spool::Error),
+    /// The engine can't be registered.
+    #[error("{0}")]
+    Register(String),
+    /// No HTTP client can be made.
+    #[error("no HTTP client can be made: {0}")]
+    Client(String),
+    /// A result can't be printed.
+    #[error("can't print the result")]
+    Print(#[source] std::io::Error),
+}
+
+impl Error {
+    /// What the process should exit with: 2 when something has to be changed first, else 1.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) | Self::Unauthorized { .. } => 2,
+            Self::Spool(_) | Self::Register(_) | Self::Client(_) | Self::Print(_) => 1,
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! How the bridge is, for whoever embeds or watches it.
+
+use std::{sync::Arc, time::Duration};
+
+use serde::Serialize;
+use tokio::sync::{Notify, watch};
+
+/// How the bridge is at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Whether king's event log could be read the last time.
+    pub king: bool,
+    /// Whether Evotown took what it was sent the last time.
+    pub evotown: bool,
+    /// Deliveries that wait.
+    pub backlog: u64,
+    /// Deliveries that Evotown refused for good; `evo bridge status` lists them.
+    pub parked: u64,
+    /// Deliveries that Evotown has taken since this process started.
+    pub delivered: u64,
+    /// Place in king's event log up to which everything is queued.
+    pub cursor: i64,
+    /// How often the end of king's event log was reached.
+    #[serde(skip)]
+    pub(crate) passes: u64,
+    /// What went wrong last; absent when all is well.
+    pub last_error: Option<String>,
+}
+
+/// A view of a bridge that runs. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Health {
+    report: Arc<watch::Sender<Report>>,
+    /// Makes the follower look at king's log at once.
+    pub(crate) look: Arc<Notify>,
+}
+
+impl Health {
+    pub(crate) fn new() -> Self {
+        let (report, _) = watch::channel(Report::default());
+        Self { report: Arc::new(report), look: Arc::new(Notify::new()) }
+    }
+
+    /// How the bridge is now.
+    pub fn report(&self) -> Report {
+        self.report.borrow().clone()
+    }
+
+    /// Waits until everything that king's log holds at this moment has been delivered; false when
+    /// that takes longer than `patience`. What is not delivered stays queued.
+    pub async fn settled(&self, patience: Duration) -> bool {
+        let settle = async {
+            let mut report = self.report.subscribe();
+            // A look that is under way may have begun before this call: the second one counts.
+            let seen = report.borrow().passes;
+            for pass in [seen, seen + 1] {
+                self.look.notify_one();
+                report.wait_for(|report| report.passes > pass).await?;
+            }
+            report.wait_for(|report| report.backlog == 0).await?;
+            Ok::<_, watch::error::RecvError>(())
+        };
+        matches!(tokio::time::timeout(patience, settle).await, Ok(Ok(())))
+    }
+
+    pub(crate) fn update(&self, change: impl FnOnce(&mut Report)) {
+        self.report.send_modify(change);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn it_settles_when_a_look_after_the_call_has_been_delivered() {
+        let health = Health::new();
+        let waiting = {
+            let health = health.clone();
+            async move { health.settled(Duration::from_secs(10)).await }
+        };
+        let work = async {
+            // The look that was under way.
+            health.look.notified().await;
+            health.update(|report| report.passes += 1);
+            health.look.notified().await;
+            health.update(|report| {
+                report.passes += 1;
+                report.backlog = 3;
+            });
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            health.update(|report| report.backlog = 0);
+        };
+        assert!(tokio::join!(waiting, work).0);
+        assert!(!health.settled(Duration::from_secs(1)).await, "nobody looks any more");
+    }
+}

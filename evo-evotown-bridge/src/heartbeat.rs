@@ -1,0 +1,88 @@
+//! Signs of life. Evotown shows an engine as present for 120 s after one.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    client::{Answer, Client, Meaning},
+    config::Timing,
+    health::Health,
+    session::Session,
+};
+
+/// Sends signs of life until shutdown. Registers the engine if need be, so that Evotown shows it
+/// before its first run.
+pub(crate) async fn run(
+    client: Arc<Client>,
+    session: Arc<Session>,
+    health: Health,
+    engine_id: String,
+    timing: Timing,
+    shutdown: CancellationToken,
+) {
+    loop {
+        let pause = tokio::select! {
+            () = shutdown.cancelled() => return,
+            beat = beat(&client, &session, &health, &engine_id) => match beat {
+                Beat::Taken => timing.heartbeat,
+                // With another token, or when Evotown is back.
+                Beat::Failed => timing.heartbeat.min(timing.longest_pause),
+                Beat::Unknown => return,
+            },
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+enum Beat {
+    Taken,
+    Failed,
+    /// The server knows no signs of life.
+    Unknown,
+}
+
+async fn beat(client: &Client, session: &Session, health: &Health, engine_id: &str) -> Beat {
+    if session.blocked().await.is_some() {
+        return Beat::Failed;
+    }
+    let pass = match session.pass().await {
+        Ok(pass) => pass,
+        Err(none) => {
+            health.update(|report| {
+                report.evotown = false;
+                report.last_error = Some(format!("Evotown: {}", none.reason));
+            });
+            return Beat::Failed;
+        }
+    };
+    let path = ["engines", engine_id, "heartbeat"];
+    match client.post(&path, &pass.token, "{}".to_owned()).await.map(Answer::meaning) {
+        Ok(Meaning::Accepted(_)) => {
+            health.update(|report| report.evotown = true);
+            Beat::Taken
+        }
+        Ok(Meaning::Auth(reason)) => {
+            session.refused(&pass, &reason).await;
+            Beat::Failed
+        }
+        Ok(Meaning::Missing(reason)) => {
+            tracing::info!("This Evotown takes no signs of life ({reason}); none are sent");
+            Beat::Unknown
+        }
+        Ok(other) => {
+            tracing::debug!(?other, "A sign of life was not taken");
+            Beat::Failed
+        }
+        Err(unreachable) => {
+            health.update(|report| {
+                report.evotown = false;
+                report.last_error = Some(format!("Evotown: {}", unreachable.reason));
+            });
+            Beat::Failed
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! What Evotown can take, and what must not leave this machine.
+
+use evo_common::redact::redact_json;
+use serde_json::{Value, json};
+
+use crate::config::MAX_ID;
+
+/// Longest text of ours, in characters.
+const MAX_TEXT: usize = 2_000;
+/// Signals stay well below what the console can show: 64 KiB.
+const MAX_SIGNALS: usize = 60 * 1024;
+
+/// An id as Evotown takes it.
+pub(super) fn id(text: &str) -> String {
+    text.chars().take(MAX_ID).collect()
+}
+
+/// A text for people, cut where it gets too long.
+pub(super) fn text(text: &str) -> String {
+    match text.char_indices().nth(MAX_TEXT - 1) {
+        // Cut only when at least one more character follows.
+        Some((end, last)) if text.len() > end + last.len_utf8() => format!("{}…", &text[..end]),
+        _ => text.to_owned(),
+    }
+}
+
+/// Takes secrets out of every text.
+pub(super) fn clean(body: &mut Value) {
+    redact_json(body);
+}
+
+/// Cuts the longest lists until the signals fit; how much is left out is said.
+pub(super) fn fit(body: &mut Value) {
+    for list in ["artifacts", "stages"] {
+        let Some(signals) = body.get_mut("signals") else { return };
+        let size = signals.to_string().len();
+        if size <= MAX_SIGNALS {
+            return;
+        }
+        let Some(entries) = signals.get_mut(list).and_then(Value::as_array_mut) else { continue };
+        let mut over = size - MAX_SIGNALS;
+        let mut omitted = 0;
+        while over > 0
+            && let Some(entry) = entries.pop()
+        {
+            over = over.saturating_sub(entry.to_string().len() + 1);
+            omitted += 1;
+        }
+        signals[format!("{list}_omitted")] = json!(omitted);
+    }
+}

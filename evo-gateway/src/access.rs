@@ -1,0 +1,308 @@
+//! One log line per request. Requests hand their line to a thread of its own, which writes them in
+//! batches: making a line costs more than forwarding a request.
+
+use std::{
+    mem,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use tracing::{Dispatch, Span, dispatcher};
+
+/// Lines that may wait; more are dropped and counted.
+const QUEUE: usize = 16_384;
+/// How long lines may wait, so that they are written in batches.
+const PAUSE: Duration = Duration::from_millis(25);
+/// After so many pauses without a line the thread sleeps until there is one.
+const IDLE_PAUSES: u32 = 40;
+
+/// Where lines go. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct AccessLog(Arc<Queue>);
+
+#[derive(Debug)]
+struct Queue {
+    lines: Mutex<Vec<Line>>,
+    dropped: AtomicU64,
+    /// The thread waits to be woken.
+    asleep: AtomicBool,
+    ended: AtomicBool,
+    thread: thread::Thread,
+}
+
+/// The thread that writes; ends and writes what is left when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    log: AccessLog,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Starts the thread. It writes to the subscriber of the caller.
+pub(crate) fn start() -> std::io::Result<Writer> {
+    let (sender, receiver) = std::sync::mpsc::sync_channel::<AccessLog>(1);
+    let dispatch = dispatcher::get_default(Dispatch::clone);
+    let work = move || {
+        if let Ok(log) = receiver.recv() {
+            dispatcher::with_default(&dispatch, || log.0.write_until_the_end());
+        }
+    };
+    let thread = thread::Builder::new().name("evo-access".to_owned()).spawn(work)?;
+    let log = AccessLog(Arc::new(Queue {
+        lines: Mutex::new(Vec::new()),
+        dropped: AtomicU64::new(0),
+        asleep: AtomicBool::new(false),
+        ended: AtomicBool::new(false),
+        thread: thread.thread().clone(),
+    }));
+    sender.send(log.clone()).map_err(std::io::Error::other)?;
+    Ok(Writer { log, thread: Some(thread) })
+}
+
+impl Writer {
+    /// Where lines go.
+    pub(crate) fn log(&self) -> AccessLog {
+        self.log.clone()
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.log.0.ended.store(true, Ordering::SeqCst);
+        self.log.0.thread.unpark();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("The thread that writes the gateway's log lines panicked");
+        }
+    }
+}
+
+impl AccessLog {
+    fn push(&self, line: Line) {
+        let queue = &*self.0;
+        {
+            let mut lines = queue.lines.lock().unwrap_or_else(PoisonError::into_inner);
+            if lines.len() >= QUEUE {
+                queue.dropped.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+            lines.push(line);
+        }
+        if queue.asleep.swap(false, Ordering::SeqCst) {
+            queue.thread.unpark();
+        }
+    }
+}
+
+impl Queue {
+    fn write_until_the_end(&self) {
+        let (mut batch, mut idle) = (Vec::new(), 0);
+        loop {
+            // Read before the lines: none comes after the end.
+            let ended = self.ended.load(Ordering::SeqCst);
+            mem::swap(&mut batch, &mut *self.lines.lock().unwrap_or_else(PoisonError::into_inner));
+            idle = if batch.is_empty() { idle + 1 } else { 0 };
+            batch.drain(..).for_each(|line| line.write());
+            let dropped = self.dropped.swap(0, Ordering::Relaxed);
+            if dropped > 0 {
+                tracing::warn!(dropped, "{dropped} log lines of requests were dropped: too many");
+            }
+            if ended {
+                return;
+            }
+            if idle < IDLE_PAUSES {
+                thread::park_timeout(PAUSE);
+                continue;
+            }
+            self.asleep.store(true, Ordering::SeqCst);
+            // A line that came before the flag woke nobody.
+            if self.lines.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+                && !self.ended.load(Ordering::SeqCst)
+            {
+                thread::park();
+            }
+            self.asleep.store(false, Ordering::SeqCst);
+            idle = 0;
+        }
+    }
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The caller went away before the end.
+    #[default]
+    Cancelled,
+    /// The whole answer went out.
+    Answered,
+    /// The provider broke off inside its answer.
+    Cut,
+    /// The provider fell silent inside its answer.
+    TimedOut,
+}
+
+impl Outcome {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Cancelled => "cancelled",
+            Self::Answered => "answered",
+            Self::Cut => "cut",
+            Self::TimedOut => "timed_out",
+        }
+    }
+}
+
+/// What is known of a request that is over.
+#[derive(Debug)]
+struct Line {
+    facts: Facts,
+    outcome: Outcome,
+    first_byte: Option<Duration>,
+    total: Duration,
+}
+
+/// What a request's line tells.
+#[derive(Debug, Default)]
+pub(crate) struct Facts {
+    /// GET, POST, …
+    pub(crate) method: Option<http::Method>,
+    /// Without the query, which may hold anything.
+    pub(crate) path: String,
+    /// Of the answer; none when there was none.
+    pub(crate) status: Option<u16>,
+    /// Who sent it.
+    pub(crate) caller: Option<crate::auth::Caller>,
+    /// Who answered.
+    pub(crate) provider: Option<Arc<str>>,
+    /// What was asked for, as the provider knows it.
+    pub(crate) model: Option<String>,
+    /// Whether the answer was to come in pieces.
+    pub(crate) stream: bool,
+    /// Bytes of the answer's body.
+    pub(crate) bytes: u64,
+    /// The run that it belongs to.
+    pub(crate) run: Option<String>,
+    /// The stage of that run.
+    pub(crate) stage: Option<String>,
+    /// The id that the answer carries.
+    pub(crate) request_id: Option<http::HeaderValue>,
+    /// What the gateway answered on its own account: the stable code.
+    pub(crate) error: Option<&'static str>,
+    /// Not worth a line for everybody.
+    pub(crate) quiet: bool,
+}
+
+impl Line {
+    fn write(self) {
+        let Self { facts, outcome, first_byte, total } = self;
+        let method = facts.method.as_ref().map_or("", http::Method::as_str);
+        let status = facts.status.unwrap_or_default();
+        let first_byte_ms = first_byte.map(millis);
+        let duration_ms = millis(total);
+        let request_id = facts.request_id.as_ref().and_then(|id| id.to_str().ok());
+        let path = facts.path.as_str();
+        macro_rules! line {
+            ($macro:ident) => {
+                tracing::$macro!(
+                    http.method = method,
+                    http.path = path,
+                    http.status = facts.status,
+                    provider.name = facts.provider.as_deref(),
+                    model = facts.model.as_deref(),
+                    stream = facts.stream.then_some(true),
+                    bytes = facts.bytes,
+                    first_byte_ms,
+                    duration_ms,
+                    run.id = facts.run.as_deref(),
+                    stage = facts.stage.as_deref(),
+                    request.id = request_id,
+                    caller = facts.caller.as_ref().map(crate::auth::Caller::name),
+                    error.code = facts.error,
+                    outcome = outcome.as_str(),
+                    "{method} {path} {status}"
+                )
+            };
+        }
+        if facts.quiet {
+            line!(debug);
+        } else {
+            line!(info);
+        }
+    }
+}
+
+/// Milliseconds, as exact as a reader needs them.
+fn millis(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1_000_000.0).round() / 1_000.0
+}
+
+/// One request on its way. Its line is written when it is dropped, so that every request has one,
+/// whatever becomes of it.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    /// What the line tells.
+    pub(crate) facts: Facts,
+    /// How it ended so far.
+    pub(crate) outcome: Outcome,
+    log: AccessLog,
+    started: Instant,
+    first_byte: Option<Duration>,
+    /// The request as a part of a run's trace.
+    span: Option<Span>,
+}
+
+impl Entry {
+    /// A request that begins now.
+    pub(crate) fn new(log: AccessLog, facts: Facts) -> Self {
+        Self {
+            facts,
+            outcome: Outcome::default(),
+            log,
+            started: Instant::now(),
+            first_byte: None,
+            span: None,
+        }
+    }
+
+    /// Makes the request a part of a trace.
+    pub(crate) fn set_span(&mut self, span: Span) {
+        self.span = Some(span);
+    }
+
+    /// Counts bytes that go to the caller.
+    pub(crate) fn count(&mut self, bytes: usize) {
+        if self.first_byte.is_none() {
+            self.first_byte = Some(self.started.elapsed());
+        }
+        self.facts.bytes += bytes as u64;
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let facts = mem::take(&mut self.facts);
+        if let Some(span) = self.span.take() {
+            if let Some(status) = facts.status {
+                span.record("http.response.status_code", status);
+            }
+            if let Some(provider) = &facts.provider {
+                span.record("gen_ai.provider.name", &**provider);
+            }
+            if let Some(model) = &facts.model {
+                span.record("gen_ai.request.model", model.as_str());
+            }
+            span.record("outcome", self.outcome.as_str());
+        }
+        self.log.push(Line {
+            facts,
+            outcome: self.outcome,
+            first_byte: self.first_byte,
+            total: self.started.elapsed(),
+        });
+    }
+}

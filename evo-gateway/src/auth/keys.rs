@@ -1,0 +1,242 @@
+//! The file of virtual keys, `auth.json`: names and digests, never the keys themselves. Its format
+//! is the one of the first gateway.
+
+use std::{
+    collections::HashMap,
+    fs,
+    io::{self, Write as _},
+    path::Path,
+    sync::Arc,
+    time::SystemTime,
+};
+
+use chrono::{DateTime, SubsecRound as _, Utc};
+use evo_common::{ids::hex, tokens::Secret};
+use serde::{Deserialize, Serialize};
+
+use super::Sum;
+use crate::Error;
+
+/// How a virtual key begins.
+const PREFIX: &str = "evo-";
+/// How much of a key is kept for people to recognise it.
+const SHOWN: usize = 16;
+
+/// One virtual key.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct StoredKey {
+    /// Whose it is.
+    pub(crate) name: String,
+    /// SHA-256 of the key, in hex.
+    pub(crate) key_hash: String,
+    /// How the key begins.
+    pub(crate) prefix: String,
+    /// When it was made.
+    pub(crate) created_at: DateTime<Utc>,
+    /// What other versions keep here.
+    #[serde(flatten)]
+    extra: serde_json::Map<String, serde_json::Value>,
+}
+
+/// The whole file.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct KeyFile {
+    /// In the order in which they were made.
+    pub(crate) keys: Vec<StoredKey>,
+    #[serde(flatten)]
+    extra: serde_json::Map<String, serde_json::Value>,
+}
+
+impl KeyFile {
+    /// Reads the file; one that is not there holds no keys.
+    pub(crate) fn load(path: &Path) -> Result<Self, Error> {
+        let wrong = |message: String| Error::Keys { path: path.to_owned(), message };
+        let text = match fs::read(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(wrong(format!("it can't be read: {error}"))),
+        };
+        let file: Self = serde_json::from_slice(&text).map_err(|error| {
+            wrong(format!(
+                "it is not what `evo gateway auth` writes: {error}; correct or remove it"
+            ))
+        })?;
+        match file.keys.iter().find(|key| digest_of(&key.key_hash).is_none()) {
+            Some(key) => Err(wrong(format!(
+                "`key_hash` of the key {:?} is no SHA-256 in hex; revoke the key and make a new one",
+                key.name
+            ))),
+            None => Ok(file),
+        }
+    }
+
+    /// Writes it whole or not at all, for its owner only.
+    fn save(&self, path: &Path) -> Result<(), Error> {
+        let write = || -> io::Result<()> {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            if let Some(folder) = folder {
+                fs::create_dir_all(folder)?;
+            }
+            let random: [u8; 8] = rand::random();
+            let mut name = path.file_name().unwrap_or_default().to_owned();
+            name.push(format!(".{}.new", hex(&random)));
+            let draft = path.with_file_name(name);
+            let written = write_private(&draft, self).and_then(|()| fs::rename(&draft, path));
+            if written.is_err() && draft.exists() {
+                fs::remove_file(&draft)?;
+            }
+            written
+        };
+        write().map_err(|error| Error::Keys {
+            path: path.to_owned(),
+            message: format!("it can't be written: {error}"),
+        })
+    }
+
+    /// The names by digest.
+    pub(super) fn by_digest(&self) -> HashMap<Sum, Arc<str>> {
+        let keys = self.keys.iter();
+        keys.filter_map(|key| Some((digest_of(&key.key_hash)?, key.name.as_str().into()))).collect()
+    }
+}
+
+fn write_private(path: &Path, file: &KeyFile) -> io::Result<()> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut draft = options.open(path)?;
+    draft.write_all(serde_json::to_string_pretty(file)?.as_bytes())?;
+    draft.write_all(b"\n")?;
+    draft.sync_all()
+}
+
+fn digest_of(text: &str) -> Option<Sum> {
+    let mut sum = Sum::default();
+    if text.len() != 2 * sum.len() || !text.is_ascii() {
+        return None;
+    }
+    for (byte, at) in sum.iter_mut().zip((0..).step_by(2)) {
+        *byte = u8::from_str_radix(&text[at..at + 2], 16).ok()?;
+    }
+    Some(sum)
+}
+
+/// Makes a key, stores its digest and returns the key, which nobody can read again.
+pub(crate) fn generate(path: &Path, name: &str) -> Result<Secret, Error> {
+    let wrong = |message: String| Error::Keys { path: path.to_owned(), message };
+    if name.trim().is_empty() || name.len() > 64 || name.chars().any(char::is_control) {
+        return Err(wrong(format!("{name:?} is no name for a key: use 1 to 64 printable bytes")));
+    }
+    let mut file = KeyFile::load(path)?;
+    if file.keys.iter().any(|key| key.name == name) {
+        return Err(wrong(format!(
+            "it has a key {name:?} already; revoke it or take another name"
+        )));
+    }
+    let bytes: [u8; 24] = rand::random();
+    let key = format!("{PREFIX}{}", hex(&bytes));
+    file.keys.push(StoredKey {
+        name: name.to_owned(),
+        key_hash: hex(&super::digest(key.as_bytes())),
+        prefix: key[..SHOWN].to_owned(),
+        created_at: Utc::now().trunc_subsecs(0),
+        extra: serde_json::Map::default(),
+    });
+    file.save(path)?;
+    Ok(Secret::new(key))
+}
+
+/// Removes the keys of this name. Says whether there was one.
+pub(crate) fn revoke(path: &Path, name: &str) -> Result<bool, Error> {
+    let mut file = KeyFile::load(path)?;
+    let before = file.keys.len();
+    file.keys.retain(|key| key.name != name);
+    if file.keys.len() == before {
+        return Ok(false);
+    }
+    file.save(path)?;
+    Ok(true)
+}
+
+/// What tells one state of a file from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp(Option<(Option<SystemTime>, u64, u64)>);
+
+impl Stamp {
+    /// The file as it is now.
+    pub(super) fn of(path: &Path) -> Self {
+        #[cfg(unix)]
+        let inode = |metadata: &fs::Metadata| std::os::unix::fs::MetadataExt::ino(metadata);
+        #[cfg(not(unix))]
+        let inode = |_: &fs::Metadata| 0;
+        let found = fs::metadata(path).ok();
+        Self(found.map(|found| (found.modified().ok(), found.len(), inode(&found))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_holds_digests_for_its_owner_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sub/auth.json");
+        let key = generate(&path, "laptop").unwrap();
+        assert!(key.expose().starts_with("evo-") && key.expose().len() == 52);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(!text.contains(key.expose()), "{text}");
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let stored = value["keys"][0].as_object().unwrap();
+        let fields: Vec<&String> = stored.keys().collect();
+        assert_eq!(fields, ["name", "key_hash", "prefix", "created_at"]);
+        #[cfg(unix)]
+        {
+            let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(&path).unwrap());
+            assert_eq!(mode & 0o777, 0o600);
+        }
+        let error = generate(&path, "laptop").unwrap_err();
+        assert!(error.to_string().contains("already"), "{error}");
+        assert!(!revoke(&path, "phone").unwrap());
+        assert!(revoke(&path, "laptop").unwrap());
+        assert_eq!(KeyFile::load(&path).unwrap().keys, []);
+    }
+
+    #[test]
+    fn what_others_wrote_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("auth.json");
+        let hash = "0".repeat(64);
+        fs::write(
+            &path,
+            format!(
+                r#"{{"keys":[{{"name":"a","key_hash":"{hash}","prefix":"evo-0",
+                "created_at":"2025-03-01T10:20:30.123456789Z","budget":5}}],"version":2}}"#
+            ),
+        )
+        .unwrap();
+        generate(&path, "b").unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains("\"budget\": 5") && text.contains("\"version\": 2"), "{text}");
+    }
+
+    #[test]
+    fn a_broken_file_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("auth.json");
+        let hash = "g".repeat(64);
+        for text in [
+            "{".to_owned(),
+            r#"{"keys":[{"name":"a"}]}"#.to_owned(),
+            format!(
+                r#"{{"keys":[{{"name":"a","key_hash":"{hash}","prefix":"","created_at":"2025-03-01T10:20:30Z"}}]}}"#
+            ),
+        ] {
+            fs::write(&path, &text).unwrap();
+            let error = KeyFile::load(&path).unwrap_err();
+            assert!(error.to_string().contains("auth.json"), "{error}");
+        }
+        assert_eq!(KeyFile::load(&folder.path().join("none.json")).unwrap(), KeyFile::default());
+    }
+}

@@ -1,0 +1,194 @@
+//! Who may use the gateway: the bearers of the operator's and the gateway's token, and of virtual
+//! keys. Secrets are compared by digest, so that the duration tells nothing about them.
+
+pub(crate) mod keys;
+
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use evo_common::{runtime::Shutdown, tokens::Secret};
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+
+use crate::config::Auth;
+
+type Sum = [u8; 32];
+
+/// How often the file of virtual keys is looked at.
+const KEYS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Who sent a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Caller {
+    /// Nobody was asked.
+    Anybody,
+    /// The bearer of the operator's token.
+    Operator,
+    /// The bearer of the gateway's token.
+    Gateway,
+    /// The bearer of the virtual key of this name.
+    Key(Arc<str>),
+}
+
+impl Caller {
+    /// For the log.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Anybody => "anybody",
+            Self::Operator => "operator",
+            Self::Gateway => "gateway",
+            Self::Key(name) => name,
+        }
+    }
+}
+
+/// Why somebody is kept out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// No token was sent.
+    Missing,
+    /// The token is none of ours.
+    Unknown,
+}
+
+/// Lets callers in, or not.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    open: bool,
+    operator: Option<Sum>,
+    gateway: Option<Sum>,
+    keys: RwLock<Arc<HashMap<Sum, Arc<str>>>>,
+}
+
+impl Gate {
+    /// A gate for these tokens, and the virtual keys that are there now.
+    pub(crate) fn new(auth: &Auth) -> Result<Self, crate::Error> {
+        let sum = |secret: &Option<Secret>| secret.as_ref().map(|s| digest(s.expose().as_bytes()));
+        let keys = auth.keys_file.as_deref().map(keys::KeyFile::load).transpose()?;
+        Ok(Self {
+            open: auth.open,
+            operator: sum(&auth.operator),
+            gateway: sum(&auth.gateway),
+            keys: RwLock::new(Arc::new(keys.map(|keys| keys.by_digest()).unwrap_or_default())),
+        })
+    }
+
+    /// Whether nobody is asked.
+    pub(crate) fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// Who sends this token.
+    pub(crate) fn admit(&self, presented: Option<&[u8]>) -> Result<Caller, Refusal> {
+        if self.open {
+            return Ok(Caller::Anybody);
+        }
+        let sum = digest(presented.ok_or(Refusal::Missing)?);
+        let is = |own: &Option<Sum>| own.as_ref().is_some_and(|own| own.ct_eq(&sum).into());
+        if is(&self.gateway) {
+            return Ok(Caller::Gateway);
+        }
+        if is(&self.operator) {
+            return Ok(Caller::Operator);
+        }
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        keys.get(&sum).cloned().map(Caller::Key).ok_or(Refusal::Unknown)
+    }
+
+    /// Reads the file of virtual keys again whenever it changes, until the shutdown. A file that
+    /// can't be read leaves the keys as they were; one that is gone takes them all with it.
+    pub(crate) async fn follow(&self, file: &Path, shutdown: Shutdown) {
+        let mut seen = keys::Stamp::of(file);
+        let mut timer = tokio::time::interval(KEYS_INTERVAL);
+        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                _ = timer.tick() => {}
+            }
+            let now = keys::Stamp::of(file);
+            if now == seen {
+                continue;
+            }
+            seen = now;
+            match keys::KeyFile::load(file) {
+                Ok(keys) => {
+                    let keys = keys.by_digest();
+                    tracing::info!(keys = keys.len(), "The virtual keys were read again");
+                    *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+                }
+                Err(error) => {
+                    tracing::error!(%error, "The virtual keys stay as they were: {error}");
+                }
+            }
+        }
+    }
+}
+
+fn digest(secret: &[u8]) -> Sum {
+    Sha256::digest(secret).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callers_are_told_apart_and_strangers_kept_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("auth.json");
+        let key = keys::generate(&file, "ci").unwrap();
+        let gate = Gate::new(&Auth {
+            operator: Some("op".into()),
+            gateway: Some("gw".into()),
+            keys_file: Some(file),
+            open: false,
+        })
+        .unwrap();
+        let who = |token: &str| gate.admit(Some(token.as_bytes()));
+        assert_eq!(who("op"), Ok(Caller::Operator));
+        assert_eq!(who("gw"), Ok(Caller::Gateway));
+        assert_eq!(who(key.expose()), Ok(Caller::Key("ci".into())));
+        for stranger in ["", "o", "opp", "evo-", &key.expose()[..51]] {
+            assert_eq!(who(stranger), Err(Refusal::Unknown), "{stranger}");
+        }
+        assert_eq!(gate.admit(None), Err(Refusal::Missing));
+        let open = Gate::new(&Auth { open: true, ..Auth::default() }).unwrap();
+        assert_eq!(open.admit(None), Ok(Caller::Anybody));
+        let shut = Gate::new(&Auth::default()).unwrap();
+        assert_eq!(shut.admit(Some(b"")), Err(Refusal::Unknown));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_revoked_key_is_refused_without_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("auth.json");
+        let auth = Auth { keys_file: Some(file.clone()), ..Auth::default() };
+        let gate = Arc::new(Gate::new(&auth).unwrap());
+        let shutdown = Shutdown::new();
+        let follow = gate.follow(&file, shutdown.clone());
+        let steps = async {
+            let pause = || tokio::time::sleep(KEYS_INTERVAL * 2);
+            pause().await;
+            let key = keys::generate(&file, "one").unwrap();
+            pause().await;
+            let admit = || gate.admit(Some(key.expose().as_bytes()));
+            assert_eq!(admit(), Ok(Caller::Key("one".into())));
+            // A file that can't be read changes nothing.
+            let good = std::fs::read(&file).unwrap();
+            std::fs::write(&file, "{").unwrap();
+            pause().await;
+            assert!(admit().is_ok());
+            std::fs::write(&file, good).unwrap();
+            assert!(keys::revoke(&file, "one").unwrap());
+            pause().await;
+            assert_eq!(admit(), Err(Refusal::Unknown));
+            shutdown.cancel();
+        };
+        tokio::join!(follow, steps);
+    }
+}

@@ -1,0 +1,272 @@
+//! Which models there are: those of the configuration at once, and those that providers list, read
+//! in the background. No request waits for a list.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use evo_common::{config::RoutingConfig, runtime::Shutdown};
+use futures_util::future::join_all;
+use http::Request;
+use http_body_util::{BodyExt as _, Limited};
+use serde::Deserialize;
+use tokio::{sync::Mutex, time::timeout};
+
+use crate::{
+    provider::{Address, Provider},
+    proxy::to_provider,
+    routing::plan::{Directory, Entry},
+    upstream::{Client, SendBody},
+};
+
+/// How often lists are read.
+const INTERVAL: Duration = Duration::from_secs(600);
+/// How long one list may take.
+const TIME_LIMIT: Duration = Duration::from_secs(5);
+/// How large one list may be.
+const SIZE_LIMIT: usize = 8 * 1024 * 1024;
+
+/// What is known of the models.
+#[derive(Debug)]
+pub(crate) struct Catalog {
+    providers: Vec<Arc<Provider>>,
+    routing: Option<RoutingConfig>,
+    known: RwLock<Known>,
+    /// Two rounds at the same time would ask every provider twice.
+    round: Mutex<()>,
+}
+
+#[derive(Debug, Clone)]
+struct Known {
+    directory: Arc<Directory>,
+    /// By the provider's number.
+    discovered: Vec<Discovery>,
+}
+
+/// What a provider's own list said.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Discovery {
+    /// Its models.
+    pub(crate) models: Arc<Vec<Listed>>,
+    /// When it was read last.
+    pub(crate) at: Option<DateTime<Utc>>,
+    /// Why that failed, if it did.
+    pub(crate) error: Option<String>,
+}
+
+/// A model in a provider's list. Providers agree on `id` only.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(crate) struct Listed {
+    /// As requests name it.
+    pub(crate) id: String,
+    /// Who made it.
+    #[serde(default, deserialize_with = "lenient")]
+    pub(crate) owned_by: Option<String>,
+    /// Its name for people.
+    #[serde(default, deserialize_with = "lenient")]
+    pub(crate) display_name: Option<String>,
+    /// When it came, in Unix seconds.
+    #[serde(default, deserialize_with = "lenient")]
+    pub(crate) created: Option<i64>,
+    /// The same as RFC 3339.
+    #[serde(default, deserialize_with = "lenient")]
+    pub(crate) created_at: Option<String>,
+    /// Tokens that fit in, as OpenRouter calls it.
+    #[serde(default, deserialize_with = "lenient")]
+    pub(crate) context_length: Option<u32>,
+    /// Tokens that fit in, as vLLM calls it.
+    #[serde(default, deserialize_with = "lenient")]
+    pub(crate) max_model_len: Option<u32>,
+}
+
+/// A field of an unexpected type counts as absent: lists come from strangers.
+fn lenient<'de, D: serde::Deserializer<'de>, T: serde::de::DeserializeOwned>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    let value = serde_json::Value::deserialize(deserializer)?;
+    Ok(serde_json::from_value(value).ok())
+}
+
+#[derive(Deserialize)]
+struct List {
+    data: Vec<Listed>,
+}
+
+/// One model that callers can ask for.
+#[derive(Debug)]
+pub(crate) struct Model<'a> {
+    /// The provider's number.
+    pub(crate) number: usize,
+    /// Who serves it.
+    pub(crate) provider: &'a Provider,
+    /// As the provider calls it.
+    pub(crate) id: String,
+    /// What the provider says of it.
+    pub(crate) listed: Option<Listed>,
+}
+
+impl Catalog {
+    /// What the configuration says.
+    pub(crate) fn new(providers: Vec<Arc<Provider>>, routing: Option<RoutingConfig>) -> Self {
+        let discovered = vec![Discovery::default(); providers.len()];
+        let directory = Arc::new(directory(&providers, &discovered, routing.as_ref()));
+        let known = RwLock::new(Known { directory, discovered });
+        Self { providers, routing, known, round: Mutex::new(()) }
+    }
+
+    /// What routing needs to know.
+    pub(crate) fn directory(&self) -> Arc<Directory> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).directory.clone()
+    }
+
+    /// What the providers' lists said, by the provider's number.
+    pub(crate) fn discovered(&self) -> Vec<Discovery> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).discovered.clone()
+    }
+
+    /// Every model that can be asked for: of providers that are on, in their order.
+    pub(crate) fn models(&self) -> Vec<Model<'_>> {
+        let discovered = self.discovered();
+        let mut models = Vec::new();
+        for (number, (provider, discovery)) in self.providers.iter().zip(&discovered).enumerate() {
+            if !provider.is_usable() {
+                continue;
+            }
+            let listed: HashMap<&str, &Listed> =
+                discovery.models.iter().map(|listed| (listed.id.as_str(), listed)).collect();
+            for id in ids(provider, discovery) {
+                let listed = listed.get(id).copied().cloned();
+                models.push(Model { number, provider, id: id.to_owned(), listed });
+            }
+        }
+        models
+    }
+
+    /// The model of this name, with or without its provider.
+    pub(crate) fn model(&self, name: &str) -> Option<Model<'_>> {
+        let directory = self.directory();
+        let (provider, id) = match directory.split(name) {
+            Some(found) => found,
+            None => {
+                let mut owners = directory.owners(name).iter().copied();
+                (owners.find(|owner| self.providers[*owner].is_usable())?, name)
+            }
+        };
+        self.models().into_iter().find(|model| model.number == provider && model.id == id)
+    }
+
+    /// Reads every provider's list now and then, until the shutdown.
+    pub(crate) async fn follow(&self, client: &Client, shutdown: Shutdown) {
+        let mut timer = tokio::time::interval(INTERVAL);
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                _ = timer.tick() => {}
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = self.refresh(client) => {}
+            }
+        }
+    }
+
+    /// Reads the lists of all providers that can be called, at the same time. One that fails keeps
+    /// what it had.
+    pub(crate) async fn refresh(&self, client: &Client) {
+        let _round = self.round.lock().await;
+        let reads = self.providers.iter().map(|provider| async move {
+            match provider.address() {
+                Ok(address) => Some(read(client, provider, address).await),
+                Err(_) => None,
+            }
+        });
+        let results = join_all(reads).await;
+        let mut discovered = self.discovered();
+        for ((provider, old), result) in self.providers.iter().zip(&mut discovered).zip(results) {
+            let Some(result) = result else { continue };
+            let new = match result {
+                Ok(models) => Discovery { models: Arc::new(models), at: None, error: None },
+                Err(error) => Discovery { error: Some(error), ..old.clone() },
+            };
+            tell(provider, old, &new);
+            *old = Discovery { at: Some(Utc::now()), ..new };
+        }
+        let directory = Arc::new(directory(&self.providers, &discovered, self.routing.as_ref()));
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) =
+            Known { directory, discovered };
+    }
+}
+
+/// Says what changed, and nothing when nothing did.
+fn tell(provider: &Provider, old: &Discovery, new: &Discovery) {
+    let name = &provider.name;
+    match &new.error {
+        Some(error) if old.error.as_ref() != Some(error) => {
+            tracing::warn!(
+                provider.name = %name,
+                %error,
+                "The models of the provider {name} can't be listed: {error}"
+            );
+        }
+        None if old.at.is_none() || old.error.is_some() || old.models != new.models => {
+            let count = new.models.len();
+            tracing::info!(provider.name = %name, models = count, "The provider {name} lists {count} models");
+        }
+        _ => {}
+    }
+}
+
+/// The ids of a provider's models, each once: those of the configuration first.
+fn ids<'a>(provider: &'a Provider, discovery: &'a Discovery) -> Vec<&'a str> {
+    let mut seen = BTreeSet::new();
+    let configured = provider.models.iter().map(String::as_str);
+    let listed = discovery.models.iter().map(|listed| listed.id.as_str());
+    configured.chain(listed).filter(|id| seen.insert(*id)).collect()
+}
+
+fn directory(
+    providers: &[Arc<Provider>],
+    discovered: &[Discovery],
+    routing: Option<&RoutingConfig>,
+) -> Directory {
+    use crate::provider::{State, Unusable};
+    let entries = providers.iter().zip(discovered).map(|(provider, discovery)| {
+        let models = match provider.state {
+            State::Unusable(Unusable::Disabled) => Vec::new(),
+            _ => ids(provider, discovery).into_iter().map(str::to_owned).collect(),
+        };
+        Entry { name: provider.name.to_string(), usable: provider.is_usable(), models }
+    });
+    Directory::new(entries.collect(), routing)
+}
+
+/// One provider's list.
+async fn read(
+    client: &Client,
+    provider: &Provider,
+    address: &Address,
+) -> Result<Vec<Listed>, String> {
+    let read = async {
+        let key = provider.keys.any();
+        let mut request = Request::new(SendBody::default());
+        *request.uri_mut() = address.models.clone();
+        *request.headers_mut() = to_provider(provider, address.dialect, None, key);
+        request.headers_mut().remove(http::header::CONTENT_TYPE);
+        let response = client.send(request, TIME_LIMIT).await.map_err(|(_, cause)| cause)?;
+        let status = response.status();
+        if !status.is_success() {
+            return Err(format!("it answers {status}"));
+        }
+        let body = Limited::new(response.into_body(), SIZE_LIMIT).collect().await;
+        let body: Bytes = body.map_err(|error| error.to_string())?.to_bytes();
+        let list: List = serde_json::from_slice(&body)
+            .map_err(|error| format!("its answer is no list of models: {error}"))?;
+        Ok(list.data)
+    };
+    let silent = |_| format!("it does not answer within {} s", TIME_LIMIT.as_secs());
+    timeout(TIME_LIMIT, read).await.map_err(silent)?
+}

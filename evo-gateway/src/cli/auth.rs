@@ -1,0 +1,119 @@
+//! `evo gateway auth …`, also as `evo-gateway-cli auth …`: virtual keys.
+
+use std::path::PathBuf;
+
+use comfy_table::Table;
+use serde::Serialize;
+
+use super::print;
+use crate::{
+    Error,
+    auth::keys::{self, KeyFile},
+    config,
+};
+
+/// Virtual keys: one per caller, so that one can be taken back without the others.
+#[derive(Debug, Clone, clap::Subcommand)]
+#[command(
+    after_help = "Examples:\n  evo gateway auth generate --name laptop\n  evo gateway auth list --json\n  evo gateway auth revoke --name laptop\n\nA running gateway takes changes within two seconds."
+)]
+pub enum Command {
+    /// Make a key. It is shown once; the file keeps its digest only.
+    Generate {
+        /// Whose key it is.
+        #[arg(long)]
+        name: String,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// List the keys: name, first letters, date.
+    List {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Take a key back.
+    Revoke {
+        /// Whose key it is.
+        #[arg(long)]
+        name: String,
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+/// Where the keys are.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Place {
+    /// File of the keys [default: EVO_GATEWAY_AUTH_KEYS, else auth.json in the data folder].
+    #[arg(long, value_name = "FILE")]
+    pub keys_file: Option<PathBuf>,
+    /// Data folder [default: EVO_HOME, else ~/.evo].
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+}
+
+impl Place {
+    fn file(self) -> Result<PathBuf, Error> {
+        Ok(config::keys_file_of(self.keys_file, self.data)?)
+    }
+}
+
+#[derive(Serialize)]
+struct Listed<'a> {
+    name: &'a str,
+    prefix: &'a str,
+    created_at: String,
+}
+
+/// Does it and prints the result.
+pub fn run(command: Command) -> Result<(), Error> {
+    match command {
+        Command::Generate { name, place } => {
+            let file = place.file()?;
+            let key = keys::generate(&file, &name)?;
+            print(&format!(
+                "{}\n\nThis is the key {name:?}. It is shown this once; {} keeps its digest only.\n",
+                key.expose(),
+                file.display()
+            ))
+        }
+        Command::List { json, place } => {
+            let file = place.file()?;
+            let keys = KeyFile::load(&file)?.keys;
+            let listed: Vec<Listed<'_>> = keys
+                .iter()
+                .map(|key| Listed {
+                    name: &key.name,
+                    prefix: &key.prefix,
+                    created_at: key.created_at.to_rfc3339(),
+                })
+                .collect();
+            if json {
+                let text = serde_json::to_string_pretty(&serde_json::json!({ "keys": listed }))
+                    .expect("names and dates are plain data");
+                return print(&format!("{text}\n"));
+            }
+            if listed.is_empty() {
+                return print(&format!("{} holds no keys.\n", file.display()));
+            }
+            let mut table = Table::new();
+            table.load_style(comfy_table::presets::NOTHING).set_header(["NAME", "KEY", "MADE"]);
+            for key in listed {
+                table.add_row([key.name, &format!("{}…", key.prefix), &key.created_at]);
+            }
+            print(&format!("{table}\n"))
+        }
+        Command::Revoke { name, place } => {
+            let file = place.file()?;
+            if keys::revoke(&file, &name)? {
+                return print(&format!("The key {name:?} is revoked.\n"));
+            }
+            let message =
+                format!("it has no key {name:?}; `evo gateway auth list` shows those it has");
+            Err(Error::Keys { path: file, message })
+        }
+    }
+}

@@ -1,0 +1,198 @@
+use serde_json::{Map, Value};
+
+use super::{messages, thinking};
+use crate::{
+    convert::ConvertError,
+    model::{ChatRequest, ResponseFormat, Tool, ToolChoice},
+    wire::{Content, anthropic as wire},
+};
+
+/// Anthropic demands a limit; this one is used when the client names none. Tokens to think come on top.
+const DEFAULT_MAX_TOKENS: u64 = 4_096;
+
+/// Reads a request.
+///
+/// Dropped, because an answer without them is still right: `cache_control` markers (other providers
+/// cache on their own), `service_tier`, `context_management`, `strict` and other attributes of a tool,
+/// `citations` of a document, thinking of earlier answers (only its author can read it), and fields that
+/// Anthropic does not have either.
+pub(in crate::convert) fn read(request: wire::Request) -> Result<ChatRequest, ConvertError> {
+    for field in ["mcp_servers", "container"] {
+        let value = request.rest.get(field).unwrap_or(&Value::Null);
+        if !value.is_null() && value.as_array().is_none_or(|list| !list.is_empty()) {
+            let message = "is not something this model's provider can do; leave it out";
+            return Err(ConvertError::new(field, message));
+        }
+    }
+    let mut chat = ChatRequest {
+        model: request.model,
+        tools: request.tools.into_iter().enumerate().map(read_tool).collect::<Result<_, _>>()?,
+        max_tokens: request.max_tokens,
+        temperature: request.temperature,
+        top_p: request.top_p,
+        top_k: request.top_k,
+        stop: request.stop_sequences,
+        stream: request.stream.unwrap_or(false),
+        user: request.metadata.and_then(|metadata| metadata.user_id),
+        reasoning_effort: thinking::read(request.thinking, request.output_config.as_ref()),
+        ..ChatRequest::default()
+    };
+    messages::read(request.system, request.messages, &mut chat)?;
+    if let Some(choice) = request.tool_choice {
+        chat.parallel_tool_calls = choice.disable_parallel_tool_use.map(|disabled| !disabled);
+        chat.tool_choice = Some(read_tool_choice(choice)?);
+    }
+    let format = request.output_config.and_then(|config| config.format).or(request.output_format);
+    chat.response_format = format.map_or(Ok(ResponseFormat::Text), read_format)?;
+    Ok(chat)
+}
+
+fn read_tool((at, tool): (usize, wire::Tool)) -> Result<Tool, ConvertError> {
+    match tool.kind.as_deref() {
+        None | Some("custom") => {
+            Ok(Tool { name: tool.name, description: tool.description, schema: tool.input_schema })
+        }
+        Some(kind) => Err(ConvertError::new(
+            format!("tools[{at}].type"),
+            format!("`{kind}` runs at Anthropic; this model's provider knows only your own tools"),
+        )),
+    }
+}
+
+fn read_tool_choice(choice: wire::ToolChoice) -> Result<ToolChoice, ConvertError> {
+    match choice.kind {
+        wire::ToolChoiceKind::Auto => Ok(ToolChoice::Auto),
+        wire::ToolChoiceKind::Any => Ok(ToolChoice::Required),
+        wire::ToolChoiceKind::None => Ok(ToolChoice::None),
+        wire::ToolChoiceKind::Tool => choice
+            .name
+            .map(ToolChoice::Named)
+            .ok_or_else(|| ConvertError::new("tool_choice.name", "is missing")),
+    }
+}
+
+fn read_format(format: wire::OutputFormat) -> Result<ResponseFormat, ConvertError> {
+    match format {
+        wire::OutputFormat::JsonSchema { schema } => {
+            // OpenAI wants a name, and Anthropic always keeps to the schema.
+            let name = "output".to_owned();
+            Ok(ResponseFormat::JsonSchema { name, schema, strict: Some(true) })
+        }
+        wire::OutputFormat::Unknown => {
+            Err(ConvertError::new("output_config.format.type", "must be `json_schema`"))
+        }
+    }
+}
+
+/// Writes a request.
+///
+/// Dropped, because an answer without them is still right: `seed` (a best effort also where it exists),
+/// `detail` of an image, the name of a response's schema, and the reasoning effort where Anthropic could
+/// not take it ([`thinking::write`]).
+pub(in crate::convert) fn write(chat: ChatRequest) -> Result<wire::Request, ConvertError> {
+    refuse_impossible(&chat)?;
+    let thinking = thinking::write(&chat);
+    let default_max_tokens = DEFAULT_MAX_TOKENS + thinking.room;
+    let messages = messages::write(chat.messages)?;
+    let has_tools = !chat.tools.is_empty();
+    Ok(wire::Request {
+        model: chat.model,
+        max_tokens: Some(chat.max_tokens.unwrap_or(default_max_tokens)),
+        system: messages::write_system(chat.system),
+        messages,
+        tools: chat.tools.into_iter().map(write_tool).collect(),
+        tool_choice: write_tool_choice(chat.tool_choice, chat.parallel_tool_calls, has_tools),
+        temperature: chat.temperature,
+        top_p: chat.top_p,
+        top_k: chat.top_k,
+        stop_sequences: chat.stop,
+        stream: chat.stream.then_some(true),
+        metadata: chat.user.map(|user| wire::Metadata { user_id: Some(user) }),
+        thinking: thinking.thinking,
+        output_config: thinking.config,
+        output_format: None,
+        rest: Map::new(),
+    })
+}
+
+fn refuse_impossible(chat: &ChatRequest) -> Result<(), ConvertError> {
+    let is_set = |penalty: Option<f64>| penalty.is_some_and(|penalty| penalty != 0.0);
+    let refusals = [
+        (
+            chat.response_format != ResponseFormat::Text,
+            "response_format",
+            "can only be `text` with this model's provider; ask for JSON in a message, or define a tool",
+        ),
+        (chat.n.is_some_and(|n| n != 1), "n", "can only be 1 with this model's provider"),
+        (chat.logprobs, "logprobs", "can only be false with this model's provider"),
+        (
+            is_set(chat.presence_penalty),
+            "presence_penalty",
+            "can only be 0 with this model's provider",
+        ),
+        (
+            is_set(chat.frequency_penalty),
+            "frequency_penalty",
+            "can only be 0 with this model's provider",
+        ),
+        (
+            chat.temperature.is_some_and(|temperature| !(0.0..=1.0).contains(&temperature)),
+            "temperature",
+            "can only be from 0 to 1 with this model's provider",
+        ),
+    ];
+    match refusals.into_iter().find(|(is_refused, ..)| *is_refused) {
+        Some((_, field, message)) => Err(ConvertError::new(field, message)),
+        None => Ok(()),
+    }
+}
+
+fn write_tool(tool: Tool) -> wire::Tool {
+    let mut input_schema = tool.schema;
+    // Anthropic wants it said, where OpenAI takes no schema at all for a tool without arguments.
+    if !input_schema.contains_key("type") {
+        input_schema.insert("type".to_owned(), Value::from("object"));
+    }
+    wire::Tool { kind: None, name: tool.name, description: tool.description, input_schema }
+}
+
+fn write_tool_choice(
+    choice: Option<ToolChoice>,
+    parallel_tool_calls: Option<bool>,
+    has_tools: bool,
+) -> Option<wire::ToolChoice> {
+    let at_most_one = has_tools && parallel_tool_calls == Some(false);
+    let (kind, name) = match choice {
+        Some(ToolChoice::None) => {
+            let kind = wire::ToolChoiceKind::None;
+            return Some(wire::ToolChoice { kind, name: None, disable_parallel_tool_use: None });
+        }
+        Some(ToolChoice::Auto) => (wire::ToolChoiceKind::Auto, None),
+        Some(ToolChoice::Required) => (wire::ToolChoiceKind::Any, None),
+        Some(ToolChoice::Named(name)) => (wire::ToolChoiceKind::Tool, Some(name)),
+        // The limit to one call is part of the choice, which then has to be said.
+        None if at_most_one => (wire::ToolChoiceKind::Auto, None),
+        None => return None,
+    };
+    let disable_parallel_tool_use = at_most_one.then_some(true);
+    Some(wire::ToolChoice { kind, name, disable_parallel_tool_use })
+}
+
+/// Whether a text is worth a block: Anthropic refuses empty ones.
+pub(super) fn is_worth_a_block(text: &str) -> bool {
+    !text.trim().is_empty()
+}
+
+pub(super) fn text_block(text: String) -> wire::Block {
+    wire::Block::Text { text }
+}
+
+/// One text as it is, several as blocks.
+pub(super) fn write_texts(mut texts: Vec<String>) -> Option<Content<wire::Block>> {
+    texts.retain(|text| is_worth_a_block(text));
+    match texts.len() {
+        0 => None,
+        1 => texts.pop().map(Content::Text),
+        _ => Some(Content::Parts(texts.into_iter().map(text_block).collect())),
+    }
+}

@@ -1,0 +1,210 @@
+use super::{
+    blocks::{BlockQueue, write_event},
+    response::{read_stop, read_usage, write_id, write_stop, write_usage},
+};
+use crate::{
+    convert::{ConvertError, error, parse},
+    model::{StopReason, StreamEvent, Usage},
+    wire::anthropic as wire,
+};
+
+/// Reads events.
+#[derive(Debug, Default)]
+pub(in crate::convert) struct Reader {
+    has_stopped: bool,
+    usage: wire::Usage,
+    calls: Vec<OpenCall>,
+}
+
+#[derive(Debug)]
+struct OpenCall {
+    /// The index of its block.
+    index: u64,
+    /// Arguments that came whole with the start of the block; used if no pieces follow.
+    given: String,
+    has_arguments: bool,
+}
+
+impl Reader {
+    /// Whether the answer is whole even if the stream ends here without `message_stop`.
+    pub(in crate::convert) fn has_stopped(&self) -> bool {
+        self.has_stopped
+    }
+
+    /// Reads the data of one event.
+    pub(in crate::convert) fn read(
+        &mut self,
+        data: &[u8],
+        events: &mut Vec<StreamEvent>,
+    ) -> Result<(), ConvertError> {
+        match parse(data)? {
+            wire::Event::MessageStart { message } => {
+                self.usage = message.usage;
+                events.push(StreamEvent::Start { id: message.id, model: message.model });
+                events.push(StreamEvent::Usage(read_usage(self.usage)));
+            }
+            wire::Event::ContentBlockStart { index, content_block } => {
+                self.read_block_start(index, content_block, events);
+            }
+            wire::Event::ContentBlockDelta { index, delta } => {
+                self.read_delta(index, delta, events);
+            }
+            wire::Event::ContentBlockStop { index } => self.read_block_stop(index, events),
+            wire::Event::MessageDelta { delta, usage } => {
+                self.read_message_delta(delta, usage, events);
+            }
+            wire::Event::MessageStop => events.push(StreamEvent::End),
+            wire::Event::Error { error } => {
+                events.push(StreamEvent::Failed(error::read_in_stream(&error)));
+            }
+            wire::Event::Ping | wire::Event::Unknown => {}
+        }
+        Ok(())
+    }
+
+    fn read_block_start(&mut self, index: u64, block: wire::Block, events: &mut Vec<StreamEvent>) {
+        match block {
+            wire::Block::Text { text } => push_text(text, StreamEvent::Text, events),
+            wire::Block::Thinking { thinking, .. } => {
+                push_text(thinking, StreamEvent::Reasoning, events);
+            }
+            wire::Block::ToolUse { id, name, input } => {
+                let call = self.calls.len();
+                let given = serde_json::Value::Object(input).to_string();
+                self.calls.push(OpenCall { index, given, has_arguments: false });
+                events.push(StreamEvent::ToolCallStart { call, id, name });
+            }
+            // Of tools that run at Anthropic, which nobody asked for across protocols.
+            _ => {}
+        }
+    }
+
+    fn read_delta(&mut self, index: u64, delta: wire::Delta, events: &mut Vec<StreamEvent>) {
+        match delta {
+            wire::Delta::TextDelta { text } => push_text(text, StreamEvent::Text, events),
+            wire::Delta::ThinkingDelta { thinking } => {
+                push_text(thinking, StreamEvent::Reasoning, events);
+            }
+            wire::Delta::SignatureDelta { signature } => {
+                push_text(signature, StreamEvent::ReasoningSignature, events);
+            }
+            wire::Delta::InputJsonDelta { partial_json } => {
+                // Blocks of tools that run at Anthropic have such pieces, too, and are no calls here.
+                if let Some(call) = self.calls.iter().position(|call| call.index == index)
+                    && !partial_json.is_empty()
+                {
+                    self.calls[call].has_arguments = true;
+                    events.push(StreamEvent::ToolCallArguments { call, json: partial_json });
+                }
+            }
+            wire::Delta::Unknown => {}
+        }
+    }
+
+    /// A call without arguments has no pieces of them, where other protocols want `{}`.
+    fn read_block_stop(&mut self, index: u64, events: &mut Vec<StreamEvent>) {
+        let Some(call) = self.calls.iter().position(|call| call.index == index) else { return };
+        let open = &mut self.calls[call];
+        if !std::mem::replace(&mut open.has_arguments, true) {
+            let json = std::mem::take(&mut open.given);
+            events.push(StreamEvent::ToolCallArguments { call, json });
+        }
+    }
+
+    fn read_message_delta(
+        &mut self,
+        delta: wire::MessageDelta,
+        usage: wire::UsageDelta,
+        events: &mut Vec<StreamEvent>,
+    ) {
+        let update = |count: &mut u64, new: Option<u64>| *count = new.unwrap_or(*count);
+        update(&mut self.usage.input_tokens, usage.input_tokens);
+        update(&mut self.usage.cache_creation_input_tokens, usage.cache_creation_input_tokens);
+        update(&mut self.usage.cache_read_input_tokens, usage.cache_read_input_tokens);
+        update(&mut self.usage.output_tokens, usage.output_tokens);
+        events.push(StreamEvent::Usage(read_usage(self.usage)));
+        if let Some(reason) = delta.stop_reason
+            && !std::mem::replace(&mut self.has_stopped, true)
+        {
+            let stop = read_stop(Some(&reason), delta.stop_sequence);
+            events.push(StreamEvent::Stop(stop));
+        }
+    }
+}
+
+fn push_text(text: String, event: fn(String) -> StreamEvent, events: &mut Vec<StreamEvent>) {
+    if !text.is_empty() {
+        events.push(event(text));
+    }
+}
+
+/// Writes events.
+#[derive(Debug)]
+pub(in crate::convert) struct Writer {
+    created: u64,
+    blocks: BlockQueue,
+    stop: StopReason,
+    usage: Usage,
+}
+
+impl Writer {
+    pub(in crate::convert) fn new(created: u64) -> Self {
+        Self {
+            created,
+            blocks: BlockQueue::default(),
+            stop: StopReason::End,
+            usage: Usage::default(),
+        }
+    }
+
+    /// Appends the events that say `event`. Stop reason and usage wait for the end, since Anthropic
+    /// says both in one event.
+    pub(in crate::convert) fn write(
+        &mut self,
+        event: StreamEvent,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ConvertError> {
+        match event {
+            StreamEvent::Start { id, model } => self.write_start(&id, model, out),
+            StreamEvent::Text(text) => self.blocks.text(text, out),
+            StreamEvent::Reasoning(text) => self.blocks.thinking(text, out),
+            StreamEvent::ReasoningSignature(signature) => self.blocks.signature(signature, out),
+            StreamEvent::ToolCallStart { call, id, name } => {
+                self.blocks.tool_use(call, id, name, out);
+            }
+            StreamEvent::ToolCallArguments { call, json } => {
+                self.blocks.arguments(call, &json, out)?;
+            }
+            StreamEvent::Stop(stop) => self.stop = stop,
+            StreamEvent::Usage(usage) => self.usage = usage,
+            StreamEvent::End => self.write_end(out),
+            StreamEvent::Failed(failure) => {
+                let error = error::write_anthropic(failure).error;
+                write_event("error", &wire::EventOut::Error { error: &error }, out);
+            }
+        }
+        Ok(())
+    }
+
+    fn write_start(&mut self, id: &str, model: String, out: &mut Vec<u8>) {
+        let message = wire::Response {
+            id: write_id(id, self.created),
+            kind: "message",
+            role: "assistant",
+            model,
+            content: Vec::new(),
+            stop_reason: None,
+            stop_sequence: None,
+            usage: write_usage(self.usage),
+        };
+        write_event("message_start", &wire::EventOut::MessageStart { message: &message }, out);
+    }
+
+    fn write_end(&mut self, out: &mut Vec<u8>) {
+        self.blocks.close(out);
+        let delta = write_stop(std::mem::replace(&mut self.stop, StopReason::End));
+        let usage = write_usage(self.usage);
+        write_event("message_delta", &wire::EventOut::MessageDelta { delta: &delta, usage }, out);
+        write_event("message_stop", &wire::EventOut::MessageStop, out);
+    }
+}

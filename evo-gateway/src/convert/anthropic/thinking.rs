@@ -1,0 +1,143 @@
+//! Reasoning effort as Anthropic's thinking, and back.
+
+use crate::{
+    model::{ChatRequest, Effort, Part, ToolChoice},
+    wire::anthropic as wire,
+};
+
+/// The least that Anthropic takes.
+const MIN_BUDGET: u64 = 1_024;
+/// Efforts and the budgets that stand for them, smallest first.
+const BUDGETS: [(Effort, u64); 5] = [
+    (Effort::Minimal, MIN_BUDGET),
+    (Effort::Low, 2_048),
+    (Effort::Medium, 8_192),
+    (Effort::High, 16_384),
+    (Effort::Highest, 32_000),
+];
+
+/// The first version of Claude that is told an effort; those before are told a budget of tokens.
+const FIRST_ADAPTIVE: (u32, u32) = (4, 6);
+
+/// What the client's settings ask for. `disabled` asks for nothing: it is what Anthropic does unasked,
+/// and not every other model can be kept from reasoning.
+pub(super) fn read(
+    thinking: Option<wire::Thinking>,
+    config: Option<&wire::OutputConfig>,
+) -> Option<Effort> {
+    match config.and_then(|config| config.effort.as_deref()) {
+        Some("low") => return Some(Effort::Low),
+        Some("medium") => return Some(Effort::Medium),
+        Some("high") => return Some(Effort::High),
+        Some("xhigh" | "max") => return Some(Effort::Highest),
+        _ => {}
+    }
+    let Some(wire::Thinking::Enabled { budget_tokens }) = thinking else { return None };
+    let fits = BUDGETS.iter().rev().find(|(_, budget)| *budget <= budget_tokens);
+    Some(fits.map_or(Effort::Minimal, |(effort, _)| *effort))
+}
+
+/// What a request says about thinking.
+#[derive(Debug, Default)]
+pub(super) struct Settings {
+    pub(super) thinking: Option<wire::Thinking>,
+    pub(super) config: Option<wire::OutputConfig>,
+    /// The tokens that thinking may well use of `max_tokens`.
+    pub(super) room: u64,
+}
+
+/// How much the model is to think.
+///
+/// An effort is a hint, so that thinking is left out where Anthropic would refuse the request with it:
+/// next to a temperature, `top_k` or a low `top_p` of the client's, with a forced tool, and, for models
+/// that take a budget, with too little room in `max_tokens` and in the middle of a tool loop, whose
+/// earlier thinking (with Anthropic's signature) a translated conversation does not hold.
+pub(super) fn write(chat: &ChatRequest) -> Settings {
+    let Some(effort) = chat.reasoning_effort else { return Settings::default() };
+    let may_think = may_think(chat);
+    if is_adaptive(&chat.model) {
+        let Some(word) = adaptive_effort(effort) else { return Settings::default() };
+        return Settings {
+            thinking: may_think.then_some(wire::Thinking::Adaptive),
+            config: Some(wire::OutputConfig { effort: Some(word.to_owned()), format: None }),
+            room: if may_think { budget(effort).unwrap_or(0) } else { 0 },
+        };
+    }
+    let wanted = budget(effort).filter(|_| may_think && !is_in_tool_loop(chat));
+    // Half of the room at most, so that an answer fits as well.
+    let given = wanted.map(|wanted| chat.max_tokens.map_or(wanted, |max| wanted.min(max / 2)));
+    match given.filter(|given| *given >= MIN_BUDGET) {
+        None => Settings::default(),
+        Some(budget_tokens) => Settings {
+            thinking: Some(wire::Thinking::Enabled { budget_tokens }),
+            config: None,
+            room: budget_tokens,
+        },
+    }
+}
+
+fn may_think(chat: &ChatRequest) -> bool {
+    #[expect(clippy::float_cmp, reason = "only exactly 1 is taken")]
+    let is_sampled = chat.temperature.is_some_and(|temperature| temperature != 1.0)
+        || chat.top_k.is_some()
+        || chat.top_p.is_some_and(|top_p| top_p < 0.95);
+    let is_forced = matches!(chat.tool_choice, Some(ToolChoice::Required | ToolChoice::Named(_)));
+    !is_sampled && !is_forced
+}
+
+fn is_in_tool_loop(chat: &ChatRequest) -> bool {
+    let is_result = |part: &Part| matches!(part, Part::ToolResult(_));
+    chat.messages.last().is_some_and(|message| message.parts.iter().any(is_result))
+}
+
+fn budget(effort: Effort) -> Option<u64> {
+    BUDGETS.iter().find(|(listed, _)| *listed == effort).map(|(_, budget)| *budget)
+}
+
+fn adaptive_effort(effort: Effort) -> Option<&'static str> {
+    match effort {
+        Effort::None => None,
+        Effort::Minimal | Effort::Low => Some("low"),
+        Effort::Medium => Some("medium"),
+        Effort::High => Some("high"),
+        Effort::Highest => Some("max"),
+    }
+}
+
+/// Whether the model takes an effort instead of a budget, by the version in its name. Claudes without a
+/// version are newer than those that had one; other models that speak the protocol know the budget.
+fn is_adaptive(model: &str) -> bool {
+    let name = model.rsplit('/').next().unwrap_or(model);
+    let mut numbers = name
+        .split(['-', '.'])
+        .filter(|word| word.len() <= 2)
+        .filter_map(|word| word.parse::<u32>().ok());
+    let version = numbers.next().map(|major| (major, numbers.next().unwrap_or(0)));
+    name.contains("claude") && version.is_none_or(|version| version >= FIRST_ADAPTIVE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_in_the_name_tells_effort_from_budget() {
+        for model in [
+            "claude-opus-4-6",
+            "claude-opus-4.7",
+            "anthropic/claude-sonnet-5",
+            "claude-mythos-preview",
+        ] {
+            assert!(is_adaptive(model), "{model}");
+        }
+        for model in [
+            "claude-3-7-sonnet-20250219",
+            "claude-opus-4-20250514",
+            "claude-haiku-4-5-20251001",
+            "kimi-k2",
+            "deepseek-chat",
+        ] {
+            assert!(!is_adaptive(model), "{model}");
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Tests of the conversions.
+
+mod golden;
+mod properties;
+mod streams;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use super::{ConvertError, Dialect, StreamConverter};
+
+/// Any time: the one that all golden answers have.
+const CREATED: u64 = 1_795_000_000;
+
+const WAYS: [(&str, Dialect, Dialect); 2] = [
+    ("openai_to_anthropic", Dialect::OpenAiChat, Dialect::Anthropic),
+    ("anthropic_to_openai", Dialect::Anthropic, Dialect::OpenAiChat),
+];
+
+fn golden_folder(kind: &str, way: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src/convert/golden").join(kind).join(way)
+}
+
+fn golden_paths(kind: &str, way: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(golden_folder(kind, way)).unwrap();
+    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.to_str().unwrap().contains(".in."));
+    paths.sort();
+    paths
+}
+
+/// All inputs of a kind, each way.
+fn golden_inputs(kind: &str) -> Vec<(Dialect, Dialect, Vec<Vec<u8>>)> {
+    let read = |path: PathBuf| fs::read(path).unwrap();
+    WAYS.iter()
+        .map(|(way, from, to)| {
+            (*from, *to, golden_paths(kind, way).into_iter().map(read).collect())
+        })
+        .collect()
+}
+
+/// The converted stream, cut at these places on its way in, and what `finish` says.
+fn convert_in_pieces(
+    from: Dialect,
+    to: Dialect,
+    stream: &[u8],
+    cuts: &[usize],
+) -> (Vec<u8>, Result<(), ConvertError>) {
+    let mut places = cuts.to_vec();
+    places.extend([0, stream.len()]);
+    places.sort_unstable();
+    let mut converter = StreamConverter::new(from, to, true, CREATED);
+    let mut out = Vec::new();
+    for piece in places.windows(2) {
+        let pushed = converter.push(&stream[piece[0]..piece[1]], &mut out);
+        if pushed.is_err() {
+            break;
+        }
+    }
+    let finished = converter.finish(&mut out);
+    (out, finished)
+}

@@ -1,0 +1,88 @@
+//! Every `golden/KIND/WAY/CASE.in.*` must become exactly its `CASE.out.*`.
+//!
+//! A bug in a conversion gets a case of its own here. Inputs are what the real APIs publish, and what
+//! servers that speak their protocols were seen to send.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use super::{
+    super::{ConvertError, Dialect, StreamConverter, error, request, response},
+    CREATED, WAYS, golden_paths,
+};
+
+/// Runs `convert` over all cases of a kind and compares what it gives, as text.
+fn check(kind: &str, at_least: usize, convert: impl Fn(Dialect, Dialect, &str, &[u8]) -> String) {
+    let mut cases = 0;
+    let mut wrong = Vec::new();
+    for (way, from, to) in WAYS {
+        for input in golden_paths(kind, way) {
+            let name = input.file_name().unwrap().to_str().unwrap();
+            let actual = convert(from, to, name, &fs::read(&input).unwrap());
+            let output = input.with_file_name(name.replace(".in.", ".out."));
+            let expected = fs::read_to_string(&output).unwrap_or_default();
+            if actual != expected {
+                wrong.push(format!("{}: expected\n{expected}\ngot\n{actual}", output.display()));
+            }
+            cases += 1;
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+    assert!(cases >= at_least, "only {cases} cases of {kind} were found");
+}
+
+fn pretty(result: Result<Vec<u8>, ConvertError>) -> String {
+    let value: Value = match result {
+        Ok(body) => serde_json::from_slice(&body).unwrap(),
+        Err(ConvertError { field, message }) => {
+            json!({"refused": {"field": field, "message": message}})
+        }
+    };
+    serde_json::to_string_pretty(&value).unwrap() + "\n"
+}
+
+#[test]
+fn requests() {
+    check("request", 50, |from, to, name, body| {
+        let question: Value = serde_json::from_slice(body).unwrap();
+        let (_, model) = question["model"].as_str().unwrap().split_once(':').unwrap();
+        let result = request(from, to, body, model);
+        assert_eq!(result.is_err(), name.starts_with("refused_"), "{name}: {result:?}");
+        pretty(result)
+    });
+}
+
+#[test]
+fn responses() {
+    check("response", 20, |from, to, name, body| {
+        let result = response(from, to, body, CREATED);
+        assert_eq!(result.is_err(), name.starts_with("refused_"), "{name}: {result:?}");
+        pretty(result)
+    });
+}
+
+#[test]
+fn errors() {
+    check("error", 20, |from, to, _, case| {
+        let case: Value = serde_json::from_slice(case).unwrap();
+        let status = u16::try_from(case["status"].as_u64().unwrap()).unwrap();
+        pretty(Ok(error(from, to, status, case["body"].as_str().unwrap().as_bytes())))
+    });
+}
+
+#[test]
+fn streams() {
+    check("stream", 30, |from, to, name, bytes| {
+        let include_usage = !name.contains("without_usage");
+        let mut converter = StreamConverter::new(from, to, include_usage, CREATED);
+        let mut out = Vec::new();
+        let pushed = converter.push(bytes, &mut out);
+        let finished = converter.finish(&mut out);
+        let text = String::from_utf8(out).unwrap();
+        let has_error = text.contains("data: {\"error\"") || text.contains("event: error\n");
+        assert_eq!(finished.is_err(), has_error, "{name}: {text}");
+        assert!(pushed.is_ok() || finished.is_err(), "{name}");
+        text
+    });
+}

@@ -1,0 +1,83 @@
+//! What the caller of a stream's converter relies on.
+
+use super::{
+    super::{Dialect, StreamConverter, own_error},
+    CREATED,
+};
+use crate::model::Usage;
+
+const CHUNK: &[u8] = b"data: {\"id\":\"x\",\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hi\"}}]}\n\n";
+
+fn to_anthropic() -> StreamConverter {
+    StreamConverter::new(Dialect::OpenAiChat, Dialect::Anthropic, false, CREATED)
+}
+
+#[test]
+fn every_event_goes_out_as_soon_as_it_is_in() {
+    let mut converter = to_anthropic();
+    let mut out = Vec::new();
+    let (most, last) = CHUNK.split_at(CHUNK.len() - 1);
+    converter.push(most, &mut out).unwrap();
+    assert_eq!(out, b"");
+    converter.push(last, &mut out).unwrap();
+    assert!(String::from_utf8(out).unwrap().ends_with("\"text\":\"Hi\"}}\n\n"));
+}
+
+#[test]
+fn usage_is_told_to_the_caller_also_when_the_client_did_not_ask() {
+    let mut converter =
+        StreamConverter::new(Dialect::Anthropic, Dialect::OpenAiChat, false, CREATED);
+    assert_eq!(converter.usage(), None);
+    let stream = br#"data: {"type":"message_start","message":{"content":[],"usage":{"input_tokens":4,"cache_read_input_tokens":3,"cache_creation_input_tokens":2,"output_tokens":1}}}
+
+data: {"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":9}}
+
+data: {"type":"message_stop"}
+
+"#;
+    converter.push(stream, &mut Vec::new()).unwrap();
+    let expected = Usage {
+        input_tokens: 4,
+        cache_read_tokens: 3,
+        cache_write_tokens: 2,
+        output_tokens: 9,
+        reasoning_tokens: None,
+    };
+    assert_eq!(converter.usage(), Some(&expected));
+}
+
+#[test]
+fn nothing_follows_an_error() {
+    let mut converter = to_anthropic();
+    let mut out = Vec::new();
+    converter.push(CHUNK, &mut out).unwrap();
+    let broken = converter.push(b"data: {\n\n", &mut out).unwrap_err();
+    let length = out.len();
+    assert_eq!(converter.push(CHUNK, &mut out), Ok(()));
+    assert_eq!(converter.finish(&mut out), Err(broken));
+    assert_eq!(out.len(), length);
+}
+
+#[test]
+fn an_event_without_end_is_refused() {
+    let mut converter = to_anthropic();
+    let mut out = Vec::new();
+    let piece = vec![b'x'; 1024 * 1024];
+    let error = (0..32).find_map(|_| converter.push(&piece, &mut out).err()).unwrap();
+    assert_eq!(error.to_string(), "stream: an event of the stream is longer than 16777216 bytes");
+    assert!(String::from_utf8(out).unwrap().starts_with("event: error\n"));
+}
+
+#[test]
+fn own_errors_have_type_and_code_in_both_dialects() {
+    let body =
+        |front| String::from_utf8(own_error(front, 400, "unknown_model", "No `x`.")).unwrap();
+    assert_eq!(
+        body(Dialect::OpenAiChat),
+        r#"{"error":{"message":"No `x`.","type":"invalid_request_error","param":null,"code":"unknown_model"}}"#
+    );
+    assert_eq!(
+        body(Dialect::Anthropic),
+        r#"{"type":"error","error":{"type":"invalid_request_error","message":"No `x`.","code":"unknown_model"}}"#
+    );
+}

@@ -1,0 +1,43 @@
+//! The gateway's HTTP face. Each request passes, from the outside in: the log entry and the request
+//! id, the Host and Origin check, the token check, and then either the proxy, for the two routes
+//! that generate, or the router for everything else.
+
+mod error;
+mod models;
+mod openapi;
+mod origin;
+mod providers;
+mod serve;
+mod service;
+mod system;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use axum::Router;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::gateway::Gateway;
+
+pub use openapi::document;
+pub(crate) use serve::serve;
+
+/// Every route with its documentation, but the two of the proxy.
+fn routes() -> OpenApiRouter<Arc<Gateway>> {
+    OpenApiRouter::with_openapi(openapi::base())
+        .routes(routes!(system::get_health))
+        .routes(routes!(openapi::get_openapi))
+        .routes(routes!(models::list_models))
+        .routes(routes!(models::get_model))
+        .routes(routes!(models::refresh_models))
+        .routes(routes!(providers::list_providers))
+}
+
+fn router(gateway: Arc<Gateway>) -> Router {
+    let (routes, _) = routes().split_for_parts();
+    routes
+        .fallback(error::no_such_route)
+        .method_not_allowed_fallback(error::no_such_method)
+        .with_state(gateway)
+}

@@ -1,0 +1,343 @@
+//! What happens to every request.
+
+use std::{convert::Infallible, future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    http::{
+        HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header, request,
+    },
+};
+use bytes::{Bytes, BytesMut};
+use evo_common::tracing_context;
+use http_body::Body as _;
+use http_body_util::{BodyExt as _, combinators::UnsyncBoxBody};
+use hyper::body::Incoming;
+use tokio::time::timeout;
+use tower::ServiceExt as _;
+use tracing::Instrument as _;
+
+use super::{
+    error::{dialect_of, wrong_method},
+    origin::Rules,
+    router,
+};
+use crate::{
+    access::{Entry, Facts},
+    auth::Refusal,
+    convert::Dialect,
+    gateway::Gateway,
+    proxy::{
+        self, Ask, Refused,
+        answer::{Answer, Logged},
+    },
+};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Anthropic's name for it.
+const ANTHROPIC_REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+const GOOGLE_API_KEY: HeaderName = HeaderName::from_static("x-goog-api-key");
+const RUN: HeaderName = HeaderName::from_static("x-evo-run-id");
+const STAGE: HeaderName = HeaderName::from_static("x-evo-stage");
+const TRACEPARENT: &str = "traceparent";
+/// Longest header of a caller's that goes into the log.
+const MAX_ID: usize = 128;
+/// Longest path that goes into the log.
+const MAX_PATH: usize = 128;
+/// Silence inside a request's body.
+const BODY_IDLE: Duration = Duration::from_secs(30);
+/// How much of a body that is too large is read and thrown away, so that the caller, who reads the
+/// answer only after sending, gets to see it.
+const DISCARD: usize = 128 * 1024 * 1024;
+
+/// Answers the requests of all connections. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Service {
+    gateway: Arc<Gateway>,
+    router: Router,
+    rules: Rules,
+}
+
+impl Service {
+    pub(super) fn new(gateway: Arc<Gateway>) -> Self {
+        let rules = Rules::of(gateway.address, gateway.gate.is_open());
+        Self { router: router(gateway.clone()), rules, gateway }
+    }
+}
+
+impl hyper::service::Service<Request<Incoming>> for Service {
+    type Response = Response<Logged>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let (gateway, rules) = (self.gateway.clone(), self.rules);
+        let (parts, body) = request.into_parts();
+        let generates = front_of(parts.uri.path());
+        // The router is only needed, and cloned, for what the proxy does not answer.
+        let router = generates.is_none().then(|| self.router.clone());
+        Box::pin(async move {
+            let mut entry = Entry::new(gateway.log.clone(), facts(&parts));
+            let span = span(&parts);
+            let front = generates.unwrap_or_else(|| dialect_of(parts.uri.path(), &parts.headers));
+            let answer = async {
+                match admit(&gateway, rules, &parts, &mut entry) {
+                    Err(refused) => Err(refused),
+                    Ok(()) => match router {
+                        Some(router) => Ok(route(router, parts, body).await),
+                        None => generate(&gateway, front, &parts, body, &mut entry).await,
+                    },
+                }
+            };
+            let response = match span {
+                Some(span) => {
+                    let response = answer.instrument(span.clone()).await;
+                    entry.set_span(span);
+                    response
+                }
+                None => answer.await,
+            };
+            let response = response.unwrap_or_else(|refused| {
+                entry.facts.error = Some(refused.code);
+                refused.answer(front)
+            });
+            Ok(finish(&gateway, front, response, entry))
+        })
+    }
+}
+
+/// The dialect of a route that generates.
+fn front_of(path: &str) -> Option<Dialect> {
+    match path {
+        "/v1/chat/completions" => Some(Dialect::OpenAiChat),
+        "/v1/messages" => Some(Dialect::Anthropic),
+        _ => None,
+    }
+}
+
+fn facts(parts: &request::Parts) -> Facts {
+    let path = parts.uri.path();
+    let text = |name: &HeaderName| {
+        let text = parts.headers.get(name)?.to_str().ok()?;
+        Some(text.get(..MAX_ID).unwrap_or(text).to_owned())
+    };
+    Facts {
+        method: Some(parts.method.clone()),
+        path: path.get(..MAX_PATH).unwrap_or(path).to_owned(),
+        run: text(&RUN),
+        stage: text(&STAGE),
+        quiet: path == "/health",
+        ..Facts::default()
+    }
+}
+
+/// A span for a request that is part of a run; others cost nothing.
+fn span(parts: &request::Parts) -> Option<tracing::Span> {
+    let parent = parts.headers.get(TRACEPARENT)?.to_str().ok()?;
+    if !is_traceparent(parent) {
+        return None;
+    }
+    let span = tracing::info_span!(
+        "gateway.request",
+        otel.name = format!("{} {}", parts.method, parts.uri.path()),
+        otel.kind = "server",
+        http.request.method = %parts.method,
+        url.path = parts.uri.path(),
+        run.id = parts.headers.get(&RUN).and_then(|run| run.to_str().ok()),
+        stage = parts.headers.get(&STAGE).and_then(|stage| stage.to_str().ok()),
+        http.response.status_code = tracing::field::Empty,
+        gen_ai.provider.name = tracing::field::Empty,
+        gen_ai.request.model = tracing::field::Empty,
+        outcome = tracing::field::Empty,
+    );
+    let carrier = [(TRACEPARENT.to_owned(), parent.to_owned())].into();
+    tracing_context::set_parent(&span, &carrier);
+    Some(span)
+}
+
+/// `00-<32 hex>-<16 hex>-<2 hex>`, with ids that are not zero.
+fn is_traceparent(text: &str) -> bool {
+    let parts: [&str; 4] = match text.split('-').collect::<Vec<_>>().try_into() {
+        Ok(parts) => parts,
+        Err(_) => return false,
+    };
+    let hex = |part: &str, length| {
+        part.len() == length && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let id = |part: &str, length| hex(part, length) && part.bytes().any(|b| b != b'0');
+    let [version, trace, span, flags] = parts;
+    version == "00" && id(trace, 32) && id(span, 16) && hex(flags, 2)
+}
+
+/// Whether a request may pass.
+fn admit(
+    gateway: &Gateway,
+    rules: Rules,
+    parts: &request::Parts,
+    entry: &mut Entry,
+) -> Result<(), Refused> {
+    rules.check(&parts.uri, &parts.headers)?;
+    // A path that is no route needs a token too: strangers don't learn which routes exist.
+    if parts.uri.path() == "/health" {
+        return Ok(());
+    }
+    let refusal = match gateway.gate.admit(presented_token(&parts.headers)) {
+        Ok(caller) => {
+            entry.facts.caller = Some(caller);
+            return Ok(());
+        }
+        Err(refusal) => refusal,
+    };
+    let fault = match refusal {
+        Refusal::Missing => "none was sent",
+        Refusal::Unknown => "the one sent is unknown",
+    };
+    Err(Refused::new(
+        401,
+        "unauthorized",
+        format!(
+            "This needs a token and {fault}: send `Authorization: Bearer TOKEN` or `x-api-key: \
+             TOKEN` with the gateway token of `tokens.toml` in Evo's data folder, or with a key \
+             made by `evo gateway auth generate`."
+        ),
+    ))
+}
+
+/// The token of `Authorization: Bearer …`, else of `x-api-key` or `x-goog-api-key`.
+fn presented_token(headers: &HeaderMap) -> Option<&[u8]> {
+    if let Some(value) = headers.get(header::AUTHORIZATION) {
+        let value = value.as_bytes();
+        // A header of another scheme is a wrong token, not a missing one.
+        return Some(match value.split_at_checked(7) {
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => token.trim_ascii(),
+            _ => b"",
+        });
+    }
+    let key = headers.get(API_KEY).or_else(|| headers.get(GOOGLE_API_KEY))?;
+    Some(key.as_bytes().trim_ascii())
+}
+
+/// One of the two routes that generate.
+async fn generate(
+    gateway: &Gateway,
+    front: Dialect,
+    parts: &request::Parts,
+    body: Incoming,
+    entry: &mut Entry,
+) -> Result<Response<Answer>, Refused> {
+    if parts.method != Method::POST {
+        return Err(wrong_method(&parts.method, parts.uri.path()));
+    }
+    let body = read(body, &parts.headers, gateway.body_limit).await?;
+    let ask = Ask { front, headers: &parts.headers, query: parts.uri.query(), body };
+    proxy::forward(gateway, ask, entry).await
+}
+
+/// The whole body of a request.
+async fn read(mut body: Incoming, headers: &HeaderMap, limit: usize) -> Result<Bytes, Refused> {
+    if let Some(encoding) = headers.get(header::CONTENT_ENCODING)
+        && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
+    {
+        return Err(Refused::new(
+            415,
+            "unsupported_content_encoding",
+            "The body is compressed; send it as it is.",
+        ));
+    }
+    let limit_u64 = limit as u64;
+    if body.size_hint().lower() > limit_u64 {
+        return Err(too_large(body, headers, limit).await);
+    }
+    let mut whole = Bytes::new();
+    let mut parts = BytesMut::new();
+    loop {
+        let data = match timeout(BODY_IDLE, body.frame()).await {
+            Ok(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
+            Ok(None) => break,
+            Ok(Some(Err(error))) => {
+                let message = format!("The body did not come whole: {error}.");
+                return Err(Refused::new(400, "invalid_request", message));
+            }
+            Err(_) => {
+                let seconds = BODY_IDLE.as_secs();
+                let message = format!("Nothing came of the body for {seconds} s.");
+                return Err(Refused::new(408, "request_timeout", message));
+            }
+        };
+        if whole.len() + parts.len() + data.len() > limit {
+            return Err(too_large(body, headers, limit).await);
+        }
+        // Most bodies come in one piece, which need not be copied.
+        if whole.is_empty() && parts.is_empty() {
+            let expected = body.size_hint().exact();
+            if expected == Some(0) {
+                return Ok(data);
+            }
+            whole = data;
+        } else {
+            if parts.is_empty() {
+                let left = usize::try_from(body.size_hint().lower()).unwrap_or_default();
+                parts.reserve(whole.len() + data.len() + left.min(limit));
+                parts.extend_from_slice(&whole);
+                whole = Bytes::new();
+            }
+            parts.extend_from_slice(&data);
+        }
+    }
+    Ok(if parts.is_empty() { whole } else { parts.freeze() })
+}
+
+/// Refuses a body, and reads what the caller sends of it all the same, within limits.
+async fn too_large(mut body: Incoming, headers: &HeaderMap, limit: usize) -> Refused {
+    if !headers.contains_key(header::EXPECT) {
+        let mut left = DISCARD;
+        while let Ok(Some(Ok(frame))) = timeout(Duration::from_secs(2), body.frame()).await {
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            let Some(rest) = left.checked_sub(length) else { break };
+            left = rest;
+        }
+    }
+    let message = format!(
+        "The body is larger than {limit} bytes; send less, or raise EVO_GATEWAY_BODY_LIMIT of the \
+         gateway."
+    );
+    Refused::new(413, "request_too_large", message)
+}
+
+/// Everything but the proxy.
+async fn route(router: Router, parts: request::Parts, body: Incoming) -> Response<Answer> {
+    let Ok(response) = router.oneshot(Request::from_parts(parts, body)).await;
+    response.map(|body| Answer::Other(UnsyncBoxBody::new(body.map_err(Into::into))))
+}
+
+/// Gives the answer its id, and the log line its last facts.
+fn finish(
+    gateway: &Gateway,
+    front: Dialect,
+    mut response: Response<Answer>,
+    mut entry: Entry,
+) -> Response<Logged> {
+    let status = response.status();
+    let headers = response.headers_mut();
+    let id = match headers.get(REQUEST_ID).or_else(|| headers.get(ANTHROPIC_REQUEST_ID)) {
+        Some(id) => id.clone(),
+        None => gateway.new_id(),
+    };
+    if front == Dialect::Anthropic && !headers.contains_key(ANTHROPIC_REQUEST_ID) {
+        headers.insert(ANTHROPIC_REQUEST_ID, id.clone());
+    }
+    if !headers.contains_key(REQUEST_ID) {
+        headers.insert(REQUEST_ID, id.clone());
+    }
+    if status == StatusCode::UNAUTHORIZED && entry.facts.provider.is_none() {
+        let challenge = HeaderValue::from_static("Bearer realm=\"evo-gateway\"");
+        headers.insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    if status == StatusCode::METHOD_NOT_ALLOWED && front_of(&entry.facts.path).is_some() {
+        headers.insert(header::ALLOW, HeaderValue::from_static("POST"));
+    }
+    entry.facts.status = Some(status.as_u16());
+    entry.facts.request_id = Some(id);
+    response.map(|answer| Logged::new(answer, entry))
+}

@@ -1,0 +1,226 @@
+//! Streams, broken ones, callers that leave, and the end of the gateway.
+
+use futures_util::stream;
+
+use super::*;
+
+fn events(chunks: &[&'static str]) -> Response<Body> {
+    let chunks: Vec<Result<Bytes, std::io::Error>> =
+        chunks.iter().map(|chunk| Ok(Bytes::from_static(chunk.as_bytes()))).collect();
+    let kind = ("content-type", "text/event-stream; charset=utf-8");
+    Response::builder()
+        .header(kind.0, kind.1)
+        .body(Body::from_stream(stream::iter(chunks)))
+        .unwrap()
+}
+
+/// Odd but legal: CRLF, no space, comments, Unicode line separators, a chunk that ends in a letter.
+const CHUNKS: [&str; 5] =
+    [": hi\r\n\r\ndata:{\"a\":\"\u{2028}", "ä\"}\r\n\r", "\n", "data: [DONE]\n", "\n"];
+
+#[tokio::test]
+async fn a_stream_passes_byte_for_byte() {
+    let fake = Fake::start(|_| async { events(&CHUNKS) }).await;
+    let bed = Bed::before(&fake).await;
+    let got = bed.chat(&streamed(chat("p:m"))).await;
+    assert_eq!((got.text(), got.whole), (&*CHUNKS.concat(), true));
+    assert_eq!(got.header("content-type"), "text/event-stream; charset=utf-8");
+    bed.stop().await;
+}
+
+#[tokio::test]
+async fn chunks_do_not_wait_for_one_another() {
+    let fake = Fake::start(|_| async {
+        let chunks = stream::unfold(0, |count| async move {
+            if count > 0 {
+                // Longer than the test waits.
+                tokio::time::sleep(GIVE_UP * 2).await;
+            }
+            Some((Ok::<_, std::io::Error>("data: 1\n\n"), count + 1))
+        });
+        Response::builder()
+            .header("content-type", "text/event-stream")
+            .body(Body::from_stream(chunks))
+            .unwrap()
+    })
+    .await;
+    let bed = Bed::before(&fake).await;
+    let body = streamed(chat("p:m")).to_string();
+    let request = bed.request("POST", "/v1/chat/completions").body(Full::new(body.into())).unwrap();
+    let mut answer = bed.open(request).await.into_body();
+    let first = tokio::time::timeout(GIVE_UP / 2, answer.frame()).await.unwrap().unwrap();
+    assert_eq!(first.unwrap().into_data().unwrap(), "data: 1\n\n");
+}
+
+const ANTHROPIC_STREAM: &str = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"m\",\"type\":\"message\",\"role\":\"assistant\",\"model\":\"claude\",\"content\":[],\"stop_reason\":null,\"stop_sequence\":null,\"usage\":{\"input_tokens\":3,\"output_tokens\":1}}}\n\nevent: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\nevent: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"Hello\"}}\n\n";
+const ANTHROPIC_END: &str = "event: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":0}\n\nevent: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\",\"stop_sequence\":null},\"usage\":{\"output_tokens\":2}}\n\nevent: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
+
+#[tokio::test]
+async fn a_stream_is_translated() {
+    let fake = Fake::start(|_| async { events(&[ANTHROPIC_STREAM, ANTHROPIC_END]) }).await;
+    let bed = Bed::start(config(&[fake.provider("a", ANTHROPIC)])).await;
+    let mut body = streamed(chat("a:claude"));
+    body["stream_options"] = json!({"include_usage": true});
+    let got = bed.chat(&body).await;
+    assert!(got.header("content-type").starts_with("text/event-stream"), "{got:?}");
+    assert!(got.whole && got.text().ends_with("data: [DONE]\n\n"), "{}", got.text());
+    assert!(got.text().contains("\"content\":\"Hello\""), "{}", got.text());
+    assert!(got.text().contains("\"prompt_tokens\":3"), "{}", got.text());
+    assert_eq!(fake.last().json()["stream"], true);
+    bed.stop().await;
+}
+
+/// A provider whose stream is `text` and then nothing, on a connection that ends, or not.
+async fn broken(head: &'static str, text: &'static str, ends: bool) -> (SocketAddr, JoinSet<()>) {
+    bare(move |mut stream| async move {
+        let chunk = if head.contains("chunked") {
+            format!("{:x}\r\n{text}\r\n", text.len())
+        } else {
+            text.to_owned()
+        };
+        let answer = format!("{head}content-type: text/event-stream\r\n\r\n{chunk}");
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        if !ends {
+            tokio::time::sleep(GIVE_UP * 2).await;
+        }
+    })
+    .await
+}
+
+const CHUNKED: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n";
+const UNTIL_CLOSED: &str = "HTTP/1.1 200 OK\r\n";
+
+/// A gateway before that provider, which may be silent for a moment only.
+async fn impatient(address: SocketAddr, kind: &str) -> Bed {
+    let mut config = config(&[provider_at(&format!("http://{address}/v1"), "p", kind)]);
+    config.timeouts.idle = Duration::from_millis(200);
+    Bed::start(config).await
+}
+
+#[tokio::test]
+async fn a_cut_stream_never_ends_as_if_it_were_whole() {
+    for (head, ends, code) in [
+        (CHUNKED, true, "upstream_cut"),
+        (UNTIL_CLOSED, true, "upstream_cut"),
+        (CHUNKED, false, "upstream_idle_timeout"),
+        (UNTIL_CLOSED, false, "upstream_idle_timeout"),
+    ] {
+        let (address, _tasks) = broken(head, "data: {\"a\":1}\n\n", ends).await;
+        let bed = impatient(address, OPENAI).await;
+        let got = bed.chat(&streamed(chat("p:m"))).await;
+        let mut parts = got.text().split_inclusive("\n\n");
+        assert_eq!(parts.next(), Some("data: {\"a\":1}\n\n"), "{head}");
+        let last = parts.next().unwrap_or_default().strip_prefix("data: ").unwrap_or_default();
+        let error: Value = serde_json::from_str(last).unwrap();
+        assert_eq!(error["error"]["code"], code, "{head}");
+        assert!(!got.whole, "{head}: the connection must be cut");
+        bed.stop().await;
+
+        let bed = impatient(address, ANTHROPIC).await;
+        let got = bed.messages(&streamed(message("p:m"))).await;
+        assert!(got.text().contains("\n\nevent: error\ndata: {\"type\":\"error\""), "{got:?}");
+        assert!(!got.whole, "{head}");
+        bed.stop().await;
+
+        // Translated: the converter says so.
+        let (address, _tasks) = broken(head, ANTHROPIC_STREAM, ends).await;
+        let bed = impatient(address, ANTHROPIC).await;
+        let got = bed.chat(&streamed(chat("p:m"))).await;
+        assert!(got.text().contains("Hello") && got.text().contains("\"error\""), "{got:?}");
+        assert!(!got.whole && !got.text().contains("[DONE]"), "{head}: {got:?}");
+        bed.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn inside_an_event_nothing_can_be_said() {
+    let (address, _tasks) = broken(CHUNKED, "data: {\"a\":1}\n\ndata: {\"b", true).await;
+    let bed = impatient(address, OPENAI).await;
+    let got = bed.chat(&streamed(chat("p:m"))).await;
+    assert_eq!((got.text(), got.whole), ("data: {\"a\":1}\n\ndata: {\"b", false));
+    bed.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_ends_with_its_connection_is_whole_when_it_says_so() {
+    let text = "data: {\"a\":1}\n\ndata: [DONE]\n\n";
+    let (address, _tasks) = broken(UNTIL_CLOSED, text, true).await;
+    let bed = impatient(address, OPENAI).await;
+    let got = bed.chat(&streamed(chat("p:m"))).await;
+    assert_eq!((got.text(), got.whole), (text, true));
+    bed.stop().await;
+}
+
+/// A provider on a bare socket that tells when its caller has gone.
+async fn forsaken(answer: &'static str) -> (SocketAddr, JoinSet<()>, Arc<Mutex<[bool; 2]>>) {
+    let state = Arc::new(Mutex::new([false; 2]));
+    let told = state.clone();
+    let (address, tasks) = bare(move |mut stream| {
+        let told = told.clone();
+        async move {
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            told.lock().unwrap()[0] = true;
+            let mut rest = [0; 1024];
+            while !matches!(stream.read(&mut rest).await, Ok(0) | Err(_)) {}
+            told.lock().unwrap()[1] = true;
+        }
+    })
+    .await;
+    (address, tasks, state)
+}
+
+#[tokio::test]
+async fn a_caller_that_leaves_takes_its_request_along() {
+    let stream = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-type: text/event-stream\r\n\r\n8\r\n: ping\n\n\r\n";
+    for (answer, body) in [
+        (stream, streamed(chat("p:m"))),
+        // Not even a head.
+        ("", chat("p:m")),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{", chat("p:m")),
+    ] {
+        for path in ["/v1/chat/completions", "/v1/messages"] {
+            let mut body = body.clone();
+            body["max_tokens"] = 5.into();
+            let (address, _tasks, state) = forsaken(answer).await;
+            let bed =
+                Bed::start(config(&[provider_at(&format!("http://{address}/v1"), "p", OPENAI)]))
+                    .await;
+            let mut caller = bed.raw(path, &body.to_string()).await;
+            until(|| state.lock().unwrap()[0]).await;
+            if answer == stream && path == "/v1/chat/completions" {
+                let mut head = [0; 12];
+                caller.read_exact(&mut head).await.unwrap();
+                assert_eq!(&head, b"HTTP/1.1 200");
+            }
+            assert!(!state.lock().unwrap()[1]);
+            drop(caller);
+            until(|| state.lock().unwrap()[1]).await;
+            bed.stop().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn answers_in_hand_end_before_the_gateway_does() {
+    let fake = Fake::start(|_| async {
+        let chunks = stream::unfold(0, |count| async move {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let chunk = if count < 4 { "data: 1\n\n" } else { "data: [DONE]\n\n" };
+            (count < 5).then_some((Ok::<_, std::io::Error>(chunk), count + 1))
+        });
+        Response::builder()
+            .header("content-type", "text/event-stream")
+            .body(Body::from_stream(chunks))
+            .unwrap()
+    })
+    .await;
+    let mut bed = Bed::before(&fake).await;
+    let mut caller = bed.raw("/v1/chat/completions", &streamed(chat("p:m")).to_string()).await;
+    until(|| !fake.seen().is_empty()).await;
+    bed.shutdown.cancel();
+    let mut answer = String::new();
+    caller.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.contains("data: [DONE]") && answer.ends_with("0\r\n\r\n"), "{answer}");
+    bed.tasks.join_next().await.unwrap().unwrap();
+    assert!(TcpStream::connect(bed.address).await.is_err());
+}

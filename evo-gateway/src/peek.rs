@@ -1,0 +1,185 @@
+//! The few fields of a request that decide about its way, read in one pass over its bytes.
+
+use std::{borrow::Cow, ops::Range};
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// What the gateway needs to know of a request.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Peek<'a> {
+    /// The model that is asked for.
+    pub(crate) model: Cow<'a, str>,
+    /// Where the model stands in the body, quotes included.
+    pub(crate) model_at: Range<usize>,
+    /// Whether the answer is to come in pieces.
+    pub(crate) stream: bool,
+    /// Whether such a stream is to tell its usage at the end.
+    pub(crate) include_usage: bool,
+}
+
+/// What is wrong with a body.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    /// The field; `None` when it is the body as a whole.
+    pub(crate) field: Option<&'static str>,
+    /// For people.
+    pub(crate) message: String,
+}
+
+impl Fault {
+    fn of(field: &'static str, message: &str) -> Self {
+        Self { field: Some(field), message: format!("`{field}`: {message}") }
+    }
+}
+
+#[derive(Deserialize)]
+struct Head<'a> {
+    #[serde(borrow)]
+    model: Option<&'a RawValue>,
+    #[serde(borrow)]
+    stream: Option<&'a RawValue>,
+    #[serde(borrow)]
+    stream_options: Option<&'a RawValue>,
+}
+
+#[derive(Default, Deserialize)]
+struct StreamOptions {
+    include_usage: Option<bool>,
+}
+
+/// Reads a request body.
+pub(crate) fn peek(body: &[u8]) -> Result<Peek<'_>, Fault> {
+    // A list would do as a struct for serde.
+    if body.trim_ascii_start().first() == Some(&b'[') {
+        return Err(Fault { field: None, message: "The body must be a JSON object.".to_owned() });
+    }
+    let head: Head<'_> = serde_json::from_slice(body).map_err(|error| not_json(body, &error))?;
+    let raw = head.model.map(RawValue::get).filter(|raw| *raw != "null").ok_or_else(|| {
+        Fault::of("model", "it is missing; name a model, for example \"provider:model\".")
+    })?;
+    let model = text(raw)
+        .ok_or_else(|| Fault::of("model", "it must be a text, for example \"provider:model\"."))?;
+    if model.is_empty() {
+        return Err(Fault::of("model", "it is empty; name a model."));
+    }
+    // The raw value is a part of the body, so the distance is its place there.
+    let start = raw.as_ptr().addr() - body.as_ptr().addr();
+    let stream = match head.stream.map(RawValue::get) {
+        None | Some("null" | "false") => false,
+        Some("true") => true,
+        Some(_) => return Err(Fault::of("stream", "it must be true or false.")),
+    };
+    let options = match head.stream_options {
+        Some(raw) if stream => serde_json::from_str::<Option<StreamOptions>>(raw.get())
+            .map_err(|_| {
+                Fault::of(
+                    "stream_options",
+                    "it must be an object such as {\"include_usage\": true}.",
+                )
+            })?
+            .unwrap_or_default(),
+        _ => StreamOptions::default(),
+    };
+    Ok(Peek {
+        model,
+        model_at: start..start + raw.len(),
+        stream,
+        include_usage: options.include_usage.unwrap_or(false),
+    })
+}
+
+/// The text of a JSON string.
+fn text(raw: &str) -> Option<Cow<'_, str>> {
+    let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
+    if inner.contains('\\') {
+        return serde_json::from_str(raw).ok().map(Cow::Owned);
+    }
+    Some(Cow::Borrowed(inner))
+}
+
+fn not_json(body: &[u8], error: &serde_json::Error) -> Fault {
+    let text = error.to_string();
+    if body.trim_ascii().is_empty() {
+        let message = "The body is empty; send a JSON object.".to_owned();
+        return Fault { field: None, message };
+    }
+    for field in ["model", "stream", "stream_options"] {
+        if text.starts_with(&format!("duplicate field `{field}`")) {
+            return Fault::of(field, "it stands in the body twice; send it once.");
+        }
+    }
+    let message = if error.is_data() {
+        "The body must be a JSON object.".to_owned()
+    } else {
+        format!("The body is not valid JSON: {text}.")
+    };
+    Fault { field: None, message }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn the_fields_are_found() {
+        let body =
+            br#" {"messages":[{"role":"user","content":"{\"model\":\"no\"}"}],"stream" : true,
+            "model" : "openai:gpt-4o", "stream_options":{"include_usage":true,"x":1},"n":1.50} "#;
+        let peek = peek(body).unwrap();
+        assert_eq!(peek.model, "openai:gpt-4o");
+        assert_eq!(&body[peek.model_at.clone()], br#""openai:gpt-4o""#);
+        assert!(peek.stream && peek.include_usage);
+        let other =
+            super::peek(br#"{"model":"a\u0062\/","stream":null,"stream_options":5}"#).unwrap();
+        assert_eq!((&*other.model, other.stream), ("ab/", false));
+    }
+
+    #[test]
+    fn faults_name_the_field() {
+        for (body, field, says) in [
+            ("", None, "empty"),
+            ("{", None, "line 1"),
+            (r#"{"model":"x",}"#, None, "not valid JSON"),
+            (r#"{"model":"x"} x"#, None, "trailing characters"),
+            ("[1]", None, "JSON object"),
+            ("\"x\"", None, "JSON object"),
+            ("{}", Some("model"), "missing"),
+            (r#"{"model":null}"#, Some("model"), "missing"),
+            (r#"{"model":5}"#, Some("model"), "text"),
+            (r#"{"model":""}"#, Some("model"), "empty"),
+            (r#"{"model":"a","model":"b"}"#, Some("model"), "twice"),
+            (r#"{"model":"a","stream":"yes"}"#, Some("stream"), "true or false"),
+            (r#"{"model":"a","stream":true,"stream_options":5}"#, Some("stream_options"), "object"),
+        ] {
+            let fault = peek(body.as_bytes()).unwrap_err();
+            assert_eq!(fault.field, field, "{body}: {fault:?}");
+            assert!(fault.message.contains(says), "{body}: {fault:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_can_be_a_model(model in "\\PC{1,20}", before in any::<bool>()) {
+            let other = json!({"messages": [{"content": model}], "x": {"model": 1}}).to_string();
+            let named = json!({ "model": model }).to_string();
+            let body = if before {
+                format!("{},{}", &named[..named.len() - 1], &other[1..])
+            } else {
+                format!("{},{}", &other[..other.len() - 1], &named[1..])
+            };
+            let peek = peek(body.as_bytes()).unwrap();
+            prop_assert_eq!(&*peek.model, &model);
+            let at: Value = serde_json::from_str(&body[peek.model_at]).unwrap();
+            prop_assert_eq!(at, Value::from(model));
+        }
+
+        #[test]
+        fn never_panics(body in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let _found = peek(&body);
+        }
+    }
+}

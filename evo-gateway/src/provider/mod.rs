@@ -1,0 +1,289 @@
+//! Whom the gateway calls, ready to be called.
+
+pub(crate) mod limit;
+pub(crate) mod pool;
+
+use std::{collections::HashMap, fmt, sync::Arc};
+
+use evo_common::{
+    config::{ModelMetadata, ProviderConfig, ProviderType},
+    tokens::Secret,
+};
+use http::{HeaderName, HeaderValue, Uri, header};
+
+use crate::{
+    config::{Config, ConfigError},
+    convert::Dialect,
+};
+use limit::Bucket;
+use pool::KeyPool;
+
+/// Headers that describe one connection or one body, and so can't be configured.
+const NOT_EXTRA: [HeaderName; 6] = [
+    header::CONNECTION,
+    header::CONTENT_LENGTH,
+    header::TRANSFER_ENCODING,
+    header::TE,
+    header::UPGRADE,
+    header::COOKIE,
+];
+
+/// One provider.
+#[derive(Debug)]
+pub(crate) struct Provider {
+    /// As in the configuration.
+    pub(crate) name: Arc<str>,
+    /// The same as a header.
+    pub(crate) name_header: HeaderValue,
+    /// As in the configuration.
+    pub(crate) kind: ProviderType,
+    /// Whether, and how, it can be called.
+    pub(crate) state: State,
+    /// Its keys.
+    pub(crate) keys: KeyPool,
+    /// Sent on every request.
+    pub(crate) extra_headers: Vec<(HeaderName, HeaderValue)>,
+    /// How often it may be called.
+    pub(crate) limit: Option<Bucket>,
+    /// Model ids of the configuration.
+    pub(crate) models: Vec<String>,
+    /// What the configuration knows of them.
+    pub(crate) metadata: HashMap<String, ModelMetadata>,
+    /// Named variables that are not set.
+    pub(crate) unset: Vec<String>,
+}
+
+/// Whether, and how, a provider can be called.
+#[derive(Debug)]
+pub(crate) enum State {
+    /// It can be called there.
+    Usable(Address),
+    /// It can't.
+    Unusable(Unusable),
+}
+
+/// Where a provider is, and what it speaks there.
+#[derive(Debug, Clone)]
+pub(crate) struct Address {
+    /// Its protocol.
+    pub(crate) dialect: Dialect,
+    /// Where it takes requests.
+    pub(crate) generate: Uri,
+    /// Where it lists its models.
+    pub(crate) models: Uri,
+}
+
+/// Why a provider can't be called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Unusable {
+    /// `enabled = false`.
+    Disabled,
+    /// None of its variables is set, or usable.
+    NoKey,
+    /// This release does not speak its protocol.
+    NotSupported,
+}
+
+impl Unusable {
+    /// The stable code.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::Disabled => "provider_disabled",
+            Self::NoKey => "provider_has_no_key",
+            Self::NotSupported => "provider_type_not_supported",
+        }
+    }
+
+    /// The status of the answer to a request for it.
+    pub(crate) fn status(&self) -> u16 {
+        match self {
+            Self::Disabled | Self::NoKey => 503,
+            Self::NotSupported => 501,
+        }
+    }
+}
+
+/// The name of a type, as the configuration writes it.
+pub(crate) fn type_name(kind: ProviderType) -> &'static str {
+    match kind {
+        ProviderType::OpenAiCompatible => "open_ai_compatible",
+        ProviderType::Anthropic => "anthropic",
+        ProviderType::Cursor => "cursor",
+        ProviderType::ClaudeCode => "claude_code",
+        ProviderType::CodexCli => "codex_cli",
+        ProviderType::CodexAuth => "codex_auth",
+        ProviderType::Google => "google",
+        ProviderType::GithubCopilot => "github_copilot",
+    }
+}
+
+/// The protocol of a type, if this release speaks it.
+fn dialect_of(kind: ProviderType) -> Option<Dialect> {
+    match kind {
+        ProviderType::OpenAiCompatible => Some(Dialect::OpenAiChat),
+        ProviderType::Anthropic => Some(Dialect::Anthropic),
+        ProviderType::Cursor
+        | ProviderType::ClaudeCode
+        | ProviderType::CodexCli
+        | ProviderType::CodexAuth
+        | ProviderType::Google
+        | ProviderType::GithubCopilot => None,
+    }
+}
+
+impl Provider {
+    /// Every provider of a configuration, in its order.
+    pub(crate) fn all(config: &Config) -> Result<Vec<Arc<Self>>, ConfigError> {
+        let keys = &config.provider_keys;
+        config
+            .gateway
+            .providers
+            .iter()
+            .enumerate()
+            .map(|(index, provider)| {
+                Self::new(provider, keys).map(Arc::new).map_err(|(key, message)| {
+                    ConfigError::Invalid(format!("`providers[{index}].{key}`: {message}"))
+                })
+            })
+            .collect()
+    }
+
+    fn new(
+        config: &ProviderConfig,
+        keys: &HashMap<String, Secret>,
+    ) -> Result<Self, (String, String)> {
+        let name_header = HeaderValue::try_from(&config.name).map_err(|_| {
+            ("name".to_owned(), format!("{:?} can't stand in an HTTP header", config.name))
+        })?;
+        let dialect = dialect_of(config.provider_type);
+        let (pool, unset) = pool(config, keys, dialect);
+        let state = if !config.enabled {
+            State::Unusable(Unusable::Disabled)
+        } else if let Some(dialect) = dialect {
+            if config.api_key_envs.is_empty() || !pool.is_empty() {
+                State::Usable(address(dialect, &config.base_url)?)
+            } else {
+                State::Unusable(Unusable::NoKey)
+            }
+        } else {
+            State::Unusable(Unusable::NotSupported)
+        };
+        let mut extra_headers: Vec<_> =
+            config.extra_headers.iter().map(extra_header).collect::<Result<_, _>>()?;
+        extra_headers.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
+        Ok(Self {
+            name: config.name.as_str().into(),
+            name_header,
+            kind: config.provider_type,
+            state,
+            keys: pool,
+            extra_headers,
+            limit: config.rate_limit.as_ref().map(Bucket::new),
+            models: config.models.clone(),
+            metadata: config.model_metadata.clone().unwrap_or_default(),
+            unset,
+        })
+    }
+
+    /// Whether it can be called.
+    pub(crate) fn is_usable(&self) -> bool {
+        matches!(self.state, State::Usable(_))
+    }
+
+    /// Where it is called, or why it can't be.
+    pub(crate) fn address(&self) -> Result<&Address, &Unusable> {
+        match &self.state {
+            State::Usable(address) => Ok(address),
+            State::Unusable(why) => Err(why),
+        }
+    }
+
+    /// Why it can't be called, for people: what is wrong and what to do. Names variables, never
+    /// their values.
+    pub(crate) fn problem(&self) -> Option<String> {
+        let State::Unusable(why) = &self.state else { return None };
+        Some(match why {
+            Unusable::Disabled => {
+                format!("The provider `{}` is off; set `enabled = true` for it.", self.name)
+            }
+            Unusable::NoKey => format!(
+                "The provider `{}` has no key: set {} for the gateway and restart it.",
+                self.name,
+                Names(&self.unset)
+            ),
+            Unusable::NotSupported => format!(
+                "The provider `{}` is of type `{}`, which this release of the gateway ({}) does \
+                 not speak yet; it speaks `open_ai_compatible` and `anthropic`.",
+                self.name,
+                type_name(self.kind),
+                crate::VERSION
+            ),
+        })
+    }
+}
+
+/// `A`, or `A or B`.
+struct Names<'a>(&'a [String]);
+
+impl fmt::Display for Names<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().enumerate().try_for_each(|(index, name)| {
+            write!(f, "{}{name}", if index > 0 { " or " } else { "" })
+        })
+    }
+}
+
+/// The provider's keys as the headers that carry them, and the variables that give none.
+fn pool(
+    config: &ProviderConfig,
+    keys: &HashMap<String, Secret>,
+    dialect: Option<Dialect>,
+) -> (KeyPool, Vec<String>) {
+    let (mut headers, mut unset) = (Vec::new(), Vec::new());
+    for name in &config.api_key_envs {
+        let header = keys.get(name).and_then(|key| {
+            let text = match dialect {
+                Some(Dialect::Anthropic) => key.expose().to_owned(),
+                _ => format!("Bearer {}", key.expose()),
+            };
+            let mut value = HeaderValue::try_from(text).ok()?;
+            value.set_sensitive(true);
+            Some(value)
+        });
+        match header {
+            Some(header) => headers.push(header),
+            None => unset.push(name.clone()),
+        }
+    }
+    (KeyPool::new(headers), unset)
+}
+
+fn address(dialect: Dialect, base_url: &str) -> Result<Address, (String, String)> {
+    let base = base_url.trim_end_matches('/');
+    let uri = |path: &str| {
+        Uri::try_from(format!("{base}/{path}")).map_err(|error| {
+            ("base_url".to_owned(), format!("this is no address: {error}; use http://host:port/v1"))
+        })
+    };
+    let (generate, models) = match dialect {
+        Dialect::OpenAiChat => ("chat/completions", "models"),
+        Dialect::Anthropic => ("messages", "models?limit=1000"),
+    };
+    Ok(Address { dialect, generate: uri(generate)?, models: uri(models)? })
+}
+
+fn extra_header(
+    (name, value): (&String, &String),
+) -> Result<(HeaderName, HeaderValue), (String, String)> {
+    let wrong = |message: &str| (format!("extra_headers.{name}"), message.to_owned());
+    let header: HeaderName =
+        name.parse().map_err(|_| wrong("this is no name of an HTTP header"))?;
+    if NOT_EXTRA.contains(&header) {
+        return Err(wrong("this header is the gateway's own business; remove it"));
+    }
+    let mut value = HeaderValue::try_from(value)
+        .map_err(|_| wrong("its value holds a character that no HTTP header can carry"))?;
+    // Some providers take their key this way.
+    value.set_sensitive(true);
+    Ok((header, value))
+}

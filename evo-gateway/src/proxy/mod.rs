@@ -1,0 +1,375 @@
+//! A request's way to its provider and back.
+
+pub(crate) mod answer;
+mod headers;
+
+pub(crate) use headers::to_provider;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use chrono::Utc;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header, uri::PathAndQuery};
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use tokio::time::{Instant, timeout};
+
+use crate::{
+    access::Entry,
+    convert::{self, Dialect, StreamConverter},
+    gateway::Gateway,
+    peek::{self, Peek},
+    provider::{Address, Provider},
+    routing::plan::NoRoute,
+    upstream::{Failure, SendBody},
+};
+use answer::{Answer, Converted, Passed, Watch};
+
+/// Largest answer that is read whole, to be translated.
+const ANSWER_LIMIT: usize = 64 * 1024 * 1024;
+/// How long a key is left out that the provider does not accept.
+const BENCH_REFUSED: Duration = Duration::from_secs(60);
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream; charset=utf-8");
+
+/// A request that the gateway answers itself, in the caller's dialect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refused {
+    /// Of the answer.
+    pub(crate) status: StatusCode,
+    /// Stable.
+    pub(crate) code: &'static str,
+    /// What is wrong and what to do.
+    pub(crate) message: String,
+    /// When another try makes sense.
+    pub(crate) retry_after: Option<Duration>,
+}
+
+impl Refused {
+    /// An answer of the gateway's own.
+    pub(crate) fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Self { status, code, message: message.into(), retry_after: None }
+    }
+
+    /// The answer in a dialect.
+    pub(crate) fn answer(&self, front: Dialect) -> Response<Answer> {
+        let body = convert::own_error(front, self.status.as_u16(), self.code, &self.message);
+        let mut response = Response::new(Answer::whole(body));
+        *response.status_mut() = self.status;
+        response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+        if let Some(wait) = self.retry_after {
+            // Whole seconds, and never too early.
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+}
+
+/// What a caller asks for.
+pub(crate) struct Ask<'a> {
+    /// The caller's protocol.
+    pub(crate) front: Dialect,
+    /// The caller's headers.
+    pub(crate) headers: &'a HeaderMap,
+    /// What stands behind `?`.
+    pub(crate) query: Option<&'a str>,
+    /// The body.
+    pub(crate) body: Bytes,
+}
+
+/// Finds the provider, asks it and gives its answer.
+pub(crate) async fn forward(
+    gateway: &Gateway,
+    ask: Ask<'_>,
+    entry: &mut Entry,
+) -> Result<Response<Answer>, Refused> {
+    let peek = peek::peek(&ask.body)
+        .map_err(|fault| Refused::new(400, "invalid_request", fault.message))?;
+    entry.facts.stream = peek.stream;
+    let directory = gateway.catalog.directory();
+    let plan = directory.plan(&peek.model).map_err(|why| refusal(gateway, &peek.model, why))?;
+    let provider = &gateway.providers[plan.provider];
+    entry.facts.provider = Some(provider.name.clone());
+    entry.facts.model = Some(plan.model.clone().into_owned());
+    let address = provider.address().map_err(|_| unusable(provider))?;
+    if let Some(limit) = &provider.limit {
+        limit.take().map_err(|wait| too_often(provider, wait))?;
+    }
+    let call = Call { gateway, provider, address, ask: &ask, peek: &peek, model: &plan.model };
+    let mut response = call.run().await?;
+    response.headers_mut().insert("x-evo-provider", provider.name_header.clone());
+    Ok(response)
+}
+
+fn unusable(provider: &Provider) -> Refused {
+    let (status, code) = match provider.address() {
+        Err(why) => (why.status(), why.code()),
+        Ok(_) => (503, "no_provider"),
+    };
+    Refused::new(status, code, provider.problem().unwrap_or_default())
+}
+
+fn refusal(gateway: &Gateway, model: &str, why: NoRoute) -> Refused {
+    match why {
+        NoRoute::Model(message) => Refused::new(404, "model_not_found", message),
+        NoRoute::Unusable(provider) => unusable(&gateway.providers[provider]),
+        NoRoute::Nobody => Refused::new(
+            503,
+            "no_provider",
+            format!(
+                "Nobody serves the model {model:?}: no provider of the gateway can be called. \
+                 GET /v1/providers says why of each."
+            ),
+        ),
+    }
+}
+
+fn too_often(provider: &Provider, wait: Duration) -> Refused {
+    let message = format!(
+        "The provider `{}` is called more often than its `rate_limit` allows; try again in {} s.",
+        provider.name,
+        wait.as_secs() + 1
+    );
+    Refused { retry_after: Some(wait), ..Refused::new(429, "rate_limit_exceeded", message) }
+}
+
+/// One request and the provider that answers it.
+struct Call<'a> {
+    gateway: &'a Gateway,
+    provider: &'a Arc<Provider>,
+    address: &'a Address,
+    ask: &'a Ask<'a>,
+    peek: &'a Peek<'a>,
+    model: &'a str,
+}
+
+impl Call<'_> {
+    fn converts(&self) -> bool {
+        self.address.dialect != self.ask.front
+    }
+
+    async fn run(&self) -> Result<Response<Answer>, Refused> {
+        let started = Instant::now();
+        let body = self.body()?;
+        let response = self.ask_with_each_key(&body).await?;
+        if response.status().is_redirection() {
+            return Err(self.failed(
+                502,
+                "upstream_redirect",
+                "answered with a redirect, which the gateway does not follow; correct its base_url",
+            ));
+        }
+        let end = self.total().map(|total| started + total);
+        let watch = Watch::new(self.gateway.timeouts.idle, end);
+        if self.converts() {
+            self.translate(response, watch).await
+        } else {
+            Ok(self.pass(response, watch))
+        }
+    }
+
+    /// The limit in total; streams have none.
+    fn total(&self) -> Option<Duration> {
+        self.gateway.timeouts.total.filter(|_| !self.peek.stream)
+    }
+
+    /// The body for the provider.
+    fn body(&self) -> Result<SendBody, Refused> {
+        let Self { ask, peek, .. } = self;
+        if self.converts() {
+            let body = convert::request(ask.front, self.address.dialect, &ask.body, self.model)
+                .map_err(|fault| {
+                    let message = format!("`{}`: {}", fault.field, fault.message);
+                    Refused::new(400, "invalid_request", message)
+                })?;
+            return Ok(Bytes::from(body).into());
+        }
+        if peek.model == self.model {
+            return Ok(ask.body.clone().into());
+        }
+        let model = serde_json::to_vec(self.model).expect("a text can be written as JSON");
+        Ok(SendBody::spliced(&ask.body, peek.model_at.clone(), &model))
+    }
+
+    /// Asks the provider, with one key after the other as long as it refuses them.
+    async fn ask_with_each_key(&self, body: &SendBody) -> Result<Response<Incoming>, Refused> {
+        let keys = &self.provider.keys;
+        let first_byte = self.gateway.timeouts.first_byte;
+        let limit = self.total().map_or(first_byte, |total| total.min(first_byte));
+        let mut tried = Vec::new();
+        let mut refused: Option<Response<Incoming>> = None;
+        while let Some(key) = keys.next(&tried) {
+            let request = self.request(body.clone(), keys.header(key));
+            let response = match self.gateway.client.send(request, limit).await {
+                Ok(response) => response,
+                // An answer is worth more than none.
+                Err(_) if refused.is_some() => break,
+                Err((failure, cause)) => return Err(self.no_answer(failure, &cause)),
+            };
+            let status = response.status();
+            if !matches!(status.as_u16(), 401 | 403 | 429) {
+                return Ok(response);
+            }
+            if status == StatusCode::UNAUTHORIZED {
+                keys.bench(key, BENCH_REFUSED);
+            } else if let Some(wait) = retry_after(response.headers()) {
+                keys.bench(key, wait);
+            }
+            tried.push(key);
+            // "Too often" is worth more to a caller than "wrong key": it may try again.
+            let keep =
+                refused.as_ref().is_none_or(|kept| kept.status() != StatusCode::TOO_MANY_REQUESTS);
+            if keep {
+                refused = Some(response);
+            }
+        }
+        refused.ok_or_else(|| unusable(self.provider))
+    }
+
+    fn request(&self, body: SendBody, key: Option<&HeaderValue>) -> Request<SendBody> {
+        let caller = (!self.converts()).then_some(self.ask.headers);
+        let mut request = Request::new(body);
+        *request.method_mut() = http::Method::POST;
+        *request.uri_mut() = self.uri();
+        *request.headers_mut() =
+            headers::to_provider(self.provider, self.address.dialect, caller, key);
+        request
+    }
+
+    /// Where to ask, with the caller's query if the protocol is the same.
+    fn uri(&self) -> Uri {
+        let uri = self.address.generate.clone();
+        let Some(query) = self.ask.query.filter(|_| !self.converts()) else { return uri };
+        let mut parts = uri.clone().into_parts();
+        let joint = if uri.query().is_some() { '&' } else { '?' };
+        let path = uri.path_and_query().map_or("", PathAndQuery::as_str);
+        match PathAndQuery::try_from(format!("{path}{joint}{query}")) {
+            Ok(path) => {
+                parts.path_and_query = Some(path);
+                Uri::from_parts(parts).unwrap_or(uri)
+            }
+            // It came in as a query, so it is one.
+            Err(_) => uri,
+        }
+    }
+
+    /// The answer as it is.
+    fn pass(&self, response: Response<Incoming>, watch: Watch) -> Response<Answer> {
+        let (mut parts, body) = response.into_parts();
+        let events = is_event_stream(&parts.headers)
+            && !parts.headers.contains_key(header::CONTENT_ENCODING);
+        // Only the end of the connection ends such a body.
+        let needs_mark = events
+            && body.size_hint().exact().is_none()
+            && !parts.headers.contains_key(header::TRANSFER_ENCODING);
+        parts.headers = headers::from_provider(parts.headers, false);
+        parts.version = http::Version::HTTP_11;
+        parts.extensions = http::Extensions::new();
+        let passed = Passed::new(body, watch, self.ask.front, events, needs_mark);
+        Response::from_parts(parts, Answer::Passed(Box::new(passed)))
+    }
+
+    /// The answer in the caller's protocol.
+    async fn translate(
+        &self,
+        response: Response<Incoming>,
+        watch: Watch,
+    ) -> Result<Response<Answer>, Refused> {
+        let (parts, body) = response.into_parts();
+        let (provider, front) = (self.address.dialect, self.ask.front);
+        let created = u64::try_from(Utc::now().timestamp()).unwrap_or_default();
+        let status = parts.status;
+        let streams = is_event_stream(&parts.headers);
+        let (answer, kind) = if !status.is_success() {
+            let body = self.read(body, &watch).await?;
+            (Answer::whole(convert::error(provider, front, status.as_u16(), &body)), JSON)
+        } else if self.peek.stream {
+            if !streams {
+                return Err(self.failed(502, "upstream_bad_answer", "sent no stream"));
+            }
+            let converter = StreamConverter::new(provider, front, self.peek.include_usage, created);
+            let converted = Converted::new(body, watch, front, converter);
+            (Answer::Converted(Box::new(converted)), EVENTS)
+        } else {
+            let body = self.read(body, &watch).await?;
+            let answer = convert::response(provider, front, &body, created).map_err(|fault| {
+                let what = format!("sent what is no answer: `{}`: {}", fault.field, fault.message);
+                self.failed(502, "upstream_bad_answer", &what)
+            })?;
+            (Answer::whole(answer), JSON)
+        };
+        let mut response = Response::new(answer);
+        *response.status_mut() = status;
+        *response.headers_mut() = headers::from_provider(parts.headers, true);
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        Ok(response)
+    }
+
+    /// The whole body of an answer.
+    async fn read(&self, mut body: Incoming, watch: &Watch) -> Result<Bytes, Refused> {
+        let mut whole = Vec::new();
+        loop {
+            let Ok(frame) = timeout(watch.left(), body.frame()).await else {
+                return Err(if watch.left().is_zero() {
+                    self.failed(504, "upstream_timeout", "took too long for its whole answer")
+                } else {
+                    self.failed(504, "upstream_idle_timeout", "fell silent inside its answer")
+                });
+            };
+            let data = match frame {
+                None => return Ok(whole.into()),
+                Some(Err(_)) => {
+                    return Err(self.failed(502, "upstream_cut", "broke off inside its answer"));
+                }
+                Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+            };
+            if whole.len() + data.len() > ANSWER_LIMIT {
+                let what = "sent more than 64 MiB, too much to translate";
+                return Err(self.failed(502, "upstream_answer_too_large", what));
+            }
+            whole.extend_from_slice(&data);
+        }
+    }
+
+    fn no_answer(&self, failure: Failure, cause: &str) -> Refused {
+        match failure {
+            Failure::Unreachable => {
+                self.failed(502, "upstream_unreachable", &format!("can't be reached: {cause}"))
+            }
+            Failure::Dropped => self.failed(
+                502,
+                "upstream_dropped",
+                &format!("closed the connection before it answered: {cause}"),
+            ),
+            Failure::ConnectTimeout => {
+                self.failed(504, "upstream_connect_timeout", &format!("can't be reached: {cause}"))
+            }
+            Failure::FirstByteTimeout => {
+                self.failed(504, "upstream_timeout", &format!("gave {cause}"))
+            }
+        }
+    }
+
+    fn failed(&self, status: u16, code: &'static str, what: &str) -> Refused {
+        Refused::new(status, code, format!("The provider `{}` {what}.", self.provider.name))
+    }
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().to_ascii_lowercase().starts_with(b"text/event-stream"))
+}
+
+/// How long a provider asks to wait: seconds, or a date.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse::<f64>() {
+        return Duration::try_from_secs_f64(seconds).ok();
+    }
+    let date = httpdate::parse_http_date(text).ok()?;
+    date.duration_since(std::time::SystemTime::now()).ok()
+}

@@ -1,0 +1,3 @@
+//! Which provider gets a request.
+
+pub(crate) mod plan;

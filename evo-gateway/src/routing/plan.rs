@@ -1,0 +1,263 @@
+//! Which provider gets a request, by the model that it names. Pure: what is known of the providers
+//! comes in as a [`Directory`].
+
+use std::{borrow::Cow, collections::HashMap};
+
+use evo_common::config::RoutingConfig;
+
+/// Providers that take models which nobody lists, in this order, before all others.
+const PREFERRED: [&str; 4] = ["openai", "openrouter", "anthropic", "ollama"];
+/// How a model that is named by its purpose begins.
+const HINT: &str = "hint:";
+
+/// What routing knows. Providers are numbered in the order of the configuration.
+#[derive(Debug, Default)]
+pub(crate) struct Directory {
+    names: HashMap<String, usize>,
+    providers: Vec<Entry>,
+    /// Who lists a model.
+    owners: HashMap<String, Vec<usize>>,
+    routes: HashMap<String, String>,
+    default_route: Option<String>,
+    /// The provider for models that nobody claims.
+    first_usable: Option<usize>,
+}
+
+/// What routing knows of one provider.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    /// Its name.
+    pub(crate) name: String,
+    /// Whether it can be called.
+    pub(crate) usable: bool,
+    /// Models that it lists. A provider that is off lists none.
+    pub(crate) models: Vec<String>,
+}
+
+/// A provider and the model to ask it for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Plan<'a> {
+    /// The provider's number.
+    pub(crate) provider: usize,
+    /// The model as the provider knows it.
+    pub(crate) model: Cow<'a, str>,
+}
+
+/// Why nobody gets a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NoRoute {
+    /// There is no such model, for this reason.
+    Model(String),
+    /// This provider should get it, and can't be called.
+    Unusable(usize),
+    /// No provider can be called.
+    Nobody,
+}
+
+impl Directory {
+    /// Puts together what is known.
+    pub(crate) fn new(providers: Vec<Entry>, routing: Option<&RoutingConfig>) -> Self {
+        let names: HashMap<String, usize> =
+            providers.iter().enumerate().map(|(i, entry)| (entry.name.clone(), i)).collect();
+        let mut owners: HashMap<String, Vec<usize>> = HashMap::new();
+        for (index, entry) in providers.iter().enumerate() {
+            for model in &entry.models {
+                let owners = owners.entry(model.clone()).or_default();
+                if owners.last() != Some(&index) {
+                    owners.push(index);
+                }
+            }
+        }
+        let usable = |index: &usize| providers[*index].usable;
+        let first_usable = PREFERRED
+            .iter()
+            .filter_map(|name| names.get(*name).copied())
+            .chain(0..providers.len())
+            .find(usable);
+        let (routes, default_route) = routing
+            .map(|routing| (routing.model_routes.clone(), routing.default_route.clone()))
+            .unwrap_or_default();
+        Self { names, providers, owners, routes, default_route, first_usable }
+    }
+
+    /// Who gets a request for `model`.
+    ///
+    /// `provider:model` names its provider, `hint:purpose` and the keys of `model_routes` their
+    /// route. Any other model goes to a provider that lists it, then to the default route, then to
+    /// the first provider that can be called.
+    pub(crate) fn plan<'a>(&self, model: &'a str) -> Result<Plan<'a>, NoRoute> {
+        if let Some((provider, rest)) = self.split(model) {
+            return self.to(provider, Cow::Borrowed(rest), model);
+        }
+        if let Some(hint) = model.strip_prefix(HINT) {
+            let route = self.routes.get(hint).or_else(|| self.routes.get(model));
+            return match route {
+                Some(route) => self.along(route, None),
+                None => Err(NoRoute::Model(self.unknown_hint(hint))),
+            };
+        }
+        if let Some(route) = self.routes.get(model) {
+            return self.along(route, Some(model));
+        }
+        let owners = self.owners.get(model).map_or(&[][..], Vec::as_slice);
+        if let Some(owner) = owners.iter().find(|owner| self.providers[**owner].usable) {
+            return Ok(Plan { provider: *owner, model: Cow::Borrowed(model) });
+        }
+        if let Some(route) = &self.default_route {
+            let (provider, _) = route.split_once(':').unwrap_or((route, ""));
+            let provider = self.provider(provider)?;
+            return self.to(provider, Cow::Borrowed(model), model);
+        }
+        match (owners.first(), self.first_usable) {
+            (Some(owner), _) => Err(NoRoute::Unusable(*owner)),
+            (None, Some(provider)) => Ok(Plan { provider, model: Cow::Borrowed(model) }),
+            (None, None) => Err(NoRoute::Nobody),
+        }
+    }
+
+    /// The provider and the rest of `provider:model`, if the first part names a provider; `:` also
+    /// stands in models (`llama3.2:latest`).
+    pub(crate) fn split<'a>(&self, model: &'a str) -> Option<(usize, &'a str)> {
+        let (provider, rest) = model.split_once(':')?;
+        Some((*self.names.get(provider)?, rest))
+    }
+
+    /// Who lists a model.
+    pub(crate) fn owners(&self, model: &str) -> &[usize] {
+        self.owners.get(model).map_or(&[], Vec::as_slice)
+    }
+
+    fn provider(&self, name: &str) -> Result<usize, NoRoute> {
+        self.names.get(name).copied().ok_or_else(|| {
+            NoRoute::Model(format!("The route leads to the provider `{name}`, which is not there."))
+        })
+    }
+
+    fn to<'a>(
+        &self,
+        provider: usize,
+        model: Cow<'a, str>,
+        asked: &str,
+    ) -> Result<Plan<'a>, NoRoute> {
+        if model.is_empty() {
+            return Err(NoRoute::Model(format!(
+                "{asked:?} names a provider and no model; write `{}:MODEL`.",
+                self.providers[provider].name
+            )));
+        }
+        if self.providers[provider].usable {
+            Ok(Plan { provider, model })
+        } else {
+            Err(NoRoute::Unusable(provider))
+        }
+    }
+
+    /// Follows `provider:model`, or `provider` with the model that was asked for, else with the
+    /// first that the provider lists.
+    fn along<'a>(&self, route: &str, asked: Option<&'a str>) -> Result<Plan<'a>, NoRoute> {
+        let (name, model) = route.split_once(':').unwrap_or((route, ""));
+        let provider = self.provider(name)?;
+        let model = match (model, asked) {
+            ("", Some(asked)) => Cow::Borrowed(asked),
+            ("", None) => {
+                let first = self.providers[provider].models.first();
+                Cow::Owned(first.cloned().unwrap_or_default())
+            }
+            (model, _) => Cow::Owned(model.to_owned()),
+        };
+        self.to(provider, model, route)
+    }
+
+    fn unknown_hint(&self, hint: &str) -> String {
+        let mut known: Vec<&str> = self.routes.keys().map(String::as_str).collect();
+        known.sort_unstable();
+        if known.is_empty() {
+            return format!(
+                "There is no route for the hint {hint:?}: `routing.model_routes` has none."
+            );
+        }
+        format!(
+            "There is no route for the hint {hint:?}; `routing.model_routes` has `{}`.",
+            known.join("`, `")
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn entry(name: &str, usable: bool, models: &[&str]) -> Entry {
+        let models = models.iter().map(|model| (*model).to_owned()).collect();
+        Entry { name: name.to_owned(), usable, models }
+    }
+
+    fn directory(default_route: Option<&str>) -> Directory {
+        let routes = [("fast", "ollama:llama3.2:latest"), ("alias", "anthropic"), ("big", "off:x")];
+        let routing = RoutingConfig {
+            model_routes: routes.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+            default_route: default_route.map(str::to_owned),
+        };
+        let providers = vec![
+            entry("ollama", true, &["llama3.2:latest", "shared"]),
+            entry("off", false, &[]),
+            entry("keyless", false, &["shared", "locked"]),
+            entry("anthropic", true, &["claude"]),
+        ];
+        Directory::new(providers, Some(&routing))
+    }
+
+    #[test]
+    fn the_model_decides() {
+        let plain = directory(None);
+        for (model, provider, upstream) in [
+            ("anthropic:claude", 3, "claude"),
+            ("ollama:a:b", 0, "a:b"),
+            // Not a provider, though it looks like one.
+            ("llama3.2:latest", 0, "llama3.2:latest"),
+            ("claude", 3, "claude"),
+            ("shared", 0, "shared"),
+            ("hint:fast", 0, "llama3.2:latest"),
+            ("hint:alias", 3, "claude"),
+            ("fast", 0, "llama3.2:latest"),
+            ("alias", 3, "alias"),
+            // Nobody lists it: anthropic is preferred, though ollama stands first.
+            ("unheard:of", 3, "unheard:of"),
+        ] {
+            let plan = plain.plan(model).unwrap();
+            assert_eq!((plan.provider, &*plan.model), (provider, upstream), "{model}");
+        }
+        assert_eq!(plain.plan("off:x"), Err(NoRoute::Unusable(1)));
+        assert_eq!(plain.plan("hint:big"), Err(NoRoute::Unusable(1)));
+        assert_eq!(plain.plan("locked"), Err(NoRoute::Unusable(2)));
+        assert!(matches!(plain.plan("hint:none"), Err(NoRoute::Model(m)) if m.contains("`fast`")));
+        assert!(matches!(plain.plan("ollama:"), Err(NoRoute::Model(_))));
+    }
+
+    #[test]
+    fn the_default_route_takes_what_nobody_lists() {
+        let to_ollama = directory(Some("ollama"));
+        for (model, provider) in [("unheard:of", 0), ("locked", 0), ("claude", 3)] {
+            assert_eq!(to_ollama.plan(model).unwrap().provider, provider, "{model}");
+        }
+        assert_eq!(directory(Some("off")).plan("new"), Err(NoRoute::Unusable(1)));
+        let empty = Directory::new(vec![entry("off", false, &[])], None);
+        assert_eq!(empty.plan("gpt"), Err(NoRoute::Nobody));
+        assert_eq!(Directory::default().plan("gpt"), Err(NoRoute::Nobody));
+    }
+
+    proptest! {
+        /// A plan always leads to a provider that can be called, and never to an empty model.
+        #[test]
+        fn plans_can_be_carried_out(model in "(ollama|off|keyless|anthropic|hint|fast|x|:|[a-z.]{0,4}){0,4}") {
+            for directory in [directory(None), directory(Some("keyless:m"))] {
+                if let Ok(plan) = directory.plan(&model) {
+                    prop_assert!(directory.providers[plan.provider].usable);
+                    prop_assert!(!plan.model.is_empty() || model.is_empty());
+                }
+            }
+        }
+    }
+}

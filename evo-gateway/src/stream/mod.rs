@@ -1,0 +1,3 @@
+//! Streams of bytes as streams of events.
+
+pub mod sse;

@@ -1,0 +1,178 @@
+//! The HTTP client for providers: keep-alive connections without Nagle's delay, no redirects, no
+//! proxies. A connection that is not wanted any more is closed, and the provider learns it.
+
+mod body;
+
+use std::{
+    error::Error as StdError,
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::{Request, Response, Uri};
+use hyper::body::Incoming;
+use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, MaybeHttpsStream};
+use hyper_util::{
+    client::legacy::{self, connect::HttpConnector},
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::{net::TcpStream, time::timeout};
+use tower::Service;
+
+use crate::{Error, config::Timeouts, provider::Provider};
+pub(crate) use body::SendBody;
+
+/// Idle connections that are kept for each provider.
+const POOL: usize = 1_024;
+/// How long they are kept. Servers commonly close them after 60 seconds and more.
+const POOL_IDLE: Duration = Duration::from_secs(50);
+/// When the system asks whether a silent connection still stands.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
+type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// Sends requests to providers. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Client {
+    inner: legacy::Client<Connector, SendBody>,
+}
+
+/// Why a provider gave no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// No connection could be made.
+    Unreachable,
+    /// No connection stood in time.
+    ConnectTimeout,
+    /// The connection ended before the answer began.
+    Dropped,
+    /// The answer did not begin in time.
+    FirstByteTimeout,
+}
+
+impl Client {
+    /// A client for these providers.
+    pub(crate) fn new<'a>(
+        providers: impl IntoIterator<Item = &'a Provider>,
+        timeouts: &Timeouts,
+    ) -> Result<Self, Error> {
+        let needs_tls = providers.into_iter().any(|provider| {
+            provider
+                .address()
+                .is_ok_and(|address| address.generate.scheme() == Some(&http::uri::Scheme::HTTPS))
+        });
+        let mut http = HttpConnector::new();
+        http.enforce_http(false);
+        http.set_nodelay(true);
+        http.set_keepalive(Some(KEEPALIVE));
+        let connector = Connector {
+            inner: HttpsConnector::from((http, tls(needs_tls)?)),
+            limit: timeouts.connect,
+        };
+        let inner = legacy::Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(POOL_IDLE)
+            .pool_max_idle_per_host(POOL)
+            .build(connector);
+        Ok(Self { inner })
+    }
+
+    /// Sends a request and waits for the head of the answer, at most `limit`. Dropping the future,
+    /// or later the answer's body, closes the connection.
+    pub(crate) async fn send(
+        &self,
+        request: Request<SendBody>,
+        limit: Duration,
+    ) -> Result<Response<Incoming>, (Failure, String)> {
+        match timeout(limit, self.inner.request(request)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err((failure(&error), causes(&error))),
+            Err(_) => Err((
+                Failure::FirstByteTimeout,
+                format!("no answer within {} ms", limit.as_millis()),
+            )),
+        }
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").finish_non_exhaustive()
+    }
+}
+
+fn failure(error: &legacy::Error) -> Failure {
+    if !error.is_connect() {
+        return Failure::Dropped;
+    }
+    let mut cause: Option<&(dyn StdError + 'static)> = error.source();
+    while let Some(error) = cause {
+        if error.is::<ConnectTimeout>() {
+            return Failure::ConnectTimeout;
+        }
+        cause = error.source();
+    }
+    Failure::Unreachable
+}
+
+/// The last cause, which says what happened ("connection refused") and holds no address.
+fn causes(error: &dyn StdError) -> String {
+    let mut last = error;
+    while let Some(cause) = last.source() {
+        last = cause;
+    }
+    last.to_string()
+}
+
+/// Trusts what the machine trusts. Reading that takes time and memory, so it is done only when a
+/// provider needs it.
+fn tls(needed: bool) -> Result<ClientConfig, Error> {
+    evo_common::tls::install();
+    let builder = ClientConfig::builder();
+    if needed {
+        let builder = builder
+            .try_with_platform_verifier()
+            .map_err(|error| Error::Certificates(error.to_string()))?;
+        return Ok(builder.with_no_client_auth());
+    }
+    Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
+}
+
+/// Connects, TLS included, within a time.
+#[derive(Clone)]
+struct Connector {
+    inner: HttpsConnector<HttpConnector>,
+    limit: Duration,
+}
+
+#[derive(Debug)]
+struct ConnectTimeout(Duration);
+
+impl fmt::Display for ConnectTimeout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no connection within {} ms", self.0.as_millis())
+    }
+}
+
+impl StdError for ConnectTimeout {}
+
+impl Service<Uri> for Connector {
+    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let (connect, limit) = (self.inner.call(uri), self.limit);
+        Box::pin(async move {
+            timeout(limit, connect).await.map_err(|_| Box::new(ConnectTimeout(limit)))?
+        })
+    }
+}

@@ -1,0 +1,578 @@
+"""The Anthropic SDK at the address given.
+
+anthropic_sdk.py BASE_URL KEY PREFIX UPSTREAM [CHECK...]
+
+PREFIX stands before each model's name ("ant:" at a gateway). UPSTREAM says whose protocol the
+provider speaks that answers in the end: "openai" or "anthropic".
+"""
+
+import asyncio
+import json
+import sys
+import time
+
+import anthropic
+import httpx2
+from sdk_checks import (
+    ARGUMENTS,
+    LONG_PROMPT,
+    PIXEL,
+    PIXEL_BYTES,
+    PRIVATE,
+    TIME,
+    UNICODE,
+    WEATHER,
+    check,
+    equal,
+    raises,
+    run,
+    tokens,
+)
+
+BASE_URL, KEY, PREFIX, UPSTREAM = sys.argv[1:5]
+DIRECT = PREFIX == ""
+NATIVE = UPSTREAM == "anthropic"
+client = anthropic.Anthropic(base_url=BASE_URL, api_key=KEY, max_retries=0, timeout=20, default_headers=PRIVATE)
+
+# Only the first version of the API knows these.
+SAMPLING = {
+    "extra_body": {"temperature": 0.5, "top_p": 0.25},
+    "extra_headers": {"anthropic-version": "2023-06-01"},
+}
+
+TOOLS = [
+    {"name": "weather", "description": "Weather of a city", "input_schema": WEATHER},
+    {"name": "time", "input_schema": TIME},
+]
+
+
+def request(model, text, more):
+    messages = more.pop("messages", [{"role": "user", "content": text}])
+    return {"model": PREFIX + model, "messages": messages, "max_tokens": more.pop("max_tokens", 900), **more}
+
+
+def create(model, text="Hello", **more):
+    return client.messages.create(**request(model, text, more))
+
+
+def said(answer):
+    return "".join(block.text for block in answer.content if block.type == "text")
+
+
+def content(model, text="Hello", **more):
+    return said(create(model, text, **more))
+
+
+def final(model, text="Hello", **more):
+    """The whole message that the SDK puts together from a stream."""
+    with client.messages.stream(**request(model, text, more)) as stream:
+        return stream.get_final_message()
+
+
+def both_ways(model, text="Hello", **more):
+    return [create(model, text, **more), final(model, text, **more)]
+
+
+def uses(answer):
+    return [block for block in answer.content if block.type == "tool_use"]
+
+
+# Messages
+
+
+@check
+def message():
+    for answer in both_ways("echo", "Hello, Grüße 👋"):
+        equal((answer.type, answer.role, answer.stop_reason), ("message", "assistant", "end_turn"))
+        equal([(block.type, block.text) for block in answer.content], [("text", "Hello, Grüße 👋")])
+        assert answer.id and answer.model.endswith("echo"), answer
+
+
+@check
+def usage():
+    for answer in both_ways("echo", "one two three"):
+        equal((answer.usage.input_tokens, answer.usage.output_tokens), (3, tokens("one two three")))
+
+
+@check
+def cached_tokens():
+    for answer in both_ways("cached", "one two"):
+        equal((answer.usage.input_tokens, answer.usage.cache_read_input_tokens), (2, 64))
+
+
+@check
+def conversation():
+    text = content(
+        "mirror",
+        system="Be brief.",
+        messages=[
+            {"role": "user", "content": "One"},
+            {"role": "assistant", "content": [{"type": "text", "text": "Two"}]},
+            {"role": "user", "content": [{"type": "text", "text": "Three"}, {"type": "text", "text": "Four"}]},
+        ],
+        max_tokens=400,
+        **SAMPLING,
+    )
+    equal(
+        text.splitlines(),
+        [
+            "system: Be brief.",
+            "user: One",
+            "assistant: Two",
+            "user: Three | Four",
+            "temperature: 0.5",
+            "top_p: 0.25",
+            "max_tokens: 400",
+        ],
+    )
+
+
+@check
+def system_blocks():
+    system = [
+        {"type": "text", "text": "First."},
+        {"type": "text", "text": "Second.", "cache_control": {"type": "ephemeral"}},
+    ]
+    line = content("mirror", system=system).splitlines()[0]
+    equal(line.replace("\n", " ").replace(" | ", " ").replace("First.Second.", "First. Second."), "system: First. Second.")
+
+
+@check
+def a_system_message_in_between():
+    messages = [
+        {"role": "user", "content": "One"},
+        {"role": "assistant", "content": "Two"},
+        {"role": "system", "content": "From now on in French."},
+        {"role": "user", "content": "Three"},
+    ]
+    lines = content("mirror", system="Be brief.", messages=messages).splitlines()
+    equal(lines[0], "system: Be brief. | From now on in French.")
+
+
+@check
+def images():
+    parts = [
+        {"type": "text", "text": "What is this?"},
+        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PIXEL}},
+        {"type": "image", "source": {"type": "url", "url": "https://example.com/cat.jpg"}},
+    ]
+    text = content("mirror", messages=[{"role": "user", "content": parts}])
+    wanted = f"user: What is this? | [image image/png {PIXEL_BYTES}] | [image https://example.com/cat.jpg]"
+    equal(text.splitlines()[0], wanted)
+
+
+@check
+def harmless_parameters():
+    equal(content("echo", "Hello", metadata={"user_id": "someone"}, service_tier="auto"), "Hello")
+
+
+@check
+def thinking():
+    budget = {"type": "enabled", "budget_tokens": 1024}
+    for answer in both_ways("thinks", thinking=budget, max_tokens=2000):
+        equal(said(answer), "It is 42.")
+        if NATIVE:
+            equal([block.type for block in answer.content], ["thinking", "text"])
+            thought = answer.content[0]
+            equal(thought.thinking, "Let me think: 6 × 7.")
+            # The signature must come back as it was, or the service refuses it.
+            history = [
+                {"role": "user", "content": "x"},
+                {"role": "assistant", "content": [block.model_dump(exclude_none=True) for block in answer.content]},
+                {"role": "user", "content": "y"},
+            ]
+            equal(content("echo", messages=history), "y")
+
+
+@check
+def an_empty_answer():
+    for answer in both_ways("empty"):
+        equal((said(answer), answer.stop_reason), ("", "end_turn"))
+
+
+@check
+def a_long_prompt():
+    equal(create("empty", LONG_PROMPT).usage.input_tokens, 800_000)
+
+
+@check
+def the_version_of_the_api():
+    # The SDK asks for a version without these parameters; the provider must hear which one.
+    if NATIVE:
+        error = raises(anthropic.BadRequestError, lambda: create("echo", extra_body={"temperature": 0.5}))
+        assert "temperature: Extra inputs are not permitted" in error.message, error
+
+
+@check
+def beta():
+    answer = client.beta.messages.create(
+        model=PREFIX + "echo", max_tokens=99, betas=["context-1m-2025-08-07"], messages=[{"role": "user", "content": "x"}]
+    )
+    equal(answer.content[0].text, "x")
+
+
+# How answers end
+
+
+@check
+def length():
+    for answer in both_ways("echo", "Hello world", max_tokens=2):
+        equal((said(answer), answer.stop_reason), ("Hello wo", "max_tokens"))
+
+
+@check
+def stop_sequences():
+    for answer in both_ways("echo", "Hello END world", stop_sequences=["never", "END"]):
+        equal(said(answer), "Hello ")
+        # Chat Completions do not tell which sequence it was, nor that it was one.
+        equal((answer.stop_reason, answer.stop_sequence), ("stop_sequence", "END") if NATIVE else ("end_turn", None))
+
+
+@check
+def refusal():
+    for answer in both_ways("filtered"):
+        equal(answer.stop_reason, "refusal")
+
+
+# Streams
+
+
+@check
+def stream_events():
+    stream = create("echo", "Hello, brave new world", stream=True)
+    events = list(stream)
+    kinds = [event.type for event in events]
+    equal(kinds[:2], ["message_start", "content_block_start"])
+    equal(kinds[-3:], ["content_block_stop", "message_delta", "message_stop"])
+    deltas = [event for event in events if event.type == "content_block_delta"]
+    equal("".join(event.delta.text for event in deltas), "Hello, brave new world")
+    assert len(deltas) >= tokens("Hello, brave new world"), "the pieces were put together"
+    equal({event.index for event in deltas}, {0})
+    start = events[0].message
+    equal((start.role, start.content, start.stop_reason), ("assistant", [], None))
+    assert start.usage is not None and start.model.endswith("echo") and start.id, start
+    equal(events[-2].delta.stop_reason, "end_turn")
+    equal(events[-2].usage.output_tokens, tokens("Hello, brave new world"))
+
+
+@check
+def stream_blocks_are_in_order():
+    stream = create("tools", "both", tools=TOOLS, stream=True)
+    open_block, seen = None, []
+    for event in stream:
+        if event.type == "content_block_start":
+            equal((open_block, event.index), (None, len(seen)))
+            open_block = event.index
+            seen.append(event.content_block.type)
+        elif event.type == "content_block_delta":
+            equal(event.index, open_block)
+        elif event.type == "content_block_stop":
+            equal(event.index, open_block)
+            open_block = None
+        elif event.type in ("message_delta", "message_stop"):
+            equal(open_block, None)
+    equal(seen, ["text", "tool_use", "tool_use"])
+
+
+@check
+def stream_text():
+    with client.messages.stream(**request("echo", "Hello, world", {})) as stream:
+        equal("".join(stream.text_stream), "Hello, world")
+
+
+@check
+def stream_with_carriage_returns():
+    equal(said(final("crlf", "Hello, world")), "Hello, world")
+
+
+@check
+def stream_of_many_words():
+    text = said(final("words-3000", max_tokens=20_000))
+    equal(len(text.split(" ")), 3000)
+    equal(text, content("words-3000", max_tokens=20_000))
+
+
+@check
+def unicode():
+    for answer in both_ways("echo", UNICODE):
+        equal(said(answer), UNICODE)
+
+
+# Tools
+
+
+@check
+def one_tool_call():
+    for answer in both_ways("tools", "How is it?", tools=TOOLS):
+        equal(answer.stop_reason, "tool_use")
+        equal([block.type for block in answer.content], ["text", "tool_use"])
+        equal(said(answer), "Let me look.")
+        [use] = uses(answer)
+        equal((use.name, use.input), ("weather", ARGUMENTS))
+        assert use.id
+
+
+@check
+def parallel_tool_calls_and_their_results():
+    for answer in both_ways("tools", "both, please", tools=TOOLS):
+        weather, clock = uses(answer)
+        equal([(weather.name, weather.input), (clock.name, clock.input)], [("weather", ARGUMENTS), ("time", {})])
+        assert weather.id != clock.id
+        results = [
+            {"type": "tool_result", "tool_use_id": clock.id, "content": "12:00"},
+            {"type": "tool_result", "tool_use_id": weather.id, "content": [{"type": "text", "text": "22 °C"}]},
+        ]
+        blocks = [block.model_dump(include={"type", "text", "id", "name", "input"}, exclude_none=True) for block in answer.content]
+        history = [
+            {"role": "user", "content": "both, please"},
+            {"role": "assistant", "content": blocks},
+            {"role": "user", "content": results},
+        ]
+        equal(content("tools", messages=history, tools=TOOLS), "The tools say: time=12:00; weather=22 °C.")
+        history[-1] = {"role": "user", "content": [*results, {"type": "text", "text": "And?"}]}
+        text = content("mirror", messages=history, tools=TOOLS, max_tokens=400)
+        arguments = json.dumps(ARGUMENTS, ensure_ascii=False, separators=(",", ":"))
+        equal(
+            text.splitlines(),
+            [
+                "user: both, please",
+                f"assistant: Let me look. | [call weather {arguments}] | [call time {{}}]",
+                "user: [result of time: 12:00] | [result of weather: 22 °C] | And?",
+                "tools: weather, time",
+                "choice: auto",
+                "parallel: yes",
+                "max_tokens: 400",
+            ],
+        )
+
+
+@check
+def a_failed_tool_and_one_without_output():
+    use = {"type": "tool_use", "id": "toolu_1", "name": "time", "input": {}}
+    for result in [{"content": "no clock", "is_error": True}, {}]:
+        history = [
+            {"role": "user", "content": "When?"},
+            {"role": "assistant", "content": [use]},
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_1", **result}]},
+        ]
+        text = content("tools", messages=history, tools=TOOLS)
+        assert text.startswith("The tools say: time=") and result.get("content", "") in text, text
+
+
+@check
+def one_call_at_a_time():
+    choice = {"type": "auto", "disable_parallel_tool_use": True}
+    equal(len(uses(create("tools", "both", tools=TOOLS, tool_choice=choice))), 1)
+
+
+@check
+def tool_choice():
+    answer = create("tools", "x", tools=TOOLS, tool_choice={"type": "tool", "name": "time"})
+    equal([use.name for use in uses(answer)], ["time"])
+    answer = create("tools", "x", tools=TOOLS, tool_choice={"type": "none"})
+    equal((said(answer), uses(answer)), ("I call no tools.", []))
+    assert "choice: any\n" in content("mirror", "x", tools=TOOLS, tool_choice={"type": "any"})
+
+
+# Models
+
+
+@check
+def models():
+    deadline = time.monotonic() + 10
+    # A gateway learns the provider's list in the background.
+    while (ids := {model.id for model in client.models.list()}) and PREFIX + "echo" not in ids:
+        assert time.monotonic() < deadline, ids
+        time.sleep(0.1)
+    equal(client.models.retrieve(PREFIX + "echo").id, PREFIX + "echo")
+
+
+@check
+def an_unknown_model():
+    error = raises(anthropic.NotFoundError, lambda: create("no-such-model"))
+    equal(error.type, "not_found_error")
+    assert "no-such-model" in error.message, error
+
+
+# Errors
+
+CLASSES = {
+    "fault-400": (anthropic.BadRequestError, "invalid_request_error"),
+    "fault-401": (anthropic.AuthenticationError, "authentication_error"),
+    "fault-403": (anthropic.PermissionDeniedError, "permission_error"),
+    "fault-404": (anthropic.NotFoundError, "not_found_error"),
+    "fault-413": (anthropic.APIStatusError, "request_too_large"),
+    "fault-429": (anthropic.RateLimitError, "rate_limit_error"),
+    "fault-500": (anthropic.InternalServerError, "api_error"),
+    "fault-503": (anthropic.InternalServerError, None),
+    "fault-529": (anthropic.InternalServerError, "overloaded_error"),
+    "fault-502-html": (anthropic.InternalServerError, None),
+    "fault-500-empty": (anthropic.InternalServerError, None),
+}
+
+
+@check
+def error_classes():
+    for model, (kind, name) in CLASSES.items():
+        for stream in [False, True]:
+            error = raises(anthropic.APIStatusError, lambda: create(model, stream=stream))
+            status = int(model.split("-")[1])
+            equal((model, stream, error.status_code), (model, stream, status))
+            assert isinstance(error, kind), (model, type(error))
+            if name:
+                equal((model, stream, error.type), (model, stream, name))
+            waits = error.response.headers.get("retry-after")
+            equal((model, waits), (model, "7" if status in (429, 503, 529) else None))
+            if not DIRECT and not model.endswith(("html", "empty")):
+                equal((model, error.body["type"]), (model, "error"))
+                assert error.api_message, (model, error.body)
+    assert isinstance(raises(anthropic.APIStatusError, lambda: create("fault-529")), anthropic.OverloadedError)
+
+
+@check
+def error_details():
+    error = raises(anthropic.RateLimitError, lambda: create("fault-429"))
+    if NATIVE:
+        equal(error.response.headers["anthropic-ratelimit-requests-remaining"], "49")
+        assert error.request_id, error.response.headers
+
+
+@check
+def wrong_requests():
+    use = {"type": "tool_use", "id": "toolu_1", "name": "time", "input": {}}
+    user = {"role": "user", "content": "x"}
+    orphan = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_9", "content": "y"}]}
+    wrong = {
+        "no messages": {"messages": []},
+        "a role": {"messages": [{"role": "wizard", "content": "x"}]},
+        "a result without a call": {"messages": [user, {"role": "assistant", "content": "z"}, orphan], "tools": TOOLS},
+        "a call without a result": {"messages": [user, {"role": "assistant", "content": [use]}, user], "tools": TOOLS},
+        "max_tokens": {"max_tokens": -1},
+        "temperature": {"extra_body": {"temperature": "warm"}},
+        "a tool that is not there": {"tools": TOOLS, "tool_choice": {"type": "tool", "name": "dance"}},
+        "a tool's name": {"tools": [{"name": "a b", "input_schema": TIME}]},
+        "an image": {
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [{"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "%%"}}],
+                }
+            ]
+        },
+    }
+    for name, more in wrong.items():
+        try:
+            error = raises(anthropic.APIStatusError, lambda: create("echo", **more))
+        except AssertionError as reason:
+            raise AssertionError(f"{name}: {reason}") from None
+        equal((name, type(error), error.type), (name, anthropic.BadRequestError, "invalid_request_error"))
+
+
+@check
+def no_json():
+    headers = {"x-api-key": KEY, "anthropic-version": "2023-06-01", "content-type": "application/json"}
+    answer = httpx2.post(f"{BASE_URL}/v1/messages", headers=headers, content=b'{"model": ')
+    body = answer.json()
+    equal((answer.status_code, body["type"], body["error"]["type"]), (400, "error", "invalid_request_error"))
+
+
+@check
+def no_max_tokens():
+    headers = {"x-api-key": KEY, "anthropic-version": "2023-06-01"}
+    body = {"model": PREFIX + "echo", "messages": [{"role": "user", "content": "x"}]}
+    answer = httpx2.post(f"{BASE_URL}/v1/messages", headers=headers, json=body)
+    if NATIVE:
+        equal((answer.status_code, answer.json()["error"]["message"]), (400, "max_tokens: Field required"))
+
+
+@check
+def wrong_key():
+    stranger = client.with_options(api_key="evo_gw_wrong")
+    for stream in [False, True]:
+        more = request("echo", "x", {"stream": stream})
+        error = raises(anthropic.AuthenticationError, lambda: stranger.messages.create(**more))
+        equal(error.type, "authentication_error")
+    raises(anthropic.AuthenticationError, lambda: stranger.models.list())
+
+
+@check
+def a_key_in_the_header_of_older_sdks():
+    # This SDK sends a bearer token.
+    headers = {"x-api-key": KEY, "anthropic-version": "2023-06-01"}
+    body = request("echo", "Hello", {})
+    answer = httpx2.post(f"{BASE_URL}/v1/messages", headers=headers, json=body)
+    equal((answer.status_code, answer.json()["content"][0]["text"]), (200, "Hello"))
+
+
+@check
+def the_sdk_tries_again():
+    patient = client.with_options(max_retries=2)
+    for model in ["fault-503-bare-x1", "fault-429-bare-x1", "fault-529-bare-x1"]:
+        equal(said(patient.messages.create(**request(model, "Hello", {}))), "Hello")
+
+
+# Streams that break: never an answer that looks whole.
+
+
+@check
+def broken_streams():
+    broken = (anthropic.APIError, httpx2.HTTPError, ValueError)
+    for model in ["cut-stream", "bad-chunk", "error-in-stream"]:
+        error = raises(broken, lambda: list(create(model, stream=True)))
+        assert str(error), model
+    raises(broken, lambda: list(create("cut-tool", "both", tools=TOOLS, stream=True)))
+    for model in ["cut-stream", "bad-chunk", "drop"]:
+        raises(broken, lambda: create(model))
+    raises(broken, lambda: create("drop", stream=True))
+
+
+@check
+def an_error_in_a_stream_keeps_its_class():
+    error = raises(anthropic.APIStatusError, lambda: list(create("error-in-stream", stream=True)))
+    equal(error.type, "overloaded_error" if NATIVE else "api_error")
+
+
+# Clients that go: the provider must hear of it. Six requests that end before their answer does.
+
+
+@check
+def closed_streams():
+    for _ in range(2):
+        stream = create("slow", stream=True)
+        for _, _ in zip(range(5), stream):
+            pass
+        stream.close()
+
+
+@check
+def timeouts():
+    hasty = client.with_options(timeout=0.4)
+
+    def ask(model, **more):
+        return hasty.messages.create(**request(model, "x", more))
+
+    raises(anthropic.APITimeoutError, lambda: ask("silent"))
+    raises(anthropic.APITimeoutError, lambda: ask("silent", stream=True))
+    raises((anthropic.APITimeoutError, httpx2.TimeoutException), lambda: list(ask("stall", stream=True)))
+    raises((anthropic.APITimeoutError, httpx2.TimeoutException), lambda: ask("stall"))
+
+
+@check
+def many_at_once():
+    async def ask(other, at):
+        text = f"number {at} " + "x" * at
+        if at % 2 == 0:
+            async with other.messages.stream(**request("echo", text, {})) as stream:
+                found = await stream.get_final_text()
+        else:
+            found = said(await other.messages.create(**request("echo", text, {})))
+        equal(found, text)
+
+    async def main():
+        async with anthropic.AsyncAnthropic(base_url=BASE_URL, api_key=KEY, max_retries=0, timeout=30) as other:
+            await asyncio.gather(*(ask(other, at) for at in range(40)))
+
+    asyncio.run(main())
+
+
+run()

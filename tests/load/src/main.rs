@@ -1,0 +1,28 @@
+//! The binary `evo-load`: what the gateway costs, measured beside nginx on the same machine.
+
+mod bench;
+mod child;
+mod cli;
+mod config;
+mod load;
+mod machine;
+mod proc;
+mod report;
+mod stats;
+mod stop;
+mod targets;
+mod upstream;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    match cli::run(cli::Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            cli::say(&format!("evo-load: {error:#}"));
+            if error.is::<stop::Interrupted>() { ExitCode::from(130) } else { ExitCode::FAILURE }
+        }
+    }
+}
