@@ -3,7 +3,7 @@
 #   docker build -t evo:local .                      compiles Evo in the builder stage
 #   docker build -t evo:local --target prebuilt .    takes target/release/evo, built on this machine
 #
-# The classic builder runs every stage above the target, so the stages that compile come last.
+# The classic builder runs every stage above its target, so what compiles comes last.
 ARG BASE_IMAGE=debian:bookworm-slim
 ARG RUST_IMAGE=rust:1.95-bookworm
 
@@ -16,27 +16,33 @@ RUN test -s /etc/ssl/certs/ca-certificates.crt \
       && rm -rf /var/lib/apt/lists/*; }
 RUN groupadd --gid 10001 evo \
     && useradd --uid 10001 --gid 10001 --home-dir /data --no-create-home --shell /usr/sbin/nologin evo
-COPY config/agents /app/agents
+# A runner is called after its folder and its role: evo-learning and so on, as in `evo up`.
+COPY config/agents/building /app/agents/building/evo
+COPY config/agents/evaluation /app/agents/evaluation/evo
+COPY config/agents/learning /app/agents/learning/evo
+COPY config/agents/pre-load /app/agents/pre-load/evo
+COPY config/agents/skill-manage /app/agents/skill-manage/evo
+COPY config/agents/user /app/agents/user/evo
 COPY config/*.toml /data/config/
 # A new named volume takes its content and its owner from the folder that it is mounted on, a tmpfs
 # with some versions of runc its mode.
-RUN for agent in /app/agents/*; do mkdir -p "$agent/outbox" "$agent/cache"; done \
+RUN for agent in /app/agents/*/evo; do mkdir -p "$agent/outbox" "$agent/cache"; done \
     && mkdir -p /secrets \
     && chown -R evo:evo /app /data /secrets \
     && chmod -R a+rX /app /data/config \
-    && chmod 1777 /app/agents/*/cache \
+    && chmod 1777 /app/agents/*/evo/cache \
     && chmod 700 /data /secrets
-ENV EVO_HOME=/data
+ENV EVO_HOME=/data PATH=/app:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 WORKDIR /app
 USER 10001:10001
 EXPOSE 3000 8080
 ENTRYPOINT ["evo"]
 CMD ["--help"]
 
-# The binary from outside. It must run on this base: Debian 12 has glibc 2.36.
+# The binary from outside. It must run on this base: Debian 12 has glibc 2.36. A pattern that matches
+# nothing is no error, so that the classic builder passes this stage where nothing was built outside.
 FROM base AS prebuilt
-ARG EVO_BINARY=target/release/evo
-COPY ${EVO_BINARY} /usr/local/bin/evo
+COPY LICENSE target/release/ev[o] /app/
 
 FROM ${RUST_IMAGE} AS builder
 # They build OpenSSL and libSQL from source; rust:…-bookworm has them.
@@ -72,4 +78,5 @@ RUN find src evo-* -name '*.rs' -exec touch {} + \
     && cargo build --release --locked --package evo --bin evo
 
 FROM base AS final
-COPY --from=builder /build/target/release/evo /usr/local/bin/evo
+COPY LICENSE /app/
+COPY --from=builder /build/target/release/evo /app/

@@ -189,7 +189,7 @@ pub(crate) struct DoctorArgs {
 /// `evo health`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  evo health\n  evo health http://gateway:8080\n  evo health http://king:3000 --agent learning-learning\n\nExit codes: 0 it is well, 1 it is not or does not answer. --agent needs the viewer token: from\nEVO_TOKEN_VIEWER, the file that EVO_TOKENS_FILE names, or the data folder."
+    after_help = "Examples:\n  evo health\n  evo health http://gateway:8080\n  evo health http://king:3000 --agent evo-learning\n\nExit codes: 0 it is well, 1 it is not or does not answer. --agent needs the viewer token: from\nEVO_TOKEN_VIEWER, the file that EVO_TOKENS_FILE names, or the data folder."
 )]
 pub(crate) struct HealthArgs {
     /// Base URL of king or of a gateway.

@@ -168,18 +168,15 @@ fn init(component: &str, options: &LogOptions, mut layers: Vec<BoxedLayer>) -> W
     if already_set_up(component) {
         return WorkerGuard { file: None };
     }
-    let mut warnings = Vec::new();
-    let filter = options.filter.clone().or_else(|| env::get("RUST_LOG"));
-    let filter = filter.as_deref().unwrap_or("info");
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|error| {
-        warnings.push(format!("The log filter {filter:?} is ignored, `info` is used: {error}"));
-        EnvFilter::new("info")
-    });
-    layers.extend(console::layer(options.console));
+    let (filter, warning) = log_filter(options);
+    let mut warnings = Vec::from_iter(warning);
+    // On each layer of its own: what is logged says nothing about which spans are exported.
+    let console = console::layer(options.console);
+    layers.extend(console.map(|layer| layer.with_filter(filter.clone()).boxed()));
     let file = match wants_files(&options.dir).then(|| open(component, &options.dir)) {
         None => None,
         Some(Ok((writer, worker))) => {
-            layers.push(json_layer(component, writer.clone()));
+            layers.push(json_layer(component, writer.clone()).with_filter(filter).boxed());
             Some((worker, writer))
         }
         Some(Err(error)) => {
@@ -190,13 +187,26 @@ fn init(component: &str, options: &LogOptions, mut layers: Vec<BoxedLayer>) -> W
             None
         }
     };
-    if let Err(error) = tracing_subscriber::registry().with(layers).with(filter).try_init() {
+    if let Err(error) = tracing_subscriber::registry().with(layers).try_init() {
         tracing::warn!("Logging of {component} is not complete: {error}");
     }
     for warning in warnings {
         tracing::warn!("{warning}");
     }
     WorkerGuard { file }
+}
+
+/// What is logged, and what is wrong with the text that says so.
+fn log_filter(options: &LogOptions) -> (EnvFilter, Option<String>) {
+    let filter = options.filter.clone().or_else(|| env::get("RUST_LOG"));
+    let filter = filter.as_deref().unwrap_or("info");
+    match EnvFilter::try_new(filter) {
+        Ok(filter) => (filter, None),
+        Err(error) => {
+            let warning = format!("The log filter {filter:?} is ignored, `info` is used: {error}");
+            (EnvFilter::new("info"), Some(warning))
+        }
+    }
 }
 
 fn wants_files(dir: &Path) -> bool {

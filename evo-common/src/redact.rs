@@ -65,8 +65,37 @@ static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
 /// Names whose value is a secret: `password`, `OPENAI_API_KEY`, `access_token`, `EVO_TOKEN_RUNNER`.
 const NAMED: &str = r"(?:password|passwd|secret|api[_-]?key|access[_-]?key|private[_-]?key|token|evo_token_(?:operator|viewer|runner|invoke|gateway))";
 
+/// Matches where any rule does. Nearly all texts hold no secret, and one search finds that out at
+/// a fraction of the cost of one for each rule.
+static ANY: LazyLock<Regex> = LazyLock::new(|| {
+    let patterns: Vec<String> = RULES
+        .iter()
+        .map(|rule| {
+            // A name of a group may stand once only.
+            let plain =
+                rule.pattern.as_str().replace("(?<before>", "(?:").replace("(?<value>", "(?:");
+            format!("(?:{plain})")
+        })
+        .collect();
+    Regex::new(&patterns.join("|")).expect("the patterns are constants, compiled by every test")
+});
+
+thread_local! {
+    /// A thread's own, because threads that share one wait for its scratch space.
+    static ANY_HERE: Regex = ANY.clone();
+}
+
 /// The text with every recognised secret replaced by [`MASK`].
 pub fn redact(text: &str) -> Cow<'_, str> {
+    // A thread that is ending has no locals any more; it still logs.
+    let may_hold_one = ANY_HERE.try_with(|any| any.is_match(text)).unwrap_or(true);
+    if !may_hold_one {
+        return Cow::Borrowed(text);
+    }
+    masked(text)
+}
+
+fn masked(text: &str) -> Cow<'_, str> {
     RULES.iter().fold(Cow::Borrowed(text), |text, rule| {
         let masked = rule.pattern.replace_all(&text, |found: &Captures<'_>| {
             let value = found.name("value").map_or("", |value| value.as_str());
@@ -209,6 +238,11 @@ mod tests {
         #[test]
         fn never_panics(text in hostile_text()) {
             prop_assert!(redact(&text).len() <= text.len() * (MASK.len() + 1));
+        }
+
+        #[test]
+        fn no_rule_finds_what_the_search_for_all_of_them_misses(text in hostile_text()) {
+            prop_assert_eq!(redact(&text), masked(&text));
         }
 
         #[test]

@@ -56,6 +56,10 @@ pub struct StageContext {
     /// king does not say; a model must not change a name then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub names: Option<Vec<KnownName>>,
+    /// Digest of the last package that was made of the same definition, for Building, so that a
+    /// model is asked about a definition only once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub earlier: Option<String>,
 }
 
 /// The name of a skill that king has, in whatever state it is.

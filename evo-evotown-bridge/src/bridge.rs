@@ -75,6 +75,11 @@ impl Bridge {
         registered.map(|_| ()).map_err(|none| Error::Register(none.reason))
     }
 
+    /// Closes the queue of a bridge that is not run.
+    pub(crate) async fn close(self) {
+        self.spool.close().await;
+    }
+
     /// Follows king and delivers until shutdown.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
         let Self { config, spool, health, client, session, identity } = self;

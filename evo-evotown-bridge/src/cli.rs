@@ -44,11 +44,16 @@ pub struct Args {
 #[derive(Debug, Clone, clap::Subcommand)]
 pub enum Command {
     /// Show what is queued, how far king's log was read, and what Evotown refused.
-    #[command(after_help = "Example: evo bridge status --json")]
+    #[command(
+        after_help = "Example: evo bridge status --json\n\nExit codes: 0 when it could look, 1 when it could not, or with --check when no bridge runs."
+    )]
     Status {
         /// Print one JSON object.
         #[arg(long)]
         json: bool,
+        /// Fail unless a bridge runs with this data folder, as a health check wants it.
+        #[arg(long)]
+        check: bool,
     },
     /// Register this engine anew, which replaces its token.
     #[command(
@@ -72,7 +77,7 @@ impl Args {
 pub async fn run(args: Args, shutdown: Shutdown) -> Result<(), Error> {
     let settings = args.settings();
     match args.command {
-        Some(Command::Status { json }) => status(&settings, json).await,
+        Some(Command::Status { json, check }) => status(&settings, json, check).await,
         Some(Command::Register) => register(&settings).await,
         None => serve(&settings, shutdown).await,
     }
@@ -90,32 +95,36 @@ async fn serve(settings: &Settings, shutdown: Shutdown) -> Result<(), Error> {
 }
 
 async fn register(settings: &Settings) -> Result<(), Error> {
-    let bridge = Box::pin(Bridge::open(Config::load(settings)?)).await?;
-    bridge.register().await?;
-    print(&format!("registered as {}", bridge.engine_id()))
+    let bridge = Box::pin(Bridge::open(Config::load_without_king(settings)?)).await?;
+    let registered = bridge.register().await;
+    let engine_id = bridge.engine_id().to_owned();
+    bridge.close().await;
+    registered?;
+    print(&format!("registered as {engine_id}"))
 }
 
-async fn status(settings: &Settings, json: bool) -> Result<(), Error> {
+async fn status(settings: &Settings, json: bool, check: bool) -> Result<(), Error> {
     let data = config::data_of(settings)?;
     let file = config::spool_file(&data);
     let found = spool::snapshot(&file, PROBLEMS).await?;
-    if json {
-        return print(&match found {
-            Some(snapshot) => json!(snapshot).to_string(),
-            None => {
-                json!({"engine_id": null, "cursor": 0, "counts": null, "problems": []}).to_string()
-            }
-        });
+    let shown = match &found {
+        Some(snapshot) if json => json!(snapshot).to_string(),
+        Some(snapshot) => text(snapshot),
+        None if json => json!({"running": false, "counts": null, "problems": []}).to_string(),
+        None => format!("no bridge has run with {} yet", data.display()),
+    };
+    print(&shown)?;
+    if check && !found.is_some_and(|snapshot| snapshot.running) {
+        return Err(Error::NotRunning(data.display().to_string()));
     }
-    match found {
-        Some(snapshot) => print(&text(&snapshot)),
-        None => print(&format!("no bridge has run with {} yet", data.display())),
-    }
+    Ok(())
 }
 
 fn text(snapshot: &Snapshot) -> String {
     let counts = &snapshot.counts;
+    let state = if snapshot.running { "runs" } else { "does not run" };
     let mut lines = vec![
+        format!("bridge   {state}"),
         format!("engine   {}", snapshot.engine_id.as_deref().unwrap_or("has no name yet")),
         format!("log      read up to place {}", snapshot.cursor),
         format!("runs     {}, {} of them not ended", counts.runs, counts.runs_open),
@@ -157,7 +166,7 @@ mod tests {
         let parse = |args: &[&str]| Whole::try_parse_from(args).map(|whole| whole.args);
         assert!(parse(&["bridge"]).unwrap().command.is_none());
         let args = parse(&["bridge", "status", "--json", "--data", "/d"]).unwrap();
-        assert!(matches!(args.command, Some(Command::Status { json: true })));
+        assert!(matches!(args.command, Some(Command::Status { json: true, check: false })));
         assert_eq!(args.data, Some(PathBuf::from("/d")));
         assert!(parse(&["bridge", "stats"]).is_err());
     }
@@ -166,7 +175,9 @@ mod tests {
     async fn the_status_of_a_folder_without_a_queue_says_so() {
         let folder = tempfile::tempdir().unwrap();
         let settings = Settings { data: Some(folder.path().to_owned()), ..Settings::default() };
-        status(&settings, true).await.unwrap();
+        status(&settings, true, false).await.unwrap();
+        let error = status(&settings, false, true).await.unwrap_err();
+        assert_eq!(error.exit_code(), 1, "{error}");
         assert!(!folder.path().join("bridge.db").exists(), "looking makes nothing");
     }
 }

@@ -223,6 +223,13 @@ impl Config {
 
     /// Reads and checks the configuration of a bridge that runs alone; `env` looks up a variable.
     pub fn from_env(settings: &Settings, env: Env<'_>) -> Result<Self, Error> {
+        let mut config = Self::without_king(settings, env)?;
+        config.viewer_token = Some(token(settings, &config.data, env, Scope::Viewer)?);
+        Ok(config)
+    }
+
+    /// The same for what needs Evotown only: king's token is not looked for.
+    fn without_king(settings: &Settings, env: Env<'_>) -> Result<Self, Error> {
         let link = match &settings.url {
             Some(url) => Link::read("--evotown-url", url, env)?,
             None => Link::from_env(env)?
@@ -234,13 +241,17 @@ impl Config {
             .or_else(|| set(env, "KING_ADDRESS"))
             .unwrap_or_else(|| DEFAULT_KING.to_owned());
         let data = data_folder(settings, env)?;
-        let viewer = token(settings, &data, env, Scope::Viewer)?;
-        Ok(Self::new(link, king_address(&king)?, Some(viewer), &data))
+        Ok(Self::new(link, king_address(&king)?, None, &data))
     }
 
     /// Reads and checks the configuration of this process.
     pub fn load(settings: &Settings) -> Result<Self, Error> {
         Self::from_env(settings, &env::get)
+    }
+
+    /// [`Self::load`] for what needs Evotown only.
+    pub(crate) fn load_without_king(settings: &Settings) -> Result<Self, Error> {
+        Self::without_king(settings, &env::get)
     }
 
     /// The queue.

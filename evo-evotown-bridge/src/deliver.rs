@@ -18,7 +18,7 @@ use tracing::Instrument as _;
 use crate::{
     client::{Answer, Client, Meaning, Unreachable},
     config::{Config, MAX_ID, Timing},
-    health::Health,
+    health::{Health, Side},
     payload::{self, Kind},
     session::{NoPass, Pass, Session},
     spool::{self, Delivery, End, Spool},
@@ -182,10 +182,7 @@ impl Deliverer {
         let own = u64::try_from(later.own.as_millis()).unwrap_or(u64::MAX);
         let until = Timestamp::now().plus_ms(own);
         self.gate.failed(later.all);
-        self.health.update(|report| {
-            report.evotown = false;
-            report.last_error = Some(format!("Evotown: {}", later.reason));
-        });
+        self.health.unwell(Side::Evotown, &later.reason);
         if self.gate.should_tell() {
             tracing::warn!(
                 run.id = %delivery.run_id,
@@ -256,25 +253,22 @@ impl Deliverer {
         match answer {
             Ok(Meaning::Accepted(body)) => {
                 self.gate.passed();
-                self.health.update(|report| {
-                    report.evotown = true;
-                    report.last_error = None;
-                });
-                Outcome::End(End::Done(self.conflict(delivery, &body)))
+                self.health.well(Side::Evotown);
+                Outcome::End(End::Done(conflict(delivery, &body)))
             }
             Ok(Meaning::Conflict) => {
                 self.gate.passed();
                 Outcome::End(End::Done(Some("Evotown had it already (409)".to_owned())))
             }
             Ok(Meaning::Policy(reason)) => {
-                match self.smaller(delivery, payload::degrade).filter(|_| delivery.degraded == 0) {
+                match smaller(delivery, payload::degrade).filter(|_| delivery.degraded == 0) {
                     Some(body) => Outcome::Less(body, reason),
                     None => parked(reason),
                 }
             }
             Ok(Meaning::TooLarge) => {
                 let reason = "status 413: it is too large for Evotown".to_owned();
-                match self.smaller(delivery, payload::shrink) {
+                match smaller(delivery, payload::shrink) {
                     Some(body) => Outcome::Less(body, reason),
                     None => parked(reason),
                 }
@@ -299,18 +293,6 @@ impl Deliverer {
         }
     }
 
-    fn smaller(
-        &self,
-        delivery: &Delivery,
-        how: fn(Kind, &Value) -> Option<Value>,
-    ) -> Option<String> {
-        if delivery.degraded >= MAX_DEGRADED {
-            return None;
-        }
-        let body: Value = serde_json::from_str(&delivery.body).ok()?;
-        how(delivery.kind, &body).map(|less| less.to_string())
-    }
-
     /// Whether an event whose answer never came has arrived. Events are not told apart from their
     /// repeats by Evotown, but the run's state shows the place of the last one.
     async fn has_arrived(&self, delivery: &Delivery, pass: &Pass) -> bool {
@@ -324,37 +306,45 @@ impl Deliverer {
         if delivery.kind == Kind::Started {
             return true;
         }
-        let wanted = serde_json::from_str::<Value>(&delivery.body)
-            .ok()
-            .and_then(|body| body.get("seq").and_then(Value::as_u64));
-        let applied = state.pointer("/signals/seq").or_else(|| state.pointer("/run/signals/seq"));
-        matches!((applied.and_then(Value::as_u64), wanted), (Some(applied), Some(wanted)) if applied >= wanted)
-    }
-
-    /// What differs between the stored run and the one that was sent, when Evotown had it already:
-    /// the first one wins there, whoever sent it.
-    fn conflict(&self, delivery: &Delivery, answer: &Value) -> Option<String> {
-        if delivery.kind != Kind::Complete || answer.get("idempotent") != Some(&Value::Bool(true)) {
-            return None;
-        }
-        let sent: Value = serde_json::from_str(&delivery.body).ok()?;
-        let stored = answer.get("run")?;
-        let differs: Vec<String> = ["engine_id", "status", "exit_code"]
-            .into_iter()
-            .filter(|name| stored.get(name).is_some() && stored.get(name) != sent.get(name))
-            .map(|name| format!("{name} is {}, sent was {}", stored[name], sent[name]))
-            .collect();
-        if differs.is_empty() {
-            return None;
-        }
-        let note = format!("Evotown holds another end of this run: {}", differs.join("; "));
-        tracing::warn!(run.id = %delivery.run_id, "{note}");
-        Some(note)
+        let body: Option<Value> = serde_json::from_str(&delivery.body).ok();
+        let wanted = body.and_then(|body| body.get("seq")?.as_u64());
+        let applied = state.pointer("/signals/seq").and_then(Value::as_u64);
+        applied.zip(wanted).is_some_and(|(applied, wanted)| applied >= wanted)
     }
 }
 
 fn later_without_pass(none: NoPass) -> Later {
     Later { reason: none.reason, sent: false, own: Duration::ZERO, all: none.pause }
+}
+
+/// The body made smaller, if there is something left to take away.
+fn smaller(delivery: &Delivery, how: fn(Kind, &Value) -> Option<Value>) -> Option<String> {
+    if delivery.degraded >= MAX_DEGRADED {
+        return None;
+    }
+    let body: Value = serde_json::from_str(&delivery.body).ok()?;
+    how(delivery.kind, &body).map(|less| less.to_string())
+}
+
+/// What differs between the stored run and the one that was sent, when Evotown had it already:
+/// the first one wins there, whoever sent it.
+fn conflict(delivery: &Delivery, answer: &Value) -> Option<String> {
+    if delivery.kind != Kind::Complete || answer.get("idempotent") != Some(&Value::Bool(true)) {
+        return None;
+    }
+    let sent: Value = serde_json::from_str(&delivery.body).ok()?;
+    let stored = answer.get("run")?;
+    let differs: Vec<String> = ["engine_id", "status", "exit_code"]
+        .into_iter()
+        .filter(|name| stored.get(name).is_some() && stored.get(name) != sent.get(name))
+        .map(|name| format!("{name} is {}, sent was {}", stored[name], sent[name]))
+        .collect();
+    if differs.is_empty() {
+        return None;
+    }
+    let note = format!("Evotown holds another end of this run: {}", differs.join("; "));
+    tracing::warn!(run.id = %delivery.run_id, "{note}");
+    Some(note)
 }
 
 /// Waits for a moment, or for ever.

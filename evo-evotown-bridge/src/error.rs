@@ -23,6 +23,9 @@ pub enum Error {
     /// The engine can't be registered.
     #[error("{0}")]
     Register(String),
+    /// No bridge runs, and `--check` was given.
+    #[error("no bridge runs with the queue in {0}")]
+    NotRunning(String),
     /// No HTTP client can be made.
     #[error("no HTTP client can be made: {0}")]
     Client(String),
@@ -36,7 +39,11 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) | Self::Unauthorized { .. } => 2,
-            Self::Spool(_) | Self::Register(_) | Self::Client(_) | Self::Print(_) => 1,
+            Self::Spool(_)
+            | Self::Register(_)
+            | Self::NotRunning(_)
+            | Self::Client(_)
+            | Self::Print(_) => 1,
         }
     }
 }

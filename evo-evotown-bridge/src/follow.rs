@@ -22,7 +22,7 @@ use crate::{
     client::describe,
     config::{Config, Timing},
     error::Error,
-    health::Health,
+    health::{Health, Side},
     payload::{Identity, PackageFile, package_of},
     spool::{Spool, fingerprint},
 };
@@ -133,10 +133,7 @@ impl Follower {
     }
 
     fn tell(&self, reason: &str, failures: u32) {
-        self.health.update(|report| {
-            report.king = false;
-            report.last_error = Some(format!("king: {reason}"));
-        });
+        self.health.unwell(Side::King, reason);
         if failures.is_multiple_of(20) {
             tracing::warn!("No events from king at {}: {reason}; trying again", self.king);
         }
@@ -182,13 +179,8 @@ impl Follower {
             }
             self.sweep = false;
         }
-        self.health.update(|report| {
-            if !report.king {
-                report.last_error = None;
-            }
-            report.king = true;
-            report.passes += 1;
-        });
+        self.health.well(Side::King);
+        self.health.update(|report| report.passes += 1);
         Ok(())
     }
 

@@ -27,6 +27,22 @@ pub struct Report {
     pub last_error: Option<String>,
 }
 
+/// The two that the bridge stands between; names the one that an error is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    King,
+    Evotown,
+}
+
+impl Side {
+    fn name(self) -> &'static str {
+        match self {
+            Self::King => "king",
+            Self::Evotown => "Evotown",
+        }
+    }
+}
+
 /// A view of a bridge that runs. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Health {
@@ -61,6 +77,31 @@ impl Health {
             Ok::<_, watch::error::RecvError>(())
         };
         matches!(tokio::time::timeout(patience, settle).await, Ok(Ok(())))
+    }
+
+    /// A side did what it should; what was wrong with it is over.
+    pub(crate) fn well(&self, side: Side) {
+        self.update(|report| {
+            match side {
+                Side::King => report.king = true,
+                Side::Evotown => report.evotown = true,
+            }
+            let over = |error: &String| error.starts_with(side.name());
+            if report.last_error.as_ref().is_some_and(over) {
+                report.last_error = None;
+            }
+        });
+    }
+
+    /// A side did not do what it should.
+    pub(crate) fn unwell(&self, side: Side, reason: &str) {
+        self.update(|report| {
+            match side {
+                Side::King => report.king = false,
+                Side::Evotown => report.evotown = false,
+            }
+            report.last_error = Some(format!("{}: {reason}", side.name()));
+        });
     }
 
     pub(crate) fn update(&self, change: impl FnOnce(&mut Report)) {

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     client::{Answer, Client, Meaning},
     config::Timing,
-    health::Health,
+    health::{Health, Side},
     session::Session,
 };
 
@@ -52,17 +52,14 @@ async fn beat(client: &Client, session: &Session, health: &Health, engine_id: &s
     let pass = match session.pass().await {
         Ok(pass) => pass,
         Err(none) => {
-            health.update(|report| {
-                report.evotown = false;
-                report.last_error = Some(format!("Evotown: {}", none.reason));
-            });
+            health.unwell(Side::Evotown, &none.reason);
             return Beat::Failed;
         }
     };
     let path = ["engines", engine_id, "heartbeat"];
     match client.post(&path, &pass.token, "{}".to_owned()).await.map(Answer::meaning) {
         Ok(Meaning::Accepted(_)) => {
-            health.update(|report| report.evotown = true);
+            health.well(Side::Evotown);
             Beat::Taken
         }
         Ok(Meaning::Auth(reason)) => {
@@ -78,10 +75,7 @@ async fn beat(client: &Client, session: &Session, health: &Health, engine_id: &s
             Beat::Failed
         }
         Err(unreachable) => {
-            health.update(|report| {
-                report.evotown = false;
-                report.last_error = Some(format!("Evotown: {}", unreachable.reason));
-            });
+            health.unwell(Side::Evotown, &unreachable.reason);
             Beat::Failed
         }
     }

@@ -161,8 +161,7 @@ pub(crate) fn read(
         "stage.retried" => facts.retries += 1,
         "skill.activated" => facts.activated = string(payload, "name"),
         "cycle.fanned_out" => {
-            let count = |name: &str| payload.get(name).and_then(Value::as_u64).unwrap_or(0);
-            facts.candidates = count("candidates");
+            facts.candidates = payload.get("candidates").and_then(Value::as_u64).unwrap_or(0);
             facts.failed_sources = payload
                 .get("failed_sources")
                 .and_then(Value::as_array)

@@ -131,7 +131,7 @@ impl Session {
                 "Evotown refuses the engine's token ({reason}): set EVO_EVOTOWN_TOKEN to the \
                  token that engines register with, or to a new evi_ token"
             );
-            self.block(&mut state, self.longest_pause, reason);
+            block(&mut state, self.longest_pause, reason);
         }
     }
 
@@ -143,16 +143,10 @@ impl Session {
         Some(NoPass { reason: reason.clone(), pause: Some(pause) })
     }
 
-    fn block(&self, state: &mut State, pause: Duration, reason: String) -> NoPass {
-        tracing::error!("{reason}");
-        state.blocked_until = Some((Instant::now() + pause, reason.clone()));
-        NoPass { reason, pause: Some(pause) }
-    }
-
     async fn register(&self, state: &mut State) -> Result<Pass, NoPass> {
         let Some(bootstrap) = &self.link.bootstrap else {
             let reason = "there is no token to register with; set EVO_EVOTOWN_TOKEN".to_owned();
-            return Err(self.block(state, self.longest_pause, reason));
+            return Err(block(state, self.longest_pause, reason));
         };
         if let Some(wait) = hurry(state) {
             let reason = format!(
@@ -161,7 +155,7 @@ impl Session {
                 self.engine_id,
                 wait.as_secs()
             );
-            return Err(self.block(state, wait, reason));
+            return Err(block(state, wait, reason));
         }
         let body = self.registration().to_string();
         let answer = self.client.post(&["engines", "register"], bootstrap, body).await;
@@ -177,21 +171,17 @@ impl Session {
                     "{}; set EVO_EVOTOWN_TOKEN to the token that engines register with",
                     refused(reason)
                 );
-                return Err(self.block(state, self.longest_pause, reason));
+                return Err(block(state, self.longest_pause, reason));
             }
             Ok(Meaning::Missing(reason)) => {
                 let reason = format!("{}; is {} an Evotown?", refused(reason), self.link.url);
-                return Err(self.block(state, self.longest_pause, reason));
+                return Err(block(state, self.longest_pause, reason));
             }
             Ok(Meaning::Policy(reason) | Meaning::Invalid(reason)) => {
-                return Err(self.block(state, self.longest_pause, refused(reason)));
+                return Err(block(state, self.longest_pause, refused(reason)));
             }
             Ok(Meaning::TooLarge) => {
-                return Err(self.block(
-                    state,
-                    self.longest_pause,
-                    refused("status 413".to_owned()),
-                ));
+                return Err(block(state, self.longest_pause, refused("status 413".to_owned())));
             }
             Err(Unreachable { reason, .. }) => return Err(NoPass { reason, pause: None }),
         };
@@ -236,6 +226,15 @@ impl Session {
     }
 }
 
+/// Sends nothing for a while; a reason that is new is told.
+fn block(state: &mut State, pause: Duration, reason: String) -> NoPass {
+    if state.blocked_until.as_ref().is_none_or(|(_, known)| *known != reason) {
+        tracing::error!("{reason}");
+    }
+    state.blocked_until = Some((Instant::now() + pause, reason.clone()));
+    NoPass { reason, pause: Some(pause) }
+}
+
 /// How long a registration has to wait, if it follows too soon on others.
 fn hurry(state: &mut State) -> Option<Duration> {
     let since = state.registered?.elapsed();
@@ -248,11 +247,11 @@ fn hurry(state: &mut State) -> Option<Duration> {
         0 => Duration::ZERO,
         times => FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(times - 1)).min(SOON),
     };
-    if since < needed {
-        return Some(needed - since);
+    let wait = needed.checked_sub(since).filter(|wait| !wait.is_zero());
+    if wait.is_none() {
+        state.hurried += 1;
     }
-    state.hurried += 1;
-    None
+    wait
 }
 
 /// The engine id that a token file was written for.
@@ -284,8 +283,14 @@ fn read(file: &Path, link: &Link) -> Option<Stored> {
 /// Writes the file whole or not at all; only its owner can read it.
 fn write(file: &Path, stored: &Stored) -> std::io::Result<()> {
     let draft = file.with_extension("new");
+    // One that was left behind may be readable by others.
+    if let Err(error) = std::fs::remove_file(&draft)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        return Err(error);
+    }
     let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
+    options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut out = options.open(&draft)?;

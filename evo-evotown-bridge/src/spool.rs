@@ -152,7 +152,7 @@ pub struct Problem {
     pub run_id: String,
     /// `started`, `progress`, `complete` or `completed`.
     pub kind: String,
-    /// `waiting`, `sending` or `parked`.
+    /// `waiting`, `sending`, `parked`, or `done` with another end than Evotown's.
     pub state: String,
     /// How often it was tried.
     pub tries: u32,
@@ -169,7 +169,6 @@ pub(crate) struct Spool {
     health: Health,
     /// Something may be due.
     pub(crate) due: Arc<Notify>,
-    _lock: Arc<lock::Lock>,
 }
 
 const OPEN: &str = "('waiting', 'sending')";
@@ -177,14 +176,13 @@ const OPEN: &str = "('waiting', 'sending')";
 impl Spool {
     /// Opens the queue for this process alone.
     pub(crate) async fn open(path: &Path, health: Health) -> Result<Self> {
-        let lock = lock::take(path)?;
+        let lock = lock::take(path).await?;
         let connection = thread::connect(path).await?;
         migrate::run(&connection, path).await?;
         let spool = Self {
-            thread: thread::Thread::start(connection)?,
+            thread: thread::Thread::start(connection, lock)?,
             health,
             due: Arc::new(Notify::new()),
-            _lock: Arc::new(lock),
         };
         let counts = spool.counts().await?;
         let place = spool.place().await?;
@@ -477,13 +475,16 @@ impl Spool {
 /// What `evo bridge status` shows of a queue, also while a bridge uses it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Snapshot {
+    /// Whether a bridge uses it now.
+    pub running: bool,
     /// Name of this engine; absent before its first start.
     pub engine_id: Option<String>,
     /// Place in king's event log up to which everything is queued.
     pub cursor: i64,
     /// How many there are of what.
     pub counts: Counts,
-    /// Deliveries that were refused or put off, newest first.
+    /// Deliveries that were refused or put off, and ends that Evotown holds differently, newest
+    /// first.
     pub problems: Vec<Problem>,
 }
 
@@ -494,6 +495,7 @@ pub(crate) async fn snapshot(path: &Path, problems: u32) -> Result<Option<Snapsh
     }
     let connection = thread::connect_for_reading(path).await?;
     let snapshot = Snapshot {
+        running: lock::is_taken(path),
         engine_id: meta(&connection, "engine_id").await?,
         cursor: place(&connection).await?.cursor,
         counts: counts(&connection).await?,
@@ -698,7 +700,7 @@ async fn problems(connection: &Connection, limit: u32) -> Result<Vec<Problem>> {
     all(
         connection,
         "SELECT run_id, kind, state, tries, reason, updated_at FROM deliveries
-         WHERE state <> 'done' AND reason IS NOT NULL ORDER BY updated_at DESC LIMIT ?",
+         WHERE reason IS NOT NULL AND (state <> 'done' OR kind = 'complete') ORDER BY updated_at DESC LIMIT ?",
         params![limit],
         |row| {
             Ok(Problem {

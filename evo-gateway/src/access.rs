@@ -2,6 +2,7 @@
 //! batches: making a line costs more than forwarding a request.
 
 use std::{
+    borrow::Cow,
     mem,
     sync::{
         Arc, Mutex, PoisonError,
@@ -107,7 +108,7 @@ impl Queue {
             let ended = self.ended.load(Ordering::SeqCst);
             mem::swap(&mut batch, &mut *self.lines.lock().unwrap_or_else(PoisonError::into_inner));
             idle = if batch.is_empty() { idle + 1 } else { 0 };
-            batch.drain(..).for_each(|line| line.write());
+            batch.drain(..).for_each(Line::write);
             let dropped = self.dropped.swap(0, Ordering::Relaxed);
             if dropped > 0 {
                 tracing::warn!(dropped, "{dropped} log lines of requests were dropped: too many");
@@ -172,7 +173,7 @@ pub(crate) struct Facts {
     /// GET, POST, …
     pub(crate) method: Option<http::Method>,
     /// Without the query, which may hold anything.
-    pub(crate) path: String,
+    pub(crate) path: Cow<'static, str>,
     /// Of the answer; none when there was none.
     pub(crate) status: Option<u16>,
     /// Who sent it.
@@ -205,7 +206,7 @@ impl Line {
         let first_byte_ms = first_byte.map(millis);
         let duration_ms = millis(total);
         let request_id = facts.request_id.as_ref().and_then(|id| id.to_str().ok());
-        let path = facts.path.as_str();
+        let path = &*facts.path;
         macro_rules! line {
             ($macro:ident) => {
                 tracing::$macro!(

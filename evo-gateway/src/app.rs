@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use evo_common::runtime::{OnError, Shutdown, TaskGroup};
 use tokio::net::{TcpListener, TcpSocket};
 
-use crate::{Config, Error, access, gateway::Gateway, http};
+use crate::{Config, Error, access, gateway::Gateway, http, provider::Unusable};
 
 /// How long answers in hand may take after the shutdown began.
 const GRACE: Duration = Duration::from_secs(5);
@@ -39,7 +39,14 @@ impl App {
             source,
         })?;
         let keys_file = config.auth.keys_file.clone();
-        let gateway = Arc::new(Gateway::new(config, address, log.log(), Shutdown::new())?);
+        let lines = log.log();
+        // It reads files: keys, and the machine's certificates.
+        let open = move || Gateway::new(config, address, lines, Shutdown::new());
+        let opened = tokio::task::spawn_blocking(open).await;
+        let gateway = Arc::new(opened.map_err(|error| Error::Process {
+            what: "the gateway can't be opened",
+            source: error.into(),
+        })??);
         Ok(Self { listener, gateway, keys_file, log })
     }
 
@@ -53,8 +60,12 @@ impl App {
         let Self { listener, gateway, keys_file, log } = self;
         let address = gateway.address;
         tracing::info!(%address, version = crate::VERSION, "Gateway serves on http://{address}");
-        for problem in gateway.providers.iter().filter_map(|provider| provider.problem()) {
-            tracing::debug!("{problem}");
+        for provider in &gateway.providers {
+            if let Err(Unusable::NoKey | Unusable::NotSupported) = provider.address()
+                && let Some(problem) = provider.problem()
+            {
+                tracing::info!(provider.name = %provider.name, "{problem}");
+            }
         }
         let stop = gateway.shutdown.clone();
         let tasks = TaskGroup::new(stop.clone());

@@ -206,9 +206,9 @@ fn tell(provider: &Provider, old: &Discovery, new: &Discovery) {
     let name = &provider.name;
     match &new.error {
         Some(error) if old.error.as_ref() != Some(error) => {
-            tracing::warn!(
+            tracing::info!(
                 provider.name = %name,
-                %error,
+                error = %error,
                 "The models of the provider {name} can't be listed: {error}"
             );
         }

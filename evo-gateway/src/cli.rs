@@ -69,7 +69,15 @@ async fn serve(settings: Settings) -> Result<(), Error> {
     // A wrong configuration is told before a log file is made.
     let config = Config::load(&settings)?;
     config.validate()?;
-    let (_log, _spans) = logging::init_service_logging("evo-gateway");
+    let (_log, spans) = logging::init_service_logging("evo-gateway");
+    if let Some(spans) = &spans {
+        spans.export_to(&config.king, config.auth.gateway.as_ref());
+    }
+    if config.file.is_none() {
+        tracing::warn!(
+            "There is no gateway.toml, so no provider is configured; name one with --config FILE"
+        );
+    }
     let shutdown = shutdown_on_signals()
         .map_err(|source| Error::Process { what: "can't listen for signals", source })?;
     App::start(config).await?.run(shutdown).await

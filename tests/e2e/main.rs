@@ -3,9 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test fails best where it stands")]
 
 mod bad_input;
+mod bridge;
 mod commands;
 mod evotown;
 mod health;
+mod models;
 mod signals;
 mod sources;
 mod traces;

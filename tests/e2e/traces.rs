@@ -136,7 +136,8 @@ async fn a_king_that_runs_alone_starts_its_first_cycle_when_it_can_be_done() {
 
     let agent = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/agents/learning");
     let args = ["runner", agent.to_str().unwrap(), "--king", &url];
-    let _runner = start(&evo, &args, &[]);
+    // What is logged says nothing about what is traced.
+    let _runner = start(&evo, &args, &[("RUST_LOG", "error")]);
     let cycle = eventually_async("a first cycle", PATIENCE, || async {
         king.list("/pipeline/runs?kind=cycle", "runs").await.pop()
     })

@@ -4,9 +4,10 @@
 use std::{collections::BTreeSet, process::Command, time::Duration};
 
 use evo_harness::{
-    Evo, Process, eventually,
+    Evo, King, Process, eventually, eventually_async,
     llm::{Anthropic, OpenAi, Request},
 };
+use reqwest::Method;
 use serde_json::json;
 
 use crate::{evo, file, python};
@@ -48,7 +49,7 @@ fn the_openai_sdk_at_an_openai_provider() {
         TOKEN,
     );
     gone_eventually(|| gateway.openai.cancelled());
-    assert!(gateway.completions(&gateway.anthropic.requests()).is_empty());
+    assert!(completions(&gateway.anthropic.requests()).is_empty());
 }
 
 #[test]
@@ -59,7 +60,7 @@ fn the_openai_sdk_at_an_anthropic_provider() {
     let requests = gateway.anthropic.requests();
     only_the_providers_keys(&requests, "x-api-key", &Anthropic::KEYS.map(str::to_owned), &key);
     gone_eventually(|| gateway.anthropic.cancelled());
-    assert!(gateway.completions(&gateway.openai.requests()).is_empty());
+    assert!(completions(&gateway.openai.requests()).is_empty());
 }
 
 #[test]
@@ -131,7 +132,7 @@ impl Gateway {
         let data = evo.data();
         std::fs::create_dir_all(&data).unwrap();
         let mut command = evo.command(&["gateway"]);
-        command.arg("--config").arg(path).env("EVO_&keyGATEWAY", "evo_gw_of_this_test");
+        command.arg("--config").arg(path).env("EVO_TOKEN_GATEWAY", TOKEN);
         let keys = OpenAi::KEYS.into_iter().chain(Anthropic::KEYS);
         for (name, key) in one.into_iter().chain(two).zip(keys) {
             command.env(name, key);
@@ -144,12 +145,12 @@ impl Gateway {
     fn virtual_key(&self) -> String {
         let made = self.evo.run(&["gateway", "auth", "generate", "--name", "sdk"]).expect_code(0);
         let key = made.stdout.lines().next().unwrap().to_owned();
-        let list = format!("{}/v1/models", self.url);
-        eventually("the gateway knows the key", MINUTE, || {
-            let mut curl = Command::new("curl");
-            curl.args(["--silent", "--fail", "--header", &format!("x-api-key: {key}"), &list]);
-            curl.output().unwrap().status.success().then_some(())
+        let models = King::new(&self.url, &key);
+        let known = eventually_async("the gateway knows the key", MINUTE, async || {
+            let (status, _) = models.send(Method::GET, "/v1/models", None).await;
+            status.is_success().then_some(())
         });
+        tokio::runtime::Runtime::new().unwrap().block_on(known);
         key
     }
 
@@ -157,16 +158,16 @@ impl Gateway {
         let (url, prefix) = (format!("{}{path}", self.url), format!("{provider}:"));
         check(script, &[&url, key, &prefix, upstream], Some(&self.process));
     }
+}
 
-    /// Those that asked a model something.
-    fn completions<'a>(&self, requests: &'a [Request]) -> Vec<&'a Request> {
-        requests.iter().filter(|request| request.method == "POST").collect()
-    }
+/// Those that asked a model something.
+fn completions(requests: &[Request]) -> Vec<&Request> {
+    requests.iter().filter(|request| request.method == "POST").collect()
 }
 
 fn serve(command: Command) -> (Process, String) {
     let mut process = Process::start(command);
-    let line = process.line_with_on_stderr("Gateway serves on http://", MINUTE);
+    let line = process.line_with("Gateway serves on http://", MINUTE);
     let url = line.split_whitespace().find(|word| word.starts_with("http://"));
     let url = url.unwrap_or_else(|| panic!("no address in {line:?}")).to_owned();
     (process, url)
@@ -176,7 +177,7 @@ fn serve(command: Command) -> (Process, String) {
 fn check(script: &str, args: &[&str], gateway: Option<&Process>) {
     let mut checks = python().start(&file(script), args);
     let status = checks.wait(CHECKS);
-    let log = gateway.map(Process::stderr).unwrap_or_default();
+    let log = gateway.map(Process::stdout).unwrap_or_default();
     let tail: Vec<&str> = log.lines().rev().take(40).collect();
     assert!(
         status.success(),

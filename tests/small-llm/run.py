@@ -28,16 +28,16 @@ MODEL_PACKAGES = [
 
 # A base model knows no roles, so it is shown the bare texts.
 SERVER = """
-import sys, time
+import os, sys, time
 import xllamacpp
 
 params = xllamacpp.CommonParams()
 params.model.path = sys.argv[1]
 params.model_alias = {"gemma3-270m"}
-params.n_ctx = 4096
+params.n_ctx = 16384
 params.n_parallel = 1
 params.port = 0
-params.cpuparams.n_threads = 1
+params.cpuparams.n_threads = min(4, os.cpu_count() or 1)
 params.use_jinja = True
 params.chat_template = (
     "{% for message in messages %}{{ message.content }}"
@@ -51,7 +51,7 @@ while True:
 
 QUESTIONS = r"""
 import json, sys, time
-import openai
+import httpx2, openai
 
 client = openai.OpenAI(base_url=sys.argv[1] + "/v1", api_key=sys.argv[2], max_retries=0)
 model = "local:gemma3-270m"
@@ -109,6 +109,12 @@ answer = client.chat.completions.create(
 text = answer.choices[0].message.content
 print("by a schema:", repr(text))
 assert json.loads(text)["colour"] in ["red", "green", "blue"]
+
+# The same model for those who speak Anthropic's protocol.
+body = {"model": model, "max_tokens": 16, "stop_sequences": ["\n"], "messages": ask("What is the capital of France?")}
+answer = httpx2.post(sys.argv[1] + "/v1/messages", json=body, headers={"x-api-key": sys.argv[2]}, timeout=60)
+print("as a message:", answer.status_code, answer.json()["content"], answer.json()["usage"])
+assert "Paris" in answer.json()["content"][0]["text"]
 
 stream = client.chat.completions.create(model=model, messages=ask("Count."), max_tokens=2000, stream=True)
 next(iter(stream))

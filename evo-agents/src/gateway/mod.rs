@@ -41,6 +41,7 @@ mod wire;
 pub(crate) mod tests;
 
 use std::{
+    collections::VecDeque,
     fmt,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -97,6 +98,8 @@ struct Inner {
     settings: ModelSettings,
     found: tokio::sync::Mutex<Option<Found>>,
     resting_until: Mutex<Option<Instant>>,
+    /// When the last turns were taken, oldest first.
+    turns: Mutex<VecDeque<Instant>>,
 }
 
 /// Which model there was at a look into the gateway's list.
@@ -198,6 +201,7 @@ impl GatewayClient {
                 settings,
                 found: tokio::sync::Mutex::default(),
                 resting_until: Mutex::default(),
+                turns: Mutex::default(),
             }),
             headers: HeaderMap::new(),
             until: None,
@@ -287,6 +291,21 @@ impl GatewayClient {
     pub fn rest(&self, pause: Duration) {
         *self.inner.resting_until.lock().unwrap_or_else(PoisonError::into_inner) =
             Instant::now().checked_add(pause);
+    }
+
+    /// Takes one of `most` turns within `per`, if one is left: a limit for work whose amount nobody
+    /// knows beforehand. All clones share it.
+    pub(crate) fn take_turn(&self, most: usize, per: Duration) -> bool {
+        let now = Instant::now();
+        let mut turns = self.inner.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        while turns.front().is_some_and(|at| now.duration_since(*at) >= per) {
+            turns.pop_front();
+        }
+        let left = turns.len() < most;
+        if left {
+            turns.push_back(now);
+        }
+        left
     }
 
     fn is_resting(&self) -> bool {

@@ -242,3 +242,16 @@ async fn a_rest_holds_for_all_clones() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(client.model().await.is_some());
 }
+
+#[tokio::test(start_paused = true)]
+async fn turns_are_counted_over_all_clones_and_come_back() {
+    let (hour, client) =
+        (Duration::from_secs(3_600), FakeGateway::start(|_, _| says("")).await.client());
+    assert!(client.take_turn(2, hour));
+    tokio::time::advance(hour / 2).await;
+    assert!(client.clone().take_turn(2, hour));
+    assert!(!client.take_turn(2, hour));
+    tokio::time::advance(hour / 2).await;
+    assert!(client.take_turn(2, hour), "the first one is an hour ago");
+    assert!(!client.take_turn(2, hour));
+}

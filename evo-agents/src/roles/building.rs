@@ -2,6 +2,7 @@
 
 use evo_common::{
     artifact,
+    ids::ArtifactId,
     messages::PipelineStage,
     outcome::{Outcome, codes},
     skill::SkillManifest,
@@ -73,14 +74,33 @@ async fn build(
     if let Some(problem) = operation.problem {
         return Ok(Err(problem));
     }
-    if let Some(gateway) = &job.services.gateway
-        && let Some((candidate, operation)) =
-            wording::improved(gateway, candidate, &operation, job.deadline).await
+    if let Some((candidate, operation)) = worded(candidate, &operation, job).await
         && let Ok(built) = compile(&candidate, &operation, version, job)
     {
         return Ok(Ok(built));
     }
     Ok(compile(candidate, &operation, version, job))
+}
+
+/// Candidate and operation with better texts: those of the last package that was made of the same
+/// definition, or what a model says now if there is no such package.
+async fn worded(
+    candidate: &Candidate,
+    operation: &Operation,
+    job: &StageJob,
+) -> Option<(Candidate, Operation)> {
+    let Some(earlier) = &job.context.earlier else {
+        let gateway = job.services.gateway.as_ref()?;
+        return wording::improved(gateway, candidate, operation, job.deadline).await;
+    };
+    let id = ArtifactId::parse(earlier.as_str()).ok()?;
+    match job.services.artifacts.package(&id).await {
+        Ok(package) => wording::as_before(&package, candidate, operation),
+        Err(error) => {
+            tracing::debug!(%error, "The texts of the package {id} can't be read: {error}");
+            None
+        }
+    }
 }
 
 fn compile(

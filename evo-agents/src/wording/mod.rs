@@ -31,6 +31,7 @@ use self::{
 };
 use crate::{
     gateway::{Error, GatewayClient, JsonAnswer},
+    skill::package::Package,
     sources::openapi::{
         cases,
         naming::{Names, kebab, words},
@@ -185,7 +186,7 @@ async fn ask<T: serde::de::DeserializeOwned>(
     }
 }
 
-/// The candidates to ask about, reading ones first.
+/// The candidates to ask about: those without any description first, then reading ones.
 fn asked(candidates: &[Candidate], known: Option<&[KnownName]>) -> Vec<Asked> {
     let mut places = HashSet::new();
     let mut definitions = HashSet::new();
@@ -209,7 +210,10 @@ fn asked(candidates: &[Candidate], known: Option<&[KnownName]>) -> Vec<Asked> {
             asked.push(Asked { index, operation, rename });
         }
     }
-    asked.sort_by_key(|asked| !asked.operation.reads() && !asked.operation.safe);
+    asked.sort_by_key(|asked| {
+        let Asked { operation, .. } = asked;
+        (!is_fallback(&operation.description, operation), !operation.reads() && !operation.safe)
+    });
     asked
 }
 
@@ -347,6 +351,10 @@ struct PackageTexts {
     inputs: HashMap<String, Value>,
 }
 
+/// Packages per hour and runner that a model is asked about for each call that Learning may make in
+/// a cycle: a document of a thousand operations must not become a thousand paid calls.
+const PACKAGES_PER_CALL: usize = 10;
+
 /// Asks once for better texts of a package whose description says too little: candidate and
 /// operation as they are to be built, or nothing to build them as they are.
 pub(crate) async fn improved(
@@ -357,7 +365,16 @@ pub(crate) async fn improved(
 ) -> Option<(Candidate, Operation)> {
     let shown = Shown::of(operation, None);
     let wanted = is_poor(&candidate.description, operation) && shown.size() <= MAX_OPERATION;
-    if gateway.calls_per_cycle() == 0 || !wanted || gateway.model().await.is_none() {
+    let most = gateway.calls_per_cycle() as usize * PACKAGES_PER_CALL;
+    if most == 0 || !wanted || gateway.model().await.is_none() {
+        return None;
+    }
+    if !gateway.take_turn(most, Duration::from_secs(3_600)) {
+        tracing::debug!(
+            skill = %candidate.name,
+            "{} keeps its texts: a model was asked about {most} packages within an hour",
+            candidate.name
+        );
         return None;
     }
     let prompt = prompt::single(&shown);
@@ -391,6 +408,41 @@ pub(crate) async fn improved(
     }
     note(&mut candidate.written, &answer.model, &prompt.digest, fields);
     Some((candidate, operation))
+}
+
+/// Candidate and operation with the texts that a model wrote for an earlier package of the same
+/// definition; nothing when it wrote none. The texts are checked again.
+pub(crate) fn as_before(
+    earlier: &Package,
+    candidate: &Candidate,
+    operation: &Operation,
+) -> Option<(Candidate, Operation)> {
+    let provenance = earlier.provenance.as_ref()?;
+    if provenance.fingerprint != candidate.fingerprint {
+        return None;
+    }
+    let (mut candidate, mut operation) = (candidate.clone(), operation.clone());
+    let about = About::of(&operation);
+    let known: Vec<Written> = std::mem::take(&mut candidate.written);
+    for written in provenance.written.iter().filter(|written| !known.contains(written)) {
+        let mut fields = written.fields.clone();
+        fields.retain(|field| {
+            if field == DESCRIPTION {
+                let text = check::description(&earlier.manifest.description, &about);
+                return text.map(|text| candidate.description = text).is_ok();
+            }
+            let parameter =
+                operation.parameters.iter_mut().find(|p| input_field(&p.input) == *field);
+            let Some(parameter) = parameter else { return false };
+            let text = earlier.input(&parameter.input).and_then(|input| input.description.as_ref());
+            let text = text.and_then(|text| check::input(text, &about).ok());
+            text.map(|text| parameter.description = Some(text)).is_some()
+        });
+        note(&mut candidate.written, &written.model, &written.prompt, fields);
+    }
+    let found = !candidate.written.is_empty();
+    candidate.written.splice(0..0, known);
+    found.then_some((candidate, operation))
 }
 
 /// [`Written::fields`]: what is said of an input.

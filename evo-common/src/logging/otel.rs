@@ -8,10 +8,14 @@ use std::time::Duration;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
 use tracing::{Level, Metadata};
-use tracing_subscriber::{Layer as _, filter::filter_fn};
+use tracing_subscriber::{
+    Layer as _, Registry,
+    filter::{FilterExt as _, filter_fn},
+    layer::Filter,
+};
 
 use self::{exporter::Target, queue::Queue};
-use super::{BoxedLayer, LogOptions, WorkerGuard, already_set_up, init};
+use super::{BoxedLayer, LogOptions, WorkerGuard, already_set_up, init, log_filter};
 use crate::{redact::redact, tokens::Secret};
 
 /// How long the end of the process waits for the last spans.
@@ -83,8 +87,8 @@ impl Drop for OtelGuard {
     }
 }
 
-/// [`init_logging`](super::init_logging) for a service, and spans of Evo's own parts, for
-/// information and above. Hold both guards.
+/// [`init_logging`](super::init_logging) for a service, and spans of Evo's own parts, whatever is
+/// logged. Hold both guards.
 ///
 /// Spans go to the receiver that `EVO_OTLP_ENDPOINT` names; without a path in it, `/v1/traces` is
 /// meant. Without it they wait, bounded, until [`OtelGuard::export_to`] names king's; `off` makes
@@ -104,7 +108,8 @@ pub fn init_service_logging_to(
         return (super::init_logging_to(component, options), None);
     }
     let endpoint = endpoint.map(otlp_traces_url);
-    let (log, otel) = init_with_spans(component, endpoint.as_deref(), options, is_of_evo);
+    let wanted = filter_fn(is_of_evo).with_max_level_hint(Level::INFO);
+    let (log, otel) = init_with_spans(component, endpoint.as_deref(), options, wanted);
     (log, Some(otel))
 }
 
@@ -122,7 +127,8 @@ pub fn init_logging_with_otel_to(
     otlp_endpoint: &str,
     options: LogOptions,
 ) -> (WorkerGuard, OtelGuard) {
-    let wanted = |metadata: &Metadata<'_>| !is_own(metadata.target());
+    let (logged, _) = log_filter(&options);
+    let wanted = filter_fn(|metadata| !is_own(metadata.target())).and(logged);
     init_with_spans(component, Some(otlp_endpoint), options, wanted)
 }
 
@@ -131,7 +137,7 @@ fn init_with_spans(
     component: &str,
     endpoint: Option<&str>,
     options: LogOptions,
-    wanted: fn(&Metadata<'_>) -> bool,
+    wanted: impl Filter<Registry> + Send + Sync + 'static,
 ) -> (WorkerGuard, OtelGuard) {
     if super::COMPONENT.get().is_some() && already_set_up(component) {
         return (WorkerGuard { file: None }, OtelGuard::new(Queue::default(), None));
@@ -145,7 +151,7 @@ fn init_with_spans(
                 .with_location(false)
                 .with_threads(false)
                 .with_tracked_inactivity(false)
-                .with_filter(filter_fn(wanted))
+                .with_filter(wanted)
                 .boxed(),
         );
         opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());

@@ -636,6 +636,7 @@ fn stage_payloads(goldens: &mut Goldens) {
             version: text("0.1.1"),
             plan: EvaluationPlan::default(),
             names: None,
+            earlier: None,
         },
     );
     let written = Written {
@@ -654,6 +655,7 @@ fn stage_payloads(goldens: &mut Goldens) {
                 description: Some(text("Lists all pets.")),
                 written: vec![written.clone()],
             }]),
+            earlier: Some("ab".repeat(32)),
             ..StageContext::default()
         },
     );

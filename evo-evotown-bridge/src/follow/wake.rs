@@ -77,9 +77,8 @@ async fn connection(
 async fn listen(socket: &mut Socket, health: &Health) -> String {
     let subscribe = json!(ObserverSubscribe::default());
     loop {
-        let incoming = match tokio::time::timeout(SILENCE, socket.next()).await {
-            Ok(incoming) => incoming,
-            Err(_) => return format!("nothing was heard of it for {} s", SILENCE.as_secs()),
+        let Ok(incoming) = tokio::time::timeout(SILENCE, socket.next()).await else {
+            return format!("nothing was heard of it for {} s", SILENCE.as_secs());
         };
         match incoming {
             Incoming::Connected => {}

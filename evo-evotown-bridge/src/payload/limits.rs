@@ -1,6 +1,6 @@
 //! What Evotown can take, and what must not leave this machine.
 
-use evo_common::redact::redact_json;
+use evo_common::redact::{redact, redact_json};
 use serde_json::{Value, json};
 
 use crate::config::MAX_ID;
@@ -15,12 +15,14 @@ pub(super) fn id(text: &str) -> String {
     text.chars().take(MAX_ID).collect()
 }
 
-/// A text for people, cut where it gets too long.
+/// A text for people without secrets, cut where it gets too long. In this order: half of a secret
+/// would not be known as one.
 pub(super) fn text(text: &str) -> String {
+    let text = redact(text);
     match text.char_indices().nth(MAX_TEXT - 1) {
         // Cut only when at least one more character follows.
         Some((end, last)) if text.len() > end + last.len_utf8() => format!("{}…", &text[..end]),
-        _ => text.to_owned(),
+        _ => text.into_owned(),
     }
 }
 

@@ -4,9 +4,14 @@ use std::{
     fs::{File, OpenOptions, TryLockError},
     io::{Read as _, Seek as _, Write as _},
     path::Path,
+    time::Duration,
 };
 
 use super::{Error, Result};
+
+/// How often a taken lock is tried again: the bridge that has it may just be ending.
+const TRIES: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// The right to use a queue; the system frees it however the process ends.
 pub(super) struct Lock {
@@ -14,8 +19,15 @@ pub(super) struct Lock {
     _file: File,
 }
 
+/// Whether a bridge uses a queue now.
+pub(super) fn is_taken(spool: &Path) -> bool {
+    let Ok(file) = File::open(spool.with_extension("lock")) else { return false };
+    // Shared, so that two who look do not take each other for a bridge.
+    matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
+}
+
 /// Takes the lock file beside the queue, and makes the folder when it is missing.
-pub(super) fn take(spool: &Path) -> Result<Lock> {
+pub(super) async fn take(spool: &Path) -> Result<Lock> {
     let path = spool.with_extension("lock");
     let failed = |error: std::io::Error| Error::Open {
         path: spool.display().to_string(),
@@ -29,9 +41,14 @@ pub(super) fn take(spool: &Path) -> Result<Lock> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(&path).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
+    let mut tries = 0;
+    loop {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+            Err(TryLockError::WouldBlock) => tries += 1,
+        }
+        if tries >= TRIES {
             let mut pid = String::new();
             // Whoever holds it may not have written its number yet.
             if file.read_to_string(&mut pid).is_err() || pid.is_empty() {
@@ -39,7 +56,7 @@ pub(super) fn take(spool: &Path) -> Result<Lock> {
             }
             return Err(Error::InUse { path: spool.display().to_string(), pid });
         }
-        Err(TryLockError::Error(error)) => return Err(failed(error)),
+        tokio::time::sleep(PAUSE).await;
     }
     file.set_len(0)
         .and_then(|()| file.rewind())

@@ -170,6 +170,7 @@ async fn what_is_refused_is_parked_with_its_reason_and_the_run_goes_on() {
     let problem = &seen.problems[0];
     assert_eq!((problem.kind.as_str(), problem.state.as_str()), ("started", "parked"));
     assert_eq!(problem.reason, "status 422: field seq");
+    drop(spool);
     assert_eq!(folder.open().await.1.report().parked, 1);
 }
 
@@ -251,8 +252,9 @@ async fn a_second_bridge_on_one_queue_is_refused() {
     let error = Spool::open(&folder.path, Health::new()).await.err().unwrap();
     let Error::InUse { pid, .. } = &error else { panic!("{error}") };
     assert_eq!(*pid, std::process::id().to_string());
-    assert!(snapshot(&folder.path, 1).await.unwrap().is_some(), "looking is allowed");
-    drop(spool);
+    assert!(snapshot(&folder.path, 1).await.unwrap().unwrap().running, "looking is allowed");
+    spool.close().await;
+    assert!(!snapshot(&folder.path, 1).await.unwrap().unwrap().running);
     folder.open().await;
 }
 

@@ -7,7 +7,7 @@ use futures_util::{FutureExt as _, future::LocalBoxFuture};
 use libsql::{Builder, Connection, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Error, Result};
+use super::{Error, Result, lock::Lock};
 
 /// Jobs that share one commit at most.
 const GROUP: usize = 128;
@@ -35,8 +35,8 @@ pub(super) async fn connect(path: &Path) -> Result<Connection> {
     let connection = open(path).await?;
     connection
         .execute_batch(
-            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
-             PRAGMA busy_timeout = 5000;",
+            "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
+             PRAGMA foreign_keys = ON;",
         )
         .await
         .map_err(|error| opening(path, &error))?;
@@ -65,7 +65,8 @@ fn opening(path: &Path, error: &libsql::Error) -> Error {
 }
 
 impl Thread {
-    pub(super) fn start(connection: Connection) -> Result<Self> {
+    /// The lock is freed when the connection is closed, and not before.
+    pub(super) fn start(connection: Connection, lock: Lock) -> Result<Self> {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -73,7 +74,14 @@ impl Thread {
             .map_err(Error::Thread)?;
         std::thread::Builder::new()
             .name("evo-bridge-spool".to_owned())
-            .spawn(move || runtime.block_on(serve(connection, queue)))
+            .spawn(move || {
+                let closed = runtime.block_on(serve(connection, queue));
+                drop(lock);
+                if let Some(closed) = closed {
+                    // The receiver is gone when whoever closes has stopped waiting.
+                    closed.send(()).unwrap_or_default();
+                }
+            })
             .map_err(Error::Thread)?;
         Ok(Self { jobs })
     }
@@ -109,7 +117,11 @@ impl Thread {
     }
 }
 
-async fn serve(connection: Connection, mut queue: mpsc::Receiver<Job>) {
+/// Works until nobody holds the handle any more, or somebody closes it and waits for that.
+async fn serve(
+    connection: Connection,
+    mut queue: mpsc::Receiver<Job>,
+) -> Option<oneshot::Sender<()>> {
     while let Some(first) = queue.recv().await {
         let mut group = Vec::new();
         let mut close = None;
@@ -126,12 +138,11 @@ async fn serve(connection: Connection, mut queue: mpsc::Receiver<Job>) {
         if !group.is_empty() {
             commit(&connection, group).await;
         }
-        if let Some(done) = close {
-            // The receiver is gone when whoever closes has stopped waiting.
-            done.send(()).unwrap_or_default();
-            return;
+        if close.is_some() {
+            return close;
         }
     }
+    None
 }
 
 async fn commit(connection: &Connection, group: Vec<(Work, Answer)>) {

@@ -31,13 +31,24 @@ pub fn error(_provider: Dialect, front: Dialect, status: u16, body: &[u8]) -> Ve
 
 /// An error of the gateway itself. `code` is a word for programs; it is in both dialects' bodies.
 pub fn own_error(front: Dialect, status: u16, code: &str, message: &str) -> Vec<u8> {
+    own_error_about(front, status, code, message, None)
+}
+
+/// [`own_error`] about a field of the request, which OpenAI's clients find as `param`.
+pub fn own_error_about(
+    front: Dialect,
+    status: u16,
+    code: &str,
+    message: &str,
+    param: Option<&str>,
+) -> Vec<u8> {
     write(
         front,
         ApiError {
             kind: ErrorKind::of_status(status),
             message: message.to_owned(),
             code: Some(code.to_owned()),
-            param: None,
+            param: param.map(str::to_owned),
         },
     )
 }

@@ -18,7 +18,7 @@ mod tests;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-pub use error::{error, own_error};
+pub use error::{error, own_error, own_error_about};
 pub use stream::StreamConverter;
 
 /// A wire protocol.

@@ -2,7 +2,7 @@
 
 use super::{ConvertError, Dialect, anthropic, openai};
 use crate::{
-    model::{ApiError, ErrorKind, StreamEvent, Usage},
+    model::{ApiError, ErrorKind, StreamEvent},
     stream::sse,
 };
 
@@ -20,7 +20,6 @@ pub struct StreamConverter {
     decoder: sse::Decoder,
     reader: Reader,
     writer: Writer,
-    usage: Option<Usage>,
     state: State,
 }
 
@@ -60,7 +59,6 @@ impl StreamConverter {
                 Dialect::OpenAiChat => Writer::OpenAi(openai::Writer::new(include_usage, created)),
                 Dialect::Anthropic => Writer::Anthropic(anthropic::Writer::new(created)),
             },
-            usage: None,
             state: State::Open,
         }
     }
@@ -112,11 +110,6 @@ impl StreamConverter {
         }
     }
 
-    /// The tokens that the provider has reported so far.
-    pub fn usage(&self) -> Option<&Usage> {
-        self.usage.as_ref()
-    }
-
     fn convert(&mut self, events: Vec<sse::Event>, out: &mut Vec<u8>) -> Result<(), ConvertError> {
         for event in events {
             if event.data.is_empty() {
@@ -142,7 +135,6 @@ impl StreamConverter {
 
     fn apply(&mut self, event: StreamEvent, out: &mut Vec<u8>) -> Result<(), ConvertError> {
         match &event {
-            StreamEvent::Usage(usage) => self.usage = Some(*usage),
             StreamEvent::End => self.state = State::Ended,
             StreamEvent::Failed(error) => {
                 self.state = State::Failed(ConvertError::new("error", error.message.clone()));

@@ -226,7 +226,8 @@ pub(super) fn base() -> OpenApi {
 /// Adds what follows from the operation's place: its scope, and the errors that every such
 /// operation can answer with.
 fn complete(path: &str, operation: &mut Operation) {
-    let mut errors = vec![("403", "The host or the origin is not the gateway's.")];
+    let mut errors =
+        vec![("403", "The gateway runs with --open and the host or the origin is not its own.")];
     if path == "/health" {
         operation.security = Some(Vec::new());
     } else {

@@ -1,8 +1,8 @@
-//! Refuses what a web page could make a browser send. Without tokens (`--open`) a page may neither
-//! reach the gateway under a name of its own (DNS rebinding: `Host`) nor send requests across
-//! origins (`Origin`). With tokens, only the name is checked, when the gateway listens on loopback.
+//! Refuses what a web page could make a browser send, when no token is asked for (`--open`): a page
+//! may neither reach the gateway under a name of its own (DNS rebinding: `Host`) nor send requests
+//! across origins (`Origin`). With tokens there is nothing to refuse: no browser adds one by itself.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 
 use axum::http::{HeaderMap, Uri, header, uri::Authority};
 
@@ -16,31 +16,14 @@ pub(super) enum Rules {
         /// The gateway's port.
         port: u16,
     },
-    /// Tokens, on loopback: any loopback name; the port is free, so that a forwarded one works.
-    Loopback,
-    /// Tokens, reachable from elsewhere.
+    /// Tokens.
     Any,
 }
 
 impl Rules {
-    /// The rules of a gateway that listens there.
-    pub(super) fn of(address: SocketAddr, open: bool) -> Self {
-        if open {
-            Self::Open { port: address.port() }
-        } else if address.ip().is_loopback() {
-            Self::Loopback
-        } else {
-            Self::Any
-        }
-    }
-
     /// Checks a request.
     pub(super) fn check(self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refused> {
-        let port = match self {
-            Self::Any => return Ok(()),
-            Self::Loopback => None,
-            Self::Open { port } => Some(port),
-        };
+        let Self::Open { port } = self else { return Ok(()) };
         let mut hosts = headers
             .get_all(header::HOST)
             .iter()
@@ -52,9 +35,6 @@ impl Rules {
         }
         if let Some(wrong) = hosts.find(|host| !is_loopback(host, port)) {
             return Err(wrong_host(wrong));
-        }
-        if port.is_none() {
-            return Ok(());
         }
         let foreign = headers
             .get_all(header::ORIGIN)
@@ -81,14 +61,14 @@ fn wrong_host(host: &str) -> Refused {
         403,
         "host_not_allowed",
         format!(
-            "The gateway listens on loopback and the request asks for the host {host:?}; use \
-             127.0.0.1 or localhost with the gateway's port."
+            "The gateway runs with --open and the request asks for the host {host:?}; use 127.0.0.1 \
+             or localhost with the gateway's port, or start it without --open and send a token."
         ),
     )
 }
 
 /// Whether `host[:port]` is this machine, and the port is the one wanted.
-fn is_loopback(host: &str, wanted: Option<u16>) -> bool {
+fn is_loopback(host: &str, wanted: u16) -> bool {
     let (name, port) = match host.rsplit_once(':') {
         Some((name, port)) if !port.ends_with(']') => match port.parse() {
             Ok(port) => (name, port),
@@ -96,7 +76,7 @@ fn is_loopback(host: &str, wanted: Option<u16>) -> bool {
         },
         _ => (host, 80),
     };
-    if wanted.is_some_and(|wanted| wanted != port) {
+    if wanted != port {
         return false;
     }
     let ip: Option<IpAddr> = match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
@@ -122,7 +102,7 @@ mod tests {
 
     #[test]
     fn without_tokens_host_and_origin_must_be_the_gateways_own() {
-        let open = Rules::of("127.0.0.1:8080".parse().unwrap(), true);
+        let open = Rules::Open { port: 8080 };
         let table: &[(&[_], bool)] = &[
             (&[("host", "localhost:8080")], true),
             (&[("host", "[::1]:8080")], true),
@@ -143,12 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn with_tokens_only_a_foreign_name_is_refused_and_only_on_loopback() {
-        let loopback = Rules::of("127.0.0.1:8080".parse().unwrap(), false);
-        assert!(check(loopback, &[("host", "localhost:9000"), ("origin", "https://app.example")]));
-        assert!(!check(loopback, &[("host", "rebound.example:8080")]));
-        assert!(!check(loopback, &[]));
-        let any = Rules::of("0.0.0.0:8080".parse().unwrap(), false);
-        assert!(check(any, &[("host", "gateway:8080")]));
+    fn with_tokens_any_name_will_do() {
+        assert!(check(Rules::Any, &[("host", "gateway:8080"), ("origin", "https://app.example")]));
     }
 }

@@ -2,12 +2,12 @@
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
-use evo_common::runtime::Shutdown;
+use evo_common::runtime::{Shutdown, panic_message};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
-    task::JoinSet,
+    task::{JoinError, JoinSet},
 };
 
 use super::service::Service;
@@ -28,7 +28,7 @@ pub(crate) async fn serve(listener: TcpListener, gateway: Arc<Gateway>, shutdown
         tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
-            Some(_) = connections.join_next() => {}
+            Some(ended) = connections.join_next() => tell_panic(ended),
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
                     connections.spawn(connection(stream, service.clone(), shutdown.child_token()));
@@ -41,7 +41,19 @@ pub(crate) async fn serve(listener: TcpListener, gateway: Arc<Gateway>, shutdown
         }
     }
     drop(listener);
-    while connections.join_next().await.is_some() {}
+    while let Some(ended) = connections.join_next().await {
+        tell_panic(ended);
+    }
+}
+
+/// A panic costs its connection and nothing else, but somebody should look at it.
+fn tell_panic(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && let Ok(panic) = error.try_into_panic()
+    {
+        let message = panic_message(panic.as_ref());
+        tracing::error!("A connection was dropped by a fault of the gateway: {message}");
+    }
 }
 
 async fn connection(stream: TcpStream, service: Service, shutdown: Shutdown) {

@@ -40,6 +40,8 @@ const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const GOOGLE_API_KEY: HeaderName = HeaderName::from_static("x-goog-api-key");
 const RUN: HeaderName = HeaderName::from_static("x-evo-run-id");
 const STAGE: HeaderName = HeaderName::from_static("x-evo-stage");
+const CHAT_COMPLETIONS: &str = "/v1/chat/completions";
+const MESSAGES: &str = "/v1/messages";
 const TRACEPARENT: &str = "traceparent";
 /// Longest header of a caller's that goes into the log.
 const MAX_ID: usize = 128;
@@ -61,7 +63,8 @@ pub(super) struct Service {
 
 impl Service {
     pub(super) fn new(gateway: Arc<Gateway>) -> Self {
-        let rules = Rules::of(gateway.address, gateway.gate.is_open());
+        let port = gateway.address.port();
+        let rules = if gateway.gate.is_open() { Rules::Open { port } } else { Rules::Any };
         Self { router: router(gateway.clone()), rules, gateway }
     }
 }
@@ -78,8 +81,11 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         // The router is only needed, and cloned, for what the proxy does not answer.
         let router = generates.is_none().then(|| self.router.clone());
         Box::pin(async move {
-            let mut entry = Entry::new(gateway.log.clone(), facts(&parts));
+            let mut entry = Entry::new(gateway.log.clone(), facts(&parts, generates));
             let span = span(&parts);
+            if let Some(span) = &span {
+                entry.set_span(span.clone());
+            }
             let front = generates.unwrap_or_else(|| dialect_of(parts.uri.path(), &parts.headers));
             let answer = async {
                 match admit(&gateway, rules, &parts, &mut entry) {
@@ -91,16 +97,17 @@ impl hyper::service::Service<Request<Incoming>> for Service {
                 }
             };
             let response = match span {
-                Some(span) => {
-                    let response = answer.instrument(span.clone()).await;
-                    entry.set_span(span);
-                    response
-                }
+                Some(span) => answer.instrument(span).await,
                 None => answer.await,
             };
             let response = response.unwrap_or_else(|refused| {
                 entry.facts.error = Some(refused.code);
-                refused.answer(front)
+                let mut response = refused.answer(front);
+                let provider = entry.facts.provider.as_deref().map(HeaderValue::try_from);
+                if let Some(Ok(provider)) = provider {
+                    response.headers_mut().insert(proxy::PROVIDER, provider);
+                }
+                response
             });
             Ok(finish(&gateway, front, response, entry))
         })
@@ -110,13 +117,20 @@ impl hyper::service::Service<Request<Incoming>> for Service {
 /// The dialect of a route that generates.
 fn front_of(path: &str) -> Option<Dialect> {
     match path {
-        "/v1/chat/completions" => Some(Dialect::OpenAiChat),
-        "/v1/messages" => Some(Dialect::Anthropic),
+        CHAT_COMPLETIONS => Some(Dialect::OpenAiChat),
+        MESSAGES => Some(Dialect::Anthropic),
         _ => None,
     }
 }
 
-fn facts(parts: &request::Parts) -> Facts {
+fn path_of(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::OpenAiChat => CHAT_COMPLETIONS,
+        Dialect::Anthropic => MESSAGES,
+    }
+}
+
+fn facts(parts: &request::Parts, generates: Option<Dialect>) -> Facts {
     let path = parts.uri.path();
     let text = |name: &HeaderName| {
         let text = parts.headers.get(name)?.to_str().ok()?;
@@ -124,7 +138,10 @@ fn facts(parts: &request::Parts) -> Facts {
     };
     Facts {
         method: Some(parts.method.clone()),
-        path: path.get(..MAX_PATH).unwrap_or(path).to_owned(),
+        path: match generates {
+            Some(dialect) => path_of(dialect).into(),
+            None => path.get(..MAX_PATH).unwrap_or(path).to_owned().into(),
+        },
         run: text(&RUN),
         stage: text(&STAGE),
         quiet: path == "/health",

@@ -37,7 +37,7 @@ use tokio::{
 
 use crate::{App, Config};
 
-const GIVE_UP: Duration = Duration::from_secs(10);
+const GIVE_UP: Duration = Duration::from_secs(30);
 
 /// A request that a provider got.
 #[derive(Debug, Clone)]

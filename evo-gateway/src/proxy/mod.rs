@@ -9,7 +9,10 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use chrono::Utc;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header, uri::PathAndQuery};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header,
+    uri::PathAndQuery,
+};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -30,6 +33,9 @@ use answer::{Answer, Converted, Passed, Watch};
 const ANSWER_LIMIT: usize = 64 * 1024 * 1024;
 /// How long a key is left out that the provider does not accept.
 const BENCH_REFUSED: Duration = Duration::from_secs(60);
+/// Who answered.
+pub(crate) const PROVIDER: HeaderName = HeaderName::from_static("x-evo-provider");
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream; charset=utf-8");
 
@@ -42,6 +48,8 @@ pub(crate) struct Refused {
     pub(crate) code: &'static str,
     /// What is wrong and what to do.
     pub(crate) message: String,
+    /// The field of the request that it is about.
+    pub(crate) field: Option<String>,
     /// When another try makes sense.
     pub(crate) retry_after: Option<Duration>,
 }
@@ -50,15 +58,20 @@ impl Refused {
     /// An answer of the gateway's own.
     pub(crate) fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Self { status, code, message: message.into(), retry_after: None }
+        Self { status, code, message: message.into(), field: None, retry_after: None }
     }
 
     /// The answer in a dialect.
     pub(crate) fn answer(&self, front: Dialect) -> Response<Answer> {
-        let body = convert::own_error(front, self.status.as_u16(), self.code, &self.message);
+        let (status, field) = (self.status.as_u16(), self.field.as_deref());
+        let body = convert::own_error_about(front, status, self.code, &self.message, field);
         let mut response = Response::new(Answer::whole(body));
         *response.status_mut() = self.status;
         response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+        if matches!(status, 501 | 503) {
+            // Clients repeat such answers on their own, and only an operator can help.
+            response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+        }
         if let Some(wait) = self.retry_after {
             // Whole seconds, and never too early.
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
@@ -86,8 +99,10 @@ pub(crate) async fn forward(
     ask: Ask<'_>,
     entry: &mut Entry,
 ) -> Result<Response<Answer>, Refused> {
-    let peek = peek::peek(&ask.body)
-        .map_err(|fault| Refused::new(400, "invalid_request", fault.message))?;
+    let peek = peek::peek(&ask.body).map_err(|fault| {
+        let field = fault.field.map(str::to_owned);
+        Refused { field, ..Refused::new(400, "invalid_request", fault.message) }
+    })?;
     entry.facts.stream = peek.stream;
     let directory = gateway.catalog.directory();
     let plan = directory.plan(&peek.model).map_err(|why| refusal(gateway, &peek.model, why))?;
@@ -100,7 +115,7 @@ pub(crate) async fn forward(
     }
     let call = Call { gateway, provider, address, ask: &ask, peek: &peek, model: &plan.model };
     let mut response = call.run().await?;
-    response.headers_mut().insert("x-evo-provider", provider.name_header.clone());
+    response.headers_mut().insert(PROVIDER, provider.name_header.clone());
     Ok(response)
 }
 

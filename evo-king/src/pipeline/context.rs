@@ -76,6 +76,10 @@ impl Coordinator {
             }
             context.incumbent = known.active.map(|(incumbent, _)| incumbent);
         }
+        if stage == PipelineStage::Building {
+            let (name, definition) = (&candidate.name, &candidate.fingerprint);
+            context.earlier = skills::package_of(connection, name, definition).await?;
+        }
         if stage == PipelineStage::Evaluation {
             context.holdout_cases = holdout;
             let cycle = runs::cycle_of(connection, run).await?;

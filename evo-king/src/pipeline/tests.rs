@@ -481,6 +481,21 @@ async fn a_skill_keeps_the_name_that_a_model_gave_it() {
 }
 
 #[tokio::test]
+async fn building_is_told_what_was_made_of_the_same_definition() {
+    let folder = TempDir::new().unwrap();
+    let bench = Bench::start(&folder).await;
+    let _silent = bench.runners("one", usize::MAX).await;
+    for _ in 0..2 {
+        assert_eq!(bench.cycle_over(&["api-c"]).await.held.len(), 1);
+    }
+    let skill = bench.store.skills_get("api-c").await.unwrap().unwrap();
+    let contexts = bench.contexts.lock().unwrap();
+    let building = contexts.iter().filter(|(stage, _)| *stage == PipelineStage::Building);
+    let earlier: Vec<_> = building.map(|(_, context)| context.earlier.clone()).collect();
+    assert_eq!(earlier, [None, Some(skill.versions[0].artifact_id.clone())]);
+}
+
+#[tokio::test]
 async fn strangers_and_stale_answers_are_refused_by_name() {
     let folder = TempDir::new().unwrap();
     let bench = Bench::start(&folder).await;

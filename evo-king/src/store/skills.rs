@@ -119,6 +119,22 @@ pub(crate) async fn name_at(
     .await
 }
 
+/// Digest of the last package that was made of a definition.
+pub(crate) async fn package_of(
+    connection: &Connection,
+    skill: &str,
+    fingerprint: &str,
+) -> Result<Option<String>> {
+    row::first(
+        connection,
+        "SELECT artifact_id FROM skill_versions WHERE skill = ? AND fingerprint = ?
+         ORDER BY created_at DESC, artifact_id",
+        params![skill, fingerprint],
+        |row| Ok(row.get(0)?),
+    )
+    .await
+}
+
 /// A candidate is on its way. What is said of a skill in use stays until the candidate has earned
 /// its place.
 pub(crate) async fn start_candidate(

@@ -143,6 +143,12 @@ impl Evotown {
         self.state().town.allow_global_scope = allow;
     }
 
+    /// Lets the artifact policy take files with these extensions only, as an operator may.
+    pub fn allow_files(&self, extensions: &[&str]) {
+        let extensions = extensions.iter().map(|extension| (*extension).to_owned());
+        self.state().town.file_types = extensions.collect();
+    }
+
     /// Forgets everything, as after a start on an empty disk.
     pub fn forget(&self) {
         let mut state = self.state();

@@ -176,8 +176,8 @@ async fn poor_descriptions_and_missing_names_are_improved_in_one_call() {
         .collect();
     assert_eq!(
         asked,
-        [(ORDERS, true), ("GET /orders/latest", false), ("POST /shops/{shop_id}/orders", true)],
-        "only those that need it, reading ones first"
+        [(ORDERS, true), ("POST /shops/{shop_id}/orders", true), ("GET /orders/latest", false)],
+        "only those that need it, first those that need it most"
     );
 }
 
@@ -372,6 +372,20 @@ async fn building_improves_what_is_still_poor_and_says_so() {
     for file in ["config.toml", "tests.toml"] {
         assert_eq!(before.files[file], after.files[file], "{file}");
     }
+
+    // The same definition again: the same package, without another call, also without a model.
+    let mut again = context.clone();
+    again.earlier = Some(done.artifact_id.clone());
+    let rebuilt = shop.bed.run(AgentRole::Building, "", &again).await.unwrap();
+    assert_eq!((&rebuilt.artifact_id, gateway.seen().len()), (&done.artifact_id, 1));
+    again.earlier = Some(plain.artifact_id.clone());
+    let rebuilt = shop.bed.run(AgentRole::Building, "", &again).await.unwrap();
+    assert_eq!((&rebuilt.artifact_id, gateway.seen().len()), (&plain.artifact_id, 1));
+    again.candidate.as_mut().unwrap().fingerprint = "other".to_owned();
+    again.earlier = Some(done.artifact_id.clone());
+    let rebuilt = shop.bed.run(AgentRole::Building, "", &again).await.unwrap();
+    let rebuilt = shop.package(&rebuilt.artifact_id).await;
+    assert_eq!(rebuilt.manifest.description, format!("Calls {ORDERS}."));
 
     // Pre-load takes texts that a model wrote only where the package says so, and checks them again.
     let verdict = async |change: &dyn Fn(&str) -> String| {

@@ -34,10 +34,7 @@ pub fn candidates(document: &Document, source: &SourceConfig, names: &mut Names)
             &operation.path,
         );
     }
-    operations
-        .into_iter()
-        .map(|operation| candidate(&operation, source, names))
-        .collect()
+    operations.into_iter().map(|operation| candidate(&operation, source, names)).collect()
 }
 
 fn candidate(operation: &Operation, source: &SourceConfig, names: &mut Names) -> Candidate {

@@ -4,7 +4,6 @@ use super::{
     super::{Dialect, StreamConverter, own_error},
     CREATED,
 };
-use crate::model::Usage;
 
 const CHUNK: &[u8] = b"data: {\"id\":\"x\",\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hi\"}}]}\n\n";
 
@@ -21,29 +20,6 @@ fn every_event_goes_out_as_soon_as_it_is_in() {
     assert_eq!(out, b"");
     converter.push(last, &mut out).unwrap();
     assert!(String::from_utf8(out).unwrap().ends_with("\"text\":\"Hi\"}}\n\n"));
-}
-
-#[test]
-fn usage_is_told_to_the_caller_also_when_the_client_did_not_ask() {
-    let mut converter =
-        StreamConverter::new(Dialect::Anthropic, Dialect::OpenAiChat, false, CREATED);
-    assert_eq!(converter.usage(), None);
-    let stream = br#"data: {"type":"message_start","message":{"content":[],"usage":{"input_tokens":4,"cache_read_input_tokens":3,"cache_creation_input_tokens":2,"output_tokens":1}}}
-
-data: {"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":9}}
-
-data: {"type":"message_stop"}
-
-"#;
-    converter.push(stream, &mut Vec::new()).unwrap();
-    let expected = Usage {
-        input_tokens: 4,
-        cache_read_tokens: 3,
-        cache_write_tokens: 2,
-        output_tokens: 9,
-        reasoning_tokens: None,
-    };
-    assert_eq!(converter.usage(), Some(&expected));
 }
 
 #[test]

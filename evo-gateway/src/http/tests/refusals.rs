@@ -104,6 +104,9 @@ async fn wrong_requests_are_told_in_the_callers_dialect() {
         let error = openai.json()["error"].clone();
         assert!(error["message"].as_str().unwrap().contains(says), "{error}");
         assert!(error["type"].is_string() && error.get("param").is_some(), "{error}");
+        if let Some(field) = says.strip_prefix('`') {
+            assert_eq!(error["param"], field.trim_end_matches('`'), "{error}");
+        }
         assert_eq!(openai.header("content-type"), "application/json");
         assert!(openai.header("x-request-id").starts_with("req_"));
         let anthropic = bed.post("/v1/messages", body.to_owned()).await;
@@ -171,6 +174,7 @@ async fn a_provider_that_cannot_be_called_is_named() {
     ] {
         let got = bed.chat(&chat(model)).await;
         assert_eq!(got.status.as_u16(), status, "{model}");
+        assert_eq!(got.header("x-should-retry"), "false", "{model}");
         let error = got.json()["error"].clone();
         assert_eq!(error["code"], code, "{model}");
         assert!(error["message"].as_str().unwrap().contains(says), "{error}");
@@ -182,7 +186,11 @@ async fn a_provider_that_cannot_be_called_is_named() {
 
 #[tokio::test]
 async fn a_provider_that_does_not_answer_is_told_apart() {
-    let silent = bare(|_stream| tokio::time::sleep(GIVE_UP * 2)).await;
+    let silent = bare(|stream| async move {
+        tokio::time::sleep(GIVE_UP * 2).await;
+        drop(stream);
+    })
+    .await;
     let closing = bare(|stream| async move { drop(stream) }).await;
     let stalls = bare(|mut stream: TcpStream| async move {
         let head = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{";
@@ -215,6 +223,7 @@ async fn a_provider_that_does_not_answer_is_told_apart() {
         assert_eq!(error["code"], code, "{name}");
         assert!(error["message"].as_str().unwrap().contains(&format!("`{name}`")), "{error}");
         assert!(got.headers.get("location").is_none());
+        assert_eq!(got.header("x-evo-provider"), name);
         assert_eq!(bed.messages(&message(&format!("{name}:m"))).await.status.as_u16(), status);
     }
     // The head is out already: the connection is cut.

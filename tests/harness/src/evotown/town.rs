@@ -22,6 +22,8 @@ const LIFECYCLE: [&str; 3] = ["run.started", "run.progress", "run.completed"];
 pub(super) struct Town {
     pub(super) mode: Mode,
     pub(super) allow_global_scope: bool,
+    /// What the artifact policy takes.
+    pub(super) file_types: Vec<String>,
     pub(super) engines: BTreeMap<String, Engine>,
     pub(super) runs: BTreeMap<String, Value>,
     pub(super) events: Vec<Value>,
@@ -54,6 +56,7 @@ impl Town {
         Self {
             mode,
             allow_global_scope: mode == Mode::Spec,
+            file_types: FILE_TYPES.map(str::to_owned).into(),
             engines: BTreeMap::new(),
             runs: BTreeMap::new(),
             events: Vec::new(),
@@ -408,7 +411,7 @@ impl Town {
         let name = path.rsplit('/').next().unwrap_or(&path);
         let extension = name.rsplit_once('.').map(|(_, extension)| extension.to_lowercase());
         let message = match extension {
-            Some(extension) if !FILE_TYPES.contains(&extension.as_str()) => {
+            Some(extension) if !self.file_types.contains(&extension) => {
                 format!("artifact extension .{extension} is not allowed: {path}")
             }
             _ if file["bytes"].as_u64().unwrap_or(0) > MAX_FILE => {
