@@ -1,18 +1,18 @@
-//! King over HTTP, as the commands talk to it.
+//! King over HTTP, as the commands talk to it. `/health` is the same at every service.
 
 use std::time::Duration;
 
 use evo_common::{
     api::{
-        AgentList, CycleReport, ErrorBody, EventList, Health, InvokeSkill, RunDetail, RunList, SkillAnswer,
-        SkillDetail, SkillList, StartRun, StartedRun,
+        AgentList, CycleReport, ErrorBody, EventList, Health, InvokeSkill, RunDetail, RunList,
+        SkillAnswer, SkillDetail, SkillList, StartRun, StartedRun,
     },
     tokens::Secret,
 };
 use reqwest::{Method, StatusCode};
 use serde::{Serialize, de::DeserializeOwned};
 
-/// King over HTTP. Cheap to clone.
+/// King over HTTP, or another service for its health. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     http: reqwest::Client,
@@ -20,10 +20,10 @@ pub(crate) struct Client {
     token: Secret,
 }
 
-/// Why king gave no answer that can be used.
+/// Why there is no answer that can be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// King refused, with a reason.
+    /// The service refused, with a reason.
     #[error("{message}")]
     Refused {
         /// The HTTP status.
@@ -34,18 +34,18 @@ pub(crate) enum Error {
         message: String,
     },
     /// No answer.
-    #[error("king at {base} does not answer")]
+    #[error("{base} does not answer")]
     Unreachable {
-        /// Its address.
+        /// The service's address.
         base: String,
         /// Why.
         #[source]
         source: reqwest::Error,
     },
-    /// An answer that is none of king's.
-    #[error("king at {base} answered {status} with something unexpected: {detail}")]
+    /// An answer that is none of Evo's.
+    #[error("{base} answered {status} with something unexpected: {detail}")]
     Unexpected {
-        /// Its address.
+        /// The service's address.
         base: String,
         /// The HTTP status.
         status: StatusCode,
@@ -55,7 +55,7 @@ pub(crate) enum Error {
 }
 
 impl Error {
-    /// Whether king refused with this code.
+    /// Whether the service refused with this code.
     pub(crate) fn is(&self, wanted: &str) -> bool {
         matches!(self, Self::Refused { code, .. } if code == wanted)
     }
@@ -73,7 +73,7 @@ type Query<'a> = [(&'a str, &'a str)];
 const PAGE: &str = "200";
 
 impl Client {
-    /// A client of the king at this base URL.
+    /// A client of the service at this base URL.
     pub(crate) fn new(base: impl Into<String>, token: Secret) -> reqwest::Result<Self> {
         evo_common::tls::install();
         let http = reqwest::Client::builder()

@@ -44,11 +44,16 @@ pub(crate) fn data_folder(
     Ok(DataFolder::at(path))
 }
 
-/// The token file: the one that `EVO_TOKENS_FILE` names, else the data folder's.
-pub(crate) fn token_file(env: impl Fn(&str) -> Option<String>) -> Result<PathBuf> {
-    match env("EVO_TOKENS_FILE") {
-        Some(file) => Ok(PathBuf::from(file)),
-        None => Ok(data_folder(None, env)?.tokens()),
+/// The token file: the one that `EVO_TOKENS_FILE` names, else that of the data folder; without one,
+/// of the usual data folder.
+pub(crate) fn token_file(
+    data: Option<&DataFolder>,
+    env: impl Fn(&str) -> Option<String>,
+) -> Result<PathBuf> {
+    match (env("EVO_TOKENS_FILE"), data) {
+        (Some(file), _) => Ok(PathBuf::from(file)),
+        (None, Some(data)) => Ok(data.tokens()),
+        (None, None) => Ok(data_folder(None, env)?.tokens()),
     }
 }
 
@@ -112,5 +117,18 @@ mod tests {
         assert_eq!(path(None, &home).unwrap(), PathBuf::from("/home/me/.evo"));
         assert!(matches!(path(None, &|_| None), Err(Stop::Usage(_))));
         assert!(matches!(path(Some(""), &both), Err(Stop::Usage(_))));
+    }
+
+    #[test]
+    fn the_token_file_is_the_one_that_king_uses() {
+        let data = DataFolder::at(PathBuf::from("/data"));
+        let home = |name: &str| (name == "EVO_HOME").then(|| "/evo".to_owned());
+        let named = |name: &str| (name == "EVO_TOKENS_FILE").then(|| "/secrets/t.toml".to_owned());
+        let file = |data, env: &dyn Fn(&str) -> Option<String>| token_file(data, env).unwrap();
+        assert_eq!(file(Some(&data), &home), PathBuf::from("/data/tokens.toml"));
+        assert_eq!(file(None, &home), PathBuf::from("/evo/tokens.toml"));
+        for data in [Some(&data), None] {
+            assert_eq!(file(data, &named), PathBuf::from("/secrets/t.toml"));
+        }
     }
 }

@@ -4,7 +4,7 @@ mod cluster;
 pub(crate) mod components;
 mod cycle;
 
-use std::{io::IsTerminal as _, time::Duration};
+use std::{io::IsTerminal as _, path::Path, time::Duration};
 
 use anyhow::Context as _;
 use evo_common::runtime::{Shutdown, shutdown_on_signals};
@@ -29,6 +29,7 @@ pub(crate) async fn run(args: UpArgs) -> Result<()> {
     let data = config::data_folder(args.data.data.clone(), config::env)?;
     let lock = data.open()?;
     let (settings, added) = settings(&args, &data)?;
+    let token_file = config::token_file(Some(&data), config::env)?;
     let (_log, otel) = config::init_logging(&data);
     let shutdown = shutdown_on_signals().context("can't listen for signals")?;
     let tokens = settings.king.tokens.clone();
@@ -41,7 +42,7 @@ pub(crate) async fn run(args: UpArgs) -> Result<()> {
         king: Client::new(cluster.king_url(), tokens.operator).context("no HTTP client")?,
         gateway: Client::new(cluster.gateway_url(), tokens.gateway).context("no HTTP client")?,
     };
-    welcome(&args, &data, &cluster, &added);
+    welcome(&args, &data, &token_file, &cluster, &added);
     let result = evolve(&args, &clients, &cluster, &shutdown).await;
     if shutdown.is_cancelled() {
         say("Ending; a cycle that is left unfinished goes on at the next start …");
@@ -77,14 +78,14 @@ fn settings(args: &UpArgs, data: &DataFolder) -> Result<(Settings, Vec<String>)>
     Ok((Settings { king, gateway, cache: data.cache(), evotown }, names))
 }
 
-fn welcome(args: &UpArgs, data: &DataFolder, cluster: &Cluster, added: &[String]) {
+fn welcome(args: &UpArgs, data: &DataFolder, tokens: &Path, cluster: &Cluster, added: &[String]) {
     say(format!("Evo {} in {}", env!("CARGO_PKG_VERSION"), data.path().display()));
     say(format!("  king     {} (API: /openapi.json)", cluster.king_url()));
     say(format!("  gateway  {}", cluster.gateway_url()));
     if args.open {
         say("  tokens   none are asked for (--open)");
     } else {
-        say(format!("  tokens   {}", data.tokens().display()));
+        say(format!("  tokens   {}", tokens.display()));
     }
     say(format!("  logs     {}", data.logs().display()));
     if !added.is_empty() {

@@ -40,12 +40,16 @@ use std::{
     sync::OnceLock,
 };
 
+use tracing::{Level, Metadata};
 use tracing_appender::{
     non_blocking::{NonBlocking, NonBlockingBuilder},
     rolling::{RollingFileAppender, Rotation},
 };
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+    EnvFilter, Layer, Registry,
+    filter::{FilterExt as _, filter_fn},
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
 };
 
 use component::Named;
@@ -57,6 +61,10 @@ pub use otel::{
 };
 
 use crate::config::env;
+
+/// Lines that may wait for the file; more are dropped and counted. The queue's memory is taken at
+/// the start, 40 bytes a line.
+const LINES: usize = 32_768;
 
 /// Where the log lines for people go.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -170,9 +178,7 @@ fn init(component: &str, options: &LogOptions, mut layers: Vec<BoxedLayer>) -> W
     }
     let (filter, warning) = log_filter(options);
     let mut warnings = Vec::from_iter(warning);
-    // On each layer of its own: what is logged says nothing about which spans are exported.
-    let console = console::layer(options.console);
-    layers.extend(console.map(|layer| layer.with_filter(filter.clone()).boxed()));
+    let console_filter = filter.clone();
     let file = match wants_files(&options.dir).then(|| open(component, &options.dir)) {
         None => None,
         Some(Ok((writer, worker))) => {
@@ -187,6 +193,11 @@ fn init(component: &str, options: &LogOptions, mut layers: Vec<BoxedLayer>) -> W
             None
         }
     };
+    // On each layer of its own: what is logged says nothing about which spans are exported.
+    layers.extend(console::layer(options.console).map(|layer| match file {
+        Some(_) => layer.with_filter(console_filter.and(filter_fn(is_for_consoles))).boxed(),
+        None => layer.with_filter(console_filter).boxed(),
+    }));
     if let Err(error) = tracing_subscriber::registry().with(layers).try_init() {
         tracing::warn!("Logging of {component} is not complete: {error}");
     }
@@ -194,6 +205,12 @@ fn init(component: &str, options: &LogOptions, mut layers: Vec<BoxedLayer>) -> W
         tracing::warn!("{warning}");
     }
     WorkerGuard { file }
+}
+
+/// Whether a line goes to the console although there is a log file. The gateway's lines about
+/// single requests do not: they come by the thousand, and each costs as much as the request.
+fn is_for_consoles(metadata: &Metadata<'_>) -> bool {
+    metadata.target() != "evo_gateway::access" || *metadata.level() <= Level::WARN
 }
 
 /// What is logged, and what is wrong with the text that says so.
@@ -231,7 +248,10 @@ fn open(
                 std::error::Error::source(&error).map_or(String::new(), |e| format!(": {e}"));
             format!("no file can be made in {}{cause}", dir.display())
         })?;
-    Ok(NonBlockingBuilder::default().thread_name("evo-log").finish(appender))
+    Ok(NonBlockingBuilder::default()
+        .buffered_lines_limit(LINES)
+        .thread_name("evo-log")
+        .finish(appender))
 }
 
 fn json_layer(component: &str, writer: NonBlocking) -> BoxedLayer {

@@ -6,7 +6,7 @@ use evo_common::{clock::Timestamp, ids::hex, runtime::Shutdown};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    client::Client,
+    client::{Client, describe},
     config::Config,
     deliver::Deliverer,
     error::Error,
@@ -132,8 +132,9 @@ impl Bridge {
             "The bridge has ended; {} deliveries stay queued",
             report.backlog
         );
-        followed?;
-        Ok(delivered?)
+        let result = followed.and(delivered.map_err(Error::from));
+        health.ended(result.as_ref().err().map(|error| describe(error)));
+        result
     }
 }
 
@@ -156,7 +157,8 @@ async fn prune(spool: &Spool, stop: &CancellationToken) {
     loop {
         let before = Timestamp(Timestamp::now().0 - KEEP_MS);
         if let Err(error) = spool.prune(before).await {
-            tracing::warn!(%error, "Old deliveries stay in the queue: {error}");
+            let reason = describe(&error);
+            tracing::warn!("Old deliveries stay in the queue: {reason}");
         }
         tokio::select! {
             () = stop.cancelled() => return,

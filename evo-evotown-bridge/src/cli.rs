@@ -108,9 +108,8 @@ async fn status(settings: &Settings, json: bool, check: bool) -> Result<(), Erro
     let file = config::spool_file(&data);
     let found = spool::snapshot(&file, PROBLEMS).await?;
     let shown = match &found {
-        Some(snapshot) if json => json!(snapshot).to_string(),
+        found if json => json!(found.clone().unwrap_or_default()).to_string(),
         Some(snapshot) => text(snapshot),
-        None if json => json!({"running": false, "counts": null, "problems": []}).to_string(),
         None => format!("no bridge has run with {} yet", data.display()),
     };
     print(&shown)?;

@@ -11,6 +11,9 @@ use crate::config::{Config, is_loopback};
 
 /// Most of an answer that is read: a stored run comes back with its log.
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
+/// Idle connections are closed before the server does it (uvicorn: after 5 s): a request that meets
+/// the end of its connection may or may not have arrived.
+const KEEP_IDLE: Duration = Duration::from_secs(4);
 /// Longest pause that is taken from an answer.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3_600);
 /// Longest part of an answer that is shown to people, in characters.
@@ -42,7 +45,7 @@ pub(crate) struct Unreachable {
 /// What an answer means. Evotown says 403 for five different things; the type of `detail` tells.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Meaning {
-    /// Taken.
+    /// Taken. The answer is null when it was too large to be read.
     Accepted(Value),
     /// It was there before (the published spec's way to say so).
     Conflict,
@@ -54,7 +57,8 @@ pub(crate) enum Meaning {
     TooLarge,
     /// The content can't be taken, now and later.
     Invalid(String),
-    /// There is no such address: not an Evotown, or another version of it.
+    /// There is no such address, or the answer is none of Evotown's: not an Evotown, something in
+    /// front of it, or another version of it.
     Missing(String),
     /// Not now.
     Busy {
@@ -71,6 +75,7 @@ impl Client {
         let builder = reqwest::Client::builder()
             .timeout(config.timing.request)
             .connect_timeout(config.timing.request.min(Duration::from_secs(10)))
+            .pool_idle_timeout(KEEP_IDLE)
             // A redirected POST would become a GET, and a token would go where nobody meant it to.
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("evo-evotown-bridge/", env!("CARGO_PKG_VERSION")));
@@ -120,7 +125,7 @@ impl Client {
 async fn answer(request: reqwest::RequestBuilder) -> Result<Answer, Unreachable> {
     let mut response = request.send().await.map_err(|error| Unreachable {
         sent: !error.is_connect() && !error.is_builder(),
-        reason: describe(&error),
+        reason: describe(&error.without_url()),
     })?;
     let status = response.status().as_u16();
     let retry_after = response
@@ -129,13 +134,19 @@ async fn answer(request: reqwest::RequestBuilder) -> Result<Answer, Unreachable>
         .and_then(|value| value.to_str().ok())
         .and_then(|value| retry_after(value, SystemTime::now()));
     let mut bytes = Vec::new();
-    while bytes.len() < MAX_ANSWER {
+    loop {
         match response.chunk().await {
             Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
             Ok(None) => break,
             // A refusal is one even when its text is cut off.
             Err(_) if status >= 400 => break,
-            Err(error) => return Err(Unreachable { sent: true, reason: describe(&error) }),
+            Err(error) => {
+                let reason = describe(&error.without_url());
+                return Err(Unreachable { sent: true, reason });
+            }
+        }
+        if bytes.len() > MAX_ANSWER {
+            return Ok(Answer { status, body: Value::Null, retry_after });
         }
     }
     let body = serde_json::from_slice(&bytes)
@@ -153,11 +164,15 @@ impl Answer {
     pub(crate) fn meaning(self) -> Meaning {
         let detail = self.body.get("detail");
         match self.status {
-            200..=299 => Meaning::Accepted(self.body),
+            200..=299 if self.body.is_object() || self.body.is_null() => {
+                Meaning::Accepted(self.body)
+            }
             401 => Meaning::Auth(self.reason()),
             403 => match detail {
                 Some(Value::Object(_)) => Meaning::Policy(self.reason()),
-                _ => Meaning::Auth(self.reason()),
+                Some(Value::String(_)) => Meaning::Auth(self.reason()),
+                // A proxy's: the token is good, and another one would not help.
+                _ => Meaning::Busy { reason: self.reason(), retry_after: self.retry_after },
             },
             409 => Meaning::Conflict,
             413 => Meaning::TooLarge,
@@ -171,7 +186,8 @@ impl Answer {
             404 if detail == Some(&Value::from("engine not registered")) => {
                 Meaning::Auth(self.reason())
             }
-            300..=399 | 404 | 405 => Meaning::Missing(self.reason()),
+            // A page of whatever stands in front of Evotown, or in its place, has taken nothing.
+            200..=399 | 404 | 405 => Meaning::Missing(self.reason()),
             408 | 425 | 429 | 500.. => {
                 Meaning::Busy { reason: self.reason(), retry_after: self.retry_after }
             }
@@ -232,7 +248,7 @@ fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     Some(pause.min(LONGEST_RETRY_AFTER))
 }
 
-/// What went wrong, with its causes. Without the address, which may be long and says nothing new.
+/// What went wrong, with its causes and without secrets.
 pub(crate) fn describe(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -273,7 +289,7 @@ mod tests {
             "status 403: artifact_extension_allowlist: extension .toml is not allowed"
         );
         assert!(matches!(meaning(401, json!("who are you")), Meaning::Auth(_)));
-        assert!(matches!(meaning(403, json!("<html>proxy</html>")), Meaning::Auth(_)));
+        assert!(matches!(meaning(403, json!("<html>proxy</html>")), Meaning::Busy { .. }));
     }
 
     #[test]
@@ -301,6 +317,9 @@ mod tests {
     #[test]
     fn what_may_pass_is_told_from_what_will_not() {
         assert!(matches!(meaning(200, json!({})), Meaning::Accepted(_)));
+        let page = meaning(200, json!("<html>Sign in</html>"));
+        assert_eq!(page, Meaning::Missing("status 200: <html>Sign in</html>".to_owned()));
+        assert!(matches!(meaning(204, json!("")), Meaning::Missing(_)));
         assert_eq!(meaning(409, json!({})), Meaning::Conflict);
         assert_eq!(meaning(413, json!("large")), Meaning::TooLarge);
         for status in [408, 429, 500, 502, 503, 504] {

@@ -8,6 +8,7 @@ use std::{
 
 use evo_common::{
     config::env,
+    redact::redact,
     tokens::{self, Scope, Secret, Tokens},
 };
 use url::Url;
@@ -156,6 +157,16 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// King's viewer token is nowhere.
+    #[error(
+        "king's viewer token is needed, and {} does not exist: set EVO_TOKEN_VIEWER, or \
+         EVO_TOKENS_FILE to king's tokens.toml",
+        path.display()
+    )]
+    NoViewerToken {
+        /// Where the token file should be.
+        path: PathBuf,
+    },
     /// King's token file.
     #[error(transparent)]
     Tokens(#[from] tokens::Error),
@@ -224,7 +235,12 @@ impl Config {
     /// Reads and checks the configuration of a bridge that runs alone; `env` looks up a variable.
     pub fn from_env(settings: &Settings, env: Env<'_>) -> Result<Self, Error> {
         let mut config = Self::without_king(settings, env)?;
-        config.viewer_token = Some(token(settings, &config.data, env, Scope::Viewer)?);
+        let viewer = token(settings, &config.data, env, Scope::Viewer);
+        config.viewer_token = Some(viewer.map_err(|error| match error {
+            // The general message asks for the tokens of every scope.
+            Error::Tokens(tokens::Error::Missing { path }) => Error::NoViewerToken { path },
+            other => other,
+        })?);
         Ok(config)
     }
 
@@ -366,31 +382,32 @@ fn king_address(value: &str) -> Result<String, Error> {
     Ok(url.as_str().trim_end_matches('/').to_owned())
 }
 
-/// An `http` or `https` address with a host.
+/// An `http` or `https` address with a host and without a password.
 fn parse_http(name: &'static str, value: &str) -> Result<Url, Error> {
-    let refuse = |reason: String| Error::Address { name, value: value.to_owned(), reason };
+    let refuse = |reason: String| {
+        let value = redact(value).into_owned();
+        Error::Address { name, value, reason }
+    };
     let url = Url::parse(value.trim()).map_err(|e| refuse(e.to_string()))?;
     if url.host().is_none() {
         return Err(refuse("it has no host".to_owned()));
     }
-    match url.scheme() {
-        "http" | "https" => Ok(url),
-        other => Err(refuse(format!("its scheme is {other}"))),
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(refuse(format!("its scheme is {}", url.scheme())));
     }
+    if !url.username().is_empty() || url.password().is_some() {
+        let reason = "it holds a user or password, which would stand in logs; take them out, tokens \
+                      have variables of their own";
+        return Err(Error::Address { name, value: "***".to_owned(), reason: reason.to_owned() });
+    }
+    Ok(url)
 }
 
 fn parse_address(name: &'static str, value: &str, allow_http: bool) -> Result<Url, Error> {
     let mut url = parse_http(name, value)?;
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(Error::Address {
-            name,
-            value: "***".to_owned(),
-            reason: format!("it holds a user or password; put the token into {TOKEN}"),
-        });
-    }
     if url.query().is_some() || url.fragment().is_some() {
         let reason = "it has a query or a fragment; take them off".to_owned();
-        return Err(Error::Address { name, value: value.to_owned(), reason });
+        return Err(Error::Address { name, value: redact(value).into_owned(), reason });
     }
     if url.scheme() == "http" && !is_loopback(&url) && !allow_http {
         return Err(Error::Plain { name, value: value.to_owned() });
@@ -495,10 +512,16 @@ mod tests {
         ] {
             assert_eq!(check(&[(URL, written), (TOKEN, "t")]).unwrap().url.as_str(), base);
         }
-        for written in ["https://u:p@h.example", "https://h.example/?a=b"] {
+        for written in [
+            "https://u:hush@h.example",
+            "ftp://u:hush@h.example",
+            "https://u:hush@h.example:port",
+            "https://h.example/?token=hush",
+        ] {
             let error = check(&[(URL, written), (TOKEN, "t")]).unwrap_err();
-            assert!(!error.to_string().contains("u:p"), "{error}");
+            assert!(!error.to_string().contains("hush"), "{error}");
         }
+        assert!(!king_address("http://u:hush@k:3000").unwrap_err().to_string().contains("hush"));
     }
 
     #[test]
@@ -529,7 +552,7 @@ mod tests {
         let pairs = [TOWN, (TOKEN, "t"), ("EVO_HOME", data), ("KING_ADDRESS", "http://k:3000/")];
         let settings = Settings::default();
         let missing = Config::from_env(&settings, &lookup(&pairs)).unwrap_err();
-        assert!(matches!(missing, Error::Tokens(tokens::Error::Missing { .. })));
+        assert!(matches!(missing, Error::NoViewerToken { .. }));
 
         let file = folder.path().join("tokens.toml");
         let tokens = Tokens::load_or_create(&file, &|_: &str| None).unwrap();

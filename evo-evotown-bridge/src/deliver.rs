@@ -31,6 +31,9 @@ const PARALLEL: usize = 8;
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// A body is made smaller at most this often.
 const MAX_DEGRADED: u32 = 2;
+/// Until this try Evotown is asked whether an earlier one has arrived. If it never answers that, a
+/// repeat is better than a run that waits for ever.
+const ASK_UNTIL: u32 = 8;
 
 /// Delivers what is queued.
 pub(crate) struct Deliverer {
@@ -196,9 +199,11 @@ impl Deliverer {
 
     async fn attempt(&self, delivery: &Delivery) -> Outcome {
         let run_id = delivery.run_id.as_str();
-        if run_id.contains('/') || run_id.chars().count() > MAX_ID {
-            let reason =
-                format!("Evotown takes run ids of at most {MAX_ID} characters without a slash");
+        if !is_deliverable(run_id) {
+            let reason = format!(
+                "Evotown takes run ids of 1 to {MAX_ID} characters without a slash, other than . \
+                 and .."
+            );
             return Outcome::End(End::Parked(reason));
         }
         // A second time only after the token was refused: with the new one.
@@ -211,9 +216,15 @@ impl Deliverer {
                 Ok(pass) => pass,
                 Err(none) => return Outcome::Later(later_without_pass(none)),
             };
-            if delivery.uncertain && self.has_arrived(delivery, &pass).await {
-                tracing::debug!(run.id = run_id, "It had arrived before");
-                return Outcome::End(End::Done(None));
+            if delivery.uncertain && delivery.tries <= ASK_UNTIL {
+                match self.has_arrived(delivery, &pass).await {
+                    Ok(false) => {}
+                    Ok(true) => {
+                        tracing::debug!(run.id = run_id, "It had arrived before");
+                        return Outcome::End(End::Done(None));
+                    }
+                    Err(unknown) => return self.read(delivery, unknown),
+                }
             }
             let answer = self.post(delivery, &pass).await;
             if let Ok(answer) = &answer {
@@ -251,13 +262,18 @@ impl Deliverer {
             Outcome::End(End::Parked(reason))
         };
         match answer {
-            Ok(Meaning::Accepted(body)) => {
+            Ok(Meaning::Accepted(body)) if is_taken(&body) => {
                 self.gate.passed();
                 self.health.well(Side::Evotown);
                 Outcome::End(End::Done(conflict(delivery, &body)))
             }
+            Ok(Meaning::Accepted(_)) => {
+                let reason = "it answers with success and without `accepted`".to_owned();
+                self.missing(delivery, &reason)
+            }
             Ok(Meaning::Conflict) => {
                 self.gate.passed();
+                self.health.well(Side::Evotown);
                 Outcome::End(End::Done(Some("Evotown had it already (409)".to_owned())))
             }
             Ok(Meaning::Policy(reason)) => {
@@ -274,43 +290,72 @@ impl Deliverer {
                 }
             }
             Ok(Meaning::Invalid(reason) | Meaning::Auth(reason)) => parked(reason),
-            Ok(Meaning::Missing(reason)) => Outcome::Later(Later {
-                reason: format!("{reason}; is {} an Evotown?", self.address),
-                sent: false,
-                own: Duration::ZERO,
-                all: Some(self.timing.longest_pause),
-            }),
+            Ok(Meaning::Missing(reason)) => self.missing(delivery, &reason),
             Ok(Meaning::Busy { reason, retry_after }) => Outcome::Later(Later {
                 reason,
                 sent: true,
                 own: retry_after.unwrap_or_else(|| self.gate.backoff(delivery.tries)),
                 all: retry_after,
             }),
-            // Nothing is wrong with this delivery: it goes on as soon as Evotown is back.
+            // A request that was cut or ran out of time may be what is wrong: others go first. One
+            // that never left goes on as soon as Evotown is back.
             Err(Unreachable { sent, reason }) => {
-                Outcome::Later(Later { reason, sent, own: Duration::ZERO, all: None })
+                let own = if sent { self.gate.backoff(delivery.tries) } else { Duration::ZERO };
+                Outcome::Later(Later { reason, sent, own, all: None })
             }
         }
     }
 
+    /// Nobody there knows what to do with it. Perhaps with this one only: so it waits by itself, and
+    /// the others wait for as long as they fare no better.
+    fn missing(&self, delivery: &Delivery, reason: &str) -> Outcome {
+        Outcome::Later(Later {
+            reason: format!("{reason}; is {} an Evotown?", self.address),
+            sent: false,
+            own: self.gate.backoff(delivery.tries),
+            all: None,
+        })
+    }
+
     /// Whether an event whose answer never came has arrived. Events are not told apart from their
-    /// repeats by Evotown, but the run's state shows the place of the last one.
-    async fn has_arrived(&self, delivery: &Delivery, pass: &Pass) -> bool {
+    /// repeats by Evotown, but the run's state shows the place of the last one. An error says that
+    /// Evotown can't tell now.
+    async fn has_arrived(
+        &self,
+        delivery: &Delivery,
+        pass: &Pass,
+    ) -> Result<bool, Result<Meaning, Unreachable>> {
         if !matches!(delivery.kind, Kind::Started | Kind::Progress) {
-            return false;
+            return Ok(false);
         }
         let path = ["runs", &delivery.run_id, "status"];
         let query = [("engine_id", self.engine_id.as_str())];
         let answer = self.client.get(&path, &query, &pass.token).await;
-        let Ok(Meaning::Accepted(state)) = answer.map(Answer::meaning) else { return false };
+        let state = match answer.map(Answer::meaning) {
+            Ok(Meaning::Accepted(state)) => state,
+            Ok(busy @ Meaning::Busy { .. }) => return Err(Ok(busy)),
+            Err(unreachable) => return Err(Err(unreachable)),
+            // It does not know the run, or this question, or the token: sending it tells.
+            Ok(_) => return Ok(false),
+        };
         if delivery.kind == Kind::Started {
-            return true;
+            return Ok(true);
         }
         let body: Option<Value> = serde_json::from_str(&delivery.body).ok();
         let wanted = body.and_then(|body| body.get("seq")?.as_u64());
         let applied = state.pointer("/signals/seq").and_then(Value::as_u64);
-        applied.zip(wanted).is_some_and(|(applied, wanted)| applied >= wanted)
+        Ok(applied.zip(wanted).is_some_and(|(applied, wanted)| applied >= wanted))
     }
+}
+
+/// Whether a run of this id can be told: the id is a part of a path, and some have a limit for it.
+fn is_deliverable(run_id: &str) -> bool {
+    !matches!(run_id, "" | "." | "..") && !run_id.contains('/') && run_id.chars().count() <= MAX_ID
+}
+
+/// Whether an answer says that Evotown has it. One that was too large to be read does.
+fn is_taken(answer: &Value) -> bool {
+    answer.is_null() || answer.get("accepted") == Some(&Value::Bool(true))
 }
 
 fn later_without_pass(none: NoPass) -> Later {

@@ -1,6 +1,6 @@
 //! Why the bridge ended.
 
-use crate::{config, spool};
+use crate::{client::describe, config, spool};
 
 /// Why the bridge ended.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +35,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// What went wrong, with its causes and without secrets.
+    pub fn whole(&self) -> String {
+        describe(self)
+    }
+
     /// What the process should exit with: 2 when something has to be changed first, else 1.
     pub fn exit_code(&self) -> u8 {
         match self {

@@ -1,6 +1,8 @@
 //! King's event log into the queue. The log is the authority: it is read from the place that the
 //! queue has stored, and what comes over Socket.IO only says that it is worth looking.
 
+#[cfg(test)]
+mod tests;
 pub(crate) mod wake;
 
 use std::{
@@ -29,6 +31,12 @@ use crate::{
 
 /// Events that are read at once; the most that king gives.
 const PAGE: usize = 500;
+/// Fewest that are asked for: the one that is known, and one more.
+const SMALLEST_PAGE: usize = 2;
+/// Largest answer of king that is read. One event is at most a message of 16 MiB.
+const MAX_ANSWER: usize = 48 * 1024 * 1024;
+/// How often a package is asked for that king has and can't give.
+const PACKAGE_TRIES: u32 = 3;
 /// How long king may take for one answer.
 const REQUEST: Duration = Duration::from_secs(20);
 /// How long the last look may take after the shutdown.
@@ -47,8 +55,14 @@ pub(crate) struct Follower {
     health: Health,
     identity: Arc<Identity>,
     timing: Timing,
+    /// Events to ask for next; fewer after an answer that was too much.
+    page: usize,
+    /// Most bytes of an answer.
+    most: usize,
     /// Files by package; nothing for a package that king does not have.
     packages: BTreeMap<String, Option<Vec<PackageFile>>>,
+    /// The package that king could not give the last time, and how often in a row.
+    damaged: (String, u32),
     /// Whether runs of an earlier log may be left open.
     sweep: bool,
 }
@@ -57,8 +71,22 @@ pub(crate) struct Follower {
 enum Trouble {
     /// It will pass.
     Passing(String),
+    /// The answer is too large, or takes too long.
+    TooMuch(String),
+    /// King answers with this status.
+    Status(u16, String),
     /// It will not.
     Final(Error),
+}
+
+impl Trouble {
+    /// The reason of what will pass, or the error of what will not.
+    fn passing(self) -> Result<String, Error> {
+        match self {
+            Self::Passing(reason) | Self::TooMuch(reason) | Self::Status(_, reason) => Ok(reason),
+            Self::Final(error) => Err(error),
+        }
+    }
 }
 
 impl From<crate::spool::Error> for Trouble {
@@ -77,6 +105,7 @@ impl Follower {
         evo_common::tls::install();
         let http = reqwest::Client::builder()
             .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
             .timeout(REQUEST)
             .build()
             .map_err(|error| Error::Client(describe(&error)))?;
@@ -88,7 +117,10 @@ impl Follower {
             health,
             identity,
             timing: config.timing,
+            page: PAGE,
+            most: MAX_ANSWER,
             packages: BTreeMap::new(),
+            damaged: (String::new(), 0),
             sweep: true,
         })
     }
@@ -106,9 +138,8 @@ impl Follower {
                     failures = 0;
                     self.timing.poll
                 }
-                Err(Trouble::Final(error)) => return Err(error),
-                Err(Trouble::Passing(reason)) => {
-                    self.tell(&reason, failures);
+                Err(trouble) => {
+                    self.tell(&trouble.passing()?, failures);
                     failures = failures.saturating_add(1);
                     // King is on this machine or near it; it is asked often.
                     let longest = LONGEST_PAUSE.min(self.timing.poll);
@@ -122,8 +153,8 @@ impl Follower {
             }
         }
         match tokio::time::timeout(LAST_LOOK, self.look()).await {
-            Ok(Err(Trouble::Final(error))) => Err(error),
-            Ok(Err(Trouble::Passing(reason))) => {
+            Ok(Err(trouble)) => {
+                let reason = trouble.passing()?;
                 tracing::debug!(%reason, "King had ended before the last look at its log");
                 Ok(())
             }
@@ -141,15 +172,21 @@ impl Follower {
 
     /// Reads the log to its end.
     async fn look(&mut self) -> Result<(), Trouble> {
+        let mut restarted = false;
         loop {
             let place = self.spool.place().await?;
             // The last event that is known comes along: if there is another one in its place, or
             // none, this is another log.
-            let page = self.page((place.cursor - 1).max(0)).await?;
-            let full = page.len() >= PAGE;
+            let asked = self.page;
+            let page = self.events((place.cursor - 1).max(0)).await?;
+            let full = page.len() >= asked;
             let mut events = page.into_iter().peekable();
             if place.cursor > 0 {
                 let known = events.next().is_some_and(|event| fingerprint(&event) == place.anchor);
+                if !known && restarted {
+                    let reason = "its event log does not go on where the last page ended";
+                    return Err(Trouble::Passing(reason.to_owned()));
+                }
                 if !known {
                     tracing::warn!(
                         "King's event log is not the one that was read before (place {}): its \
@@ -158,6 +195,7 @@ impl Follower {
                     );
                     self.spool.restart_log().await?;
                     self.sweep = true;
+                    restarted = true;
                     continue;
                 }
             }
@@ -184,12 +222,24 @@ impl Follower {
         Ok(())
     }
 
-    async fn page(&self, after: i64) -> Result<Vec<EventRecord>, Trouble> {
-        let query = [("after", after.to_string()), ("limit", PAGE.to_string())];
+    /// The events after a place, as many as king can give at once.
+    async fn events(&mut self, after: i64) -> Result<Vec<EventRecord>, Trouble> {
+        let query = [("after", after.to_string()), ("limit", self.page.to_string())];
         let url = format!("{}/events", self.king);
-        let response = self.get(&url, &query).await?;
-        let list: EventList = response.json().await.map_err(|error| passing(&error))?;
-        Ok(list.events)
+        match self.get(&url, &query).await {
+            Ok(answer) => {
+                let list: EventList = serde_json::from_slice(&answer)
+                    .map_err(|error| Trouble::Passing(format!("{url} is no event log: {error}")))?;
+                self.page = (self.page * 2).min(PAGE);
+                Ok(list.events)
+            }
+            Err(trouble) => {
+                if matches!(trouble, Trouble::TooMuch(_)) {
+                    self.page = (self.page / 4).max(SMALLEST_PAGE);
+                }
+                Err(trouble)
+            }
+        }
     }
 
     /// The files of the packages that these events name.
@@ -214,48 +264,84 @@ impl Follower {
         Ok(found)
     }
 
-    async fn package(&self, id: &str) -> Result<Option<Vec<PackageFile>>, Trouble> {
+    async fn package(&mut self, id: &str) -> Result<Option<Vec<PackageFile>>, Trouble> {
         let Ok(id) = evo_common::ids::ArtifactId::parse(id) else { return Ok(None) };
-        let response = match self.get(&format!("{}/artifacts/{id}", self.king), &[]).await {
-            Ok(response) => response,
-            Err(Trouble::Passing(reason)) if reason.starts_with("status 404") => return Ok(None),
+        let archive = match self.get(&format!("{}/artifacts/{id}", self.king), &[]).await {
+            Ok(archive) => archive,
+            Err(Trouble::Status(404, _)) => return Ok(None),
+            // A damaged file stays one, and must not hold up every other run.
+            Err(Trouble::Status(_, reason) | Trouble::TooMuch(reason))
+                if self.is_damaged(id.as_str()) =>
+            {
+                tracing::warn!(
+                    "King can't give package {id} ({reason}); its files are told by name only"
+                );
+                return Ok(None);
+            }
             Err(trouble) => return Err(trouble),
         };
-        let archive = response.bytes().await.map_err(|error| passing(&error))?;
-        match artifact::unpack(&archive) {
-            Ok(files) => Ok(Some(
-                files
-                    .into_iter()
-                    .map(|(path, content)| PackageFile {
-                        path,
-                        sha256: Some(sha256_hex(&content)),
-                        bytes: content.len() as u64,
-                    })
-                    .collect(),
-            )),
-            Err(error) => {
-                tracing::warn!(%error, "Package {id} can't be read: {error}; its files are told by name only");
+        let files = tokio::task::spawn_blocking(move || files_of(&archive)).await;
+        match files.map_err(|error| error.to_string()).flatten() {
+            Ok(files) => Ok(Some(files)),
+            Err(reason) => {
+                tracing::warn!(
+                    "Package {id} can't be read ({reason}); its files are told by name only"
+                );
                 Ok(None)
             }
         }
     }
 
-    async fn get(&self, url: &str, query: &[(&str, String)]) -> Result<reqwest::Response, Trouble> {
+    /// Whether king has failed to give this package often enough.
+    fn is_damaged(&mut self, id: &str) -> bool {
+        if self.damaged.0 != id {
+            self.damaged = (id.to_owned(), 0);
+        }
+        self.damaged.1 += 1;
+        self.damaged.1 >= PACKAGE_TRIES
+    }
+
+    async fn get(&self, url: &str, query: &[(&str, String)]) -> Result<Vec<u8>, Trouble> {
         let mut request = self.http.get(url).query(query);
         if let Some(token) = &self.token {
             request = request.bearer_auth(token.expose());
         }
-        let response = request.send().await.map_err(|error| passing(&error))?;
+        let mut response = request.send().await.map_err(trouble)?;
         match response.status() {
-            status if status.is_success() => Ok(response),
+            status if status.is_success() => {}
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                Err(Trouble::Final(Error::Unauthorized { king: self.king.clone() }))
+                return Err(Trouble::Final(Error::Unauthorized { king: self.king.clone() }));
             }
-            status => Err(Trouble::Passing(format!("status {} of {url}", status.as_u16()))),
+            status => {
+                let reason = format!("status {} of {url}", status.as_u16());
+                return Err(Trouble::Status(status.as_u16(), reason));
+            }
         }
+        let mut answer = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(trouble)? {
+            answer.extend_from_slice(&chunk);
+            if answer.len() > self.most {
+                let reason = format!("{url} gives more than {} bytes at once", self.most);
+                return Err(Trouble::TooMuch(reason));
+            }
+        }
+        Ok(answer)
     }
 }
 
-fn passing(error: &reqwest::Error) -> Trouble {
-    Trouble::Passing(describe(error))
+/// What is in a package. Takes a while for a large one.
+fn files_of(archive: &[u8]) -> Result<Vec<PackageFile>, String> {
+    let files = artifact::unpack(archive).map_err(|error| describe(&error))?;
+    let file = |(path, content): (String, Vec<u8>)| PackageFile {
+        path,
+        sha256: Some(sha256_hex(&content)),
+        bytes: content.len() as u64,
+    };
+    Ok(files.into_iter().map(file).collect())
+}
+
+fn trouble(error: reqwest::Error) -> Trouble {
+    let too_much = error.is_timeout() && !error.is_connect();
+    let reason = describe(&error.without_url());
+    if too_much { Trouble::TooMuch(reason) } else { Trouble::Passing(reason) }
 }

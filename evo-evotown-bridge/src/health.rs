@@ -23,6 +23,9 @@ pub struct Report {
     /// How often the end of king's event log was reached.
     #[serde(skip)]
     pub(crate) passes: u64,
+    /// Whether the bridge has ended.
+    #[serde(skip)]
+    pub(crate) ended: bool,
     /// What went wrong last; absent when all is well.
     pub last_error: Option<String>,
 }
@@ -63,7 +66,7 @@ impl Health {
     }
 
     /// Waits until everything that king's log holds at this moment has been delivered; false when
-    /// that takes longer than `patience`. What is not delivered stays queued.
+    /// that takes longer than `patience`, or the bridge ends. What is not delivered stays queued.
     pub async fn settled(&self, patience: Duration) -> bool {
         let settle = async {
             let mut report = self.report.subscribe();
@@ -71,12 +74,12 @@ impl Health {
             let seen = report.borrow().passes;
             for pass in [seen, seen + 1] {
                 self.look.notify_one();
-                report.wait_for(|report| report.passes > pass).await?;
+                report.wait_for(|report| report.ended || report.passes > pass).await?;
             }
-            report.wait_for(|report| report.backlog == 0).await?;
-            Ok::<_, watch::error::RecvError>(())
+            let last = report.wait_for(|report| report.ended || report.backlog == 0).await?;
+            Ok::<_, watch::error::RecvError>(!last.ended)
         };
-        matches!(tokio::time::timeout(patience, settle).await, Ok(Ok(())))
+        matches!(tokio::time::timeout(patience, settle).await, Ok(Ok(true)))
     }
 
     /// A side did what it should; what was wrong with it is over.
@@ -101,6 +104,16 @@ impl Health {
                 Side::Evotown => report.evotown = false,
             }
             report.last_error = Some(format!("{}: {reason}", side.name()));
+        });
+    }
+
+    /// The bridge has ended; with what made it, unless somebody asked for it.
+    pub(crate) fn ended(&self, error: Option<String>) {
+        self.update(|report| {
+            (report.ended, report.king, report.evotown) = (true, false, false);
+            if let Some(error) = error {
+                report.last_error = Some(format!("the bridge has ended: {error}"));
+            }
         });
     }
 
@@ -134,5 +147,11 @@ mod tests {
         };
         assert!(tokio::join!(waiting, work).0);
         assert!(!health.settled(Duration::from_secs(1)).await, "nobody looks any more");
+        health.ended(Some("the disk is full".to_owned()));
+        let before = tokio::time::Instant::now();
+        assert!(!health.settled(Duration::from_secs(600)).await);
+        assert!(before.elapsed().is_zero(), "there is nothing to wait for");
+        let error = health.report().last_error.unwrap();
+        assert_eq!(error, "the bridge has ended: the disk is full");
     }
 }

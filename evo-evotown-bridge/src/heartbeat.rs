@@ -1,6 +1,6 @@
 //! Signs of life. Evotown shows an engine as present for 120 s after one.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
@@ -10,6 +10,10 @@ use crate::{
     health::{Health, Side},
     session::Session,
 };
+
+/// A server that knows no signs of life is asked again after this: it may have been a proxy that
+/// answered in its place.
+const ASK_AGAIN: Duration = Duration::from_secs(1_800);
 
 /// Sends signs of life until shutdown. Registers the engine if need be, so that Evotown shows it
 /// before its first run.
@@ -28,7 +32,7 @@ pub(crate) async fn run(
                 Beat::Taken => timing.heartbeat,
                 // With another token, or when Evotown is back.
                 Beat::Failed => timing.heartbeat.min(timing.longest_pause),
-                Beat::Unknown => return,
+                Beat::Unknown => ASK_AGAIN,
             },
         };
         tokio::select! {
@@ -67,7 +71,7 @@ async fn beat(client: &Client, session: &Session, health: &Health, engine_id: &s
             Beat::Failed
         }
         Ok(Meaning::Missing(reason)) => {
-            tracing::info!("This Evotown takes no signs of life ({reason}); none are sent");
+            tracing::info!("This Evotown takes no signs of life for now ({reason})");
             Beat::Unknown
         }
         Ok(other) => {

@@ -27,7 +27,7 @@ async fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            fail(&error.to_string());
+            fail(&error.whole());
             ExitCode::from(error.exit_code())
         }
     }

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 pub(crate) use facts::{Facts, PackageFile};
-use limits::{clean, fit, id, text};
+use limits::{clean, fit, fit_ids, text};
 
 /// There is no type of its own for Evo; other names are refused.
 pub(crate) const ENGINE_TYPE: &str = "custom";
@@ -144,8 +144,8 @@ pub(crate) fn read(
     let mut drafts = Vec::new();
     match event.kind.as_str() {
         "cycle.started" | "run.started" if is_new => {
-            facts.name = string(payload, "name");
-            facts.locator = string(payload, "locator");
+            facts.name = string(payload, "name").map(|name| text(&name));
+            facts.locator = string(payload, "locator").map(|locator| text(&locator));
             facts.look = payload.get("look").and_then(Value::as_u64).unwrap_or(1);
             facts.task_id = match kind {
                 RunKind::Cycle => Some(run_id.to_owned()),
@@ -159,7 +159,7 @@ pub(crate) fn read(
             drafts.push(teller.progress(&mut facts, &stage));
         }
         "stage.retried" => facts.retries += 1,
-        "skill.activated" => facts.activated = string(payload, "name"),
+        "skill.activated" => facts.activated = string(payload, "name").map(|name| text(&name)),
         "cycle.fanned_out" => {
             facts.candidates = payload.get("candidates").and_then(Value::as_u64).unwrap_or(0);
             facts.failed_sources = payload
@@ -298,8 +298,8 @@ impl Teller<'_> {
     fn started(&self, facts: &Facts) -> Draft {
         let mut payload = Map::new();
         payload.insert("kind".to_owned(), json!(facts.kind));
-        insert(&mut payload, "candidate", facts.name.as_deref().map(text));
-        insert(&mut payload, "locator", facts.locator.as_deref().map(text));
+        insert(&mut payload, "candidate", facts.name.clone());
+        insert(&mut payload, "locator", facts.locator.clone());
         if facts.look > 1 {
             payload.insert("look".to_owned(), json!(facts.look));
         }
@@ -316,8 +316,8 @@ impl Teller<'_> {
         payload.insert("stage".to_owned(), json!(stage.stage));
         payload.insert("status".to_owned(), json!(stage.status));
         payload.insert("attempt".to_owned(), json!(stage.attempt));
-        insert(&mut payload, "error", stage.error.as_deref().map(text));
-        insert(&mut payload, "candidate", facts.name.as_deref().map(text));
+        insert(&mut payload, "error", stage.error.clone());
+        insert(&mut payload, "candidate", facts.name.clone());
         insert(&mut payload, "artifact_id", facts.artifact_id.clone());
         // The place of the last event that was applied: after a cut connection it tells whether
         // this one was, since events are never told apart from their repeats.
@@ -340,7 +340,7 @@ impl Teller<'_> {
         if end.how == How::TimedOut {
             signals.insert("timed_out".to_owned(), json!(true));
         }
-        insert(&mut signals, "candidate", facts.name.as_deref().map(text));
+        insert(&mut signals, "candidate", facts.name.clone());
         let outcome = end.outcome.as_ref();
         insert(&mut signals, "code", outcome.map(|outcome| text(&outcome.code)));
         insert(&mut signals, "reason", outcome.map(|outcome| text(&outcome.reason)));
@@ -392,8 +392,8 @@ impl Teller<'_> {
         body.insert("engine_version".to_owned(), json!(ENGINE_VERSION));
         insert(&mut body, "tenant_id", self.identity.tenant_id.clone());
         insert(&mut body, "team_id", self.identity.team_id.clone());
-        insert(&mut body, "agent_id", facts.agent_id.as_deref().map(id));
-        insert(&mut body, "task_id", facts.task_id.as_deref().map(id));
+        insert(&mut body, "agent_id", facts.agent_id.clone());
+        insert(&mut body, "task_id", facts.task_id.clone());
         body.insert("ts".to_owned(), json!(self.at));
         body.insert("seq".to_owned(), json!(seq));
         body
@@ -407,6 +407,7 @@ impl Teller<'_> {
             body["run_id"] = json!(self.run_id);
         }
         body["engine_id"] = json!(self.identity.engine_id);
+        fit_ids(&mut body);
         fit(&mut body);
         Draft { key: key.to_owned(), kind, body }
     }

@@ -128,8 +128,10 @@ impl Session {
             // Nothing else is left to try; perhaps the operator puts it right at the other end.
             state.token = refused;
             let reason = format!(
-                "Evotown refuses the engine's token ({reason}): set EVO_EVOTOWN_TOKEN to the \
-                 token that engines register with, or to a new evi_ token"
+                "Evotown refuses the token of engine {} ({reason}): set EVO_EVOTOWN_TOKEN to the \
+                 token that engines register with, or to a new evi_ token, and \
+                 EVO_EVOTOWN_ENGINE_ID to the id that it belongs to",
+                self.engine_id
             );
             block(&mut state, self.longest_pause, reason);
         }
@@ -161,7 +163,14 @@ impl Session {
         let answer = self.client.post(&["engines", "register"], bootstrap, body).await;
         let refused = |reason: String| format!("Evotown does not register this engine: {reason}");
         let body = match answer.map(crate::client::Answer::meaning) {
-            Ok(Meaning::Accepted(body)) => body,
+            Ok(Meaning::Accepted(body)) if body.get("registered") == Some(&Value::Bool(true)) => {
+                body
+            }
+            Ok(Meaning::Accepted(_)) => {
+                let reason = refused("it answers with success and without `registered`".to_owned());
+                let reason = format!("{reason}; is {} an Evotown?", self.link.url);
+                return Err(block(state, self.longest_pause, reason));
+            }
             Ok(Meaning::Conflict) => Value::Null,
             Ok(Meaning::Busy { reason, retry_after }) => {
                 return Err(NoPass { reason: refused(reason), pause: retry_after });

@@ -61,7 +61,10 @@ pub enum Error {
         known: i64,
     },
     /// A migration is not the one that was applied.
-    #[error("migration {number} of {path} is not the one that this version holds")]
+    #[error(
+        "migration {number} of {path} is not the one that this version holds; start the version \
+         that wrote it"
+    )]
     Migration {
         /// Where it is.
         path: String,
@@ -172,6 +175,9 @@ pub(crate) struct Spool {
 }
 
 const OPEN: &str = "('waiting', 'sending')";
+/// Nothing is put off for longer than an hour. What is due later than this was put off before
+/// somebody set the clock back, and is due now.
+const FARTHEST_MS: u64 = 2 * 3_600_000;
 
 impl Spool {
     /// Opens the queue for this process alone.
@@ -322,9 +328,10 @@ impl Spool {
             .submit(async move |connection: &Connection| {
                 all(
                     connection,
-                    "SELECT run_id FROM runs WHERE due_at IS NOT NULL AND due_at <= ?
+                    "SELECT run_id FROM runs
+                     WHERE due_at IS NOT NULL AND (due_at <= ? OR due_at > ?)
                      ORDER BY due_at LIMIT ?",
-                    params![now.0, limit],
+                    params![now.0, now.plus_ms(FARTHEST_MS).0, limit],
                     |row| Ok(row.get(0)?),
                 )
                 .await
@@ -473,7 +480,7 @@ impl Spool {
 }
 
 /// What `evo bridge status` shows of a queue, also while a bridge uses it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Snapshot {
     /// Whether a bridge uses it now.
     pub running: bool,
@@ -494,6 +501,11 @@ pub(crate) async fn snapshot(path: &Path, problems: u32) -> Result<Option<Snapsh
         return Ok(None);
     }
     let connection = thread::connect_for_reading(path).await?;
+    let tables = "SELECT COUNT(*) FROM sqlite_master WHERE name = 'deliveries'";
+    if number(&connection, tables).await? == 0 {
+        // A bridge was killed, or is just starting, before it had made its tables.
+        return Ok(None);
+    }
     let snapshot = Snapshot {
         running: lock::is_taken(path),
         engine_id: meta(&connection, "engine_id").await?,
@@ -670,7 +682,7 @@ async fn begin(connection: &Connection, run_id: &str, now: Timestamp) -> Result<
     })
     .await?;
     let Some((delivery, next_at)) = head else { return Ok(None) };
-    if next_at > now.0 {
+    if next_at > now.0 && next_at <= now.plus_ms(FARTHEST_MS).0 {
         return Ok(None);
     }
     connection
@@ -700,7 +712,8 @@ async fn problems(connection: &Connection, limit: u32) -> Result<Vec<Problem>> {
     all(
         connection,
         "SELECT run_id, kind, state, tries, reason, updated_at FROM deliveries
-         WHERE reason IS NOT NULL AND (state <> 'done' OR kind = 'complete') ORDER BY updated_at DESC LIMIT ?",
+         WHERE reason IS NOT NULL AND (state <> 'done' OR kind = 'complete')
+         ORDER BY updated_at DESC LIMIT ?",
         params![limit],
         |row| {
             Ok(Problem {

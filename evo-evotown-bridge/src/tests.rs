@@ -1,6 +1,6 @@
 //! The bridge as a whole, between a king that is made up here and the fake Evotown.
 
-mod king;
+pub(crate) mod king;
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
@@ -238,6 +238,66 @@ async fn answers_that_are_lost_do_not_double_anything_but_the_last_event() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn while_evotown_can_not_say_what_has_arrived_nothing_is_sent_again() {
+    let world = World::new().await;
+    let bridge = world.bridge().await;
+    bridge.until("it is registered", |report| report.evotown).await;
+    world.town.fault("/events", 2, Fault::CutAfter);
+    world.town.fault("/status", 2, Fault::Status(503));
+    world.town.fault("/status", 1, Fault::CutBefore);
+    world.king.run("run-a", "cycle", "active");
+    bridge.settled().await;
+    assert_eq!(world.told("run-a"), WHOLE);
+    world.check();
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_something_in_between_is_no_answer() {
+    let world = World::new().await;
+    for path in ["/register", "/events", "/complete"] {
+        world.town.fault(path, 2, Fault::Page(200));
+    }
+    let bridge = world.bridge().await;
+    world.king.run("run-a", "cycle", "active");
+    bridge.settled().await;
+    assert_eq!(world.told("run-a"), WHOLE);
+    world.check();
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn runs_that_evotown_does_not_take_hold_up_no_other() {
+    let world = World::new().await;
+    let stuck = [
+        ("stuck-a", Fault::Status(404)),
+        ("stuck-b", Fault::Page(403)),
+        ("stuck-c", Fault::Status(500)),
+        ("stuck-d", Fault::CutBefore),
+    ];
+    for (run_id, fault) in stuck {
+        world.town.fault(&format!("/{run_id}/complete"), u32::MAX, fault);
+        world.king.run(run_id, "cycle", "active");
+    }
+    let bridge = world.bridge().await;
+    let tries = || world.town.requests_to("/complete").len();
+    eventually_async("the stuck ones are tried", PATIENCE, || async {
+        (tries() > 8).then_some(())
+    })
+    .await;
+    for n in 0..40 {
+        world.king.run(&format!("run-{n}"), "cycle", "active");
+    }
+    bridge.until("the others are told", |report| report.backlog == 8).await;
+    assert_eq!(world.town.registrations(), 1, "none of it is the token's fault");
+    assert_eq!(bridge.health.report().parked, 0);
+    world.town.heal();
+    bridge.settled().await;
+    world.check();
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn it_waits_as_long_as_evotown_asks() {
     let world = World::new().await;
     let bridge = world.bridge().await;
@@ -380,17 +440,19 @@ async fn what_is_refused_for_good_is_parked_and_the_rest_goes_on() {
     let bridge = world.bridge().await;
     world.king.run("run-a", "cycle", "active");
     world.king.run("run-b", "cycle", "active");
-    world.king.run(&"x".repeat(200), "cycle", "active");
+    for run_id in ["x".repeat(200).as_str(), "a/b", ".."] {
+        world.king.run(run_id, "cycle", "active");
+    }
     bridge.settled().await;
     assert_eq!(world.town.run("run-b").unwrap()["status"], "succeeded");
     assert_eq!(world.town.run("run-a").unwrap()["status"], "succeeded", "by its last event");
     let seen = spool::snapshot(&world.data().join("bridge.db"), 20).await.unwrap().unwrap();
-    assert_eq!(seen.counts.parked, 7, "{seen:?}");
+    assert_eq!(seen.counts.parked, 1 + 3 * 6, "{seen:?}");
     let refused = seen.problems.iter().find(|problem| problem.run_id == "run-a").unwrap();
     assert_eq!((refused.kind.as_str(), refused.state.as_str()), ("complete", "parked"));
     assert_eq!(refused.reason, "status 422: on purpose");
     let long = seen.problems.iter().find(|problem| problem.run_id != "run-a").unwrap();
-    assert!(long.reason.contains("at most 128 characters"), "{long:?}");
+    assert!(long.reason.contains("1 to 128 characters"), "{long:?}");
     bridge.stop().await;
 }
 
@@ -478,7 +540,12 @@ async fn a_wrong_viewer_token_ends_the_bridge_with_what_to_do() {
     let world = World::new().await;
     let mut config = world.config();
     config.viewer_token = Some("wrong".into());
-    let error = crate::run(config, CancellationToken::new()).await.unwrap_err();
+    let bridge = Bridge::open(config).await.unwrap();
+    let health = bridge.health();
+    let error = bridge.run(CancellationToken::new()).await.unwrap_err();
+    let told = health.report().last_error.unwrap();
+    assert!(told.contains("the bridge has ended: king at"), "{told}");
+    assert!(!health.settled(PATIENCE).await);
     assert!(matches!(error, Error::Unauthorized { .. }), "{error}");
     assert_eq!(error.exit_code(), 2);
     assert!(error.to_string().contains("EVO_TOKEN_VIEWER"), "{error}");

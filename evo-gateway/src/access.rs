@@ -3,7 +3,7 @@
 
 use std::{
     borrow::Cow,
-    mem,
+    fmt, mem,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -17,6 +17,8 @@ use tracing::{Dispatch, Span, dispatcher};
 
 /// Lines that may wait; more are dropped and counted.
 const QUEUE: usize = 16_384;
+/// Room for lines that is kept.
+const KEPT: usize = 1_024;
 /// How long lines may wait, so that they are written in batches.
 const PAUSE: Duration = Duration::from_millis(25);
 /// After so many pauses without a line the thread sleeps until there is one.
@@ -109,6 +111,8 @@ impl Queue {
             mem::swap(&mut batch, &mut *self.lines.lock().unwrap_or_else(PoisonError::into_inner));
             idle = if batch.is_empty() { idle + 1 } else { 0 };
             batch.drain(..).for_each(Line::write);
+            // A burst's memory is not kept.
+            batch.shrink_to(KEPT);
             let dropped = self.dropped.swap(0, Ordering::Relaxed);
             if dropped > 0 {
                 tracing::warn!(dropped, "{dropped} log lines of requests were dropped: too many");
@@ -158,6 +162,42 @@ impl Outcome {
     }
 }
 
+/// The beginning of a text, without an allocation: lines are made by one thread and dropped by
+/// another, which allocators don't like, and a header's value would keep alive the whole buffer that
+/// it was read into.
+#[derive(Clone, Copy)]
+pub(crate) struct Text {
+    length: u8,
+    bytes: [u8; Self::LONGEST],
+}
+
+impl Text {
+    const LONGEST: usize = 95;
+
+    /// As much of the text as is kept.
+    pub(crate) fn new(text: &str) -> Self {
+        let length = text.floor_char_boundary(Self::LONGEST);
+        let mut bytes = [0; Self::LONGEST];
+        bytes[..length].copy_from_slice(&text.as_bytes()[..length]);
+        Self { length: u8::try_from(length).unwrap_or_default(), bytes }
+    }
+
+    /// The text of a header's value, if it is one.
+    pub(crate) fn of_header(value: &http::HeaderValue) -> Option<Self> {
+        value.to_str().ok().map(Self::new)
+    }
+
+    fn as_str(&self) -> &str {
+        str::from_utf8(&self.bytes[..usize::from(self.length)]).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_str().fmt(f)
+    }
+}
+
 /// What is known of a request that is over.
 #[derive(Debug)]
 struct Line {
@@ -181,17 +221,17 @@ pub(crate) struct Facts {
     /// Who answered.
     pub(crate) provider: Option<Arc<str>>,
     /// What was asked for, as the provider knows it.
-    pub(crate) model: Option<String>,
+    pub(crate) model: Option<Text>,
     /// Whether the answer was to come in pieces.
     pub(crate) stream: bool,
     /// Bytes of the answer's body.
     pub(crate) bytes: u64,
     /// The run that it belongs to.
-    pub(crate) run: Option<String>,
+    pub(crate) run: Option<Text>,
     /// The stage of that run.
-    pub(crate) stage: Option<String>,
+    pub(crate) stage: Option<Text>,
     /// The id that the answer carries.
-    pub(crate) request_id: Option<http::HeaderValue>,
+    pub(crate) request_id: Option<Text>,
     /// What the gateway answered on its own account: the stable code.
     pub(crate) error: Option<&'static str>,
     /// Not worth a line for everybody.
@@ -205,7 +245,6 @@ impl Line {
         let status = facts.status.unwrap_or_default();
         let first_byte_ms = first_byte.map(millis);
         let duration_ms = millis(total);
-        let request_id = facts.request_id.as_ref().and_then(|id| id.to_str().ok());
         let path = &*facts.path;
         macro_rules! line {
             ($macro:ident) => {
@@ -214,14 +253,14 @@ impl Line {
                     http.path = path,
                     http.status = facts.status,
                     provider.name = facts.provider.as_deref(),
-                    model = facts.model.as_deref(),
+                    model = facts.model.as_ref().map(Text::as_str),
                     stream = facts.stream.then_some(true),
                     bytes = facts.bytes,
                     first_byte_ms,
                     duration_ms,
-                    run.id = facts.run.as_deref(),
-                    stage = facts.stage.as_deref(),
-                    request.id = request_id,
+                    run.id = facts.run.as_ref().map(Text::as_str),
+                    stage = facts.stage.as_ref().map(Text::as_str),
+                    request.id = facts.request_id.as_ref().map(Text::as_str),
                     caller = facts.caller.as_ref().map(crate::auth::Caller::name),
                     error.code = facts.error,
                     outcome = outcome.as_str(),
@@ -305,5 +344,21 @@ impl Drop for Entry {
             first_byte: self.first_byte,
             total: self.started.elapsed(),
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_text_is_kept_from_its_beginning(text in "\\PC{0,120}") {
+            let kept = Text::new(&text);
+            prop_assert!(text.starts_with(kept.as_str()));
+            prop_assert!(kept.as_str().len() == text.len() || kept.as_str().len() > Text::LONGEST - 4);
+        }
     }
 }

@@ -68,6 +68,12 @@ impl App {
             }
         }
         let stop = gateway.shutdown.clone();
+        let cut = Shutdown::new();
+        let ends = http::Ends { stop: stop.clone(), cut: cut.clone() };
+        let workers = http::Workers::start(&gateway, ends).map_err(|source| Error::Process {
+            what: "the threads that serve connections can't be started",
+            source,
+        })?;
         let tasks = TaskGroup::new(stop.clone());
         {
             let (gateway, stop) = (gateway.clone(), stop.clone());
@@ -87,12 +93,13 @@ impl App {
             shutdown.cancelled().await;
             stop.cancel();
             tokio::time::sleep(GRACE).await;
+            tracing::warn!("Gateway: answers in hand were cut after {} s", GRACE.as_secs());
+            cut.cancel();
+            tokio::time::sleep(TASK_GRACE).await;
         };
         tokio::select! {
-            () = http::serve(listener, gateway, stop.clone()) => {}
-            () = overdue => {
-                tracing::warn!("Gateway: answers in hand were cut after {} s", GRACE.as_secs());
-            }
+            () = workers.serve(listener) => {}
+            () = overdue => tracing::warn!("A thread of the gateway did not end in time"),
         }
         if !tasks.shutdown(TASK_GRACE).await {
             tracing::warn!("Some of the gateway's tasks did not end in time");

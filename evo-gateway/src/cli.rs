@@ -105,3 +105,42 @@ fn print(text: &str) -> Result<(), Error> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Args, clap::Error> {
+        let command = <Args as clap::Args>::augment_args(clap::Command::new("evo-gateway"));
+        let matches = command.try_get_matches_from(line.split(' '))?;
+        <Args as clap::FromArgMatches>::from_arg_matches(&matches)
+    }
+
+    #[test]
+    fn it_serves_unless_told_otherwise() {
+        let command = <Args as clap::Args>::augment_args(clap::Command::new("evo-gateway"));
+        command.debug_assert();
+        let args = parse("evo-gateway --config a.json --listen 127.0.0.1:0 --open").unwrap();
+        assert_eq!(args.listen, Some("127.0.0.1:0".parse().unwrap()));
+        assert!(args.open && args.command.is_none() && args.config.is_some());
+        for line in ["auth generate --name a", "auth list --json", "auth revoke --name a"] {
+            let args = parse(&format!("evo-gateway {line} --keys-file k.json")).unwrap();
+            assert!(matches!(args.command, Some(Command::Auth(_))), "{line}");
+        }
+        assert!(parse("evo-gateway --open auth list").is_err(), "the one or the other");
+        assert!(parse("evo-gateway auth generate").is_err(), "whose key?");
+    }
+
+    #[test]
+    fn a_file_is_summed_up() {
+        let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+        let text = "providers = []\n[server]\nhost = \"127.0.0.1\"\nport = 8080\n";
+        std::fs::write(file.path(), text).unwrap();
+        let said = summary(file.path()).unwrap();
+        assert!(
+            said.ends_with("correct; 0 providers, 0 of them enabled, listens on 127.0.0.1:8080\n")
+        );
+        std::fs::write(file.path(), text.replace("8080", "80800")).unwrap();
+        assert_eq!(summary(file.path()).unwrap_err().exit_code(), 2);
+    }
+}

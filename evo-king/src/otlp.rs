@@ -12,7 +12,10 @@ use opentelemetry_proto::tonic::{
     common::v1::{AnyValue, KeyValue, any_value},
     trace::v1::{Span, span::SpanKind, status::StatusCode},
 };
-use prost::Message as _;
+use prost::{
+    Message as _,
+    encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field},
+};
 use serde_json::{Map, Value, json};
 
 use crate::store::traces::NewSpan;
@@ -21,6 +24,9 @@ use crate::store::traces::NewSpan;
 pub(crate) const MAX_BODY: usize = 8 * 1024 * 1024;
 /// Spans that are taken from one request.
 const MAX_SPANS: usize = 4_096;
+/// Messages in one request, nested ones too. An empty one takes two bytes of a body and a hundred
+/// times as much memory once it is read.
+const MAX_MESSAGES: usize = 300_000;
 /// Attributes of a span or of an event in it.
 const MAX_ATTRIBUTES: usize = 64;
 /// Events of a span.
@@ -80,6 +86,9 @@ pub(crate) enum Unreadable {
     /// Unpacked it is larger than [`MAX_BODY`].
     #[error("the body has more than {MAX_BODY} bytes when it is unpacked")]
     TooLarge,
+    /// It has more than [`MAX_MESSAGES`].
+    #[error("the body holds more than {MAX_MESSAGES} messages; send fewer spans at once")]
+    TooMany,
 }
 
 /// What a request brought.
@@ -101,8 +110,25 @@ pub(crate) fn unpack(body: &[u8]) -> Result<Vec<u8>, Unreadable> {
     if unpacked.len() > MAX_BODY { Err(Unreadable::TooLarge) } else { Ok(unpacked) }
 }
 
-/// Reads a request.
-pub(crate) fn read(body: &[u8], encoding: Encoding) -> Result<Received, Unreadable> {
+/// Reads a request. No span may begin after `latest_ns` (nanoseconds since 1970): it would stay the
+/// newest, whatever comes.
+pub(crate) fn read(
+    body: &[u8],
+    encoding: Encoding,
+    latest_ns: i64,
+) -> Result<Received, Unreadable> {
+    let few = match encoding {
+        Encoding::Protobuf => {
+            let mut left = MAX_MESSAGES;
+            are_few(body, Kind::Request, &mut left, MAX_NESTING)
+        }
+        Encoding::Json => {
+            body.iter().filter(|byte| matches!(byte, b'{' | b'[')).count() <= MAX_MESSAGES
+        }
+    };
+    if !few {
+        return Err(Unreadable::TooMany);
+    }
     let request = match encoding {
         Encoding::Protobuf => ExportTraceServiceRequest::decode(body).map_err(|error| {
             Unreadable::Malformed(format!("the body is no ExportTraceServiceRequest: {error}"))
@@ -120,7 +146,8 @@ pub(crate) fn read(body: &[u8], encoding: Encoding) -> Result<Received, Unreadab
         let attributes = resource.resource.map(|resource| resource.attributes).unwrap_or_default();
         let service = text_of(&attributes, "service.name").unwrap_or("unknown").to_owned();
         for span in resource.scope_spans.into_iter().flat_map(|scope| scope.spans) {
-            match span_of(span, &service).filter(|_| received.spans.len() < MAX_SPANS) {
+            let span = span_of(span, &service, latest_ns);
+            match span.filter(|_| received.spans.len() < MAX_SPANS) {
                 Some(span) => received.spans.push(span),
                 None => received.refused += 1,
             }
@@ -133,7 +160,8 @@ pub(crate) fn read(body: &[u8], encoding: Encoding) -> Result<Received, Unreadab
 pub(crate) fn answer(refused: u64, encoding: Encoding) -> Vec<u8> {
     let partial_success = (refused > 0).then(|| ExportTracePartialSuccess {
         rejected_spans: i64::try_from(refused).unwrap_or(i64::MAX),
-        error_message: "spans without valid ids, beyond the limit of a request or of a trace"
+        error_message: "spans without valid ids, of the future, of a run that is not known, or \
+                        beyond the limit of a request or of a trace"
             .to_owned(),
     });
     let response = ExportTraceServiceResponse { partial_success };
@@ -146,16 +174,89 @@ pub(crate) fn answer(refused: u64, encoding: Encoding) -> Vec<u8> {
     }
 }
 
-/// A span that can be stored; none when its ids are not valid.
-fn span_of(span: Span, service: &str) -> Option<NewSpan> {
+/// How deep messages may be nested; prost reads none that are deeper.
+const MAX_NESTING: u32 = 100;
+
+/// The messages of a request that may repeat, or that others may repeat in.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Request,
+    ResourceSpans,
+    Resource,
+    EntityRef,
+    ScopeSpans,
+    Scope,
+    Span,
+    Event,
+    Link,
+    KeyValue,
+    AnyValue,
+    ArrayValue,
+    KeyValueList,
+    /// A text or bytes: nothing is in it.
+    Text,
+}
+
+impl Kind {
+    /// What stands in a field.
+    fn of_field(self, field: u32) -> Option<Self> {
+        Some(match (self, field) {
+            (Self::Request, 1) => Self::ResourceSpans,
+            (Self::ResourceSpans, 1) => Self::Resource,
+            (Self::ResourceSpans, 2) => Self::ScopeSpans,
+            (Self::Resource, 3) => Self::EntityRef,
+            (Self::EntityRef, 3 | 4) => Self::Text,
+            (Self::ScopeSpans, 1) => Self::Scope,
+            (Self::ScopeSpans, 2) => Self::Span,
+            (Self::Span, 11) => Self::Event,
+            (Self::Span, 13) => Self::Link,
+            (Self::Resource | Self::KeyValueList, 1)
+            | (Self::Scope | Self::Event, 3)
+            | (Self::Link, 4)
+            | (Self::Span, 9) => Self::KeyValue,
+            (Self::KeyValue, 2) | (Self::ArrayValue, 1) => Self::AnyValue,
+            (Self::AnyValue, 5) => Self::ArrayValue,
+            (Self::AnyValue, 6) => Self::KeyValueList,
+            _ => return None,
+        })
+    }
+}
+
+/// Whether a message holds no more messages than are `left`, which is counted down. Whatever can't
+/// be read is left to the reader.
+fn are_few(mut message: &[u8], kind: Kind, left: &mut usize, depth: u32) -> bool {
+    while let Ok((field, wire)) = decode_key(&mut message) {
+        let Some(inside) = kind.of_field(field).filter(|_| wire == WireType::LengthDelimited)
+        else {
+            if skip_field(wire, field, &mut message, DecodeContext::default()).is_err() {
+                return true;
+            }
+            continue;
+        };
+        let length = decode_varint(&mut message).ok().and_then(|n| usize::try_from(n).ok());
+        let Some((part, rest)) = length.and_then(|length| message.split_at_checked(length)) else {
+            return true;
+        };
+        let Some(fewer) = left.checked_sub(1) else { return false };
+        *left = fewer;
+        if depth > 0 && !matches!(inside, Kind::Text) && !are_few(part, inside, left, depth - 1) {
+            return false;
+        }
+        message = rest;
+    }
+    true
+}
+
+/// A span that can be stored; none when its ids are not valid, or when it begins too late.
+fn span_of(span: Span, service: &str, latest_ns: i64) -> Option<NewSpan> {
     let trace_id = id_of::<16>(&span.trace_id)?;
     let span_id = id_of::<8>(&span.span_id)?;
     let parent_span_id = id_of::<8>(&span.parent_span_id);
     let ns = |ns: u64| i64::try_from(ns).unwrap_or(i64::MAX);
-    let start_ns = ns(span.start_time_unix_nano);
+    let start_ns = Some(ns(span.start_time_unix_nano)).filter(|start| *start <= latest_ns)?;
     let status = span.status.clone().unwrap_or_default();
     let own = text_of(&span.attributes, COMPONENT);
-    let service = short(own.unwrap_or(service), MAX_NAME);
+    let service = redacted(own.unwrap_or(service), MAX_NAME);
     let run_id = text_of(&span.attributes, "run.id").map(|id| short(id, MAX_NAME));
     let events: Vec<Value> = span.events.iter().take(MAX_EVENTS).map(event_of).collect();
     Some(NewSpan {
@@ -173,7 +274,7 @@ fn span_of(span: Span, service: &str) -> Option<NewSpan> {
             SpanKind::Consumer => "consumer",
         },
         start_ns,
-        end_ns: Some(ns(span.end_time_unix_nano).max(start_ns)),
+        end_ns: Some(ns(span.end_time_unix_nano).clamp(start_ns, latest_ns)),
         status: match status.code() {
             StatusCode::Unset => "unset",
             StatusCode::Ok => "ok",

@@ -96,7 +96,10 @@ async fn examine(data: &DataFolder, args: &DoctorArgs) -> Vec<Check> {
     checks.push(sources(data));
     checks.push(gateway(data));
     match &instance {
-        Some(instance) => checks.push(answers(instance).await),
+        Some(instance) => checks.extend([
+            answers("running king", &instance.king, instance).await,
+            answers("running gateway", &instance.gateway, instance).await,
+        ]),
         None => {
             checks.push(Check::pass("running instance", "none; `evo up` starts one"));
             checks.push(port("king's port", args.king_port, "--king-port"));
@@ -168,11 +171,14 @@ fn space(path: &Path) -> Check {
 
 fn tokens(data: &DataFolder) -> Check {
     const NAME: &str = "tokens";
-    let path = data.tokens();
+    let path = match config::token_file(Some(data), config::env) {
+        Ok(path) => path,
+        Err(stop) => return Check::fail(NAME, text(&stop)),
+    };
     let meta = match std::fs::metadata(&path) {
         Ok(meta) => meta,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Check::pass(NAME, "none yet; `evo up` writes tokens.toml");
+            return Check::pass(NAME, format!("none yet; `evo up` writes {}", path.display()));
         }
         Err(error) => return Check::fail(NAME, format!("{}: {error}", path.display())),
     };
@@ -223,23 +229,22 @@ fn gateway(data: &DataFolder) -> Check {
     }
 }
 
-async fn answers(instance: &Instance) -> Check {
-    const NAME: &str = "running instance";
-    let Instance { pid, king, version, .. } = instance;
+async fn answers(name: &'static str, address: &str, instance: &Instance) -> Check {
+    let Instance { pid, version, .. } = instance;
     evo_common::tls::install();
     let ask = async {
         let client = reqwest::Client::builder()
             .no_proxy()
             .timeout(std::time::Duration::from_secs(5))
             .build()?;
-        client.get(format!("{king}/health")).send().await?.error_for_status()
+        client.get(format!("{address}/health")).send().await?.error_for_status()
     };
     match ask.await {
-        Ok(_) => Check::pass(NAME, format!("evo {version} with pid {pid} answers at {king}")),
+        Ok(_) => Check::pass(name, format!("evo {version} with pid {pid} answers at {address}")),
         Err(error) => Check::fail(
-            NAME,
+            name,
             format!(
-                "pid {pid} does not answer at {king} ({error}); look into the logs, or end it with `kill {pid}`"
+                "pid {pid} does not answer at {address} ({error}); look into the logs, or end it with `kill {pid}`"
             ),
         ),
     }

@@ -38,7 +38,7 @@ async fn ask(args: &HealthArgs) -> Result<(bool, String)> {
         let Health { status, service, version } = asked.map_err(anyhow::Error::new)?;
         return Ok((status == "ok", format!("{service} {version} at {url}: {status}")));
     };
-    let file = config::token_file(config::env)?;
+    let file = config::token_file(None, config::env)?;
     let tokens = Tokens::load(&file, &config::env).map_err(|error| Stop::Usage(error.into()))?;
     let list = client(tokens.viewer)?.agents().await.map_err(anyhow::Error::new)?;
     let agent = list.agents.into_iter().find(|agent| agent.agent_id == *id);

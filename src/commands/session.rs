@@ -33,13 +33,13 @@ impl Session {
     /// and with it the runners that the command needs; pending work of the pipeline stays pending.
     pub(super) async fn open(data: &DataArgs, runners: Runners) -> Result<Self> {
         if let (None, Some(king)) = (&data.data, config::env("KING_ADDRESS")) {
-            let tokens = Tokens::load(&config::token_file(config::env)?, &config::env)
+            let tokens = Tokens::load(&config::token_file(None, config::env)?, &config::env)
                 .map_err(|error| Stop::Usage(error.into()))?;
             return Ok(Self { client: client(king, &tokens)?, own: None });
         }
         let data = config::data_folder(data.data.clone(), config::env)?;
         if let Some(instance) = data.running().await? {
-            let tokens = Tokens::load(&data.tokens(), &config::env)
+            let tokens = Tokens::load(&config::token_file(Some(&data), config::env)?, &config::env)
                 .map_err(|error| Stop::Usage(error.into()))?;
             return Ok(Self { client: client(instance.king, &tokens)?, own: None });
         }

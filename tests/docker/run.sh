@@ -3,7 +3,7 @@
 # middle of it; then what was learned must survive a restart of the gateway and of everything.
 #
 #   tests/docker/run.sh             compiles Evo in the image (minutes)
-#   tests/docker/run.sh --prebuilt  takes target/release/evo from this machine (Debian 12 or later)
+#   tests/docker/run.sh --prebuilt  takes target/release/evo, built where glibc is not newer than Debian 12's
 #
 # It needs a Docker engine and one of `docker compose` (v2) and `docker-compose` (v1, 1.28 or later).
 # Everything it makes has a project name of its own and is removed at the end. Not part of CI.

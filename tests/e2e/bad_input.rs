@@ -129,14 +129,16 @@ fn wrong_usage_is_told_by_the_option() {
 }
 
 #[test]
-fn the_bridge_does_not_pretend() {
+fn the_bridge_asks_for_kings_viewer_token() {
     let evo = evo();
     let mut command = evo.command(&["bridge"]);
     command.env("EVO_EVOTOWN_URL", "http://127.0.0.1:1").env("EVO_EVOTOWN_TOKEN", "evi_secret");
     let process = evo_harness::Process::start(command);
     let answer = evo.finish(process, std::time::Duration::from_secs(30)).expect_code(2);
     assert!(!answer.stderr.contains("secret"), "{answer}");
-    answer.says(&["later release", "nothing was sent"]);
+    answer.says(&["tokens.toml", "EVO_TOKEN_VIEWER", "EVO_TOKENS_FILE"]);
+    assert!(!answer.stderr.contains("EVO_TOKEN_OPERATOR"), "only what it needs: {answer}");
+    assert!(!evo.data().exists(), "wrong usage creates nothing");
 }
 
 #[test]

@@ -65,7 +65,8 @@ async fn kill_9_at_any_moment_loses_and_doubles_nothing() {
         bridge.kill();
     }
     running.line_with("cycle_id", PATIENCE);
-    let mut last = bridge(&evo, &instance, &town, &[]);
+    let log = [("RUST_LOG", "info,evo_evotown_bridge=debug")];
+    let mut last = bridge(&evo, &instance, &town, &log);
     let runs = wait_for_all(&evo, &town, &mut last);
     assert!(runs.len() > 20, "{runs:?}");
     let mut applied: BTreeMap<String, u32> = BTreeMap::new();
@@ -107,6 +108,7 @@ async fn kill_9_at_any_moment_loses_and_doubles_nothing() {
     let id = started["run_id"].as_str().unwrap();
     let succeeded = || town.run(id).filter(|run| run["status"] == "succeeded");
     eventually("the further cycle is told", PATIENCE, succeeded);
+    last.line_with("King tells of a stage result", PATIENCE);
     let span = || async {
         let trace = king.get(&format!("/traces/{id}")).await;
         let spans = trace["spans"].as_array().unwrap();
@@ -155,6 +157,11 @@ async fn it_ends_in_time_while_nobody_answers() {
 async fn it_is_told_apart_what_has_to_be_changed() {
     let (evo, town) = (evo(), Evotown::start().await);
     let (_running, instance) = cycle(&evo);
+    // It is a whole answer also when there is nothing to look at.
+    let status = evo.run(&["bridge", "status", "--json"]).expect_code(0).json();
+    assert_eq!((&status["running"], &status["counts"]["backlog"]), (&json!(false), &json!(0)));
+    assert_eq!((&status["engine_id"], &status["problems"]), (&Value::Null, &json!([])));
+
     let wrong = [("EVO_TOKEN_VIEWER", "evo_vw_wrong")];
     let process = bridge(&evo, &instance, &town, &wrong);
     evo.finish(process, PATIENCE)

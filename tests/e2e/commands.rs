@@ -2,7 +2,7 @@
 
 use std::{os::unix::fs::PermissionsExt as _, time::Duration};
 
-use evo_harness::{Evo, eventually};
+use evo_harness::{Answer, Evo, Process, eventually};
 use serde_json::Value;
 
 use crate::evo;
@@ -76,8 +76,35 @@ fn commands_talk_to_the_running_instance() {
     assert_eq!(answer["name"], name.as_str());
     let findings = evo.run(&["doctor", "--json"]).expect_code(0).json();
     assert_eq!(findings["ok"], true, "{findings}");
-    assert!(findings.to_string().contains(&instance.king), "{findings}");
+    for address in [&instance.king, &instance.gateway] {
+        assert!(findings.to_string().contains(&format!("answers at {address}")), "{findings}");
+    }
     assert_eq!(running.exited(), None, "{}", running.stderr());
+}
+
+#[test]
+fn tokens_may_be_outside_the_data_folder() {
+    let evo = evo();
+    let file = evo.folder().join("secrets/tokens.toml");
+    let start = |args: &[&str]| {
+        let mut command = evo.command(args);
+        command.env("EVO_TOKENS_FILE", &file);
+        Process::start(command)
+    };
+    let run = |args: &[&str]| -> Answer { evo.finish(start(args), Duration::from_secs(60)) };
+    let mut running = start(&["up", "--king-port", "0", "--gateway-port", "0"]);
+    evo.instance(&mut running);
+    let shown = file.display().to_string();
+    running.line_with_on_stderr(&format!("tokens   {shown}"), Duration::from_secs(60));
+    assert!(!evo.data().join("tokens.toml").exists());
+    let listed = run(&["skill", "list", "--json"]).expect_code(0).json();
+    assert!(listed["count"].is_u64(), "{listed}");
+    let findings = run(&["doctor", "--json"]).expect_code(0).json();
+    let checks = findings["checks"].as_array().unwrap();
+    let tokens = checks.iter().find(|check| check["name"] == "tokens").unwrap();
+    assert!(tokens["message"].as_str().unwrap().contains(&shown), "{findings}");
+    // Without the variable a command says which file it looks for.
+    evo.run(&["skill", "list"]).expect_code(2).says(&["tokens.toml"]);
 }
 
 #[test]

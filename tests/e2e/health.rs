@@ -51,8 +51,10 @@ fn commands_reach_the_king_that_the_environment_names() {
         }
         elsewhere.finish(Process::start(command), Duration::from_secs(60))
     };
-    let runs = run(&["runs", "list", "--kind", "cycle", "--json"], true).expect_code(0).json();
-    assert_eq!(runs["runs"][0]["kind"], "cycle", "{runs}");
+    eventually("the first cycle shows", Duration::from_secs(60), || {
+        let runs = run(&["runs", "list", "--kind", "cycle", "--json"], true).expect_code(0).json();
+        (runs["runs"][0]["kind"] == "cycle").then_some(())
+    });
     run(&["runs", "list"], false).expect_code(2).says(&["tokens.toml"]);
     // A folder that is named wins.
     let folder = elsewhere.data();

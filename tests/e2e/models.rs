@@ -37,11 +37,16 @@ impl Cycle {
 
     /// Decision and description of each skill.
     fn skills(self) -> BTreeMap<String, (Value, String)> {
-        self.evo.finish(self.process, PATIENCE).expect_code(0);
+        let report = self.evo.finish(self.process, PATIENCE).json();
+        assert_eq!(report["failed"], json!([]), "{report}");
         let list = self.evo.run(&["skill", "list", "--json"]).expect_code(0).json();
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let skill = |skill: &Value| {
-            (text(&skill["name"]), (skill["status"].clone(), text(&skill["description"])))
+            // How long its calls took says something of this machine, nothing of the model.
+            let measured =
+                ["passed", "latency"].iter().any(|code| skill["outcome"]["code"] == *code);
+            let decision = if measured { json!("measured") } else { skill["status"].clone() };
+            (text(&skill["name"]), (decision, text(&skill["description"])))
         };
         list["skills"].as_array().unwrap().iter().map(skill).collect()
     }
@@ -85,12 +90,11 @@ fn a_model_words_one_description_better_and_its_lures_are_thrown_away() {
 #[test]
 fn models_that_fail_change_nothing() {
     let provider = OpenAi::start();
-    provider.says("prose", "I am sorry, but as a language model I can't help with that.");
     provider.says("wrong", r#"{"description": 7, "inputs": ["no"]} [{"locator": null}] {"#);
-    let models = [None, Some("prose"), Some("wrong"), Some("fault-529"), Some("silent")];
+    let models = [None, Some("wrong"), Some("cut-stream")];
     let cycles = models.map(|model| Cycle::start(&provider, model));
     let [without, with @ ..] = cycles.map(Cycle::skills);
-    assert!(without.values().filter(|(status, _)| status == "active").count() >= 8);
+    assert!(without.values().filter(|(decision, _)| decision == "measured").count() >= 8);
     for (model, skills) in models.iter().skip(1).zip(with) {
         assert_eq!(skills, without, "{model:?}");
     }

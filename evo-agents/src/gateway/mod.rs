@@ -52,7 +52,7 @@ use evo_common::{
 };
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::de::DeserializeOwned;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tracing::Instrument as _;
 
 use crate::{
@@ -317,7 +317,7 @@ impl GatewayClient {
     /// never longer than the attempt lasts.
     pub async fn chat(&self, request: &ChatRequest, limit: Duration) -> Result<ChatAnswer, Error> {
         let deadline = self.deadline(limit);
-        let model = self.model_for(request).await?;
+        let model = self.model_for(request, deadline).await?;
         let span = call_span(&model);
         async {
             let body = request.body(&model.id, false);
@@ -345,7 +345,7 @@ impl GatewayClient {
         limit: Duration,
     ) -> Result<ChatStream, Error> {
         let deadline = self.deadline(limit);
-        let model = self.model_for(request).await?;
+        let model = self.model_for(request, deadline).await?;
         let span = call_span(&model);
         let body = request.body(&model.id, true);
         let response = self.open("/v1/chat/completions", body, deadline).instrument(span.clone());
@@ -384,11 +384,16 @@ impl GatewayClient {
         }
     }
 
-    async fn model_for(&self, request: &ChatRequest) -> Result<ModelInfo, Error> {
-        match &request.model {
-            Some(model) => Ok(ModelInfo::named(model)),
-            None => self.model().await.ok_or(Error::NoModel),
+    async fn model_for(
+        &self,
+        request: &ChatRequest,
+        deadline: Deadline,
+    ) -> Result<ModelInfo, Error> {
+        if let Some(model) = &request.model {
+            return Ok(ModelInfo::named(model));
         }
+        let model = timeout_at(deadline.at, self.model()).await.map_err(|_| deadline.error())?;
+        model.ok_or(Error::NoModel)
     }
 
     fn deadline(&self, limit: Duration) -> Deadline {

@@ -95,6 +95,14 @@ async fn without_a_model_that_is_known_at_once() {
     let started = Instant::now();
     assert_eq!(silent.model().await, None);
     assert!(started.elapsed() < Duration::from_millis(50), "it is not looked up again at once");
+
+    // Nor does looking for a model outlast the call that needs one.
+    let address = format!("http://{address}");
+    let silent = GatewayClient::new(&address, None, ModelSettings::default());
+    let started = Instant::now();
+    let short = Duration::from_millis(200);
+    assert_eq!(silent.chat(&hello(), short).await, Err(Error::Deadline { ms: 200 }));
+    assert!(started.elapsed() < Duration::from_millis(1_500), "{:?}", started.elapsed());
 }
 
 #[tokio::test]

@@ -40,8 +40,9 @@ impl OtelGuard {
     }
 
     /// Sends spans to king's receiver, from now on and those that were made before, with `token` as
-    /// bearer token. `url` is king's address; `/v1/traces` is appended when it has no path. When `EVO_OTLP_ENDPOINT` names another receiver, spans go there;
-    /// when it names the same server, the token is sent along.
+    /// bearer token. `url` is king's address; `/v1/traces` is appended when it has no path. When
+    /// `EVO_OTLP_ENDPOINT` names another receiver, spans go there; when it names the same server,
+    /// the token is sent along.
     ///
     /// Failures are logged for debugging only: nobody asked for this export. An address that is
     /// not a URL is a warning in the log, and spans stay where they are.

@@ -102,6 +102,8 @@ async fn lines_reach_the_file_and_spans_the_receiver() {
     }
     let king = span(&spans, "king");
     assert_eq!(attribute(king, "api.key"), "sk-***");
+    assert_eq!(king.events[0].name, "Started with Bearer ***");
+    assert!(!format!("{king:?}").contains("hush"), "{king:?}");
     let runners: Vec<&Span> = spans.iter().filter(|span| span.name == "runner").collect();
     assert_eq!(runners.len(), 2);
     for runner in runners {

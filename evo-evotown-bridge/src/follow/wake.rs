@@ -96,6 +96,7 @@ async fn listen(socket: &mut Socket, health: &Health) -> String {
                 health.look.notify_one();
             }
             Incoming::Event(name, _) if name == events::PIPELINE_STAGE_RESULT => {
+                tracing::debug!("King tells of a stage result");
                 health.look.notify_one();
             }
             Incoming::Event(_, _) => {}

@@ -37,6 +37,7 @@ pub(crate) struct Stage {
     pub(crate) attempt: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) agent_id: Option<String>,
+    /// Without secrets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<String>,
 }
@@ -45,8 +46,9 @@ pub(crate) struct Stage {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Facts {
     pub(crate) kind: RunKind,
-    /// The candidate.
+    /// The candidate, without secrets.
     pub(crate) name: Option<String>,
+    /// Its operation, without secrets.
     pub(crate) locator: Option<String>,
     pub(crate) look: u64,
     /// The cycle's run.
@@ -132,8 +134,8 @@ impl Facts {
         if stage.agent_id.is_some() {
             self.agent_id.clone_from(&stage.agent_id);
         }
-        let candidate = string(payload, "candidate");
-        self.name = self.name.take().or(candidate);
+        let candidate = || string(payload, "candidate").map(|name| text(&name));
+        self.name = self.name.take().or_else(candidate);
         let output = payload.get("output").unwrap_or(&Value::Null);
         self.take_usage(output);
         if let Some(score) = output.get("overall_score").and_then(Value::as_f64) {

@@ -10,9 +10,16 @@ const MAX_TEXT: usize = 2_000;
 /// Signals stay well below what the console can show: 64 KiB.
 const MAX_SIGNALS: usize = 60 * 1024;
 
-/// An id as Evotown takes it.
-pub(super) fn id(text: &str) -> String {
-    text.chars().take(MAX_ID).collect()
+/// Cuts the ids that others chose to what Evotown takes. Only when secrets are out: half of one
+/// would not be known as one, and a mask may be longer than what it hides.
+pub(super) fn fit_ids(body: &mut Value) {
+    for name in ["agent_id", "task_id"] {
+        if let Some(Value::String(id)) = body.get_mut(name)
+            && let Some((end, _)) = id.char_indices().nth(MAX_ID)
+        {
+            id.truncate(end);
+        }
+    }
 }
 
 /// A text for people without secrets, cut where it gets too long. In this order: half of a secret

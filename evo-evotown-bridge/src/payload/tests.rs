@@ -288,6 +288,32 @@ fn a_secret_at_the_cut_does_not_leave_in_part() {
 }
 
 #[test]
+fn ids_are_cut_when_their_secrets_are_out() {
+    let name = format!("{} evi_abcdefghijklmnop", "x".repeat(115));
+    let agent = stage("building", json!({"agent_id": name}));
+    let drafts = tell(&[started(), agent], &Around::default());
+    let told = of(&drafts, Kind::Progress)["agent_id"].as_str().unwrap();
+    assert!(!told.contains("evi_abc"), "{told}");
+    // The mask is longer than what it hides.
+    let name = format!("{} password=a", "x".repeat(117));
+    assert_eq!(name.len(), MAX_ID);
+    let agent = stage("building", json!({"agent_id": name}));
+    let drafts = tell(&[started(), agent], &Around::default());
+    let told = of(&drafts, Kind::Progress)["agent_id"].as_str().unwrap();
+    assert_eq!((told.len(), &told[117..]), (MAX_ID, " password=*"));
+}
+
+#[test]
+fn what_is_known_of_a_run_holds_no_secret() {
+    let mut start = started();
+    start.payload["locator"] = json!("GET https://h.example/x?token=hunter2hunter2");
+    start.payload["name"] = json!("Bearer hunter2hunter2");
+    let step = read(&start, "run-1", None, &Around::default(), &identity()).unwrap();
+    let kept = json!(step.facts).to_string();
+    assert!(!kept.contains("hunter2"), "{kept}");
+}
+
+#[test]
 fn an_abandoned_run_is_cancelled_with_a_reason() {
     let step = read(&started(), "run-1", None, &Around::default(), &identity()).unwrap();
     let now = Timestamp::parse_rfc3339(AT[2]).unwrap();

@@ -34,7 +34,11 @@ pub(super) async fn take(spool: &Path) -> Result<Lock> {
         reason: format!("{}: {error}; make the folder writable", path.display()),
     };
     if let Some(folder) = spool.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder).map_err(failed)?;
+        let mut builder = std::fs::DirBuilder::new();
+        // What is queued concerns nobody else on this machine.
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.recursive(true).create(folder).map_err(failed)?;
     }
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);

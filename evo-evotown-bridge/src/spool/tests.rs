@@ -122,7 +122,7 @@ async fn a_kill_at_each_step_repeats_that_step_with_the_same_bytes() {
         assert_eq!(again, expected);
         // Killed after the answer was noted and before the next one was sent.
         let end = End::Done(None);
-        let before = Timestamp(0);
+        let before = Timestamp(Timestamp::now().0 - 60_000);
         assert_eq!(spool.finish("a".to_owned(), ordinal, end, before).await.unwrap(), None);
         drop(spool);
     }
@@ -256,6 +256,57 @@ async fn a_second_bridge_on_one_queue_is_refused() {
     spool.close().await;
     assert!(!snapshot(&folder.path, 1).await.unwrap().unwrap().running);
     folder.open().await;
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_holds_nothing_up() {
+    let folder = Folder::new();
+    let (spool, _) = folder.open().await;
+    take(&spool, run(1, "a")).await;
+    let delivery = spool.begin("a".to_owned(), later()).await.unwrap().unwrap();
+    let until = later().plus_ms(3_600_000);
+    spool.put_off(&delivery, until, "away".to_owned(), false).await.unwrap();
+    assert_eq!(spool.due_runs(later(), 9).await.unwrap(), Vec::<String>::new());
+    let before = Timestamp(later().0 - 24 * 3_600_000);
+    assert_eq!(spool.due_runs(before, 9).await.unwrap(), ["a"]);
+    assert!(spool.begin("a".to_owned(), before).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_queue_of_another_version_is_left_as_it_is() {
+    let folder = Folder::new();
+    folder.open().await.0.close().await;
+    for (change, told) in [
+        ("UPDATE migrations SET checksum = 'x'", "is not the one that this version holds"),
+        ("INSERT INTO migrations VALUES (2, 'x', 0)", "start the newer version"),
+    ] {
+        let connection = thread::connect(&folder.path).await.unwrap();
+        connection.execute(change, ()).await.unwrap();
+        drop(connection);
+        let error = Spool::open(&folder.path, Health::new()).await.err().unwrap();
+        assert!(error.to_string().contains(told), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_queue_without_tables_is_none_yet() {
+    let folder = Folder::new();
+    std::fs::create_dir_all(folder.path.parent().unwrap()).unwrap();
+    std::fs::write(&folder.path, "").unwrap();
+    assert_eq!(snapshot(&folder.path, 9).await.unwrap(), None);
+    folder.open().await;
+    assert!(snapshot(&folder.path, 9).await.unwrap().is_some());
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn nobody_else_can_look_into_its_folder() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = Folder::new();
+    folder.open().await;
+    let parent = folder.path.parent().unwrap();
+    assert_eq!(std::fs::metadata(parent).unwrap().permissions().mode() & 0o777, 0o700);
 }
 
 #[tokio::test]

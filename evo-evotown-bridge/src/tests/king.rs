@@ -24,12 +24,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-pub(super) const VIEWER: &str = "viewer-token";
+pub(crate) const VIEWER: &str = "viewer-token";
 /// When everything happens.
-pub(super) const AT: &str = "2026-01-01T00:00:00.000Z";
+pub(crate) const AT: &str = "2026-01-01T00:00:00.000Z";
 
 /// A king that runs nothing: tests write its log.
-pub(super) struct King {
+pub(crate) struct King {
     log: Arc<Log>,
     url: String,
     // Ends with it.
@@ -39,6 +39,8 @@ pub(super) struct King {
 #[derive(Default)]
 struct Log {
     down: AtomicBool,
+    damaged: AtomicBool,
+    changing: AtomicBool,
     entries: Mutex<Entries>,
 }
 
@@ -52,7 +54,7 @@ struct Entries {
 }
 
 impl King {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let log = Arc::new(Log::default());
         let routes = Router::new()
             .route("/events", get(events))
@@ -65,42 +67,52 @@ impl King {
         Self { log, url, _server: server }
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         self.url.clone()
     }
 
-    pub(super) fn set_down(&self, down: bool) {
+    pub(crate) fn set_down(&self, down: bool) {
         self.log.down.store(down, Ordering::SeqCst);
     }
 
+    /// Lets the files of all packages be damaged.
+    pub(crate) fn damage_packages(&self) {
+        self.log.damaged.store(true, Ordering::SeqCst);
+    }
+
+    /// From now on the log is another one with each request.
+    pub(crate) fn change_moments(&self) {
+        self.log.changing.store(true, Ordering::SeqCst);
+    }
+
     /// Runs that have ended, cycles too.
-    pub(super) fn ended(&self) -> Vec<String> {
+    pub(crate) fn ended(&self) -> Vec<String> {
         self.entries().ended.clone()
     }
 
     /// The database is replaced by an empty one.
-    pub(super) fn replace_log(&self) {
+    pub(crate) fn replace_log(&self) {
         let mut entries = self.entries();
         entries.events.clear();
         entries.replaced += 1;
     }
 
-    pub(super) fn cycle_started(&self, run_id: &str) {
+    pub(crate) fn cycle_started(&self, run_id: &str) {
         self.append("cycle.started", run_id, json!({"trigger": {}}));
     }
 
-    pub(super) fn cycle_ended(&self, run_id: &str) {
+    pub(crate) fn cycle_ended(&self, run_id: &str) {
         self.append("cycle.ended", run_id, json!({"status": "completed", "outcome": null}));
         self.entries().ended.push(run_id.to_owned());
     }
 
-    pub(super) fn run_started(&self, run_id: &str, cycle: &str) {
+    pub(crate) fn run_started(&self, run_id: &str, cycle: &str) {
         let payload = json!({"name": run_id, "locator": "GET /x", "parent_run_id": cycle});
         self.append("run.started", run_id, payload);
     }
 
     /// A whole run with three stages and a package.
-    pub(super) fn run(&self, run_id: &str, cycle: &str, decision: &str) {
+    pub(crate) fn run(&self, run_id: &str, cycle: &str, decision: &str) {
         let package = &self.package(&[("SKILL.md", "# A skill"), ("manifest.toml", "name = 1")]);
         self.run_started(run_id, cycle);
         for stage in ["building", "evaluation", "skill_manage"] {
@@ -117,7 +129,7 @@ impl King {
         self.run_ended(run_id, "completed", decision, "passed");
     }
 
-    pub(super) fn run_failed(&self, run_id: &str, cycle: &str) {
+    pub(crate) fn run_failed(&self, run_id: &str, cycle: &str) {
         self.run_started(run_id, cycle);
         self.run_ended(run_id, "failed", "failed", "stage_failed");
     }
@@ -200,9 +212,16 @@ async fn events(
         return status.into_response();
     }
     assert!((1..=500).contains(&page.limit), "king takes no other limit");
-    let entries = log.entries();
+    let mut entries = log.entries();
     let after = entries.events.iter().filter(|event| event.seq > page.after);
-    let events: Vec<EventRecord> = after.take(page.limit).cloned().collect();
+    let mut events: Vec<EventRecord> = after.take(page.limit).cloned().collect();
+    if log.changing.load(Ordering::SeqCst) {
+        entries.replaced += 1;
+        let at = Timestamp(entries.replaced).to_rfc3339();
+        for event in &mut events {
+            event.at.clone_from(&at);
+        }
+    }
     let last_seq = events.last().map_or(page.after, |event| event.seq);
     Json(EventList { count: events.len(), events, last_seq }).into_response()
 }
@@ -214,6 +233,9 @@ async fn package(
 ) -> Response {
     if let Some(status) = log.refusal(&headers) {
         return status.into_response();
+    }
+    if log.damaged.load(Ordering::SeqCst) {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     }
     match log.entries().archives.get(&digest) {
         Some(archive) => archive.clone().into_response(),

@@ -21,7 +21,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::gateway::Gateway;
 
 pub use openapi::document;
-pub(crate) use serve::serve;
+pub(crate) use serve::{Ends, Workers};
 
 /// Every route with its documentation, but the two of the proxy.
 fn routes() -> OpenApiRouter<Arc<Gateway>> {

@@ -74,6 +74,15 @@ pub(super) struct ModelList {
     data: Vec<ModelView>,
 }
 
+/// One model, or those of one provider.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "it describes an answer; the handler writes the one or the other")]
+enum ModelOrList {
+    Model(ModelView),
+    List(ModelList),
+}
+
 /// One model, as Anthropic's clients read it.
 #[derive(Debug, Serialize)]
 struct AnthropicModel {
@@ -160,21 +169,19 @@ pub(super) async fn list_models(
     State(gateway): State<Arc<Gateway>>,
     headers: HeaderMap,
 ) -> Response {
-    answer_list(&gateway, &headers)
+    answer_list(&gateway, &headers, None)
 }
 
 /// Show one model.
 ///
-/// By `provider:model`, or by the model alone.
+/// By `provider:model`, or by the model alone. The name of a provider gives the list of its models.
 #[utoipa::path(
     get,
     path = "/v1/models/{model}",
     tag = "models",
-    params((
-        "model" = String, Path, description = "The model's id.", example = "openai:gpt-4o-mini",
-    )),
+    params(("model" = String, Path, description = "The model's id, or a provider's name.")),
     responses(
-        (status = 200, description = "The model.", body = ModelView),
+        (status = 200, description = "The model.", body = ModelOrList),
         (status = 404, description = "There is no such model.", body = super::openapi::ErrorBody),
     ),
 )]
@@ -204,11 +211,15 @@ pub(super) async fn refresh_models(
     headers: HeaderMap,
 ) -> Response {
     gateway.catalog.refresh(&gateway.client).await;
-    answer_list(&gateway, &headers)
+    answer_list(&gateway, &headers, None)
 }
 
-fn answer_list(gateway: &Gateway, headers: &HeaderMap) -> Response {
-    let models = gateway.catalog.models();
+/// The models, all or those of one provider, in the dialect of who asks.
+fn answer_list(gateway: &Gateway, headers: &HeaderMap, provider: Option<&str>) -> Response {
+    let mut models = gateway.catalog.models();
+    if let Some(name) = provider {
+        models.retain(|model| &*model.provider.name == name);
+    }
     if dialect_of("", headers) == Dialect::Anthropic {
         let data: Vec<AnthropicModel> = models.into_iter().map(Into::into).collect();
         return Json(AnthropicList {
@@ -229,6 +240,9 @@ pub(super) fn answer_model(gateway: &Gateway, headers: &HeaderMap, name: &str) -
     match (gateway.catalog.model(name), dialect) {
         (Some(model), Dialect::OpenAiChat) => Json(ModelView::from(model)).into_response(),
         (Some(model), Dialect::Anthropic) => Json(AnthropicModel::from(model)).into_response(),
+        (None, _) if gateway.providers.iter().any(|provider| &*provider.name == name) => {
+            answer_list(gateway, headers, Some(name))
+        }
         (None, dialect) => {
             let message =
                 format!("There is no model {name:?}; GET /v1/models lists what there is.");

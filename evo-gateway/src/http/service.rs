@@ -23,7 +23,7 @@ use super::{
     router,
 };
 use crate::{
-    access::{Entry, Facts},
+    access::{Entry, Facts, Text},
     auth::Refusal,
     convert::Dialect,
     gateway::Gateway,
@@ -31,6 +31,7 @@ use crate::{
         self, Ask, Refused,
         answer::{Answer, Logged},
     },
+    upstream::Client,
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -43,8 +44,6 @@ const STAGE: HeaderName = HeaderName::from_static("x-evo-stage");
 const CHAT_COMPLETIONS: &str = "/v1/chat/completions";
 const MESSAGES: &str = "/v1/messages";
 const TRACEPARENT: &str = "traceparent";
-/// Longest header of a caller's that goes into the log.
-const MAX_ID: usize = 128;
 /// Longest path that goes into the log.
 const MAX_PATH: usize = 128;
 /// Silence inside a request's body.
@@ -57,6 +56,8 @@ const DISCARD: usize = 128 * 1024 * 1024;
 #[derive(Debug, Clone)]
 pub(super) struct Service {
     gateway: Arc<Gateway>,
+    /// Its connections live on the runtime that this serves.
+    client: Client,
     router: Router,
     rules: Rules,
 }
@@ -65,7 +66,8 @@ impl Service {
     pub(super) fn new(gateway: Arc<Gateway>) -> Self {
         let port = gateway.address.port();
         let rules = if gateway.gate.is_open() { Rules::Open { port } } else { Rules::Any };
-        Self { router: router(gateway.clone()), rules, gateway }
+        let client = gateway.client.with_own_connections();
+        Self { router: router(gateway.clone()), rules, client, gateway }
     }
 }
 
@@ -75,7 +77,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let (gateway, rules) = (self.gateway.clone(), self.rules);
+        let (gateway, client, rules) = (self.gateway.clone(), self.client.clone(), self.rules);
         let (parts, body) = request.into_parts();
         let generates = front_of(parts.uri.path());
         // The router is only needed, and cloned, for what the proxy does not answer.
@@ -92,7 +94,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
                     Err(refused) => Err(refused),
                     Ok(()) => match router {
                         Some(router) => Ok(route(router, parts, body).await),
-                        None => generate(&gateway, front, &parts, body, &mut entry).await,
+                        None => generate(&gateway, &client, front, &parts, body, &mut entry).await,
                     },
                 }
             };
@@ -132,10 +134,7 @@ fn path_of(dialect: Dialect) -> &'static str {
 
 fn facts(parts: &request::Parts, generates: Option<Dialect>) -> Facts {
     let path = parts.uri.path();
-    let text = |name: &HeaderName| {
-        let text = parts.headers.get(name)?.to_str().ok()?;
-        Some(text.get(..MAX_ID).unwrap_or(text).to_owned())
-    };
+    let text = |name: &HeaderName| parts.headers.get(name).and_then(Text::of_header);
     Facts {
         method: Some(parts.method.clone()),
         path: match generates {
@@ -238,6 +237,7 @@ fn presented_token(headers: &HeaderMap) -> Option<&[u8]> {
 /// One of the two routes that generate.
 async fn generate(
     gateway: &Gateway,
+    client: &Client,
     front: Dialect,
     parts: &request::Parts,
     body: Incoming,
@@ -248,7 +248,7 @@ async fn generate(
     }
     let body = read(body, &parts.headers, gateway.body_limit).await?;
     let ask = Ask { front, headers: &parts.headers, query: parts.uri.query(), body };
-    proxy::forward(gateway, ask, entry).await
+    proxy::forward(gateway, client, ask, entry).await
 }
 
 /// The whole body of a request.
@@ -341,11 +341,12 @@ fn finish(
         Some(id) => id.clone(),
         None => gateway.new_id(),
     };
+    let request_id = Text::of_header(&id);
     if front == Dialect::Anthropic && !headers.contains_key(ANTHROPIC_REQUEST_ID) {
         headers.insert(ANTHROPIC_REQUEST_ID, id.clone());
     }
     if !headers.contains_key(REQUEST_ID) {
-        headers.insert(REQUEST_ID, id.clone());
+        headers.insert(REQUEST_ID, id);
     }
     if status == StatusCode::UNAUTHORIZED && entry.facts.provider.is_none() {
         let challenge = HeaderValue::from_static("Bearer realm=\"evo-gateway\"");
@@ -355,6 +356,6 @@ fn finish(
         headers.insert(header::ALLOW, HeaderValue::from_static("POST"));
     }
     entry.facts.status = Some(status.as_u16());
-    entry.facts.request_id = Some(id);
+    entry.facts.request_id = request_id;
     response.map(|answer| Logged::new(answer, entry))
 }

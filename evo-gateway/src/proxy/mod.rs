@@ -19,13 +19,13 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, timeout};
 
 use crate::{
-    access::Entry,
+    access::{Entry, Text},
     convert::{self, Dialect, StreamConverter},
     gateway::Gateway,
     peek::{self, Peek},
     provider::{Address, Provider},
     routing::plan::NoRoute,
-    upstream::{Failure, SendBody},
+    upstream::{Client, Failure, SendBody},
 };
 use answer::{Answer, Converted, Passed, Watch};
 
@@ -96,6 +96,7 @@ pub(crate) struct Ask<'a> {
 /// Finds the provider, asks it and gives its answer.
 pub(crate) async fn forward(
     gateway: &Gateway,
+    client: &Client,
     ask: Ask<'_>,
     entry: &mut Entry,
 ) -> Result<Response<Answer>, Refused> {
@@ -108,12 +109,13 @@ pub(crate) async fn forward(
     let plan = directory.plan(&peek.model).map_err(|why| refusal(gateway, &peek.model, why))?;
     let provider = &gateway.providers[plan.provider];
     entry.facts.provider = Some(provider.name.clone());
-    entry.facts.model = Some(plan.model.clone().into_owned());
+    entry.facts.model = Some(Text::new(&plan.model));
     let address = provider.address().map_err(|_| unusable(provider))?;
     if let Some(limit) = &provider.limit {
         limit.take().map_err(|wait| too_often(provider, wait))?;
     }
-    let call = Call { gateway, provider, address, ask: &ask, peek: &peek, model: &plan.model };
+    let call =
+        Call { gateway, client, provider, address, ask: &ask, peek: &peek, model: &plan.model };
     let mut response = call.run().await?;
     response.headers_mut().insert(PROVIDER, provider.name_header.clone());
     Ok(response)
@@ -154,6 +156,7 @@ fn too_often(provider: &Provider, wait: Duration) -> Refused {
 /// One request and the provider that answers it.
 struct Call<'a> {
     gateway: &'a Gateway,
+    client: &'a Client,
     provider: &'a Arc<Provider>,
     address: &'a Address,
     ask: &'a Ask<'a>,
@@ -218,7 +221,7 @@ impl Call<'_> {
         let mut refused: Option<Response<Incoming>> = None;
         while let Some(key) = keys.next(&tried) {
             let request = self.request(body.clone(), keys.header(key));
-            let response = match self.gateway.client.send(request, limit).await {
+            let response = match self.client.send(request, limit).await {
                 Ok(response) => response,
                 // An answer is worth more than none.
                 Err(_) if refused.is_some() => break,

@@ -84,7 +84,7 @@ impl Directory {
     ///
     /// `provider:model` names its provider, `hint:purpose` and the keys of `model_routes` their
     /// route. Any other model goes to a provider that lists it, then to the default route, then to
-    /// the first provider that can be called.
+    /// the first provider that can be called, unless it looks like a `provider:model`.
     pub(crate) fn plan<'a>(&self, model: &'a str) -> Result<Plan<'a>, NoRoute> {
         if let Some((provider, rest)) = self.split(model) {
             return self.to(provider, Cow::Borrowed(rest), model);
@@ -110,6 +110,8 @@ impl Directory {
         }
         match (owners.first(), self.first_usable) {
             (Some(owner), _) => Err(NoRoute::Unusable(*owner)),
+            // Most likely a slip in the provider's name: nobody else may get what was said to it.
+            (None, _) if model.contains(':') => Err(NoRoute::Model(self.unknown_model(model))),
             (None, Some(provider)) => Ok(Plan { provider, model: Cow::Borrowed(model) }),
             (None, None) => Err(NoRoute::Nobody),
         }
@@ -168,6 +170,16 @@ impl Directory {
         self.to(provider, model, route)
     }
 
+    fn unknown_model(&self, model: &str) -> String {
+        let mut names: Vec<&str> = self.names.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        format!(
+            "No provider lists the model {model:?}, and none has the name in front of its `:`. Write \
+             provider:model with one of `{}`.",
+            names.join("`, `")
+        )
+    }
+
     fn unknown_hint(&self, hint: &str) -> String {
         let mut known: Vec<&str> = self.routes.keys().map(String::as_str).collect();
         known.sort_unstable();
@@ -224,7 +236,7 @@ mod tests {
             ("fast", 0, "llama3.2:latest"),
             ("alias", 3, "alias"),
             // Nobody lists it: anthropic is preferred, though ollama stands first.
-            ("unheard:of", 3, "unheard:of"),
+            ("unheard", 3, "unheard"),
         ] {
             let plan = plain.plan(model).unwrap();
             assert_eq!((plan.provider, &*plan.model), (provider, upstream), "{model}");
@@ -234,6 +246,8 @@ mod tests {
         assert_eq!(plain.plan("locked"), Err(NoRoute::Unusable(2)));
         assert!(matches!(plain.plan("hint:none"), Err(NoRoute::Model(m)) if m.contains("`fast`")));
         assert!(matches!(plain.plan("ollama:"), Err(NoRoute::Model(_))));
+        let slip = plain.plan("antropic:claude");
+        assert!(matches!(&slip, Err(NoRoute::Model(m)) if m.contains("`anthropic`")), "{slip:?}");
     }
 
     #[test]

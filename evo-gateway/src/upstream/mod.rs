@@ -39,6 +39,7 @@ type BoxError = Box<dyn StdError + Send + Sync>;
 #[derive(Clone)]
 pub(crate) struct Client {
     inner: legacy::Client<Connector, SendBody>,
+    connector: Connector,
 }
 
 /// Why a provider gave no answer.
@@ -73,12 +74,22 @@ impl Client {
             inner: HttpsConnector::from((http, tls(needs_tls)?)),
             limit: timeouts.connect,
         };
+        Ok(Self::over(connector))
+    }
+
+    fn over(connector: Connector) -> Self {
         let inner = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(POOL_IDLE)
             .pool_max_idle_per_host(POOL)
-            .build(connector);
-        Ok(Self { inner })
+            .build(connector.clone());
+        Self { inner, connector }
+    }
+
+    /// The same with connections of its own. A connection lives on the runtime that made it, so
+    /// each runtime needs a client.
+    pub(crate) fn with_own_connections(&self) -> Self {
+        Self::over(self.connector.clone())
     }
 
     /// Sends a request and waits for the head of the answer, at most `limit`. Dropping the future,

@@ -46,46 +46,42 @@ pub(super) fn is_enough(scope: Scope, needed: Scope, method: &Method, route: &st
     scope.allows(needed) || ALSO_ENOUGH.contains(&(method.clone(), route, scope))
 }
 
-/// Refuses requests without the right token.
+/// Refuses requests without the right token. Handlers find the token's scope as an extension.
 pub(super) async fn require_token(
     State(king): State<King>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     // A path that is no route needs a token too: strangers don't learn which routes exist.
     let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    let refusal = match needed_scope(request.method(), route) {
-        Some(needed) if !king.config.open => {
-            let enough = |scope| is_enough(scope, needed, request.method(), route);
-            refuse(needed, enough, presented_token(request.headers()), &king.config.tokens)
-        }
-        _ => None,
-    };
-    match refusal {
-        Some(refusal) => refusal,
-        None => next.run(request).await,
+    if let Some(needed) = needed_scope(request.method(), route).filter(|_| !king.config.open) {
+        let enough = |scope| is_enough(scope, needed, request.method(), route);
+        match scope_of(needed, enough, presented_token(request.headers()), &king.config.tokens) {
+            Ok(scope) => request.extensions_mut().insert(scope),
+            Err(refusal) => return *refusal,
+        };
     }
+    next.run(request).await
 }
 
-/// The answer to a request that may not pass.
-fn refuse(
+/// The scope of a request's token, or the answer to a request that may not pass.
+fn scope_of(
     needed: Scope,
     enough: impl Fn(Scope) -> bool,
     presented: Option<&str>,
     tokens: &Tokens,
-) -> Option<Response> {
+) -> Result<Scope, Box<Response>> {
     let name = needed.as_str();
     let fault = match presented.map(|token| tokens.scope_of(token)) {
-        Some(Some(scope)) if enough(scope) => return None,
+        Some(Some(scope)) if enough(scope) => return Ok(scope),
         Some(Some(scope)) => {
             let message = format!(
                 "This needs the {name} token, and the one sent is the {} token; `tokens.toml` in \
                  king's data folder has all of them.",
                 scope.as_str()
             );
-            return Some(
-                ApiError::new(StatusCode::FORBIDDEN, "forbidden", message).into_response(),
-            );
+            let refusal = ApiError::new(StatusCode::FORBIDDEN, "forbidden", message);
+            return Err(Box::new(refusal.into_response()));
         }
         Some(None) => "the one sent is unknown",
         None => "none was sent",
@@ -98,7 +94,7 @@ fn refuse(
         ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", message).into_response();
     let challenge = HeaderValue::from_static("Bearer realm=\"evo-king\"");
     response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
-    Some(response)
+    Err(Box::new(response))
 }
 
 /// The token of `Authorization: Bearer …`, else of `x-api-key`.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use axum::{
-    Json,
+    Extension, Json,
     body::Bytes,
     extract::{State, rejection::BytesRejection},
     http::{HeaderMap, HeaderValue, StatusCode, header},
@@ -11,10 +11,13 @@ use axum::{
 };
 use evo_common::{
     api::{ErrorBody, TraceDetail, TraceList, TraceStatus},
+    clock::Timestamp,
     ids::RunId,
+    tokens::Scope,
     tracing_context::run_trace_id,
 };
 use serde::Deserialize;
+use tokio::sync::Semaphore;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
@@ -25,13 +28,18 @@ use super::{
 use crate::{
     otlp::{self, Encoding, Unreadable},
     state::King,
-    store::TraceFilter,
+    store::{TraceFilter, traces::Accept},
 };
 
 /// Instead of a trace's id: the newest trace.
 const LATEST: &str = "latest";
 /// Hex digits of a trace's id.
 const ID_DIGITS: usize = 32;
+/// How far the clock of whoever sends spans may be ahead of king's.
+const MAX_AHEAD_MS: u64 = 3_600_000;
+const NS_PER_MS: i64 = 1_000_000;
+/// Requests that are read at the same time: each may take memory many times its size.
+static READING: Semaphore = Semaphore::const_new(2);
 
 /// Spans, as OpenTelemetry's exporters send them (OTLP in JSON).
 #[derive(ToSchema)]
@@ -62,7 +70,8 @@ pub(super) struct OtlpAnswer {
 /// Receive spans.
 ///
 /// OTLP over HTTP, as OpenTelemetry's exporters speak it: protobuf or JSON, plain or gzip, at most
-/// 8 MiB. A span that is known already stays as it is. Takes the operator, runner or gateway token.
+/// 8 MiB. A span that is known already stays as it is. Takes the operator, runner or gateway token;
+/// the last one only adds to traces that king knows, such as those of its runs.
 #[utoipa::path(
     post,
     path = "/v1/traces",
@@ -84,6 +93,7 @@ pub(super) struct OtlpAnswer {
 )]
 pub(super) async fn receive_spans(
     State(king): State<King>,
+    scope: Option<Extension<Scope>>,
     headers: HeaderMap,
     body: std::result::Result<Bytes, BytesRejection>,
 ) -> Result<Response> {
@@ -104,16 +114,22 @@ pub(super) async fn receive_spans(
         }
     };
     let body = body?;
+    let latest_ns = Timestamp::now().plus_ms(MAX_AHEAD_MS).0.saturating_mul(NS_PER_MS);
+    let reading = READING.acquire().await.map_err(ApiError::internal)?;
     let received = tokio::task::spawn_blocking(move || {
+        // Held to the end of the work, which goes on when the caller does not.
+        let _reading = reading;
         let body = if packed { Cow::Owned(otlp::unpack(&body)?) } else { Cow::Borrowed(&*body) };
-        otlp::read(&body, encoding)
+        otlp::read(&body, encoding, latest_ns)
     })
     .await
     .map_err(ApiError::internal)??;
-    let mut refused = received.refused;
-    if !received.spans.is_empty() {
-        refused += king.store.traces_add(received.spans).await?;
-    }
+    // Every program that talks to a model has the gateway's token.
+    let accept = match scope {
+        Some(Extension(Scope::Gateway)) => Accept::KnownTraces,
+        _ => Accept::All,
+    };
+    let refused = received.refused + king.store.traces_add(received.spans, accept).await?;
     let kind = HeaderValue::from_static(encoding.content_type());
     Ok(([(header::CONTENT_TYPE, kind)], otlp::answer(refused, encoding)).into_response())
 }
@@ -126,7 +142,9 @@ impl From<Unreadable> for ApiError {
     fn from(error: Unreadable) -> Self {
         let (status, code) = match error {
             Unreadable::Malformed(_) => (StatusCode::BAD_REQUEST, "invalid_otlp"),
-            Unreadable::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
+            Unreadable::TooLarge | Unreadable::TooMany => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large")
+            }
         };
         Self::new(status, code, super::error::sentence(&error.to_string()))
     }

@@ -6,6 +6,12 @@ use serde_json::json;
 use super::*;
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+/// Nothing begins later.
+const LATEST: i64 = 1_000_000;
+
+fn read(body: &[u8], encoding: Encoding) -> Result<Received, Unreadable> {
+    super::read(body, encoding, LATEST)
+}
 
 fn request(spans: &Value) -> Vec<u8> {
     json!({"resourceSpans": [{
@@ -95,14 +101,57 @@ fn a_span_without_valid_ids_is_refused_and_counted() {
 }
 
 #[test]
-fn times_that_make_no_sense_make_a_span_without_duration() {
+fn times_that_make_no_sense_change_nothing_for_others() {
     let far = u64::MAX.to_string();
     let got = received(&json!([
         span(json!({"endTimeUnixNano": "0"})),
+        span(json!({"endTimeUnixNano": far})),
+        span(json!({"startTimeUnixNano": LATEST.to_string()})),
+        span(json!({"startTimeUnixNano": (LATEST + 1).to_string()})),
         span(json!({"startTimeUnixNano": far, "endTimeUnixNano": far})),
     ]));
-    assert_eq!((got.spans[0].start_ns, got.spans[0].end_ns), (1_000, Some(1_000)));
-    assert_eq!((got.spans[1].start_ns, got.spans[1].end_ns), (i64::MAX, Some(i64::MAX)));
+    let times: Vec<_> = got.spans.iter().map(|span| (span.start_ns, span.end_ns)).collect();
+    let expected = [(1_000, Some(1_000)), (1_000, Some(LATEST)), (LATEST, Some(LATEST))];
+    assert_eq!((times.as_slice(), got.refused), (expected.as_slice(), 2));
+}
+
+#[test]
+fn a_small_body_can_not_become_a_huge_one() {
+    /// A field of bytes.
+    fn field(number: u8, content: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![number << 3 | 2];
+        prost::encoding::encode_varint(content.len() as u64, &mut bytes);
+        bytes.extend_from_slice(content);
+        bytes
+    }
+    let spans = |empty: usize| field(1, &field(2, &[2 << 3 | 2, 0].repeat(empty)));
+    // The resource and the scope count as well.
+    let most = read(&spans(MAX_MESSAGES - 2), Encoding::Protobuf).unwrap();
+    assert_eq!(most.refused, MAX_MESSAGES as u64 - 2);
+    let key_values = |empty: usize| field(1, &field(1, &[1 << 3 | 2, 0].repeat(empty)));
+    for body in [
+        spans(MAX_MESSAGES - 1),
+        spans(MAX_BODY / 2 - 20),
+        [2, 0].map(|_| spans(MAX_MESSAGES / 2)).concat(),
+        key_values(MAX_MESSAGES),
+        // Broken behind all that.
+        [spans(MAX_MESSAGES), vec![0xff]].concat(),
+    ] {
+        assert_eq!(read(&body, Encoding::Protobuf), Err(Unreadable::TooMany), "{}", body.len());
+    }
+    for one in ["{},", "[],"] {
+        let list = one.repeat(MAX_MESSAGES);
+        let body = format!(r#"{{"resourceSpans":[{}]}}"#, list.trim_end_matches(','));
+        assert_eq!(read(body.as_bytes(), Encoding::Json), Err(Unreadable::TooMany));
+    }
+    // Nested without end: values in lists.
+    let mut value = Vec::new();
+    for _ in 0..2_000 {
+        value = field(5, &field(1, &value));
+    }
+    let attribute = field(9, &field(2, &value));
+    let body = field(1, &field(2, &field(2, &attribute)));
+    assert!(matches!(read(&body, Encoding::Protobuf), Err(Unreadable::Malformed(_))));
 }
 
 #[test]

@@ -92,7 +92,7 @@ pub(crate) async fn insert(connection: &Connection, now: Timestamp, run: NewRun<
         )
         .await?;
     save_outcome(connection, run.run_id, run.state).await?;
-    traces::save_root(connection, run.run_id).await
+    traces::begin(connection, run.run_id).await
 }
 
 /// Writes a run's new state, and its timer.

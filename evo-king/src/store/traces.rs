@@ -17,8 +17,13 @@ use super::{Result, Store, TraceFilter, row};
 
 /// Spans that are kept of one trace at most.
 const MAX_SPANS: i64 = 2_000;
+/// Spans that one transaction of [`Store::traces_add`] writes. What the pipeline has to write waits
+/// meanwhile.
+const ADD_BATCH: usize = 128;
 /// Traces that one transaction of [`Store::traces_purge`] takes away.
 const PURGE_BATCH: i64 = 100;
+/// Components of a trace that are listed.
+const MAX_SERVICES: usize = 50;
 /// The component that makes the root spans of runs.
 const KING: &str = "evo-king";
 
@@ -48,9 +53,29 @@ pub(crate) struct NewSpan {
     pub(crate) run_id: Option<String>,
 }
 
+/// Which spans are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Accept {
+    /// All.
+    All,
+    /// Those of traces that have a span already. A run's trace has its root from the beginning.
+    KnownTraces,
+}
+
+/// How much is kept of traces.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Keep {
+    /// Only traces that began then, in nanoseconds since 1970, or later.
+    pub(crate) since_ns: i64,
+    /// At most so many traces.
+    pub(crate) traces: u32,
+    /// At most so many spans.
+    pub(crate) spans: u64,
+}
+
 /// Stores spans; those that are known stay as they are. Gives how many were refused because their
-/// trace is full.
-pub(crate) async fn add(connection: &Connection, spans: &[NewSpan]) -> Result<u64> {
+/// trace is full, or not known.
+pub(crate) async fn add(connection: &Connection, spans: &[NewSpan], accept: Accept) -> Result<u64> {
     let mut refused = 0;
     let mut traces = BTreeMap::<&str, Vec<&NewSpan>>::new();
     for span in spans {
@@ -58,6 +83,10 @@ pub(crate) async fn add(connection: &Connection, spans: &[NewSpan]) -> Result<u6
     }
     for (trace_id, spans) in traces {
         let mut known = count(connection, trace_id).await?;
+        if known == 0 && accept == Accept::KnownTraces {
+            refused += spans.len() as u64;
+            continue;
+        }
         for span in &spans {
             if known >= MAX_SPANS {
                 refused += 1;
@@ -105,20 +134,32 @@ async fn insert(connection: &Connection, span: &NewSpan) -> Result<u64> {
     Ok(inserted)
 }
 
-/// Writes the root span of a run's trace as the run stands now: when it was made, and when it has
-/// ended. So the trace has its root from the beginning, although the run may go on for hours and
-/// over restarts.
+/// Begins the trace of a run that has just been made. So the trace has its root from the beginning,
+/// although the run may go on for hours and over restarts.
+pub(super) async fn begin(connection: &Connection, run_id: &str) -> Result<()> {
+    let Some(root) = root(connection, run_id).await? else { return Ok(()) };
+    insert(connection, &root).await?;
+    let status = match root.status {
+        "running" => TraceStatus::Running,
+        "error" => TraceStatus::Error,
+        _ => TraceStatus::Ok,
+    };
+    // Nobody can have sent spans of a run before it had its id.
+    let summed = Summed {
+        run_id: root.run_id,
+        root_span_id: root.span_id,
+        root_name: root.name,
+        status,
+        span_count: 1,
+        started_ns: root.start_ns,
+        ended_ns: root.end_ns.unwrap_or(root.start_ns),
+    };
+    write(connection, &root.trace_id, summed).await
+}
+
+/// Writes the root span of a run's trace as the run stands now.
 pub(super) async fn save_root(connection: &Connection, run_id: &str) -> Result<()> {
-    let root = row::first(
-        connection,
-        "SELECT kind, candidate, parent_run_id, status, decision, code, look, artifact_id,
-             king_version, created_at, updated_at
-         FROM runs WHERE run_id = ?",
-        params![run_id],
-        |row| root_of(run_id, row),
-    )
-    .await?;
-    let Some(root) = root else { return Ok(()) };
+    let Some(root) = root(connection, run_id).await? else { return Ok(()) };
     connection
         .execute(
             "DELETE FROM spans WHERE trace_id = ? AND span_id = ?",
@@ -127,6 +168,19 @@ pub(super) async fn save_root(connection: &Connection, run_id: &str) -> Result<(
         .await?;
     insert(connection, &root).await?;
     sum_up(connection, &root.trace_id, Some(run_id)).await
+}
+
+/// The root span of a run's trace.
+async fn root(connection: &Connection, run_id: &str) -> Result<Option<NewSpan>> {
+    row::first(
+        connection,
+        "SELECT kind, candidate, parent_run_id, status, decision, code, look, artifact_id,
+             king_version, created_at, updated_at
+         FROM runs WHERE run_id = ?",
+        params![run_id],
+        |row| root_of(run_id, row),
+    )
+    .await
 }
 
 fn root_of(run_id: &str, row: &Row) -> Result<NewSpan> {
@@ -186,6 +240,19 @@ struct Root {
     span_id: String,
     name: String,
     status: String,
+    start_ns: i64,
+}
+
+/// What the spans of a trace add up to.
+#[derive(Debug)]
+struct Summed {
+    run_id: Option<String>,
+    root_span_id: String,
+    root_name: String,
+    status: TraceStatus,
+    span_count: i64,
+    started_ns: i64,
+    ended_ns: i64,
 }
 
 /// Makes the trace's row from its spans.
@@ -202,14 +269,21 @@ async fn sum_up(connection: &Connection, trace_id: &str, run_id: Option<&str>) -
     let own_root = run_id.as_deref().map(run_span_id).unwrap_or_default();
     let root = row::first(
         connection,
-        "SELECT span_id, name, status FROM spans AS span
+        "SELECT span_id, name, status, start_ns FROM spans AS span
          WHERE trace_id = ?1
            AND (parent_span_id IS NULL OR NOT EXISTS (
                SELECT 1 FROM spans AS parent
                WHERE parent.trace_id = ?1 AND parent.span_id = span.parent_span_id))
          ORDER BY span_id = ?2 DESC, parent_span_id IS NOT NULL, start_ns, span_id LIMIT 1",
         params![trace_id, own_root.as_str()],
-        |row| Ok(Root { span_id: row.get(0)?, name: row.get(1)?, status: row.get(2)? }),
+        |row| {
+            Ok(Root {
+                span_id: row.get(0)?,
+                name: row.get(1)?,
+                status: row.get(2)?,
+                start_ns: row.get(3)?,
+            })
+        },
     )
     .await?;
     // Spans that are each other's parents have no root.
@@ -217,6 +291,7 @@ async fn sum_up(connection: &Connection, trace_id: &str, run_id: Option<&str>) -
         span_id: String::new(),
         name: "unknown".to_owned(),
         status: String::new(),
+        start_ns: 0,
     });
     let (count, started, ended, errors): (i64, i64, i64, i64) = row::first(
         connection,
@@ -234,13 +309,30 @@ async fn sum_up(connection: &Connection, trace_id: &str, run_id: Option<&str>) -
     if count == 0 {
         return Ok(());
     }
+    let is_own = !root.span_id.is_empty() && root.span_id == own_root;
     // A run may succeed although an attempt failed; without its root nobody knows.
     let status = match root.status.as_str() {
         "running" => TraceStatus::Running,
-        "ok" if root.span_id == own_root => TraceStatus::Ok,
+        "ok" if is_own => TraceStatus::Ok,
         _ if errors > 0 => TraceStatus::Error,
         _ => TraceStatus::Ok,
     };
+    // A run begins with its root, whatever the clocks of others say: traces are listed and taken
+    // away by their age.
+    let started_ns = if is_own { root.start_ns } else { started };
+    let summed = Summed {
+        run_id,
+        root_span_id: root.span_id,
+        root_name: root.name,
+        status,
+        span_count: count,
+        started_ns,
+        ended_ns: ended.max(started_ns),
+    };
+    write(connection, trace_id, summed).await
+}
+
+async fn write(connection: &Connection, trace_id: &str, summed: Summed) -> Result<()> {
     connection
         .execute(
             "INSERT OR REPLACE INTO traces (trace_id, run_id, root_span_id, root_name, status,
@@ -248,13 +340,13 @@ async fn sum_up(connection: &Connection, trace_id: &str, run_id: Option<&str>) -
              VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             params![
                 trace_id,
-                run_id,
-                root.span_id,
-                root.name,
-                status.as_str(),
-                count,
-                started,
-                ended,
+                summed.run_id,
+                summed.root_span_id,
+                summed.root_name,
+                summed.status.as_str(),
+                summed.span_count,
+                summed.started_ns,
+                summed.ended_ns,
             ],
         )
         .await?;
@@ -269,11 +361,13 @@ const SUMMARY: &str = "SELECT trace_id, run_id, root_name,
 
 fn summary(row: &Row) -> Result<TraceSummary> {
     let (start, end) = (row.get(6)?, row.get(7)?);
+    let mut services: Vec<String> = row::json(row, 3)?;
+    services.truncate(MAX_SERVICES);
     Ok(TraceSummary {
         trace_id: row.get(0)?,
         run_id: row.get(1)?,
         root_span_name: row.get(2)?,
-        services: row::json(row, 3)?,
+        services,
         status: row::named(row, 4)?,
         span_count: row.get(5)?,
         start_time: time_of(start),
@@ -357,23 +451,32 @@ pub(super) async fn latest(connection: &Connection) -> Result<Option<String>> {
     .await
 }
 
-/// Takes away some of the traces that began before `before_ns` or that are not among the newest
-/// `keep`, oldest first. Gives how many.
-pub(super) async fn purge(connection: &Connection, before_ns: i64, keep: u32) -> Result<usize> {
-    // The newest trace that is one too many.
-    let excess: Option<i64> = row::first(
+/// When the newest trace began that is not to be kept, nor any older one.
+pub(super) async fn newest_to_go(connection: &Connection, keep: Keep) -> Result<i64> {
+    let newest: Vec<(i64, i64)> = row::all(
         connection,
-        "SELECT started_ns FROM traces WHERE started_ns <= ?
-         ORDER BY started_ns DESC LIMIT 1 OFFSET ?",
-        params![i64::MAX, keep],
-        |row| Ok(row.get(0)?),
+        "SELECT started_ns, span_count FROM traces WHERE started_ns <= ?
+         ORDER BY started_ns DESC LIMIT ?",
+        params![i64::MAX, i64::from(keep.traces) + 1],
+        |row| Ok((row.get(0)?, row.get(1)?)),
     )
     .await?;
-    let last = before_ns.saturating_sub(1).max(excess.unwrap_or(i64::MIN));
+    let mut traces = 0;
+    let mut spans = 0_u64;
+    let excess = newest.into_iter().find_map(|(started, count)| {
+        traces += 1;
+        spans = spans.saturating_add(u64::try_from(count).unwrap_or(0));
+        (traces > keep.traces || spans > keep.spans).then_some(started)
+    });
+    Ok(keep.since_ns.saturating_sub(1).max(excess.unwrap_or(i64::MIN)))
+}
+
+/// Takes away some of the traces that began at `last_ns` or before, oldest first. Gives how many.
+pub(super) async fn purge(connection: &Connection, last_ns: i64) -> Result<usize> {
     let old: Vec<String> = row::all(
         connection,
         "SELECT trace_id FROM traces WHERE started_ns <= ? ORDER BY started_ns LIMIT ?",
-        params![last, PURGE_BATCH],
+        params![last_ns, PURGE_BATCH],
         |row| Ok(row.get(0)?),
     )
     .await?;
@@ -397,9 +500,20 @@ fn ms_between(start_ns: i64, end_ns: i64) -> f64 {
 }
 
 impl Store {
-    /// Stores spans and gives how many were refused because their trace is full.
-    pub(crate) async fn traces_add(&self, spans: Vec<NewSpan>) -> Result<u64> {
-        self.write(async move |connection: &Connection| add(connection, &spans).await).await
+    /// Stores spans, in small transactions. Gives how many were refused because their trace is full,
+    /// or not known.
+    pub(crate) async fn traces_add(&self, mut spans: Vec<NewSpan>, accept: Accept) -> Result<u64> {
+        // Each trace is summed up once if that can be.
+        spans.sort_by(|a, b| a.trace_id.cmp(&b.trace_id));
+        let mut refused = 0;
+        while !spans.is_empty() {
+            let rest = spans.split_off(ADD_BATCH.min(spans.len()));
+            let batch = std::mem::replace(&mut spans, rest);
+            refused += self
+                .write(async move |connection: &Connection| add(connection, &batch, accept).await)
+                .await?;
+        }
+        Ok(refused)
     }
 
     /// A page of traces.
@@ -417,15 +531,14 @@ impl Store {
         self.read(async |connection| latest(connection).await).await
     }
 
-    /// Takes away what is older than `before_ns` (nanoseconds since 1970) or more than `keep`
-    /// traces, in small transactions. Gives how many traces went.
-    pub(crate) async fn traces_purge(&self, before_ns: i64, keep: u32) -> Result<usize> {
+    /// Takes away what is not to be kept, in small transactions. Gives how many traces went.
+    pub(crate) async fn traces_purge(&self, keep: Keep) -> Result<usize> {
+        let last_ns =
+            self.read(async move |connection| newest_to_go(connection, keep).await).await?;
         let mut gone = 0;
         loop {
             let batch = self
-                .write(async move |connection: &Connection| {
-                    purge(connection, before_ns, keep).await
-                })
+                .write(async move |connection: &Connection| purge(connection, last_ns).await)
                 .await?;
             gone += batch;
             if i64::try_from(batch).unwrap_or(0) < PURGE_BATCH {

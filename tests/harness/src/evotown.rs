@@ -37,8 +37,10 @@ pub enum Fault {
     Status(u16),
     /// 429 with `Retry-After` in seconds; nothing was applied.
     RetryAfter(u64),
-    /// 500, though it was applied.
+    /// This status, though it was applied.
     LateStatus(u16),
+    /// This status with a page of HTML, as of a proxy in front; nothing was applied.
+    Page(u16),
     /// The connection is cut before anything was applied.
     CutBefore,
     /// The connection is cut after it was applied.
@@ -239,6 +241,9 @@ impl Api for Front {
             Some(Fault::Status(status)) => failed(status, Vec::new()),
             Some(Fault::RetryAfter(seconds)) => {
                 failed(429, vec![("retry-after", seconds.to_string())])
+            }
+            Some(Fault::Page(status)) => {
+                Reply::whole(status, Vec::new(), "text/html", "<html>Please sign in</html>")
             }
             Some(Fault::CutBefore) => Reply::Drop,
             Some(Fault::Silence) => Reply::Silence,

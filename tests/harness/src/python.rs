@@ -52,7 +52,8 @@ impl Python {
     /// Starts a script.
     pub fn start(&self, script: &Path, args: &[&str]) -> Process {
         let mut command = Command::new(self.program("python"));
-        command.arg("-u").arg(script).args(args);
+        // No cache of compiled modules beside the sources.
+        command.args(["-u", "-B"]).arg(script).args(args);
         Process::start(command)
     }
 

@@ -1,9 +1,9 @@
 //! One receiver of spans: where it is, and how a batch gets there.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use http::{HeaderMap, HeaderValue, header};
-use opentelemetry::{KeyValue, StringValue, Value};
+use opentelemetry::{Array, KeyValue, StringValue, Value, trace::Status};
 use opentelemetry_otlp::{Protocol, RetryPolicy, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::{
     Resource,
@@ -11,7 +11,10 @@ use opentelemetry_sdk::{
 };
 use url::{Host, Url};
 
-use crate::{redact::redact, tokens::Secret};
+use crate::{
+    redact::{MASK, is_secret_name, redact},
+    tokens::Secret,
+};
 
 /// How long one request may take.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -111,14 +114,43 @@ impl Exporter {
     }
 }
 
+/// Masks every text of a span: its name, what went wrong, its attributes, and those of its events,
+/// whose names are what was logged.
 fn redact_span(span: &mut SpanData) {
-    let events = span.events.events.iter_mut().flat_map(|event| event.attributes.iter_mut());
-    for KeyValue { value, .. } in span.attributes.iter_mut().chain(events) {
-        if let Value::String(text) = value
-            && let std::borrow::Cow::Owned(masked) = redact(text.as_str())
-        {
-            *value = Value::String(StringValue::from(masked));
+    redact_text(&mut span.name);
+    if let Status::Error { description } = &mut span.status {
+        redact_text(description);
+    }
+    redact_attributes(&mut span.attributes);
+    for event in &mut span.events.events {
+        redact_text(&mut event.name);
+        redact_attributes(&mut event.attributes);
+    }
+}
+
+fn redact_text(text: &mut Cow<'static, str>) {
+    if let Cow::Owned(masked) = redact(text) {
+        *text = Cow::Owned(masked);
+    }
+}
+
+fn redact_attributes(attributes: &mut [KeyValue]) {
+    for KeyValue { key, value, .. } in attributes {
+        match value {
+            // A value under `password` looks like any other text.
+            Value::String(text) if !text.as_str().is_empty() && is_secret_name(key.as_str()) => {
+                *text = MASK.into();
+            }
+            Value::String(text) => redact_value(text),
+            Value::Array(Array::String(texts)) => texts.iter_mut().for_each(redact_value),
+            _ => {}
         }
+    }
+}
+
+fn redact_value(text: &mut StringValue) {
+    if let Cow::Owned(masked) = redact(text.as_str()) {
+        *text = StringValue::from(masked);
     }
 }
 
@@ -131,6 +163,28 @@ mod tests {
         for endpoint in ["", "not a url", "http://", "ftp://127.0.0.1"] {
             assert!(Target::explicit(endpoint).is_err(), "{endpoint:?}");
         }
+    }
+
+    #[test]
+    fn attributes_are_masked_by_what_they_hold_and_by_their_names() {
+        let texts = vec!["Bearer abcdefgh".into(), "plain".into()];
+        let mut attributes = [
+            KeyValue::new("note", "password=hunter2"),
+            KeyValue::new("http.request.header.authorization", "Basic dTpw"),
+            KeyValue::new("texts", Value::Array(Array::String(texts))),
+            KeyValue::new("gen_ai.usage.input_tokens", 7),
+        ];
+        redact_attributes(&mut attributes);
+        let texts = vec!["Bearer ***".into(), "plain".into()];
+        assert_eq!(
+            attributes,
+            [
+                KeyValue::new("note", "password=***"),
+                KeyValue::new("http.request.header.authorization", "***"),
+                KeyValue::new("texts", Value::Array(Array::String(texts))),
+                KeyValue::new("gen_ai.usage.input_tokens", 7),
+            ]
+        );
     }
 
     #[test]

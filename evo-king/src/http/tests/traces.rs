@@ -36,7 +36,7 @@ impl Server {
     async fn send_spans(&self, kind: &str, coding: Option<&str>, body: Vec<u8>) -> Answer {
         let mut request = self
             .request(Method::POST, "/v1/traces")
-            .header("x-api-key", self.token(Scope::Gateway))
+            .header("x-api-key", self.token(Scope::Runner))
             .header(header::CONTENT_TYPE, kind);
         if let Some(coding) = coding {
             request = request.header(header::CONTENT_ENCODING, coding);
@@ -142,6 +142,9 @@ async fn a_run_has_a_trace_with_its_root_from_the_beginning() {
         (trace_id.as_str(), work, Some(root.as_str()), 12, 14),
     ];
     server.take(&spans("forger", &others)).await;
+    // Nor do they change when it began: old traces are taken away.
+    let trace = server.get(&format!("/traces/{run_id}")).await.json();
+    assert!(trace["trace"]["duration_ms"].as_f64().unwrap() < 60_000.0, "{trace}");
     server.call(Method::DELETE, &format!("/pipeline/runs/{run_id}"), Body::empty()).await;
     let trace = server.get(&format!("/traces/{run_id}")).await.json();
     assert_eq!(trace["trace"]["status"], "error", "a cancelled run failed");
@@ -194,6 +197,42 @@ async fn what_is_no_request_is_refused_with_the_envelope() {
     ] {
         let answer = server.get(path).await;
         assert_eq!((answer.status.as_u16(), &*answer.code()), (status, code), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_gateways_token_adds_to_the_traces_of_runs_only() {
+    let server = Server::start().await;
+    let started = server.post("/pipeline/start", &json!({"trigger": "test"})).await.json();
+    let run_id = started["run_id"].as_str().unwrap();
+    let known = run_trace_id(run_id);
+    let body = spans(
+        "gateway",
+        &[
+            (known.as_str(), "aaaaaaaaaaaaaaaa", Some(&*run_span_id(run_id)), 10, 20),
+            (TRACE, "bbbbbbbbbbbbbbbb", None, 10, 20),
+        ],
+    );
+    let request = server
+        .request(Method::POST, "/v1/traces")
+        .header("x-api-key", server.token(Scope::Gateway))
+        .header(header::CONTENT_TYPE, JSON);
+    let answer = server.send(request.body(body.to_string().into()).unwrap()).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert_eq!(answer.json()["partialSuccess"]["rejectedSpans"], json!(1));
+    assert_eq!(server.listed("").await, [known]);
+    assert_eq!(server.listed("service=gateway").await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_span_of_the_future_is_refused() {
+    let server = Server::start().await;
+    let day_ms = 24 * 3_600_000;
+    let now_ms = u64::try_from(evo_common::clock::Timestamp::now().0).unwrap();
+    for (start, refused) in [(now_ms, Value::Null), (now_ms + day_ms, json!(1))] {
+        let body = spans("x", &[(TRACE, "aaaaaaaaaaaaaaaa", None, start, start)]).to_string();
+        let answer = server.send_spans(JSON, None, body.into_bytes()).await;
+        assert_eq!(answer.json()["partialSuccess"]["rejectedSpans"], refused);
     }
 }
 

@@ -113,7 +113,9 @@ async fn hot_queries_search_in_indexes() {
     searches(connection, "save_root", traces::save_root(connection, id)).await;
     searches(connection, "trace", traces::get(connection, &trace)).await;
     searches(connection, "latest trace", traces::latest(connection)).await;
-    searches(connection, "old traces", traces::purge(connection, 7, 5)).await;
+    let keep = traces::Keep { since_ns: 7, traces: 5, spans: 5 };
+    searches(connection, "newest_to_go", traces::newest_to_go(connection, keep)).await;
+    searches(connection, "old traces", traces::purge(connection, 7)).await;
     for has in choices(5) {
         let filter = TraceFilter {
             limit: 5,

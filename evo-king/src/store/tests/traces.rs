@@ -5,7 +5,10 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::{
-    super::{TraceFilter, traces::NewSpan},
+    super::{
+        TraceFilter,
+        traces::{Accept, Keep, NewSpan},
+    },
     *,
 };
 
@@ -46,17 +49,35 @@ async fn old_traces_and_those_beyond_the_limit_go_with_their_spans() {
     let folder = TempDir::new().unwrap();
     let store = open(&folder).await;
     let spans = (1..=300).map(|n| span(n, 1, i64::try_from(n).unwrap())).collect();
-    assert_eq!(store.traces_add(spans).await.unwrap(), 0);
-    assert_eq!(store.traces_purge(0, 300).await.unwrap(), 0, "nothing is too old or too much");
+    assert_eq!(store.traces_add(spans, Accept::All).await.unwrap(), 0);
+    let purge = async |since_ns, traces, spans| {
+        store.traces_purge(Keep { since_ns, traces, spans }).await.unwrap()
+    };
+    assert_eq!(purge(0, 300, 300).await, 0, "nothing is too old or too much");
     // More than one transaction's worth.
-    assert_eq!(store.traces_purge(251, 300).await.unwrap(), 250);
+    assert_eq!(purge(251, 300, 300).await, 250);
     assert_eq!(starts(&store).await, (251..=300).rev().collect::<Vec<_>>());
-    assert_eq!(store.traces_purge(0, 3).await.unwrap(), 47);
+    assert_eq!(purge(0, 10, 300).await, 40);
+    // The newest has two spans.
+    assert_eq!(store.traces_add(vec![span(300, 2, 301)], Accept::All).await.unwrap(), 0);
+    assert_eq!(purge(0, 10, 4).await, 7);
     assert_eq!(starts(&store).await, [300, 299, 298]);
     let left = store
         .read(async |connection| row::number(connection, "SELECT COUNT(*) FROM spans", ()).await)
         .await;
-    assert_eq!(left.unwrap(), 3);
+    assert_eq!(left.unwrap(), 4);
+}
+
+#[tokio::test]
+async fn whoever_may_not_begin_a_trace_only_adds_to_those_that_are_known() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder).await;
+    store.traces_add(vec![span(1, 1, 1)], Accept::All).await.unwrap();
+    let spans = vec![span(1, 2, 2), span(2, 1, 1), span(2, 2, 2)];
+    assert_eq!(store.traces_add(spans, Accept::KnownTraces).await.unwrap(), 2);
+    assert_eq!(starts(&store).await, [1]);
+    let trace = store.traces_get(format!("{:032x}", 1)).await.unwrap().unwrap();
+    assert_eq!(trace.trace.span_count, 2);
 }
 
 #[tokio::test]
@@ -64,8 +85,12 @@ async fn a_trace_that_is_full_takes_no_more() {
     let folder = TempDir::new().unwrap();
     let store = open(&folder).await;
     let spans: Vec<NewSpan> = (0..2_005).map(|id| span(1, id + 1, 1)).collect();
-    assert_eq!(store.traces_add(spans.clone()).await.unwrap(), 5);
-    assert_eq!(store.traces_add(vec![span(2, 1, 1)]).await.unwrap(), 0, "others go on");
+    assert_eq!(store.traces_add(spans, Accept::All).await.unwrap(), 5);
+    assert_eq!(
+        store.traces_add(vec![span(2, 1, 1)], Accept::All).await.unwrap(),
+        0,
+        "others go on"
+    );
     let trace = store.traces_get(format!("{:032x}", 1)).await.unwrap().unwrap();
     assert_eq!((trace.trace.span_count, trace.spans.len()), (2_000, 2_000));
 }
@@ -80,9 +105,9 @@ async fn nobody_can_claim_the_trace_of_another_run() {
         ..span(1, 1, 1)
     };
     let claimed = NewSpan { run_id: Some("run-1".to_owned()), ..span(2, 1, 1) };
-    store.traces_add(vec![own.clone(), claimed]).await.unwrap();
+    store.traces_add(vec![own.clone(), claimed], Accept::All).await.unwrap();
     // What comes later does not take it away.
-    store.traces_add(vec![NewSpan { run_id: None, ..own }]).await.unwrap();
+    store.traces_add(vec![NewSpan { run_id: None, ..own }], Accept::All).await.unwrap();
     let run_of = async |id: String| store.traces_get(id).await.unwrap().unwrap().trace.run_id;
     assert_eq!(run_of(run_trace_id("run-1")).await.as_deref(), Some("run-1"));
     assert_eq!(run_of(format!("{:032x}", 2)).await, None);

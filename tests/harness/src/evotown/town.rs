@@ -30,7 +30,7 @@ pub(super) struct Town {
     pub(super) violations: Vec<Value>,
     pub(super) completes: Vec<Complete>,
     pub(super) disorder: Vec<String>,
-    /// Runs whose `run.completed` has come.
+    /// Runs whose end has come, by either call.
     closed: BTreeSet<String>,
     tokens: u64,
 }
@@ -213,6 +213,7 @@ impl Town {
             return Err(refused(409, "run is already terminal"));
         }
         self.completes.push(Complete { run_id: run_id.to_owned(), idempotent: terminal });
+        self.closed.insert(run_id.to_owned());
         if let Some(run) = stored.clone().filter(|_| terminal) {
             // The first one wins, whoever sent it and whatever this one says.
             let answer =
