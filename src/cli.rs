@@ -83,7 +83,8 @@ pub(crate) struct UpArgs {
     /// Port of king; 0 takes a free one [default: the one in config/king.toml, else 3000].
     #[arg(long, value_name = "PORT")]
     pub(crate) king_port: Option<u16>,
-    /// Port of the gateway; 0 takes a free one [default: the one in config/gateway.toml].
+    /// Port of the gateway; 0 takes a free one [default: the one in config/gateway.toml,
+    /// else 8080].
     #[arg(long, value_name = "PORT")]
     pub(crate) gateway_port: Option<u16>,
     /// Ask for no tokens (loopback only), for runners of the original Evo.
@@ -174,12 +175,12 @@ pub(crate) enum RunsCommand {
 #[derive(Debug, Args)]
 #[command(after_help = "Example: evo doctor --data /tmp/evo")]
 pub(crate) struct DoctorArgs {
-    /// Port that king is to have.
-    #[arg(long, value_name = "PORT", default_value_t = 3000)]
-    pub(crate) king_port: u16,
-    /// Port that the gateway is to have.
-    #[arg(long, value_name = "PORT", default_value_t = evo_gateway::config::DEFAULT_PORT)]
-    pub(crate) gateway_port: u16,
+    /// Port that king is to have [default: the one that `evo up` would take].
+    #[arg(long, value_name = "PORT")]
+    pub(crate) king_port: Option<u16>,
+    /// Port that the gateway is to have [default: the one that `evo up` would take].
+    #[arg(long, value_name = "PORT")]
+    pub(crate) gateway_port: Option<u16>,
     #[command(flatten)]
     pub(crate) format: FormatArgs,
     #[command(flatten)]

@@ -33,6 +33,14 @@ pub(crate) enum Error {
         /// For people.
         message: String,
     },
+    /// It can't be asked.
+    #[error("{base:?} is no address ({reason}); use one such as http://127.0.0.1:3000")]
+    Address {
+        /// What was given.
+        base: String,
+        /// Why it is none.
+        reason: String,
+    },
     /// No answer.
     #[error("{base} does not answer")]
     Unreachable {
@@ -193,7 +201,7 @@ impl Client {
             detail: detail.chars().take(300).collect(),
         };
         let url = address(&self.base, path, query)
-            .map_err(|error| unexpected(StatusCode::OK, format!("{}: {error}", self.base)))?;
+            .map_err(|reason| Error::Address { base: self.base.clone(), reason })?;
         let mut request = self.http.request(method, url).bearer_auth(self.token.expose());
         if let Some(body) = body {
             request = request.json(body);
@@ -215,8 +223,11 @@ impl Client {
     }
 }
 
-fn address(base: &str, path: &[&str], query: &Query<'_>) -> Result<url::Url, url::ParseError> {
-    let mut url = url::Url::parse(base)?;
+fn address(base: &str, path: &[&str], query: &Query<'_>) -> Result<url::Url, String> {
+    let mut url = url::Url::parse(base).map_err(|error| error.to_string())?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(format!("its scheme is `{}`", url.scheme()));
+    }
     if let Ok(mut segments) = url.path_segments_mut() {
         segments.pop_if_empty().extend(path);
     }
@@ -237,5 +248,7 @@ mod tests {
         assert_eq!(url.as_str(), "http://127.0.0.1:1/skills/a%2Fb%20c");
         let url = address("http://127.0.0.1:1/", &["runs"], &[("kind", "cycle")]).unwrap();
         assert_eq!(url.as_str(), "http://127.0.0.1:1/runs?kind=cycle");
+        assert!(address("king:3000", &["health"], &[]).unwrap_err().contains("`king`"));
+        assert!(address("king", &["health"], &[]).is_err());
     }
 }

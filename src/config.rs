@@ -21,6 +21,9 @@ use crate::{
 /// What has to live as long as the process logs.
 pub(crate) type Logs = (WorkerGuard, Option<OtelGuard>);
 
+/// King's port when nothing names another.
+const KING_PORT: u16 = 3000;
+
 /// The data folder: `--data`, else `EVO_HOME`, else `~/.evo`.
 pub(crate) fn data_folder(
     option: Option<PathBuf>,
@@ -83,6 +86,19 @@ pub(crate) fn gateway(data: &DataFolder) -> Result<evo_gateway::Config> {
         ..evo_gateway::config::Settings::default()
     };
     evo_gateway::Config::load(&settings).map_err(|error| Stop::Usage(error.into()))
+}
+
+/// The port of king on this folder when no option names one; looks only and creates nothing.
+pub(crate) fn king_port(data: &DataFolder) -> u16 {
+    // Without tokens the folder is new, and king's configuration would make some.
+    let has_tokens = token_file(Some(data), env).is_ok_and(|file| file.exists());
+    let king = if has_tokens { king(data).ok() } else { None };
+    king.map_or(KING_PORT, |king| king.listen.port())
+}
+
+/// The port of the gateway on this folder when no option names one.
+pub(crate) fn gateway_port(data: &DataFolder) -> u16 {
+    gateway(data).map_or(evo_gateway::config::DEFAULT_PORT, |gateway| gateway.listen.port())
 }
 
 /// Where the runs of this folder are reported to; nowhere unless the environment names an Evotown.

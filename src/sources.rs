@@ -78,7 +78,12 @@ fn check_document(given: &str, path: &Path) -> Result<()> {
     let refuse = |reason: String| Stop::usage(format!("--source {given}: {reason}"));
     let text = std::fs::read_to_string(path).map_err(|error| {
         refuse(match error.kind() {
-            std::io::ErrorKind::NotFound => format!("there is no file {}", path.display()),
+            std::io::ErrorKind::NotFound => match given.split_once('=') {
+                Some((name, location)) if Path::new(location).exists() => format!(
+                    "{name:?} can't be the name of a source; use 1 to {MAX_NAME} of a-z, 0-9 and `-`, no `-` at either end"
+                ),
+                _ => format!("there is no file {}", path.display()),
+            },
             _ => format!("{} can't be read: {error}", path.display()),
         })
     })?;

@@ -37,13 +37,17 @@ pub(crate) async fn run(args: UpArgs) -> Result<()> {
     if let Some(otel) = &otel {
         otel.export_to(&cluster.king_url(), Some(&tokens.runner));
     }
-    lock.announce(cluster.king_url(), cluster.gateway_url())?;
-    let clients = Clients {
-        king: Client::new(cluster.king_url(), tokens.operator).context("no HTTP client")?,
-        gateway: Client::new(cluster.gateway_url(), tokens.gateway).context("no HTTP client")?,
+    let result = async {
+        lock.announce(cluster.king_url(), cluster.gateway_url())?;
+        let clients = Clients {
+            king: Client::new(cluster.king_url(), tokens.operator).context("no HTTP client")?,
+            gateway: Client::new(cluster.gateway_url(), tokens.gateway)
+                .context("no HTTP client")?,
+        };
+        welcome(&args, &data, &token_file, &cluster, &added);
+        evolve(&args, &clients, &cluster, &shutdown).await
     };
-    welcome(&args, &data, &token_file, &cluster, &added);
-    let result = evolve(&args, &clients, &cluster, &shutdown).await;
+    let result = result.await;
     if shutdown.is_cancelled() {
         say("Ending; a cycle that is left unfinished goes on at the next start …");
     }

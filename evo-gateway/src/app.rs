@@ -3,6 +3,7 @@
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use evo_common::runtime::{OnError, Shutdown, TaskGroup};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpSocket};
 
 use crate::{Config, Error, access, gateway::Gateway, http, provider::Unusable};
@@ -13,6 +14,9 @@ const GRACE: Duration = Duration::from_secs(5);
 const TASK_GRACE: Duration = Duration::from_secs(1);
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 1_024;
+/// Files that may be open at the same time, if the system lets us: an answer in hand needs two, and
+/// the usual limit of 1,024 leaves no room for many.
+const FILES: u64 = 65_536;
 
 /// A gateway that has its port and serves nothing yet.
 #[derive(Debug)]
@@ -58,6 +62,9 @@ impl App {
     /// Serves until the shutdown, then lets answers in hand end within the grace period.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
         let Self { listener, gateway, keys_file, log } = self;
+        if let Err(error) = raise_file_limit() {
+            tracing::debug!(%error, "The limit of open files stays as it is: {error}");
+        }
         let address = gateway.address;
         tracing::info!(%address, version = crate::VERSION, "Gateway serves on http://{address}");
         for provider in &gateway.providers {
@@ -108,6 +115,12 @@ impl App {
         drop(log);
         Ok(())
     }
+}
+
+fn raise_file_limit() -> nix::Result<()> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let wanted = hard.min(FILES);
+    if soft < wanted { setrlimit(Resource::RLIMIT_NOFILE, wanted, hard) } else { Ok(()) }
 }
 
 fn listener(address: SocketAddr) -> io::Result<TcpListener> {

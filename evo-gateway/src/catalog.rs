@@ -29,6 +29,12 @@ const INTERVAL: Duration = Duration::from_secs(600);
 const TIME_LIMIT: Duration = Duration::from_secs(5);
 /// How large one list may be.
 const SIZE_LIMIT: usize = 8 * 1024 * 1024;
+/// How many of its models are taken.
+const MOST_MODELS: usize = 10_000;
+/// How long an id, or another text about a model, may be, in bytes.
+const LONGEST_TEXT: usize = 256;
+/// How much of a reason why a list can't be read is shown: it may quote the list.
+const LONGEST_REASON: usize = 300;
 
 /// What is known of the models.
 #[derive(Debug)]
@@ -81,6 +87,21 @@ pub(crate) struct Listed {
     /// Tokens that fit in, as vLLM calls it.
     #[serde(default, deserialize_with = "lenient")]
     pub(crate) max_model_len: Option<u32>,
+}
+
+impl Listed {
+    /// The model without what is too long to be told, or nothing when nobody could ask for it.
+    fn checked(self) -> Option<Self> {
+        let is_plain = |text: &String| {
+            text.len() <= LONGEST_TEXT && !text.is_empty() && !text.chars().any(char::is_control)
+        };
+        is_plain(&self.id).then_some(Self {
+            owned_by: self.owned_by.filter(is_plain),
+            display_name: self.display_name.filter(is_plain),
+            created_at: self.created_at.filter(is_plain),
+            ..self
+        })
+    }
 }
 
 /// A field of an unexpected type counts as absent: lists come from strangers.
@@ -263,10 +284,58 @@ async fn read(
         }
         let body = Limited::new(response.into_body(), SIZE_LIMIT).collect().await;
         let body: Bytes = body.map_err(|error| error.to_string())?.to_bytes();
-        let list: List = serde_json::from_slice(&body)
-            .map_err(|error| format!("its answer is no list of models: {error}"))?;
-        Ok(list.data)
+        models_of(&body)
     };
     let silent = |_| format!("it does not answer within {} s", TIME_LIMIT.as_secs());
     timeout(TIME_LIMIT, read).await.map_err(silent)?
+}
+
+/// The models of a list that can be asked for.
+fn models_of(list: &[u8]) -> Result<Vec<Listed>, String> {
+    let list: List = serde_json::from_slice(list).map_err(|error| {
+        let reason: String = error.to_string().chars().take(LONGEST_REASON).collect();
+        format!("its answer is no list of models: {reason}")
+    })?;
+    Ok(list.data.into_iter().filter_map(Listed::checked).take(MOST_MODELS).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn models(data: &[serde_json::Value]) -> Vec<Listed> {
+        models_of(json!({ "data": data }).to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn what_nobody_can_ask_for_is_left_out() {
+        let long = "x".repeat(LONGEST_TEXT + 1);
+        let models = models(&[
+            json!({"id": "good", "owned_by": 7, "display_name": long, "created_at": "a\nb"}),
+            json!({"id": ""}),
+            json!({"id": long}),
+            json!({"id": "a\u{1b}[2J"}),
+            json!({"id": "größe/ß:7b", "owned_by": "me"}),
+        ]);
+        let ids: Vec<&str> = models.iter().map(|model| model.id.as_str()).collect();
+        assert_eq!(ids, ["good", "größe/ß:7b"]);
+        let good = &models[0];
+        assert_eq!((&good.owned_by, &good.display_name, &good.created_at), (&None, &None, &None));
+        assert_eq!(models[1].owned_by.as_deref(), Some("me"));
+    }
+
+    #[test]
+    fn a_list_has_an_end() {
+        let data: Vec<_> = (0..MOST_MODELS + 5).map(|n| json!({"id": n.to_string()})).collect();
+        assert_eq!(models(&data).len(), MOST_MODELS);
+    }
+
+    #[test]
+    fn a_reason_does_not_quote_a_whole_list() {
+        let list = json!({"data": "x".repeat(100_000)}).to_string();
+        let reason = models_of(list.as_bytes()).unwrap_err();
+        assert!(reason.contains("no list of models") && reason.len() < 400, "{reason}");
+    }
 }

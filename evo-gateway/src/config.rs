@@ -528,6 +528,21 @@ provider_type = "claude_code"
     }
 
     #[test]
+    fn addresses_that_no_path_can_be_added_to_are_named() {
+        for address in ["http://x/v1?version=1", "http://x/v1#a", "http://me:secret@x/v1"] {
+            let text = format!(
+                r#"{{"server": {{"host": "::1", "port": 1}}, "providers": [{{"name": "a",
+                "base_url": "{address}", "enabled": true}}]}}"#
+            );
+            let gateway = GatewayConfig::from_json(&text).unwrap();
+            let config = Config::new(gateway, &Tokens::generate()).unwrap();
+            let error = crate::provider::Provider::all(&config).unwrap_err().to_string();
+            assert!(error.contains("`providers[0].base_url`"), "{error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
     fn tokens_come_from_a_file_or_from_the_environment() {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");

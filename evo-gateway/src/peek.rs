@@ -1,8 +1,11 @@
 //! The few fields of a request that decide about its way, read in one pass over its bytes.
 
-use std::{borrow::Cow, ops::Range};
+use std::{borrow::Cow, fmt, ops::Range};
 
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error as _, IgnoredAny, MapAccess, Visitor},
+};
 use serde_json::value::RawValue;
 
 /// What the gateway needs to know of a request.
@@ -33,14 +36,86 @@ impl Fault {
     }
 }
 
-#[derive(Deserialize)]
+/// How long a model's name may be, in bytes: it stands in error messages.
+const LONGEST_MODEL: usize = 1_024;
+/// How errors about a field like `Model` begin.
+const LOOKALIKE: &str = "lookalike";
+
+#[derive(Default)]
 struct Head<'a> {
-    #[serde(borrow)]
     model: Option<&'a RawValue>,
-    #[serde(borrow)]
     stream: Option<&'a RawValue>,
-    #[serde(borrow)]
     stream_options: Option<&'a RawValue>,
+}
+
+enum Field {
+    Model,
+    Stream,
+    StreamOptions,
+    Other,
+}
+
+impl<'de> Deserialize<'de> for Field {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Name;
+
+        impl Visitor<'_> for Name {
+            type Value = Field;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("the name of a field")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Field, E> {
+                match name {
+                    "model" => Ok(Field::Model),
+                    "stream" => Ok(Field::Stream),
+                    "stream_options" => Ok(Field::StreamOptions),
+                    // Some servers take it for `model`, and would serve another one than was asked
+                    // for here.
+                    name if name.eq_ignore_ascii_case("model") => Err(E::custom(LOOKALIKE)),
+                    _ => Ok(Field::Other),
+                }
+            }
+        }
+
+        deserializer.deserialize_identifier(Name)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Head<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Head<'de>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Head<'de>, A::Error> {
+                let mut head = Head::default();
+                while let Some(field) = map.next_key()? {
+                    let (slot, name) = match field {
+                        Field::Model => (&mut head.model, "model"),
+                        Field::Stream => (&mut head.stream, "stream"),
+                        Field::StreamOptions => (&mut head.stream_options, "stream_options"),
+                        Field::Other => {
+                            map.next_value::<IgnoredAny>()?;
+                            continue;
+                        }
+                    };
+                    if slot.replace(map.next_value()?).is_some() {
+                        return Err(A::Error::duplicate_field(name));
+                    }
+                }
+                Ok(head)
+            }
+        }
+
+        deserializer.deserialize_map(Fields)
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -50,10 +125,6 @@ struct StreamOptions {
 
 /// Reads a request body.
 pub(crate) fn peek(body: &[u8]) -> Result<Peek<'_>, Fault> {
-    // A list would do as a struct for serde.
-    if body.trim_ascii_start().first() == Some(&b'[') {
-        return Err(Fault { field: None, message: "The body must be a JSON object.".to_owned() });
-    }
     let head: Head<'_> = serde_json::from_slice(body).map_err(|error| not_json(body, &error))?;
     let raw = head.model.map(RawValue::get).filter(|raw| *raw != "null").ok_or_else(|| {
         Fault::of("model", "it is missing; name a model, for example \"provider:model\".")
@@ -62,6 +133,10 @@ pub(crate) fn peek(body: &[u8]) -> Result<Peek<'_>, Fault> {
         .ok_or_else(|| Fault::of("model", "it must be a text, for example \"provider:model\"."))?;
     if model.is_empty() {
         return Err(Fault::of("model", "it is empty; name a model."));
+    }
+    if model.len() > LONGEST_MODEL {
+        let message = format!("it is longer than {LONGEST_MODEL} bytes.");
+        return Err(Fault::of("model", &message));
     }
     // The raw value is a part of the body, so the distance is its place there.
     let start = raw.as_ptr().addr() - body.as_ptr().addr();
@@ -103,6 +178,9 @@ fn not_json(body: &[u8], error: &serde_json::Error) -> Fault {
     if body.trim_ascii().is_empty() {
         let message = "The body is empty; send a JSON object.".to_owned();
         return Fault { field: None, message };
+    }
+    if text.starts_with(LOOKALIKE) {
+        return Fault::of("model", "the body has it in capital letters as well; send it once.");
     }
     for field in ["model", "stream", "stream_options"] {
         if text.starts_with(&format!("duplicate field `{field}`")) {
@@ -152,6 +230,13 @@ mod tests {
             (r#"{"model":5}"#, Some("model"), "text"),
             (r#"{"model":""}"#, Some("model"), "empty"),
             (r#"{"model":"a","model":"b"}"#, Some("model"), "twice"),
+            (r#"{"model":"a","mod\u0065l":"b"}"#, Some("model"), "twice"),
+            (r#"{"model":null,"model":"b"}"#, Some("model"), "twice"),
+            (r#"{"model":"a","MoDel":"b"}"#, Some("model"), "capital letters"),
+            (r#"{"M\u006fdel":"b"}"#, Some("model"), "capital letters"),
+            (&format!(r#"{{"model":"{}"}}"#, "m".repeat(1_025)), Some("model"), "longer than 1024"),
+            ("\u{feff}{\"model\":\"a\"}", None, "not valid JSON"),
+            (r#"{"model":"\ud800"}"#, Some("model"), "text"),
             (r#"{"model":"a","stream":"yes"}"#, Some("stream"), "true or false"),
             (r#"{"model":"a","stream":true,"stream_options":5}"#, Some("stream_options"), "object"),
         ] {

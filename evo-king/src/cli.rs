@@ -79,7 +79,7 @@ pub enum Failure {
     /// The configuration is wrong: exit code 2.
     #[error(transparent)]
     Config(crate::config::ConfigError),
-    /// Anything else: exit code 1.
+    /// Anything else: exit code 1, but 2 for an address that --open does not allow.
     #[error(transparent)]
     Run(#[from] crate::Error),
 }
@@ -88,7 +88,7 @@ impl Failure {
     /// What the process should exit with.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) => 2,
+            Self::Config(_) | Self::Run(crate::Error::OpenToStrangers(_)) => 2,
             Self::Run(_) => 1,
         }
     }

@@ -39,8 +39,8 @@ pub(crate) fn take(data: &Path) -> Result<Lock, Error> {
             return Err(Error::Folder {
                 path: data.display().to_string(),
                 reason: format!(
-                    "another king uses it (process {}); stop that one, or name another folder \
-                     with --data DIR",
+                    "another king uses it (process {}); to ask that one set KING_ADDRESS to its \
+                     address, else stop it or name another folder with --data DIR",
                     holder.trim()
                 ),
             });

@@ -2,7 +2,11 @@
 
 use std::{fmt, net::TcpListener, os::unix::fs::PermissionsExt as _, path::Path};
 
-use evo_common::tokens::Tokens;
+use evo_common::{
+    config::{ProviderConfig, ProviderType},
+    tokens::Tokens,
+};
+use evo_evotown_bridge::config as bridge;
 use serde::Serialize;
 
 use crate::{
@@ -95,6 +99,7 @@ async fn examine(data: &DataFolder, args: &DoctorArgs) -> Vec<Check> {
     checks.push(king(data));
     checks.push(sources(data));
     checks.push(gateway(data));
+    checks.push(evotown(data));
     match &instance {
         Some(instance) => checks.extend([
             answers("running king", &instance.king, instance).await,
@@ -102,8 +107,10 @@ async fn examine(data: &DataFolder, args: &DoctorArgs) -> Vec<Check> {
         ]),
         None => {
             checks.push(Check::pass("running instance", "none; `evo up` starts one"));
-            checks.push(port("king's port", args.king_port, "--king-port"));
-            checks.push(port("gateway's port", args.gateway_port, "--gateway-port"));
+            let king = args.king_port.unwrap_or_else(|| config::king_port(data));
+            checks.push(port("king's port", king, "--king-port"));
+            let gateway = args.gateway_port.unwrap_or_else(|| config::gateway_port(data));
+            checks.push(port("gateway's port", gateway, "--gateway-port"));
             checks.push(database(data).await);
         }
     }
@@ -224,7 +231,41 @@ fn gateway(data: &DataFolder) -> Check {
         return Check::pass(NAME, "not there yet; `evo up` writes it");
     }
     match config::gateway(data) {
-        Ok(_) => Check::pass(NAME, "can be read"),
+        Ok(gateway) => Check::pass(NAME, providers(&gateway)),
+        Err(stop) => Check::fail(NAME, text(&stop)),
+    }
+}
+
+/// Which of the enabled providers have what they need. None is no fault: Evo works without a model.
+fn providers(config: &evo_gateway::Config) -> String {
+    let providers = &config.gateway.providers;
+    let is_served = |provider: &&ProviderConfig| {
+        matches!(provider.provider_type, ProviderType::OpenAiCompatible | ProviderType::Anthropic)
+    };
+    let has_key = |provider: &&ProviderConfig| {
+        let keys = &provider.api_key_envs;
+        keys.is_empty() || keys.iter().any(|name| config.provider_keys.contains_key(name))
+    };
+    let enabled: Vec<_> = providers.iter().filter(|provider| provider.enabled).collect();
+    let mut text = format!("{} of {} providers enabled", enabled.len(), providers.len());
+    let (served, later): (Vec<_>, Vec<_>) = enabled.into_iter().partition(is_served);
+    let (usable, keyless): (Vec<_>, Vec<_>) = served.into_iter().partition(has_key);
+    for (what, list) in
+        [("usable", usable), ("without a key", keyless), ("of a type that is not served", later)]
+    {
+        if !list.is_empty() {
+            let names: Vec<&str> = list.iter().map(|provider| provider.name.as_str()).collect();
+            text = format!("{text}; {what}: {}", names.join(", "));
+        }
+    }
+    text
+}
+
+fn evotown(data: &DataFolder) -> Check {
+    const NAME: &str = "Evotown";
+    match config::evotown(data) {
+        Ok(None) => Check::pass(NAME, format!("{} is not set; nothing is reported", bridge::URL)),
+        Ok(Some(_)) => Check::pass(NAME, "configured; `evo bridge status` says what is delivered"),
         Err(stop) => Check::fail(NAME, text(&stop)),
     }
 }

@@ -3,6 +3,7 @@
 use anyhow::Context as _;
 use evo_common::{
     api::{InvokeSkill, SkillAnswer, SkillDetail, SkillList, SkillSummary, SkillVersionView},
+    outcome::Outcome,
     skill::SkillManifest,
 };
 use serde_json::{Map, Value};
@@ -111,12 +112,13 @@ fn show_text(skill: &SkillDetail) -> String {
         text += &format!("  {}: {}\n", outcome.code, outcome.reason);
     }
     for version in &skill.versions {
-        text += &version_text(version);
+        text += &version_text(version, summary.outcome.as_ref());
     }
     text
 }
 
-fn version_text(version: &SkillVersionView) -> String {
+/// One version. Its decision is left out when it is the skill's own, which stands above.
+fn version_text(version: &SkillVersionView, told: Option<&Outcome>) -> String {
     let mut text = format!(
         "\n{}{}  {}\n",
         version.version,
@@ -139,7 +141,9 @@ fn version_text(version: &SkillVersionView) -> String {
     }
     if let Some(code) = &version.code {
         let reason = version.reason.as_deref().unwrap_or_default();
-        text += &format!("  decision     {code}: {reason}\n");
+        if told.is_none_or(|told| told.code != *code || told.reason != reason) {
+            text += &format!("  decision     {code}: {reason}\n");
+        }
     }
     if let Some(scores) = &version.scores {
         text += &format!(

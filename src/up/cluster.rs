@@ -142,10 +142,11 @@ impl Cluster {
             services: TaskGroup::new(Shutdown::new()),
             runners: TaskGroup::new(Shutdown::new()),
         };
-        cluster.serve(king, gateway);
+        // Before anything runs that would have to be ended again.
         if let Some(evotown) = evotown {
             cluster.bridge = Some(cluster.report_to(evotown, &tokens).await?);
         }
+        cluster.serve(king, gateway);
         for agent in embedded() {
             let wanted = match runners {
                 Runners::All => true,

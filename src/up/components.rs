@@ -5,10 +5,16 @@ use std::time::Duration;
 use evo_evotown_bridge::Health;
 use serde::Serialize;
 
-use crate::client::{self, Client};
+use crate::{
+    client::{self, Client},
+    progress::say,
+};
 
 /// How long a part may take to say how it is.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long nothing is said of waiting for Evotown.
+const QUIETLY: Duration = Duration::from_secs(2);
 
 /// How one part of Evo is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -84,7 +90,11 @@ pub(crate) async fn bridge(health: Option<&Health>, patience: Duration) -> Compo
         let variable = evo_evotown_bridge::config::URL;
         return Component::new(NAME, "off").because(format!("{variable} is not set"));
     };
-    let settled = health.settled(patience).await;
+    let mut settled = health.settled(patience.min(QUIETLY)).await;
+    if !settled && patience > QUIETLY {
+        say(format!("Waiting up to {} s for Evotown to take the reports …", patience.as_secs()));
+        settled = health.settled(patience).await;
+    }
     let report = health.report();
     let delivered = format!("{} delivered", report.delivered);
     let waits_by_itself = patience.is_zero() && report.last_error.is_none();

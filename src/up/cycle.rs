@@ -58,6 +58,7 @@ async fn follow(client: &Client, cycle: &str, progress: &mut Progress) -> Result
         .context("reading the event log")?;
     let mut after = started.events.first().map_or(0, |event| event.seq);
     progress.begin(cycle);
+    let mut ended = false;
     loop {
         let page = client.events(after, &[]).await.context("reading the event log")?;
         for event in &page.events {
@@ -68,12 +69,16 @@ async fn follow(client: &Client, cycle: &str, progress: &mut Progress) -> Result
             after = last.seq;
             continue;
         }
-        // The state of the run decides, not an event that might have been missed.
-        let run = client.run(cycle).await.context("reading the cycle's state")?;
-        if run.run.status != PipelineRunStatus::Running {
+        if ended {
             progress.finish();
             return Ok(());
         }
-        tokio::time::sleep(POLL).await;
+        // The state of the run decides, not an event that might have been missed. The log is read
+        // once more after it, for what was written since the last page.
+        let run = client.run(cycle).await.context("reading the cycle's state")?;
+        ended = run.run.status != PipelineRunStatus::Running;
+        if !ended {
+            tokio::time::sleep(POLL).await;
+        }
     }
 }

@@ -118,7 +118,8 @@ fn wrong_usage_is_told_by_the_option() {
         (&["skill", "run", "x", "--input", "[1]"], "--input"),
         (&["skill", "run", "x", "--set", "limit"], "NAME=VALUE"),
         (&["runs", "list", "--kind", "x"], "--kind"),
-        (&["gateway", "--listen", "0.0.0.0:0"], "loopback"),
+        (&["gateway", "--listen", "0.0.0.0:0"], "has no tokens"),
+        (&["gateway", "--listen", "0.0.0.0:0", "--open"], "127.0.0.1"),
         (&["bridge"], "EVO_EVOTOWN_URL"),
     ] {
         let answer = evo.run(args).expect_code(2);

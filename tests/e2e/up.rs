@@ -105,7 +105,10 @@ fn people_get_a_table_on_stdout_and_progress_on_stderr() {
     assert!(answer.stdout.starts_with("Active\n"), "{answer}");
     assert!(answer.stdout.contains("write_not_allowed"), "{answer}");
     assert!(answer.stdout.contains("skills active. Cycle run-"), "{answer}");
-    assert!(answer.stdout.contains("Components: king ok, gateway ok, bridge off, 6 runners"), "{answer}");
+    assert!(
+        answer.stdout.contains("Components: king ok, gateway ok, bridge off, 6 runners"),
+        "{answer}"
+    );
     assert!(answer.stderr.contains("tokens.toml"), "{answer}");
     assert!(answer.stderr.contains("candidates"), "{answer}");
     assert!(!answer.stderr.contains("WARN") && !answer.stderr.contains("ERROR"), "{answer}");

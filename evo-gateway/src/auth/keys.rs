@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     fs,
     io::{self, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::SystemTime,
 };
@@ -73,10 +73,6 @@ impl KeyFile {
     /// Writes it whole or not at all, for its owner only.
     fn save(&self, path: &Path) -> Result<(), Error> {
         let write = || -> io::Result<()> {
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-            if let Some(folder) = folder {
-                fs::create_dir_all(folder)?;
-            }
             let random: [u8; 8] = rand::random();
             let mut name = path.file_name().unwrap_or_default().to_owned();
             name.push(format!(".{}.new", hex(&random)));
@@ -98,6 +94,34 @@ impl KeyFile {
         let keys = self.keys.iter();
         keys.filter_map(|key| Some((digest_of(&key.key_hash)?, key.name.as_str().into()))).collect()
     }
+}
+
+/// Of a link the file behind it, which others may read as well; it must not be replaced.
+fn resolved(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// Keeps other commands from the file until it is dropped: of two that write at the same time one
+/// would undo what the other did, such as taking back a key.
+fn lock(path: &Path) -> Result<fs::File, Error> {
+    let take = || -> io::Result<fs::File> {
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            fs::create_dir_all(folder)?;
+        }
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(".lock");
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create(true).truncate(false);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.open(path.with_file_name(name))?;
+        file.lock()?;
+        Ok(file)
+    };
+    take().map_err(|error| Error::Keys {
+        path: path.to_owned(),
+        message: format!("it can't be locked: {error}"),
+    })
 }
 
 fn write_private(path: &Path, file: &KeyFile) -> io::Result<()> {
@@ -128,6 +152,8 @@ pub(crate) fn generate(path: &Path, name: &str) -> Result<Secret, Error> {
     if name.trim().is_empty() || name.len() > 64 || name.chars().any(char::is_control) {
         return Err(wrong(format!("{name:?} is no name for a key: use 1 to 64 printable bytes")));
     }
+    let path = &*resolved(path);
+    let _lock = lock(path)?;
     let mut file = KeyFile::load(path)?;
     if file.keys.iter().any(|key| key.name == name) {
         return Err(wrong(format!(
@@ -149,6 +175,11 @@ pub(crate) fn generate(path: &Path, name: &str) -> Result<Secret, Error> {
 
 /// Removes the keys of this name. Says whether there was one.
 pub(crate) fn revoke(path: &Path, name: &str) -> Result<bool, Error> {
+    if !path.exists() {
+        return Ok(false);
+    }
+    let path = &*resolved(path);
+    let _lock = lock(path)?;
     let mut file = KeyFile::load(path)?;
     let before = file.keys.len();
     file.keys.retain(|key| key.name != name);
@@ -160,7 +191,7 @@ pub(crate) fn revoke(path: &Path, name: &str) -> Result<bool, Error> {
 }
 
 /// What tells one state of a file from another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Stamp(Option<(Option<SystemTime>, u64, u64)>);
 
 impl Stamp {
@@ -201,6 +232,41 @@ mod tests {
         assert!(!revoke(&path, "phone").unwrap());
         assert!(revoke(&path, "laptop").unwrap());
         assert_eq!(KeyFile::load(&path).unwrap().keys, []);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_stays_a_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("real.json"), folder.path().join("auth.json"));
+        generate(&file, "a").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        generate(&link, "b").unwrap();
+        assert!(revoke(&link, "a").unwrap());
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        let names: Vec<_> =
+            KeyFile::load(&file).unwrap().keys.into_iter().map(|key| key.name).collect();
+        assert_eq!(names, ["b"], "the key was taken back behind the link");
+    }
+
+    #[test]
+    fn commands_at_the_same_time_do_not_undo_each_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("auth.json");
+        std::thread::scope(|scope| {
+            for number in 0..8 {
+                let path = &path;
+                scope.spawn(move || {
+                    let name = number.to_string();
+                    generate(path, &name).unwrap();
+                    assert!(number % 2 == 0 || revoke(path, &name).unwrap());
+                });
+            }
+        });
+        let mut names: Vec<_> =
+            KeyFile::load(&path).unwrap().keys.into_iter().map(|key| key.name).collect();
+        names.sort();
+        assert_eq!(names, ["0", "2", "4", "6"]);
     }
 
     #[test]

@@ -62,18 +62,23 @@ pub(crate) struct Gate {
     operator: Option<Sum>,
     gateway: Option<Sum>,
     keys: RwLock<Arc<HashMap<Sum, Arc<str>>>>,
+    /// The state of their file in which they were read.
+    read: keys::Stamp,
 }
 
 impl Gate {
     /// A gate for these tokens, and the virtual keys that are there now.
     pub(crate) fn new(auth: &Auth) -> Result<Self, crate::Error> {
         let sum = |secret: &Option<Secret>| secret.as_ref().map(|s| digest(s.expose().as_bytes()));
+        // Before the keys: a later change must be seen.
+        let read = auth.keys_file.as_deref().map(keys::Stamp::of).unwrap_or_default();
         let keys = auth.keys_file.as_deref().map(keys::KeyFile::load).transpose()?;
         Ok(Self {
             open: auth.open,
             operator: sum(&auth.operator),
             gateway: sum(&auth.gateway),
             keys: RwLock::new(Arc::new(keys.map(|keys| keys.by_digest()).unwrap_or_default())),
+            read,
         })
     }
 
@@ -102,7 +107,7 @@ impl Gate {
     /// Reads the file of virtual keys again whenever it changes, until the shutdown. A file that
     /// can't be read leaves the keys as they were; one that is gone takes them all with it.
     pub(crate) async fn follow(&self, file: &Path, shutdown: Shutdown) {
-        let mut seen = keys::Stamp::of(file);
+        let mut seen = self.read;
         let mut timer = tokio::time::interval(KEYS_INTERVAL);
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -169,11 +174,15 @@ mod tests {
         let file = folder.path().join("auth.json");
         let auth = Auth { keys_file: Some(file.clone()), ..Auth::default() };
         let gate = Arc::new(Gate::new(&auth).unwrap());
+        // Between the first look and the following.
+        let early = keys::generate(&file, "early").unwrap();
         let shutdown = Shutdown::new();
         let follow = gate.follow(&file, shutdown.clone());
         let steps = async {
             let pause = || tokio::time::sleep(KEYS_INTERVAL * 2);
             pause().await;
+            let known = gate.admit(Some(early.expose().as_bytes()));
+            assert_eq!(known, Ok(Caller::Key("early".into())));
             let key = keys::generate(&file, "one").unwrap();
             pause().await;
             let admit = || gate.admit(Some(key.expose().as_bytes()));

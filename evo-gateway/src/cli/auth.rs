@@ -19,6 +19,7 @@ use crate::{
 )]
 pub enum Command {
     /// Make a key. It is shown once; the file keeps its digest only.
+    #[command(after_help = "Example: evo gateway auth generate --name laptop")]
     Generate {
         /// Whose key it is.
         #[arg(long)]
@@ -27,6 +28,7 @@ pub enum Command {
         place: Place,
     },
     /// List the keys: name, first letters, date.
+    #[command(after_help = "Example: evo gateway auth list --json")]
     List {
         /// As JSON.
         #[arg(long)]
@@ -35,6 +37,7 @@ pub enum Command {
         place: Place,
     },
     /// Take a key back.
+    #[command(after_help = "Example: evo gateway auth revoke --name laptop")]
     Revoke {
         /// Whose key it is.
         #[arg(long)]

@@ -94,11 +94,7 @@ impl StreamConverter {
             self.convert(events, out)?;
         }
         if matches!(self.state, State::Open) {
-            let is_whole = match &self.reader {
-                Reader::OpenAi(reader) => reader.has_stopped(),
-                Reader::Anthropic(reader) => reader.has_stopped(),
-            };
-            if !is_whole {
+            if !self.is_settled() {
                 let message = "the provider's stream ended before the answer did";
                 return Err(self.fail(CUT, ConvertError::new("stream", message), out));
             }
@@ -108,6 +104,21 @@ impl StreamConverter {
             State::Failed(error) => Err(error.clone()),
             State::Open | State::Ended => Ok(()),
         }
+    }
+
+    /// Whether the front's stream has its last event, an end mark or an error.
+    pub fn is_over(&self) -> bool {
+        !matches!(self.state, State::Open)
+    }
+
+    /// Whether it is known how the answer ended, so that [`finish`](Self::finish) has nothing to
+    /// complain about but what the provider itself did.
+    pub fn is_settled(&self) -> bool {
+        self.is_over()
+            || match &self.reader {
+                Reader::OpenAi(reader) => reader.has_stopped(),
+                Reader::Anthropic(reader) => reader.has_stopped(),
+            }
     }
 
     fn convert(&mut self, events: Vec<sse::Event>, out: &mut Vec<u8>) -> Result<(), ConvertError> {

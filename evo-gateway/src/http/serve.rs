@@ -110,19 +110,30 @@ impl Workers {
     pub(crate) async fn serve(mut self, listener: TcpListener) {
         // When nobody waits for them any more, they are cut.
         let _cut = self.ends.cut.clone().drop_guard();
+        let mut failing = false;
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = self.ends.stop.cancelled() => break,
                 accepted = listener.accept() => accepted,
             };
-            let given = match accepted {
-                Ok((stream, _)) => self.give(stream).await,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = given {
-                tracing::warn!(%error, "A connection can't be accepted: {error}");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+            match accepted {
+                Ok((stream, _)) => {
+                    failing = false;
+                    if let Err(error) = self.give(stream).await {
+                        tracing::warn!(%error, "A connection can't be served: {error}");
+                    }
+                }
+                Err(error) if is_about_one_connection(&error) => {
+                    tracing::debug!(%error, "A connection ended before it was accepted: {error}");
+                }
+                Err(error) => {
+                    // Once, and not ten times a second.
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::warn!(%error, "No connection can be accepted: {error}");
+                    }
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
             }
         }
         drop(listener);
@@ -148,12 +159,22 @@ impl Workers {
             let open = Open::new(&worker.open);
             match worker.streams.send((stream, open)).await {
                 Ok(()) => return Ok(()),
-                // This thread was ended by a fault.
+                // This thread was ended by a fault, which its own message told.
                 Err(mpsc::error::SendError((back, _))) => stream = back,
             }
         }
         Err(io::Error::other("no thread serves connections"))
     }
+}
+
+/// Whether only that connection is lost, where otherwise files or memory are short.
+fn is_about_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+    )
 }
 
 /// Serves the connections of one thread.

@@ -48,9 +48,13 @@ const TRACEPARENT: &str = "traceparent";
 const MAX_PATH: usize = 128;
 /// Silence inside a request's body.
 const BODY_IDLE: Duration = Duration::from_secs(30);
-/// How much of a body that is too large is read and thrown away, so that the caller, who reads the
+/// How much of a body that is not wanted is read and thrown away, so that the caller, who reads the
 /// answer only after sending, gets to see it.
 const DISCARD: usize = 128 * 1024 * 1024;
+/// How long that may take.
+const DISCARD_TIME: Duration = Duration::from_secs(10);
+/// Silence inside such a body.
+const DISCARD_IDLE: Duration = Duration::from_secs(2);
 
 /// Answers the requests of all connections. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -84,23 +88,31 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         let router = generates.is_none().then(|| self.router.clone());
         Box::pin(async move {
             let mut entry = Entry::new(gateway.log.clone(), facts(&parts, generates));
-            let span = span(&parts);
-            if let Some(span) = &span {
-                entry.set_span(span.clone());
-            }
             let front = generates.unwrap_or_else(|| dialect_of(parts.uri.path(), &parts.headers));
-            let answer = async {
-                match admit(&gateway, rules, &parts, &mut entry) {
-                    Err(refused) => Err(refused),
-                    Ok(()) => match router {
-                        Some(router) => Ok(route(router, parts, body).await),
-                        None => generate(&gateway, &client, front, &parts, body, &mut entry).await,
-                    },
+            let response = match admit(&gateway, rules, &parts, &mut entry) {
+                Err(refused) => {
+                    discard(body, &parts.headers).await;
+                    Err(refused)
                 }
-            };
-            let response = match span {
-                Some(span) => answer.instrument(span).await,
-                None => answer.await,
+                Ok(()) => {
+                    // Strangers leave nothing in the traces of runs.
+                    let span = span(&parts);
+                    if let Some(span) = &span {
+                        entry.set_span(span.clone());
+                    }
+                    let answer = async {
+                        match router {
+                            Some(router) => Ok(route(router, parts, body).await),
+                            None => {
+                                generate(&gateway, &client, front, &parts, body, &mut entry).await
+                            }
+                        }
+                    };
+                    match span {
+                        Some(span) => answer.instrument(span).await,
+                        None => answer.await,
+                    }
+                }
             };
             let response = response.unwrap_or_else(|refused| {
                 entry.facts.error = Some(refused.code);
@@ -139,7 +151,7 @@ fn facts(parts: &request::Parts, generates: Option<Dialect>) -> Facts {
         method: Some(parts.method.clone()),
         path: match generates {
             Some(dialect) => path_of(dialect).into(),
-            None => path.get(..MAX_PATH).unwrap_or(path).to_owned().into(),
+            None => path[..path.floor_char_boundary(MAX_PATH)].to_owned().into(),
         },
         run: text(&RUN),
         stage: text(&STAGE),
@@ -244,6 +256,7 @@ async fn generate(
     entry: &mut Entry,
 ) -> Result<Response<Answer>, Refused> {
     if parts.method != Method::POST {
+        discard(body, &parts.headers).await;
         return Err(wrong_method(&parts.method, parts.uri.path()));
     }
     let body = read(body, &parts.headers, gateway.body_limit).await?;
@@ -256,6 +269,7 @@ async fn read(mut body: Incoming, headers: &HeaderMap, limit: usize) -> Result<B
     if let Some(encoding) = headers.get(header::CONTENT_ENCODING)
         && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
     {
+        discard(body, headers).await;
         return Err(Refused::new(
             415,
             "unsupported_content_encoding",
@@ -305,16 +319,27 @@ async fn read(mut body: Incoming, headers: &HeaderMap, limit: usize) -> Result<B
     Ok(if parts.is_empty() { whole } else { parts.freeze() })
 }
 
-/// Refuses a body, and reads what the caller sends of it all the same, within limits.
-async fn too_large(mut body: Incoming, headers: &HeaderMap, limit: usize) -> Refused {
-    if !headers.contains_key(header::EXPECT) {
+/// Reads what the caller sends although nobody wants it, within limits.
+async fn discard(mut body: Incoming, headers: &HeaderMap) {
+    // It waits to be told to send.
+    if headers.contains_key(header::EXPECT) {
+        return;
+    }
+    let read = async {
         let mut left = DISCARD;
-        while let Ok(Some(Ok(frame))) = timeout(Duration::from_secs(2), body.frame()).await {
+        while let Ok(Some(Ok(frame))) = timeout(DISCARD_IDLE, body.frame()).await {
             let length = frame.data_ref().map_or(0, Bytes::len);
-            let Some(rest) = left.checked_sub(length) else { break };
+            let Some(rest) = left.checked_sub(length) else { return };
             left = rest;
         }
-    }
+    };
+    // Whatever is left is cut off with the connection.
+    timeout(DISCARD_TIME, read).await.unwrap_or_default();
+}
+
+/// Refuses a body.
+async fn too_large(body: Incoming, headers: &HeaderMap, limit: usize) -> Refused {
+    discard(body, headers).await;
     let message = format!(
         "The body is larger than {limit} bytes; send less, or raise EVO_GATEWAY_BODY_LIMIT of the \
          gateway."

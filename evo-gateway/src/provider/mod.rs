@@ -259,6 +259,10 @@ fn pool(
 }
 
 fn address(dialect: Dialect, base_url: &str) -> Result<Address, (String, String)> {
+    let wrong = |message: &str| ("base_url".to_owned(), message.to_owned());
+    if base_url.contains(['?', '#']) {
+        return Err(wrong("paths are added to it, so it can't hold a `?` or a `#`"));
+    }
     let base = base_url.trim_end_matches('/');
     let uri = |path: &str| {
         Uri::try_from(format!("{base}/{path}")).map_err(|error| {
@@ -269,7 +273,11 @@ fn address(dialect: Dialect, base_url: &str) -> Result<Address, (String, String)
         Dialect::OpenAiChat => ("chat/completions", "models"),
         Dialect::Anthropic => ("messages", "models?limit=1000"),
     };
-    Ok(Address { dialect, generate: uri(generate)?, models: uri(models)? })
+    let (generate, models) = (uri(generate)?, uri(models)?);
+    if generate.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err(wrong("a name and a password in it are not sent; use `extra_headers`"));
+    }
+    Ok(Address { dialect, generate, models })
 }
 
 fn extra_header(

@@ -20,6 +20,10 @@ use crate::{
     convert::{Dialect, StreamConverter, own_error},
 };
 
+/// How long a provider may take to end a translated stream after its last event. Its connection can be
+/// used again only after that.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// Any error.
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -61,34 +65,48 @@ enum Step {
 #[derive(Debug)]
 pub(crate) struct Watch {
     idle: Duration,
+    /// Until when the first piece may be waited for, if none has come: many providers send the head of
+    /// an answer at once and then think.
+    first: Option<Instant>,
     /// For answers that are limited in total.
     end: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
     waiting: bool,
+    /// The silence that the timer allows.
+    allowed: Duration,
 }
 
 impl Watch {
-    /// Watches from now on.
-    pub(crate) fn new(idle: Duration, end: Option<Instant>) -> Self {
-        Self { idle, end, timer: None, waiting: false }
+    /// Watches from now on. The first piece has until `first`, and never less than `idle`.
+    pub(crate) fn new(idle: Duration, first: Instant, end: Option<Instant>) -> Self {
+        Self { idle, first: Some(first), end, timer: None, waiting: false, allowed: idle }
     }
 
     /// How long silence may last from now on.
     pub(crate) fn left(&self) -> Duration {
         let now = Instant::now();
-        self.end.map_or(self.idle, |end| self.idle.min(end.saturating_duration_since(now)))
+        let first = self.first.map_or(Duration::ZERO, |first| first.saturating_duration_since(now));
+        let silence = self.idle.max(first);
+        self.end.map_or(silence, |end| silence.min(end.saturating_duration_since(now)))
     }
 
     /// Something came.
-    fn fed(&mut self) {
+    pub(crate) fn fed(&mut self) {
+        self.first = None;
         self.waiting = false;
+    }
+
+    /// Allows less silence from now on.
+    fn hurry(&mut self, idle: Duration) {
+        self.idle = self.idle.min(idle);
     }
 
     /// Nothing came yet. Ready when it has been so for too long.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if !self.waiting {
             self.waiting = true;
-            let until = Instant::now() + self.left();
+            self.allowed = self.left();
+            let until = Instant::now() + self.allowed;
             match &mut self.timer {
                 Some(timer) => timer.as_mut().reset(until),
                 None => self.timer = Some(Box::pin(sleep_until(until))),
@@ -153,13 +171,13 @@ impl Ending {
 }
 
 /// The event that tells a caller inside a stream that it broke off.
-fn last_words(front: Dialect, outcome: Outcome, idle: Duration) -> Bytes {
+fn last_words(front: Dialect, outcome: Outcome, watch: &Watch) -> Bytes {
     let (status, code, message) = match outcome {
-        Outcome::TimedOut => (
-            504,
-            "upstream_idle_timeout",
-            format!("The provider fell silent for {} ms inside its answer.", idle.as_millis()),
-        ),
+        Outcome::TimedOut => {
+            let silence = watch.allowed.as_millis();
+            let message = format!("The provider fell silent for {silence} ms inside its answer.");
+            (504, "upstream_idle_timeout", message)
+        }
         Outcome::Cut | Outcome::Cancelled | Outcome::Answered => {
             (502, "upstream_cut", "The provider broke off inside its answer.".to_owned())
         }
@@ -177,7 +195,7 @@ fn last_words(front: Dialect, outcome: Outcome, idle: Duration) -> Bytes {
 pub(crate) struct Passed {
     upstream: Upstream,
     front: Dialect,
-    /// Whether it is a stream of events in plain text.
+    /// Whether it is a stream of events in plain text, to which one can be added.
     events: bool,
     /// Whether only a closed connection ends it, so that its end mark must tell.
     needs_mark: bool,
@@ -218,7 +236,7 @@ impl Passed {
         *outcome = failure;
         self.ending = Ending::Flush;
         if self.events && self.tail.is_between_events() {
-            let words = last_words(self.front, failure, self.upstream.watch.idle);
+            let words = last_words(self.front, failure, &self.upstream.watch);
             return Poll::Ready(Step::Data(words));
         }
         self.poll(context, outcome)
@@ -294,6 +312,9 @@ impl Converted {
             let whole = match ready!(self.upstream.poll(context)) {
                 Step::Data(data) => {
                     if self.converter.push(&data, &mut out).is_ok() {
+                        if self.converter.is_over() {
+                            self.upstream.watch.hurry(LINGER);
+                        }
                         continue;
                     }
                     false
@@ -302,8 +323,8 @@ impl Converted {
                     self.ended = true;
                     self.converter.finish(&mut out).is_ok()
                 }
-                Step::Failed(Outcome::TimedOut) => {
-                    let words = last_words(self.front, Outcome::TimedOut, self.upstream.watch.idle);
+                Step::Failed(Outcome::TimedOut) if !self.converter.is_over() => {
+                    let words = last_words(self.front, Outcome::TimedOut, &self.upstream.watch);
                     out.extend_from_slice(&words);
                     *outcome = Outcome::TimedOut;
                     self.ending = Ending::Flush;

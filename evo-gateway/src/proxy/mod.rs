@@ -173,6 +173,10 @@ impl Call<'_> {
         let started = Instant::now();
         let body = self.body()?;
         let response = self.ask_with_each_key(&body).await?;
+        if response.status().is_informational() {
+            let what = "switched to another protocol, which nobody asked for";
+            return Err(self.failed(502, "upstream_bad_answer", what));
+        }
         if response.status().is_redirection() {
             return Err(self.failed(
                 502,
@@ -181,7 +185,8 @@ impl Call<'_> {
             ));
         }
         let end = self.total().map(|total| started + total);
-        let watch = Watch::new(self.gateway.timeouts.idle, end);
+        let timeouts = &self.gateway.timeouts;
+        let watch = Watch::new(timeouts.idle, started + timeouts.first_byte, end);
         if self.converts() {
             self.translate(response, watch).await
         } else {
@@ -201,7 +206,8 @@ impl Call<'_> {
             let body = convert::request(ask.front, self.address.dialect, &ask.body, self.model)
                 .map_err(|fault| {
                     let message = format!("`{}`: {}", fault.field, fault.message);
-                    Refused::new(400, "invalid_request", message)
+                    let field = Some(fault.field).filter(|field| field != "body");
+                    Refused { field, ..Refused::new(400, "invalid_request", message) }
                 })?;
             return Ok(Bytes::from(body).into());
         }
@@ -277,12 +283,12 @@ impl Call<'_> {
     /// The answer as it is.
     fn pass(&self, response: Response<Incoming>, watch: Watch) -> Response<Answer> {
         let (mut parts, body) = response.into_parts();
+        // Of a length that is announced nothing is left for an event of the gateway's own.
         let events = is_event_stream(&parts.headers)
-            && !parts.headers.contains_key(header::CONTENT_ENCODING);
+            && !parts.headers.contains_key(header::CONTENT_ENCODING)
+            && body.size_hint().exact().is_none();
         // Only the end of the connection ends such a body.
-        let needs_mark = events
-            && body.size_hint().exact().is_none()
-            && !parts.headers.contains_key(header::TRANSFER_ENCODING);
+        let needs_mark = events && !parts.headers.contains_key(header::TRANSFER_ENCODING);
         parts.headers = headers::from_provider(parts.headers, false);
         parts.version = http::Version::HTTP_11;
         parts.extensions = http::Extensions::new();
@@ -302,7 +308,7 @@ impl Call<'_> {
         let status = parts.status;
         let streams = is_event_stream(&parts.headers);
         let (answer, kind) = if !status.is_success() {
-            let body = self.read(body, &watch).await?;
+            let body = self.read(body, watch).await?;
             (Answer::whole(convert::error(provider, front, status.as_u16(), &body)), JSON)
         } else if self.peek.stream {
             if !streams {
@@ -312,7 +318,7 @@ impl Call<'_> {
             let converted = Converted::new(body, watch, front, converter);
             (Answer::Converted(Box::new(converted)), EVENTS)
         } else {
-            let body = self.read(body, &watch).await?;
+            let body = self.read(body, watch).await?;
             let answer = convert::response(provider, front, &body, created).map_err(|fault| {
                 let what = format!("sent what is no answer: `{}`: {}", fault.field, fault.message);
                 self.failed(502, "upstream_bad_answer", &what)
@@ -327,7 +333,7 @@ impl Call<'_> {
     }
 
     /// The whole body of an answer.
-    async fn read(&self, mut body: Incoming, watch: &Watch) -> Result<Bytes, Refused> {
+    async fn read(&self, mut body: Incoming, mut watch: Watch) -> Result<Bytes, Refused> {
         let mut whole = Vec::new();
         loop {
             let Ok(frame) = timeout(watch.left(), body.frame()).await else {
@@ -337,6 +343,7 @@ impl Call<'_> {
                     self.failed(504, "upstream_idle_timeout", "fell silent inside its answer")
                 });
             };
+            watch.fed();
             let data = match frame {
                 None => return Ok(whole.into()),
                 Some(Err(_)) => {

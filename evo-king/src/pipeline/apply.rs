@@ -51,13 +51,14 @@ impl Coordinator {
     ) -> LocalBoxFuture<'a, store::Result<()>> {
         // Boxed because the end of a run leads to a decision about its cycle.
         Box::pin(async move {
-            runs::save_state(connection, now, &run.run_id, &decision.next).await?;
+            // The package first: the end of a run writes what is known of it into its trace.
             if let Some(report) = report
                 && !report.artifact_id.is_empty()
                 && report.artifact_id != run.artifact_id
             {
                 runs::save_artifact(connection, &run.run_id, report.artifact_id).await?;
             }
+            runs::save_state(connection, now, &run.run_id, &decision.next).await?;
             for effect in &decision.effects {
                 self.apply_effect(connection, now, run, &decision.next, effect, report).await?;
             }

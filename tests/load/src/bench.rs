@@ -184,8 +184,9 @@ enum Phase {
     Paced,
 }
 
+/// The paced streams come first: what they cost in memory is told of a process that did nothing yet.
 const PHASES: [Phase; 5] =
-    [Phase::Saturation, Phase::Rate(200), Phase::Rate(1_000), Phase::Burst, Phase::Paced];
+    [Phase::Paced, Phase::Saturation, Phase::Rate(200), Phase::Rate(1_000), Phase::Burst];
 
 /// The figures of a target in one round, and what they are not yet.
 #[derive(Debug, Default)]
@@ -248,6 +249,9 @@ impl Run<'_> {
             let Collected { mut figures, failed, answered, others } = collected;
             figures.insert("failed", failed as f64);
             figures.insert("others_cpu_percent", others.iter().sum::<f64>() / others.len() as f64);
+            if let Some(pid) = target.pid() {
+                figures.insert("memory_peak_mib", proc::memory(pid, Memory::Peak)?);
+            }
             if target.kind == Kind::Gateway {
                 let bytes = target.logged_bytes()? as f64;
                 figures.insert("log_bytes_per_request", bytes / answered as f64);
@@ -330,18 +334,11 @@ impl Run<'_> {
             Phase::Paced => {
                 let call = target.call(&format!("stream-{CHUNKS}-{}", PACE.as_millis()), true)?;
                 let plan = Plan { length: PACED_PATIENCE, ..plan(PACED_STREAMS) };
-                if let Some(pid) = target.pid() {
-                    figures.insert("memory_peak_mib", proc::memory(pid, Memory::Peak)?);
-                    proc::reset_peak(pid)?;
-                }
                 let (streams, ends) =
                     load::streams_once(&call, &plan, u64::from(CHUNKS), snapshot)?;
                 let usage = Usage::between(ends)?;
                 if let Some(pid) = target.pid() {
-                    let peak = proc::memory(pid, Memory::Peak)?;
-                    figures.insert("memory_500_streams_mib", peak);
-                    let before = figures.get("memory_peak_mib").copied().unwrap_or_default();
-                    figures.insert("memory_peak_mib", before.max(peak));
+                    figures.insert("memory_500_streams_mib", proc::memory(pid, Memory::Peak)?);
                     let rate = streams.chunks as f64 / usage.elapsed.as_secs_f64();
                     let cpu = usage.microseconds_per(rate);
                     figures.insert("paced_cpu_us_per_chunk", cpu);

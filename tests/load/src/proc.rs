@@ -101,7 +101,7 @@ fn duration(ticks: u64) -> Duration {
 pub enum Memory {
     /// Resident now (`VmRSS`).
     Now,
-    /// Highest since the start or since [`reset_peak`] (`VmHWM`).
+    /// Highest since the start (`VmHWM`).
     Peak,
 }
 
@@ -118,15 +118,6 @@ pub fn memory(root: u32, which: Memory) -> Result<f64> {
         .filter_map(|text| parse_status(&text, key))
         .sum();
     Ok(kilobytes as f64 / 1024.0)
-}
-
-/// Lets [`Memory::Peak`] count from now.
-pub fn reset_peak(root: u32) -> Result<()> {
-    for pid in tree(root)? {
-        let path = format!("/proc/{pid}/clear_refs");
-        fs::write(&path, "5").with_context(|| path.clone())?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

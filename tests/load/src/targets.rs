@@ -115,8 +115,7 @@ impl Target {
         Self { kind: Kind::Nginx, address, token: token("gw")?, child: Some(child), folder }.ready()
     }
 
-    /// evo-gateway as it is shipped: tokens asked for, a log line per request in a file and on
-    /// standard output.
+    /// evo-gateway as it is shipped: tokens asked for, a line per request in the log file.
     pub fn gateway(program: &Program, upstream: &Upstream) -> Result<Self> {
         let (folder, address, token) = (folder()?, free_address()?, token("gw")?);
         let file = folder.path().join("gateway.toml");

@@ -92,6 +92,12 @@ impl State {
         DELAY.saturating_mul(doubled).min(MAX_PAUSE)
     }
 
+    /// Spans in the next request: half as many after each failure, so that what a receiver can't
+    /// take costs few others.
+    fn batch(&self) -> usize {
+        BATCH >> self.failures.min(MAX_FAILURES)
+    }
+
     /// Drops the oldest beyond what may wait.
     fn bound(&mut self) {
         let excess = self.waiting.len().saturating_sub(CAPACITY);
@@ -219,7 +225,7 @@ impl Queue {
         if state.ended && (state.waiting.is_empty() || state.failures > 0) {
             return None;
         }
-        let count = state.waiting.len().min(BATCH);
+        let count = state.waiting.len().min(state.batch());
         let batch = state.waiting.drain(..count).collect();
         Some((batch, target, state.resource.clone()))
     }
@@ -493,6 +499,30 @@ mod tests {
         let begun = Instant::now();
         assert!(queue.end(PATIENCE).is_ok());
         assert!(begun.elapsed() < PATIENCE / 4);
+    }
+
+    #[test]
+    fn after_a_failure_fewer_are_sent_at_once() {
+        // Nobody sends: the test takes the batches itself.
+        let queue = Queue::default();
+        let provider = SdkTracerProvider::builder().with_span_processor(queue.clone()).build();
+        for _ in 0..BATCH * 2 {
+            make(&provider, &["span"]);
+        }
+        queue.send_to(nowhere());
+        queue.state().urgent = true;
+        let mut sizes = Vec::new();
+        for _ in 0..3 {
+            let (batch, target, _) = queue.next().unwrap();
+            sizes.push(batch.len());
+            queue.after(batch, &target, Err("no".to_owned()));
+            queue.state().urgent = true;
+        }
+        let (batch, target, _) = queue.next().unwrap();
+        sizes.push(batch.len());
+        queue.after(batch, &target, Ok(()));
+        sizes.push(queue.next().unwrap().0.len());
+        assert_eq!(sizes, [BATCH, BATCH / 2, BATCH / 4, BATCH / 8, BATCH]);
     }
 
     #[test]

@@ -128,6 +128,10 @@ async fn each_protocol_is_translated_into_the_other() {
     assert_eq!(openai.last().json()["model"], "gpt");
     assert_eq!(openai.last().header("accept-encoding"), "identity");
 
+    let mut impossible = chat("a:claude");
+    impossible["n"] = 2.into();
+    let got = bed.chat(&impossible).await;
+    assert_eq!((got.status.as_u16(), &got.json()["error"]["param"]), (400, &json!("n")));
     let got = bed.chat(&chat("a:claude")).await;
     assert_eq!(got.status, 200, "{}", got.text());
     assert_eq!(got.json()["choices"][0]["message"]["content"], "Hello");

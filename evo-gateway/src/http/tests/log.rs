@@ -98,11 +98,12 @@ async fn the_line_tells_what_happened() {
     bed.send(request).await;
     bed.get("/health").await;
     bed.post("/v1/chat/completions", "{").await;
+    bed.get(&format!("/{}", "ä".repeat(200))).await;
     let caller = bed.raw("/v1/chat/completions", &streamed(chat("p:m")).to_string()).await;
     until(|| fake.seen().len() == 2).await;
     drop(caller);
     let seen = lines.clone();
-    until(move || seen.requests().len() == 3).await;
+    until(move || seen.requests().len() == 4).await;
     let token = bed.token.clone();
     bed.stop().await;
 
@@ -128,7 +129,8 @@ async fn the_line_tells_what_happened() {
     assert!(first["duration_ms"].as_f64() >= first["first_byte_ms"].as_f64(), "{first}");
     assert!(first["first_byte_ms"].is_f64(), "{first}");
     assert_eq!(fields(1)["error.code"], "invalid_request");
-    let left = fields(2);
+    assert_eq!(fields(2)["http.path"].as_str().unwrap().len(), 127);
+    let left = fields(3);
     assert_eq!((&left["outcome"], &left["stream"]), (&json!("cancelled"), &json!(true)));
     assert!(left.get("http.status").is_none(), "{left}");
     let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
@@ -173,6 +175,12 @@ async fn only_requests_of_a_run_make_a_span() {
     };
     let run = evo_common::tracing_context::run_carrier("run-1");
     assert_eq!(send(&run["traceparent"]).await, ["gateway.request"]);
+    let stranger = Request::post(format!("http://{}/v1/chat/completions", bed.address))
+        .header("traceparent", &run["traceparent"])
+        .body(Full::default())
+        .unwrap();
+    assert_eq!(bed.send(stranger).await.status, 401);
+    assert_eq!(*spans.0.lock().unwrap(), Vec::<&str>::new());
     let (zeros, ids) = ("0".repeat(32), "1".repeat(32));
     for wrong in ["", "00", &format!("00-{zeros}-{}-01", &ids[..16]), &format!("00-{ids}-x-01")] {
         assert_eq!(send(wrong).await, Vec::<&str>::new(), "{wrong}");

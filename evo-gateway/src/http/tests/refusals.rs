@@ -134,6 +134,30 @@ async fn wrong_requests_are_told_in_the_callers_dialect() {
     bed.stop().await;
 }
 
+/// A caller reads the answer only after it has sent everything.
+#[tokio::test]
+async fn a_refused_caller_hears_why_whatever_it_sends() {
+    let bed = Bed::start(config(&[])).await;
+    let body = "x".repeat(8_000_000);
+    for (method, path, token, status) in [
+        ("POST", "/v1/messages", "nonsense", 401),
+        ("POST", "/v1/nothing", "nonsense", 401),
+        ("PUT", "/v1/messages", &*bed.token, 405),
+    ] {
+        let mut stream = TcpStream::connect(bed.address).await.unwrap();
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nx-api-key: {token}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(body.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {answer}");
+    }
+    bed.stop().await;
+}
+
 #[tokio::test]
 async fn any_content_type_will_do_but_a_compressed_body() {
     let fake = Fake::says(200, &[], "{}").await;
@@ -198,6 +222,12 @@ async fn a_provider_that_does_not_answer_is_told_apart() {
         tokio::time::sleep(GIVE_UP * 2).await;
     })
     .await;
+    let switching = bare(|mut stream: TcpStream| async move {
+        let head = "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        tokio::time::sleep(GIVE_UP * 2).await;
+    })
+    .await;
     let redirect = Fake::says(307, &[("location", "http://elsewhere.example/")], "").await;
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let at = |address: SocketAddr, name| provider_at(&format!("http://{address}/v1"), name, OPENAI);
@@ -206,6 +236,7 @@ async fn a_provider_that_does_not_answer_is_told_apart() {
         at(closing.0, "closing"),
         at(free, "gone"),
         at(stalls.0, "stalls"),
+        at(switching.0, "switching"),
         redirect.provider("redirect", OPENAI),
     ]);
     config.timeouts.first_byte = Duration::from_millis(200);
@@ -216,6 +247,7 @@ async fn a_provider_that_does_not_answer_is_told_apart() {
         ("closing", 502, "upstream_dropped"),
         ("gone", 502, "upstream_unreachable"),
         ("redirect", 502, "upstream_redirect"),
+        ("switching", 502, "upstream_bad_answer"),
     ] {
         let got = bed.chat(&chat(&format!("{name}:m"))).await;
         assert_eq!(got.status.as_u16(), status, "{name}");

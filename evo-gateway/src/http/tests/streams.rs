@@ -151,6 +151,81 @@ async fn a_stream_that_ends_with_its_connection_is_whole_when_it_says_so() {
     bed.stop().await;
 }
 
+/// There is no room for an event of the gateway's own in a body whose length is announced.
+#[tokio::test]
+async fn a_cut_stream_of_known_length_is_not_filled_up() {
+    const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-length: 200\r\n";
+    for ends in [true, false] {
+        let (address, _tasks) = broken(HEAD, "data: {\"a\":1}\n\n", ends).await;
+        let bed = impatient(address, OPENAI).await;
+        let got = bed.chat(&streamed(chat("p:m"))).await;
+        assert_eq!((got.text(), got.whole), ("data: {\"a\":1}\n\n", false));
+        bed.stop().await;
+    }
+}
+
+/// Many providers send the head at once, and then think for longer than they may be silent later.
+#[tokio::test]
+async fn the_first_piece_has_as_long_as_the_first_byte() {
+    let slow = |kind: &'static str, body: &'static str| {
+        Fake::start(move |_| async move {
+            let pieces = stream::once(async move {
+                tokio::time::sleep(Duration::from_millis(600)).await;
+                Ok::<_, std::io::Error>(body)
+            });
+            Response::builder()
+                .header("content-type", kind)
+                .body(Body::from_stream(pieces))
+                .unwrap()
+        })
+    };
+    let answer = r#"{"id":"c","choices":[{"message":{"content":"Hi"},"finish_reason":"stop"}]}"#;
+    let json = slow("application/json", answer).await;
+    let events = slow("text/event-stream", OPENAI_STREAM).await;
+    let mut config = config(&[json.provider("json", OPENAI), events.provider("events", OPENAI)]);
+    config.timeouts.idle = Duration::from_millis(200);
+    let bed = Bed::start(config).await;
+    for got in [
+        bed.chat(&chat("json:m")).await,
+        bed.messages(&message("json:m")).await,
+        bed.chat(&streamed(chat("events:m"))).await,
+        bed.messages(&streamed(message("events:m"))).await,
+    ] {
+        assert!(got.status == 200 && got.whole && !got.text().contains("error"), "{got:?}");
+    }
+    bed.stop().await;
+}
+
+const OPENAI_STREAM: &str = "data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hi\"},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
+const OPENAI_FAILED: &str = "data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hi\"}}]}\n\ndata: {\"error\":{\"message\":\"Oh.\"}}\n\n";
+
+/// A provider that says everything and then keeps its connection open.
+#[tokio::test]
+async fn a_translated_stream_ends_with_its_last_event() {
+    let (address, _tasks) = broken(CHUNKED, OPENAI_STREAM, false).await;
+    // As long as the test waits: only the end mark ends it.
+    let bed =
+        Bed::start(config(&[provider_at(&format!("http://{address}/v1"), "p", OPENAI)])).await;
+    let got = bed.messages(&streamed(message("p:m"))).await;
+    assert!(got.whole && got.text().ends_with("{\"type\":\"message_stop\"}\n\n"), "{got:?}");
+    bed.stop().await;
+
+    let (address, _tasks) = broken(CHUNKED, OPENAI_FAILED, false).await;
+    let bed = impatient(address, OPENAI).await;
+    let got = bed.messages(&streamed(message("p:m"))).await;
+    assert_eq!(got.text().matches("event: error").count(), 1, "{got:?}");
+    assert!(!got.whole && got.text().contains("Oh."), "{got:?}");
+    bed.stop().await;
+
+    // All but the end mark, as some servers have it.
+    let unmarked = OPENAI_STREAM.strip_suffix("data: [DONE]\n\n").unwrap();
+    let (address, _tasks) = broken(CHUNKED, unmarked, false).await;
+    let bed = impatient(address, OPENAI).await;
+    let got = bed.messages(&streamed(message("p:m"))).await;
+    assert!(got.whole && got.text().ends_with("{\"type\":\"message_stop\"}\n\n"), "{got:?}");
+    bed.stop().await;
+}
+
 /// A provider on a bare socket that tells when its caller has gone.
 async fn forsaken(answer: &'static str) -> (SocketAddr, JoinSet<()>, Arc<Mutex<[bool; 2]>>) {
     let state = Arc::new(Mutex::new([false; 2]));
