@@ -95,9 +95,9 @@ impl DataFolder {
         self.config().join(name)
     }
 
-    /// Whether Evo has ever used this folder.
+    /// Whether Evo has ever used this folder, as a whole or with king alone.
     pub(crate) fn is_used(&self) -> bool {
-        self.lock_file().exists()
+        self.lock_file().exists() || self.path.join("king.lock").exists()
     }
 
     fn lock_file(&self) -> PathBuf {

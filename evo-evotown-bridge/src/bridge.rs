@@ -72,7 +72,10 @@ impl Bridge {
     /// Registers the engine anew, which replaces its token.
     pub(crate) async fn register(&self) -> Result<(), Error> {
         let registered = self.session.register_now().await;
-        registered.map(|_| ()).map_err(|none| Error::Register(none.reason))
+        registered.map(|_| ()).map_err(|none| {
+            let url = &self.config.link.url;
+            Error::Register(format!("can't register at Evotown {url}: {}", none.reason))
+        })
     }
 
     /// Closes the queue of a bridge that is not run.

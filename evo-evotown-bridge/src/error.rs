@@ -24,7 +24,10 @@ pub enum Error {
     #[error("{0}")]
     Register(String),
     /// No bridge runs, and `--check` was given.
-    #[error("no bridge runs with the queue in {0}")]
+    #[error(
+        "no bridge runs with the queue in {0}: start `evo bridge`, or `evo up` with \
+         EVO_EVOTOWN_URL set"
+    )]
     NotRunning(String),
     /// No HTTP client can be made.
     #[error("no HTTP client can be made: {0}")]

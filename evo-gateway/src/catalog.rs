@@ -23,8 +23,10 @@ use crate::{
     upstream::{Client, SendBody},
 };
 
-/// How often lists are read.
-const INTERVAL: Duration = Duration::from_secs(600);
+/// How often lists are read that could not be read: a provider may start later than the gateway.
+const RETRY: Duration = Duration::from_secs(30);
+/// How many times as seldom all lists are read.
+const ALL: u32 = 20;
 /// How long one list may take.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
 /// How large one list may be.
@@ -182,15 +184,16 @@ impl Catalog {
 
     /// Reads every provider's list now and then, until the shutdown.
     pub(crate) async fn follow(&self, client: &Client, shutdown: Shutdown) {
-        let mut timer = tokio::time::interval(INTERVAL);
-        loop {
+        let mut timer = tokio::time::interval(RETRY);
+        for round in (0..ALL).cycle() {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 _ = timer.tick() => {}
             }
+            let wanted = |discovery: &Discovery| round == 0 || discovery.error.is_some();
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                () = self.refresh(client) => {}
+                () = self.read_lists(client, wanted) => {}
             }
         }
     }
@@ -198,15 +201,17 @@ impl Catalog {
     /// Reads the lists of all providers that can be called, at the same time. One that fails keeps
     /// what it had.
     pub(crate) async fn refresh(&self, client: &Client) {
+        self.read_lists(client, |_| true).await;
+    }
+
+    async fn read_lists(&self, client: &Client, wanted: impl Fn(&Discovery) -> bool) {
         let _round = self.round.lock().await;
-        let reads = self.providers.iter().map(|provider| async move {
-            match provider.address() {
-                Ok(address) => Some(read(client, provider, address).await),
-                Err(_) => None,
-            }
+        let mut discovered = self.discovered();
+        let reads = self.providers.iter().zip(&discovered).map(|(provider, known)| {
+            let address = provider.address().ok().filter(|_| wanted(known));
+            async move { Some(read(client, provider, address?).await) }
         });
         let results = join_all(reads).await;
-        let mut discovered = self.discovered();
         for ((provider, old), result) in self.providers.iter().zip(&mut discovered).zip(results) {
             let Some(result) = result else { continue };
             let new = match result {
@@ -301,9 +306,59 @@ fn models_of(list: &[u8]) -> Result<Vec<Listed>, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use evo_common::{config::GatewayConfig, tokens::Tokens};
     use serde_json::json;
+    use tokio::{net::TcpListener, task::JoinSet};
 
     use super::*;
+    use crate::{Config, config::Timeouts};
+
+    /// A provider that lists one model, and counts how often it is asked.
+    fn lister(listener: TcpListener) -> (Arc<AtomicUsize>, JoinSet<()>) {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = asked.clone();
+        let app = axum::Router::new().fallback(move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            std::future::ready(r#"{"data": [{"id": "m"}]}"#)
+        });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move { axum::serve(listener, app).await.unwrap() });
+        (asked, tasks)
+    }
+
+    #[tokio::test]
+    async fn a_provider_that_starts_late_is_asked_again_and_the_others_are_left_alone() {
+        let bind = || TcpListener::bind("127.0.0.1:0");
+        let (there, late) = (bind().await.unwrap(), bind().await.unwrap());
+        let at = |name: &str, listener: &TcpListener| {
+            let base_url = format!("http://{}/v1", listener.local_addr().unwrap());
+            json!({"name": name, "base_url": base_url, "enabled": true})
+        };
+        let text = json!({
+            "server": {"host": "127.0.0.1", "port": 0},
+            "providers": [at("there", &there), at("late", &late)],
+        });
+        let late_at = late.local_addr().unwrap();
+        drop(late);
+        let gateway = GatewayConfig::from_json(&text.to_string()).unwrap();
+        let config = Config::new(gateway, &Tokens::generate()).unwrap();
+        let providers = Provider::all(&config).unwrap();
+        let client = Client::new(providers.iter().map(Arc::as_ref), &Timeouts::default()).unwrap();
+        let catalog = Catalog::new(providers, None);
+        let (asked, _there) = lister(there);
+        let names = || -> Vec<String> {
+            catalog.models().iter().map(|model| model.provider.name.to_string()).collect()
+        };
+
+        catalog.refresh(&client).await;
+        assert_eq!(names(), ["there"]);
+        let (_, _late) = lister(TcpListener::bind(late_at).await.unwrap());
+        catalog.read_lists(&client, |known| known.error.is_some()).await;
+        assert_eq!(names(), ["there", "late"]);
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+    }
 
     fn models(data: &[serde_json::Value]) -> Vec<Listed> {
         models_of(json!({ "data": data }).to_string().as_bytes()).unwrap()

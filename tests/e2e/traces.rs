@@ -7,9 +7,9 @@ use std::{
     time::Duration,
 };
 
-use evo_harness::{Evo, King, Process, eventually_async};
+use evo_harness::{Evo, Evotown, King, Process, eventually_async, llm::OpenAi};
 use reqwest::{Method, StatusCode};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::evo;
 
@@ -159,4 +159,37 @@ async fn a_king_that_runs_alone_starts_its_first_cycle_when_it_can_be_done() {
     assert_eq!(named("pipeline.dispatch")["parent_span_id"], named("cycle")["span_id"]);
     assert_eq!(named("cycle")["status"], "running", "nobody builds: the cycle goes on");
     assert_eq!(trace["trace"]["status"], "running");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn king_runner_gateway_and_bridge_are_in_one_trace() {
+    let (evo, provider, town) = (evo(), OpenAi::start(), Evotown::start().await);
+    provider.says("writer", "[]");
+    let gateway = json!({
+        "server": { "host": "127.0.0.1", "port": 0 },
+        "providers": [{
+            "name": "fake", "base_url": provider.base_url(), "api_key_envs": ["FAKE_KEY"],
+            "enabled": true,
+        }],
+    });
+    evo.file("data/config/gateway.toml", &toml::to_string(&gateway).unwrap());
+    let mut command = evo.command(&["up", "--json", "--king-port", "0", "--gateway-port", "0"]);
+    command.env("EVO_MODEL", "fake:writer").env("FAKE_KEY", OpenAi::KEYS[0]);
+    command.env("EVO_EVOTOWN_URL", town.url()).env("EVO_EVOTOWN_TOKEN", town.ingest_token());
+    let mut process = Process::start(command);
+    let king = evo.king(&evo.instance(&mut process));
+    let report: Value = serde_json::from_str(&process.line_with("cycle_id", PATIENCE)).unwrap();
+    let cycle = text(&report, "cycle_id").to_owned();
+    // The last reports and spans leave a moment after the cycle.
+    let all = ["evo-evotown-bridge", "evo-gateway", "evo-king", "evo-learning"];
+    let trace = eventually_async("spans of all four", PATIENCE, || async {
+        let trace = king.get(&format!("/traces/{cycle}")).await;
+        let services = trace["trace"]["services"].as_array().unwrap().clone();
+        let is_there = |service: &&str| services.iter().any(|one| one == *service);
+        all.iter().all(is_there).then_some(trace)
+    })
+    .await;
+    check_tree(&trace, &cycle, "cycle");
+    let listed = king.list(&format!("/traces?run_id={cycle}"), "traces").await;
+    assert_eq!(listed.len(), 1, "one trace per run: {listed:?}");
 }

@@ -23,7 +23,7 @@ use super::{
     router,
 };
 use crate::{
-    access::{Entry, Facts, Text},
+    access::{Entry, Facts, Outcome, Text},
     auth::Refusal,
     convert::Dialect,
     gateway::Gateway,
@@ -381,6 +381,10 @@ fn finish(
         headers.insert(header::ALLOW, HeaderValue::from_static("POST"));
     }
     entry.facts.status = Some(status.as_u16());
+    if entry.facts.method == Some(Method::HEAD) {
+        // Nobody asks for the body.
+        entry.outcome = Outcome::Answered;
+    }
     entry.facts.request_id = request_id;
     response.map(|answer| Logged::new(answer, entry))
 }

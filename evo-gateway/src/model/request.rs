@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 pub struct ChatRequest {
     /// The model's name as the provider knows it.
     pub model: String,
-    /// Instructions that stand above the conversation, in order.
+    /// Instructions that stand above the conversation, in order. Later ones are messages.
     pub system: Vec<String>,
     pub messages: Vec<Message>,
     pub tools: Vec<Tool>,
@@ -45,6 +45,8 @@ pub struct Message {
 /// Who speaks. The results of tools are the user's, as in Anthropic's protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
+    /// Instructions from within the conversation, as texts.
+    System,
     User,
     Assistant,
 }

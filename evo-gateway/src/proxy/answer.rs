@@ -323,7 +323,7 @@ impl Converted {
                     self.ended = true;
                     self.converter.finish(&mut out).is_ok()
                 }
-                Step::Failed(Outcome::TimedOut) if !self.converter.is_over() => {
+                Step::Failed(Outcome::TimedOut) if !self.converter.is_settled() => {
                     let words = last_words(self.front, Outcome::TimedOut, &self.upstream.watch);
                     out.extend_from_slice(&words);
                     *outcome = Outcome::TimedOut;

@@ -20,7 +20,13 @@ pub(super) fn read(
             "user" => Role::User,
             "assistant" => Role::Assistant,
             "system" => {
-                chat.system.extend(read_system(message.content, &field)?);
+                let texts = read_system(message.content, &field)?;
+                if chat.messages.is_empty() {
+                    chat.system.extend(texts);
+                } else {
+                    let parts = texts.into_iter().map(Part::Text).collect();
+                    chat.messages.push(Message { role: Role::System, parts });
+                }
                 continue;
             }
             role => {
@@ -101,15 +107,22 @@ fn read_source(source: wire::Source, field: &str) -> Result<Media, ConvertError>
     }
 }
 
-pub(super) fn write_system(system: Vec<String>) -> Option<Content<wire::Block>> {
-    write_texts(system)
-}
-
-/// Consecutive messages of one role become one: all results of parallel calls have to stand in one
-/// message, and first in it.
-pub(super) fn write(messages: Vec<Message>) -> Result<Vec<wire::Message>, ConvertError> {
+/// Writes instructions and conversation.
+///
+/// Instructions from within the conversation move to the top, since not all that speak this protocol
+/// have another place for them. Consecutive messages of one role become one: all results of parallel
+/// calls have to stand in one message, and first in it.
+pub(super) fn write(
+    mut system: Vec<String>,
+    messages: Vec<Message>,
+) -> Result<(Option<Content<wire::Block>>, Vec<wire::Message>), ConvertError> {
     let mut merged: Vec<Message> = Vec::with_capacity(messages.len());
     for message in messages {
+        if message.role == Role::System {
+            let text = |part| if let Part::Text(text) = part { Some(text) } else { None };
+            system.extend(message.parts.into_iter().filter_map(text));
+            continue;
+        }
         match merged.last_mut().filter(|last| last.role == message.role) {
             Some(last) => last.parts.extend(message.parts),
             None => merged.push(message),
@@ -120,13 +133,14 @@ pub(super) fn write(messages: Vec<Message>) -> Result<Vec<wire::Message>, Conver
         let message = "must hold at least one user or assistant message that says something";
         return Err(ConvertError::new("messages", message));
     }
-    Ok(written)
+    Ok((write_texts(system), written))
 }
 
 /// Nothing for a message without content, which Anthropic refuses.
 fn write_message(message: Message) -> Option<wire::Message> {
     let mut parts = message.parts;
     let role = match message.role {
+        Role::System => "system",
         Role::User => "user",
         Role::Assistant => "assistant",
     };

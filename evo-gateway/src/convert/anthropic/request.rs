@@ -93,12 +93,12 @@ pub(in crate::convert) fn write(chat: ChatRequest) -> Result<wire::Request, Conv
     refuse_impossible(&chat)?;
     let thinking = thinking::write(&chat);
     let default_max_tokens = DEFAULT_MAX_TOKENS + thinking.room;
-    let messages = messages::write(chat.messages)?;
+    let (system, messages) = messages::write(chat.system, chat.messages)?;
     let has_tools = !chat.tools.is_empty();
     Ok(wire::Request {
         model: chat.model,
         max_tokens: Some(chat.max_tokens.unwrap_or(default_max_tokens)),
-        system: messages::write_system(chat.system),
+        system,
         messages,
         tools: chat.tools.into_iter().map(write_tool).collect(),
         tool_choice: write_tool_choice(chat.tool_choice, chat.parallel_tool_calls, has_tools),

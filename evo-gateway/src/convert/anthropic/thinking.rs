@@ -1,7 +1,7 @@
 //! Reasoning effort as Anthropic's thinking, and back.
 
 use crate::{
-    model::{ChatRequest, Effort, Part, ToolChoice},
+    model::{ChatRequest, Effort, Part, Role, ToolChoice},
     wire::anthropic as wire,
 };
 
@@ -87,7 +87,8 @@ fn may_think(chat: &ChatRequest) -> bool {
 
 fn is_in_tool_loop(chat: &ChatRequest) -> bool {
     let is_result = |part: &Part| matches!(part, Part::ToolResult(_));
-    chat.messages.last().is_some_and(|message| message.parts.iter().any(is_result))
+    let last = chat.messages.iter().rfind(|message| message.role != Role::System);
+    last.is_some_and(|message| message.parts.iter().any(is_result))
 }
 
 fn budget(effort: Effort) -> Option<u64> {

@@ -10,8 +10,7 @@ use crate::{
 /// OpenAI's protocol take no list of parts.
 const BETWEEN_TEXTS: &str = "\n\n";
 
-/// Splits messages into instructions and conversation. Instructions from the middle of a conversation
-/// move to the top, since that is the only place that other protocols have for them.
+/// Splits messages into the instructions that stand above the conversation, and the conversation.
 pub(super) fn read(
     messages: Vec<wire::Message>,
 ) -> Result<(Vec<String>, Vec<Message>), ConvertError> {
@@ -25,7 +24,15 @@ pub(super) fn read(
         }
         let content = read_content(message.content, &format!("{field}.content"))?;
         match message.role.as_str() {
-            "system" | "developer" => system.extend(only_text(content, &field)?),
+            "system" | "developer" => {
+                let texts = only_text(content, &field)?;
+                if conversation.is_empty() {
+                    system.extend(texts);
+                } else {
+                    let parts = texts.into_iter().map(Part::Text).collect();
+                    conversation.push(Message { role: Role::System, parts });
+                }
+            }
             "user" => conversation.push(Message { role: Role::User, parts: content }),
             "assistant" => {
                 let mut parts = content;
@@ -148,6 +155,11 @@ pub(super) fn write(
     for (at, message) in conversation.into_iter().enumerate() {
         let field = format!("messages[{at}].content");
         match message.role {
+            Role::System => {
+                let content = Some(write_content(message.parts, &field)?);
+                let role = "system".to_owned();
+                messages.push(wire::Message { role, content, ..wire::Message::default() });
+            }
             Role::User => write_user(message.parts, &field, &mut messages)?,
             Role::Assistant => messages.extend(write_assistant(message.parts, &field)?),
         }

@@ -98,7 +98,8 @@ async fn the_line_tells_what_happened() {
     bed.send(request).await;
     bed.get("/health").await;
     bed.post("/v1/chat/completions", "{").await;
-    bed.get(&format!("/{}", "ä".repeat(200))).await;
+    let head = bed.request("HEAD", &format!("/v1/messages/{}", "ä".repeat(200)));
+    bed.send(head.body(Full::default()).unwrap()).await;
     let caller = bed.raw("/v1/chat/completions", &streamed(chat("p:m")).to_string()).await;
     until(|| fake.seen().len() == 2).await;
     drop(caller);
@@ -130,6 +131,7 @@ async fn the_line_tells_what_happened() {
     assert!(first["first_byte_ms"].is_f64(), "{first}");
     assert_eq!(fields(1)["error.code"], "invalid_request");
     assert_eq!(fields(2)["http.path"].as_str().unwrap().len(), 127);
+    assert_eq!(fields(2)["outcome"], "answered");
     let left = fields(3);
     assert_eq!((&left["outcome"], &left["stream"]), (&json!("cancelled"), &json!(true)));
     assert!(left.get("http.status").is_none(), "{left}");
