@@ -42,13 +42,12 @@ pub(crate) enum Error {
         reason: String,
     },
     /// No answer.
-    #[error("{base} does not answer")]
+    #[error("{base} does not answer ({reason}); start it, or name another address")]
     Unreachable {
         /// The service's address.
         base: String,
         /// Why.
-        #[source]
-        source: reqwest::Error,
+        reason: String,
     },
     /// An answer that is none of Evo's.
     #[error("{base} answered {status} with something unexpected: {detail}")]
@@ -206,7 +205,10 @@ impl Client {
         if let Some(body) = body {
             request = request.json(body);
         }
-        let unreachable = |source| Error::Unreachable { base: self.base.clone(), source };
+        let unreachable = |error: reqwest::Error| Error::Unreachable {
+            base: self.base.clone(),
+            reason: innermost(&error),
+        };
         let response = request.send().await.map_err(unreachable)?;
         let status = response.status();
         let bytes = response.bytes().await.map_err(unreachable)?;
@@ -221,6 +223,14 @@ impl Client {
             Err(_) => Err(unexpected(status, String::from_utf8_lossy(&bytes).into_owned())),
         }
     }
+}
+
+/// The cause at the end of the chain, which says most in the fewest words.
+fn innermost(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source())
+        .last()
+        .map(ToString::to_string)
+        .unwrap_or_default()
 }
 
 fn address(base: &str, path: &[&str], query: &Query<'_>) -> Result<url::Url, String> {

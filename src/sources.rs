@@ -21,7 +21,7 @@ pub(crate) fn from_command_line(
     let mut names: BTreeSet<String> = taken.iter().map(|source| source.name.clone()).collect();
     let mut sources = Vec::new();
     for given in locations {
-        let (wanted, given) = split_name(given);
+        let (wanted, given) = split_name(given)?;
         let (base, location) = locate(given)?;
         let name = match wanted {
             Some(name) if names.contains(name) => {
@@ -40,12 +40,15 @@ pub(crate) fn from_command_line(
 }
 
 /// `NAME=LOCATION`, or a location alone.
-fn split_name(given: &str) -> (Option<&str>, &str) {
+fn split_name(given: &str) -> Result<(Option<&str>, &str)> {
     match given.split_once('=') {
-        Some((name, location)) if is_valid_name(name) && !Path::new(given).exists() => {
-            (Some(name), location)
-        }
-        _ => (None, given),
+        _ if Path::new(given).exists() => Ok((None, given)),
+        Some((name, location)) if is_valid_name(name) => Ok((Some(name), location)),
+        // Neither a path nor an address has come before the sign, so it was meant as a name.
+        Some((name, _)) if !name.contains(['/', ':', '.']) => Err(Stop::usage(format!(
+            "--source {given}: {name:?} can't be the name of a source; use 1 to {MAX_NAME} of a-z, 0-9 and `-`, no `-` at either end"
+        ))),
+        _ => Ok((None, given)),
     }
 }
 
@@ -78,12 +81,7 @@ fn check_document(given: &str, path: &Path) -> Result<()> {
     let refuse = |reason: String| Stop::usage(format!("--source {given}: {reason}"));
     let text = std::fs::read_to_string(path).map_err(|error| {
         refuse(match error.kind() {
-            std::io::ErrorKind::NotFound => match given.split_once('=') {
-                Some((name, location)) if Path::new(location).exists() => format!(
-                    "{name:?} can't be the name of a source; use 1 to {MAX_NAME} of a-z, 0-9 and `-`, no `-` at either end"
-                ),
-                _ => format!("there is no file {}", path.display()),
-            },
+            std::io::ErrorKind::NotFound => format!("there is no file {}", path.display()),
             _ => format!("{} can't be read: {error}", path.display()),
         })
     })?;
@@ -189,7 +187,10 @@ mod tests {
         );
         let twice = ["a=http://x/1", "a=http://x/2"];
         assert!(refused(&twice, &[]).contains("give another name"));
-        assert_eq!(split_name("http://x/?a=b"), (None, "http://x/?a=b"));
+        assert_eq!(split_name("http://x/?a=b").unwrap(), (None, "http://x/?a=b"));
+        for wrong in ["My API=http://x/1", "BAD=spec.yaml"] {
+            assert!(refused(&[wrong], &[]).contains("can't be the name"), "{wrong}");
+        }
     }
 
     #[test]

@@ -326,3 +326,35 @@ async fn database(data: &DataFolder) -> Check {
         Err(stop) => Check::fail(NAME, text(&stop)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use evo_common::config::GatewayConfig;
+
+    use super::*;
+
+    #[test]
+    fn providers_are_told_by_what_they_lack() {
+        let provider = |name: &str, more: &str| {
+            format!(
+                r#"{{"name": "{name}", "base_url": "http://127.0.0.1:1", "enabled": true{more}}}"#
+            )
+        };
+        let providers = [
+            provider("local", ""),
+            provider("far", r#", "api_key_envs": ["KEY_THAT_NOBODY_SETS"]"#),
+            provider("later", r#", "provider_type": "google""#),
+            provider("off", "").replace("true", "false"),
+        ];
+        let text = format!(
+            r#"{{"server": {{"host": "127.0.0.1", "port": 1}}, "providers": [{}]}}"#,
+            providers.join(",")
+        );
+        let gateway: GatewayConfig = serde_json::from_str(&text).unwrap();
+        let config = evo_gateway::Config::new(gateway, &Tokens::generate()).unwrap();
+        assert_eq!(
+            super::providers(&config),
+            "3 of 4 providers enabled; usable: local; without a key: far; of a type that is not served: later"
+        );
+    }
+}
