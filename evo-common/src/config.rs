@@ -8,6 +8,7 @@ pub mod load;
 pub mod sources;
 
 pub use agent::AgentConfig;
+pub use check::http_url as check_http_url;
 pub use gateway::{
     GatewayConfig, ModelCost, ModelMetadata, ProviderConfig, ProviderType, RateLimitConfig,
     ReliabilityConfig, RoutingConfig, ServerConfig,

@@ -7,7 +7,7 @@ use std::{
 
 use evo_common::{
     config::{
-        SourceConfig, SourcesConfig, env, load,
+        SourceConfig, SourcesConfig, check_http_url, env, load,
         sources::{GATEWAY_LOCATION, KING_LOCATION},
     },
     messages::PipelineStage,
@@ -170,6 +170,11 @@ impl load::Validate for KingFile {
         at_least("traces_max", self.traces_max.map(u64::from), 1);
         let heartbeat = self.heartbeat_ms.unwrap_or(HEARTBEAT_MS);
         at_least("lease_ms", self.lease_ms, heartbeat * 2);
+        for (key, url) in [("public_url", &self.public_url), ("gateway_url", &self.gateway_url)] {
+            if let Some(Err(message)) = url.as_deref().map(check_http_url) {
+                faults.push(load::Fault::new(key, message));
+            }
+        }
     }
 }
 
@@ -283,8 +288,17 @@ impl Config {
             self.database = Database::parse(&url, env("KING_DB_TOKEN").as_deref())
                 .map_err(ConfigError::Invalid)?;
         }
-        self.public_url = env("KING_PUBLIC_URL").or(self.public_url.take());
-        self.gateway_url = env("GATEWAY_ADDRESS").or(self.gateway_url.take());
+        let address = |name: &str| -> Result<Option<String>, ConfigError> {
+            let value = env(name);
+            if let Some(Err(message)) = value.as_deref().map(check_http_url) {
+                return Err(ConfigError::Invalid(format!(
+                    "environment variable {name}: {message}"
+                )));
+            }
+            Ok(value)
+        };
+        self.public_url = address("KING_PUBLIC_URL")?.or(self.public_url.take());
+        self.gateway_url = address("GATEWAY_ADDRESS")?.or(self.gateway_url.take());
         self.first_cycle = env::parse(env, "KING_FIRST_CYCLE")?.unwrap_or(self.first_cycle);
         Ok(())
     }

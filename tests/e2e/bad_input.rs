@@ -80,7 +80,19 @@ fn a_broken_configuration_names_file_and_key() {
             &["carrier-pigeon"],
         ),
         ("gateway.toml", "[server]\nhost = \"127.0.0.1\"\nport = \"many\"\n", &["port"]),
+        (
+            "gateway.toml",
+            "[server]\nhost = \"127.0.0.1\"\nport = 0\n[[providers]]\nname = \"p\"\nbase_url = \"http://u:p@h\"\nenabled = true\n",
+            &["providers[0].base_url", "user or password"],
+        ),
+        (
+            "gateway.toml",
+            "[server]\nhost = \"127.0.0.1\"\nport = 0\n[[providers]]\nname = \"p\"\nbase_url = \"http://h\"\nenabled = true\nextra_headers = { \"bad header\" = \"x\" }\n",
+            &["providers[0].extra_headers", "bad header"],
+        ),
         ("king.toml", "no_such_key = 1\n", &["no_such_key"]),
+        ("king.toml", "public_url = \"nourl\"\n", &["public_url", "nourl"]),
+        ("king.toml", "gateway_url = \"ftp://x\"\n", &["gateway_url", "ftp"]),
     ];
     for (name, text, expected) in cases {
         let evo = evo();

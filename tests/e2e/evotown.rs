@@ -69,6 +69,11 @@ async fn every_run_is_reported_once() {
     let token = evo.data().join("evotown-token");
     let mode = std::os::unix::fs::PermissionsExt::mode(&token.metadata().unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
+    for name in ["king.db", "bridge.db"] {
+        let permissions = evo.data().join(name).metadata().unwrap().permissions();
+        let mode = std::os::unix::fs::PermissionsExt::mode(&permissions);
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
     assert!(!report.stderr.contains("evi_") && !report.stdout.contains("evi_"), "{report}");
 
     // The next cycle is reported as well, and nothing a second time.

@@ -84,6 +84,8 @@ const STAGE_HEADER: HeaderName = HeaderName::from_static("x-evo-stage");
 #[derive(Clone)]
 pub struct GatewayClient {
     inner: Arc<Inner>,
+    /// Whose calls these are, for the spans.
+    agent_id: Arc<str>,
     /// What every request carries beside the token.
     headers: HeaderMap,
     /// When the attempt ends for which this client works.
@@ -203,10 +205,17 @@ impl GatewayClient {
                 resting_until: Mutex::default(),
                 turns: Mutex::default(),
             }),
+            agent_id: "evo-agents".into(),
             headers: HeaderMap::new(),
             until: None,
             used: Arc::default(),
         }
+    }
+
+    /// The same client for the calls of this agent.
+    #[must_use]
+    pub fn of_agent(self, agent_id: &str) -> Self {
+        Self { agent_id: agent_id.into(), ..self }
     }
 
     /// The same gateway for one attempt: requests name its run and stage, none goes on after its
@@ -222,6 +231,7 @@ impl GatewayClient {
         let left = Duration::from_millis(deadline.ms_since(Timestamp::now()));
         Self {
             inner: Arc::clone(&self.inner),
+            agent_id: Arc::clone(&self.agent_id),
             headers,
             until: Instant::now().checked_add(left),
             used: Arc::default(),
@@ -318,7 +328,7 @@ impl GatewayClient {
     pub async fn chat(&self, request: &ChatRequest, limit: Duration) -> Result<ChatAnswer, Error> {
         let deadline = self.deadline(limit);
         let model = self.model_for(request, deadline).await?;
-        let span = call_span(&model);
+        let span = self.call_span(&model);
         async {
             let body = request.body(&model.id, false);
             let bytes =
@@ -346,7 +356,7 @@ impl GatewayClient {
     ) -> Result<ChatStream, Error> {
         let deadline = self.deadline(limit);
         let model = self.model_for(request, deadline).await?;
-        let span = call_span(&model);
+        let span = self.call_span(&model);
         let body = request.body(&model.id, true);
         let response = self.open("/v1/chat/completions", body, deadline).instrument(span.clone());
         Ok(ChatStream::new(response.await?, self.clone(), model, deadline, span))
@@ -434,14 +444,17 @@ impl Deadline {
     }
 }
 
-fn call_span(model: &ModelInfo) -> tracing::Span {
-    tracing::info_span!(
-        "chat",
-        gen_ai.operation.name = "chat",
-        gen_ai.request.model = %model.id,
-        gen_ai.usage.input_tokens = tracing::field::Empty,
-        gen_ai.usage.output_tokens = tracing::field::Empty,
-    )
+impl GatewayClient {
+    fn call_span(&self, model: &ModelInfo) -> tracing::Span {
+        tracing::info_span!(
+            "chat",
+            evo.component = %self.agent_id,
+            gen_ai.operation.name = "chat",
+            gen_ai.request.model = %model.id,
+            gen_ai.usage.input_tokens = tracing::field::Empty,
+            gen_ai.usage.output_tokens = tracing::field::Empty,
+        )
+    }
 }
 
 fn record(span: &tracing::Span, usage: &ModelUsage) {

@@ -145,6 +145,7 @@ impl Runner {
             artifacts: artifacts.clone(),
             gateway: config.gateway_address.as_deref().map(|address| {
                 GatewayClient::new(address, config.gateway_token.clone(), config.model.clone())
+                    .of_agent(&config.agent_id)
             }),
             cancel: work_tasks.token().clone(),
         };

@@ -3,9 +3,14 @@
 use url::Url;
 
 /// An `http` or `https` URL with a host.
-pub(super) fn http_url(text: &str) -> Result<(), String> {
+pub fn http_url(text: &str) -> Result<(), String> {
     let wrong = |why: &str| format!("{text:?} is no address ({why}): use http://host:port/path");
     let url = Url::parse(text).map_err(|error| wrong(&error.to_string()))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("it holds a user or password, which belong into an environment variable: \
+                    name that one with `api_key_envs` or `auth_ref`"
+            .to_owned());
+    }
     match (url.scheme(), url.has_host()) {
         ("http" | "https", true) => Ok(()),
         ("http" | "https", false) => Err(wrong("it has no host")),

@@ -292,6 +292,21 @@ impl ProviderConfig {
                 fault(&format!("api_key_envs[{index}]"), message);
             }
         }
+        let mut headers: Vec<_> = self.extra_headers.iter().collect();
+        headers.sort();
+        for (name, value) in headers {
+            if name.parse::<http::HeaderName>().is_err() {
+                fault(
+                    &format!("extra_headers.{name:?}"),
+                    "is no name of an HTTP header".to_owned(),
+                );
+            } else if http::HeaderValue::from_str(value).is_err() {
+                fault(
+                    &format!("extra_headers.{name:?}"),
+                    "has a value with a character that no HTTP header can carry".to_owned(),
+                );
+            }
+        }
         if let Some(limit) = &self.rate_limit {
             for (key, value) in [
                 ("rate_limit.requests_per_minute", limit.requests_per_minute),

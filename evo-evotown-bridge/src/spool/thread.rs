@@ -1,6 +1,6 @@
 //! The thread that owns the connection: jobs in, one commit for whatever is queued.
 
-use std::{any::Any, path::Path, sync::Arc};
+use std::{any::Any, os::unix::fs::OpenOptionsExt as _, path::Path, sync::Arc};
 
 use evo_common::runtime::panic_message;
 use futures_util::{FutureExt as _, future::LocalBoxFuture};
@@ -32,6 +32,12 @@ pub(super) struct Thread {
 
 /// A connection that writes.
 pub(super) async fn connect(path: &Path) -> Result<Connection> {
+    // Whatever the folder allows: what is in here is for its owner. What is wrong with the path is
+    // told below.
+    let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    if let Err(error) = made {
+        tracing::trace!(%error, "{} is not new", path.display());
+    }
     let connection = open(path).await?;
     connection
         .execute_batch(

@@ -1,6 +1,7 @@
 //! Where the database is, and its connections.
 
 use std::{
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -100,6 +101,12 @@ async fn open_file(path: &Path, name: &str) -> Result<libsql::Database> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder)
             .map_err(|e| error(format!("its folder can't be made: {e}")))?;
+    }
+    // Whatever the folder allows: what is in here is for its owner. The journals take its mode. What
+    // is wrong with the path is told below.
+    let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    if let Err(error) = made {
+        tracing::trace!(%error, "{} is not new", path.display());
     }
     Builder::new_local(path).build().await.map_err(|e| error(e.to_string()))
 }
