@@ -15,7 +15,6 @@ use evo_common::{
 use crate::{
     instance::DataFolder,
     stop::{Result, Stop},
-    up::Evotown,
 };
 
 /// What has to live as long as the process logs.
@@ -99,6 +98,14 @@ pub(crate) fn king_port(data: &DataFolder) -> u16 {
 /// The port of the gateway on this folder when no option names one.
 pub(crate) fn gateway_port(data: &DataFolder) -> u16 {
     gateway(data).map_or(evo_gateway::config::DEFAULT_PORT, |gateway| gateway.listen.port())
+}
+
+/// Where the runs are reported to.
+pub(crate) struct Evotown {
+    /// How it is reached.
+    pub(crate) link: evo_evotown_bridge::config::Link,
+    /// Where the bridge keeps what it has yet to deliver.
+    pub(crate) data: PathBuf,
 }
 
 /// Where the runs of this folder are reported to; nowhere unless the environment names an Evotown.

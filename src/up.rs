@@ -9,7 +9,7 @@ use std::{io::IsTerminal as _, path::Path, time::Duration};
 use anyhow::Context as _;
 use evo_common::runtime::{Shutdown, shutdown_on_signals};
 
-pub(crate) use self::cluster::{Cluster, Evotown, Runners, Settings};
+pub(crate) use self::cluster::{Cluster, Runners, Settings};
 use crate::{
     cli::UpArgs,
     client::Client,

@@ -1,6 +1,6 @@
 //! One gateway: opened first, served after, so that a port in use is known before any work.
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use evo_common::runtime::{OnError, Shutdown, TaskGroup};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -23,7 +23,6 @@ const FILES: u64 = 65_536;
 pub struct App {
     listener: TcpListener,
     gateway: Arc<Gateway>,
-    keys_file: Option<PathBuf>,
     log: access::Writer,
 }
 
@@ -33,7 +32,7 @@ impl App {
         config.validate()?;
         let listen = config.listen;
         let bind = |source: io::Error| match source.kind() {
-            io::ErrorKind::AddrInUse => Error::PortInUse { listen },
+            io::ErrorKind::AddrInUse => Error::PortInUse { listen, hint: "" },
             _ => Error::Bind { listen, source },
         };
         let listener = listener(listen).map_err(bind)?;
@@ -42,7 +41,6 @@ impl App {
             what: "the thread for log lines can't be started",
             source,
         })?;
-        let keys_file = config.auth.keys_file.clone();
         let lines = log.log();
         // It reads files: keys, and the machine's certificates.
         let open = move || Gateway::new(config, address, lines, Shutdown::new());
@@ -51,7 +49,7 @@ impl App {
             what: "the gateway can't be opened",
             source: error.into(),
         })??);
-        Ok(Self { listener, gateway, keys_file, log })
+        Ok(Self { listener, gateway, log })
     }
 
     /// Where it listens.
@@ -61,7 +59,7 @@ impl App {
 
     /// Serves until the shutdown, then lets answers in hand end within the grace period.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
-        let Self { listener, gateway, keys_file, log } = self;
+        let Self { listener, gateway, log } = self;
         if let Err(error) = raise_file_limit() {
             tracing::debug!(%error, "The limit of open files stays as it is: {error}");
         }
@@ -89,10 +87,10 @@ impl App {
                 Ok(())
             });
         }
-        if let Some(file) = keys_file {
+        if gateway.gate.has_keys_file() {
             let (gateway, stop) = (gateway.clone(), stop.clone());
             tasks.spawn("keys", OnError::Log, async move {
-                gateway.gate.follow(&file, stop).await;
+                gateway.gate.follow(stop).await;
                 Ok(())
             });
         }

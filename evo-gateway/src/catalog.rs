@@ -18,9 +18,8 @@ use tokio::{sync::Mutex, time::timeout};
 
 use crate::{
     provider::{Address, Provider},
-    proxy::to_provider,
     routing::plan::{Directory, Entry},
-    upstream::{Client, SendBody},
+    upstream::{Client, SendBody, headers},
 };
 
 /// How often lists are read that could not be read: a provider may start later than the gateway.
@@ -265,7 +264,12 @@ fn directory(
             State::Unusable(Unusable::Disabled) => Vec::new(),
             _ => ids(provider, discovery).into_iter().map(str::to_owned).collect(),
         };
-        Entry { name: provider.name.to_string(), usable: provider.is_usable(), models }
+        Entry {
+            name: provider.name.to_string(),
+            enabled: provider.is_enabled(),
+            usable: provider.is_usable(),
+            models,
+        }
     });
     Directory::new(entries.collect(), routing)
 }
@@ -280,7 +284,7 @@ async fn read(
         let key = provider.keys.any();
         let mut request = Request::new(SendBody::default());
         *request.uri_mut() = address.models.clone();
-        *request.headers_mut() = to_provider(provider, address.dialect, None, key);
+        *request.headers_mut() = headers::to_provider(provider, address.dialect, None, key);
         request.headers_mut().remove(http::header::CONTENT_TYPE);
         let response = client.send(request, TIME_LIMIT).await.map_err(|(_, cause)| cause)?;
         let status = response.status();

@@ -80,7 +80,17 @@ async fn serve(settings: Settings) -> Result<(), Error> {
     }
     let shutdown = shutdown_on_signals()
         .map_err(|source| Error::Process { what: "can't listen for signals", source })?;
-    App::start(config).await?.run(shutdown).await
+    App::start(config).await.map_err(with_option)?.run(shutdown).await
+}
+
+/// Names the option for another port, which only the caller of [`App::start`] knows.
+fn with_option(error: Error) -> Error {
+    match error {
+        Error::PortInUse { listen, .. } => {
+            Error::PortInUse { listen, hint: ": --listen ADDRESS:PORT, or EVO_GATEWAY_PORT" }
+        }
+        other => other,
+    }
 }
 
 fn summary(file: &std::path::Path) -> Result<String, Error> {
@@ -97,7 +107,11 @@ fn summary(file: &std::path::Path) -> Result<String, Error> {
 
 /// Writes a result to standard output.
 fn print(text: &str) -> Result<(), Error> {
-    match io::stdout().lock().write_all(text.as_bytes()) {
+    write(&mut io::stdout().lock(), text)
+}
+
+fn write(to: &mut impl Write, text: &str) -> Result<(), Error> {
+    match to.write_all(text.as_bytes()) {
         // Whoever reads it has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => {
@@ -129,6 +143,23 @@ mod tests {
         }
         assert!(parse("evo-gateway --open auth list").is_err(), "the one or the other");
         assert!(parse("evo-gateway auth generate").is_err(), "whose key?");
+    }
+
+    #[tokio::test]
+    async fn a_port_in_use_is_told_with_the_option_that_helps() {
+        let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let gateway = evo_common::config::GatewayConfig::from_json(
+            r#"{"server": {"host": "127.0.0.1", "port": 8080}, "providers": []}"#,
+        )
+        .unwrap();
+        let mut config = Config::new(gateway, &evo_common::tokens::Tokens::generate()).unwrap();
+        config.listen = other.local_addr().unwrap();
+        let error = App::start(config).await.unwrap_err();
+        assert!(error.to_string().ends_with("(0 takes a free one)"), "{error}");
+        let told = with_option(error);
+        let ends = "(0 takes a free one): --listen ADDRESS:PORT, or EVO_GATEWAY_PORT";
+        assert!(told.to_string().ends_with(ends), "{told}");
+        assert_eq!(told.exit_code(), 1);
     }
 
     #[test]

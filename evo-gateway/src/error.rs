@@ -30,12 +30,15 @@ pub enum Error {
     },
     /// Somebody else has the port.
     #[error(
-        "port {} is in use, so the gateway can't listen on {listen}; stop the program that uses it, or choose another port (0 takes a free one)",
+        "port {} is in use, so the gateway can't listen on {listen}; stop the program that uses it, or choose another port (0 takes a free one){hint}",
         listen.port()
     )]
     PortInUse {
         /// What was asked for.
         listen: SocketAddr,
+        /// The end of the message: how to choose another, if that is known. Empty, or begins with a
+        /// colon.
+        hint: &'static str,
     },
     /// The socket can't be opened.
     #[error("the gateway can't listen on {listen}")]

@@ -54,7 +54,7 @@ pub async fn run(args: Args, shutdown: Shutdown, otel: Option<&OtelGuard>) -> Re
         return Ok(());
     }
     let token = config.tokens.operator.clone();
-    let app = App::start(config).await?;
+    let app = App::start(config).await.map_err(Failure::of_start)?;
     let Some(otel) = otel else {
         return Ok(app.run(shutdown).await?);
     };
@@ -79,17 +79,47 @@ pub enum Failure {
     /// The configuration is wrong: exit code 2.
     #[error(transparent)]
     Config(crate::config::ConfigError),
+    /// The address can't be listened on: exit code 1.
+    #[error("{0}: --port PORT")]
+    Listen(crate::Error),
     /// Anything else: exit code 1, but 2 for an address that --open does not allow.
     #[error(transparent)]
     Run(#[from] crate::Error),
 }
 
 impl Failure {
+    /// A failed start. Of an address that can't be had it names the option that helps.
+    fn of_start(error: crate::Error) -> Self {
+        match error {
+            crate::Error::Listen { .. } => Self::Listen(error),
+            other => Self::Run(other),
+        }
+    }
+
     /// What the process should exit with.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) | Self::Run(crate::Error::OpenToStrangers(_)) => 2,
-            Self::Run(_) => 1,
+            Self::Listen(_) | Self::Run(_) => 1,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_cannot_be_had_is_told_with_the_option_that_helps() {
+        let address = "127.0.0.1:3000".parse().unwrap();
+        let reason = "port 3000 is in use".to_owned();
+        let failure = Failure::of_start(crate::Error::Listen { address, reason });
+        let told = "can't listen on 127.0.0.1:3000: port 3000 is in use: --port PORT";
+        assert_eq!(failure.to_string(), told);
+        // Whoever prints the whole chain says it once.
+        assert!(std::error::Error::source(&failure).is_none());
+        let other = Failure::of_start(crate::Error::OpenToStrangers(address));
+        assert_eq!(other.exit_code(), 2);
+        assert!(!other.to_string().contains("--port"), "{other}");
     }
 }

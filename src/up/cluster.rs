@@ -13,7 +13,10 @@ use evo_common::{
     tokens::Tokens,
 };
 
-use crate::stop::{Result, Stop};
+use crate::{
+    config::Evotown,
+    stop::{Result, Stop},
+};
 
 /// How long runners may take to end the work in hand and to report it.
 const RUNNER_GRACE: Duration = Duration::from_secs(6);
@@ -30,14 +33,6 @@ pub(crate) struct Settings {
     pub(crate) cache: PathBuf,
     /// Evotown, if the runs are reported there.
     pub(crate) evotown: Option<Evotown>,
-}
-
-/// Where the runs are reported to.
-pub(crate) struct Evotown {
-    /// How it is reached.
-    pub(crate) link: evo_evotown_bridge::config::Link,
-    /// Where the bridge keeps what it has yet to deliver.
-    pub(crate) data: PathBuf,
 }
 
 /// Which runners a cluster has.
@@ -266,7 +261,7 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
 async fn start_gateway(config: evo_gateway::Config) -> Result<evo_gateway::App> {
     evo_gateway::App::start(config).await.map_err(|error| {
         let hint = match error {
-            evo_gateway::Error::PortInUse { .. } => " with --gateway-port",
+            evo_gateway::Error::PortInUse { .. } => ": --gateway-port PORT",
             _ => "",
         };
         Stop::with_code(error.exit_code(), anyhow::anyhow!("{}{hint}", whole(error.into())))

@@ -5,14 +5,15 @@ pub(crate) mod keys;
 
 use std::{
     collections::HashMap,
-    path::Path,
-    sync::{Arc, PoisonError, RwLock},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
 };
 
 use evo_common::{runtime::Shutdown, tokens::Secret};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
+use tokio::time::Instant;
 
 use crate::config::Auth;
 
@@ -20,6 +21,9 @@ type Sum = [u8; 32];
 
 /// How often the file of virtual keys is looked at.
 const KEYS_INTERVAL: Duration = Duration::from_secs(1);
+/// How long after one unknown token the file is not looked at for another: whoever guesses can't
+/// keep the gateway busy with it.
+const UNKNOWN_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Who sent a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,8 +66,18 @@ pub(crate) struct Gate {
     operator: Option<Sum>,
     gateway: Option<Sum>,
     keys: RwLock<Arc<HashMap<Sum, Arc<str>>>>,
-    /// The state of their file in which they were read.
-    read: keys::Stamp,
+    /// Their file.
+    file: Option<PathBuf>,
+    seen: Mutex<Seen>,
+}
+
+/// What was seen of the file of virtual keys.
+#[derive(Debug)]
+struct Seen {
+    /// The state in which it was read.
+    stamp: keys::Stamp,
+    /// When it was last looked at for the sake of an unknown token.
+    asked: Option<Instant>,
 }
 
 impl Gate {
@@ -71,14 +85,15 @@ impl Gate {
     pub(crate) fn new(auth: &Auth) -> Result<Self, crate::Error> {
         let sum = |secret: &Option<Secret>| secret.as_ref().map(|s| digest(s.expose().as_bytes()));
         // Before the keys: a later change must be seen.
-        let read = auth.keys_file.as_deref().map(keys::Stamp::of).unwrap_or_default();
+        let stamp = auth.keys_file.as_deref().map(keys::Stamp::of).unwrap_or_default();
         let keys = auth.keys_file.as_deref().map(keys::KeyFile::load).transpose()?;
         Ok(Self {
             open: auth.open,
             operator: sum(&auth.operator),
             gateway: sum(&auth.gateway),
             keys: RwLock::new(Arc::new(keys.map(|keys| keys.by_digest()).unwrap_or_default())),
-            read,
+            file: auth.keys_file.clone(),
+            seen: Mutex::new(Seen { stamp, asked: None }),
         })
     }
 
@@ -87,7 +102,13 @@ impl Gate {
         self.open
     }
 
-    /// Who sends this token.
+    /// Whether there may be virtual keys.
+    pub(crate) fn has_keys_file(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// Who sends this token. For one that is unknown the file of virtual keys is looked at, as it
+    /// may have been made a moment ago.
     pub(crate) fn admit(&self, presented: Option<&[u8]>) -> Result<Caller, Refusal> {
         if self.open {
             return Ok(Caller::Anybody);
@@ -100,14 +121,33 @@ impl Gate {
         if is(&self.operator) {
             return Ok(Caller::Operator);
         }
-        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-        keys.get(&sum).cloned().map(Caller::Key).ok_or(Refusal::Unknown)
+        let known = self.key(&sum).or_else(|| {
+            self.look_for_new_keys();
+            self.key(&sum)
+        });
+        known.map(Caller::Key).ok_or(Refusal::Unknown)
     }
 
-    /// Reads the file of virtual keys again whenever it changes, until the shutdown. A file that
-    /// can't be read leaves the keys as they were; one that is gone takes them all with it.
-    pub(crate) async fn follow(&self, file: &Path, shutdown: Shutdown) {
-        let mut seen = self.read;
+    fn key(&self, sum: &Sum) -> Option<Arc<str>> {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).get(sum).cloned()
+    }
+
+    /// Looks at the file, unless that was done a moment ago. Returns after the look that another
+    /// thread has begun: of many requests that come at once with a new key all shall know it.
+    fn look_for_new_keys(&self) {
+        if self.file.is_none() {
+            return;
+        }
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if seen.asked.is_none_or(|asked| now.duration_since(asked) >= UNKNOWN_INTERVAL) {
+            seen.asked = Some(now);
+            self.read_again(&mut seen);
+        }
+    }
+
+    /// Reads the file of virtual keys again whenever it changes, until the shutdown.
+    pub(crate) async fn follow(&self, shutdown: Shutdown) {
         let mut timer = tokio::time::interval(KEYS_INTERVAL);
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -115,20 +155,27 @@ impl Gate {
                 () = shutdown.cancelled() => return,
                 _ = timer.tick() => {}
             }
-            let now = keys::Stamp::of(file);
-            if now == seen {
-                continue;
+            self.read_again(&mut self.seen.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
+    /// Reads the file of virtual keys if it has changed. A file that can't be read leaves the keys
+    /// as they were; one that is gone takes them all with it.
+    fn read_again(&self, seen: &mut Seen) {
+        let Some(file) = &self.file else { return };
+        let now = keys::Stamp::of(file);
+        if now == seen.stamp {
+            return;
+        }
+        seen.stamp = now;
+        match keys::KeyFile::load(file) {
+            Ok(keys) => {
+                let keys = keys.by_digest();
+                tracing::info!(keys = keys.len(), "The virtual keys were read again");
+                *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
             }
-            seen = now;
-            match keys::KeyFile::load(file) {
-                Ok(keys) => {
-                    let keys = keys.by_digest();
-                    tracing::info!(keys = keys.len(), "The virtual keys were read again");
-                    *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
-                }
-                Err(error) => {
-                    tracing::error!(%error, "The virtual keys stay as they were: {error}");
-                }
+            Err(error) => {
+                tracing::error!(%error, "The virtual keys stay as they were: {error}");
             }
         }
     }
@@ -168,6 +215,45 @@ mod tests {
         assert_eq!(shut.admit(Some(b"")), Err(Refusal::Unknown));
     }
 
+    #[test]
+    fn of_many_requests_that_come_at_once_with_a_new_key_all_get_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("auth.json");
+        let auth = Auth { keys_file: Some(file.clone()), ..Auth::default() };
+        let gate = Gate::new(&auth).unwrap();
+        let key = keys::generate(&file, "new").unwrap();
+        std::thread::scope(|scope| {
+            let admit = || gate.admit(Some(key.expose().as_bytes()));
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(admit)).collect();
+            for thread in threads {
+                assert_eq!(thread.join().unwrap(), Ok(Caller::Key("new".into())));
+            }
+        });
+    }
+
+    /// Nobody follows the file here: the unknown token alone makes the gate look.
+    #[tokio::test(start_paused = true)]
+    async fn a_new_key_is_known_at_once_and_guesses_do_not_make_the_gate_look_each_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("auth.json");
+        let auth = Auth { keys_file: Some(file.clone()), ..Auth::default() };
+        let gate = Gate::new(&auth).unwrap();
+        let key = keys::generate(&file, "new").unwrap();
+        let admit = |key: &Secret| gate.admit(Some(key.expose().as_bytes()));
+        assert_eq!(admit(&key), Ok(Caller::Key("new".into())));
+        tokio::time::advance(UNKNOWN_INTERVAL).await;
+        assert_eq!(gate.admit(Some(b"guess")), Err(Refusal::Unknown));
+        let later = keys::generate(&file, "later").unwrap();
+        assert_eq!(admit(&later), Err(Refusal::Unknown), "the guess had the look");
+        tokio::time::advance(UNKNOWN_INTERVAL).await;
+        assert_eq!(admit(&later), Ok(Caller::Key("later".into())));
+        // A known key makes it look at nothing.
+        let asked = gate.seen.lock().unwrap().asked;
+        tokio::time::advance(UNKNOWN_INTERVAL).await;
+        assert!(admit(&key).is_ok());
+        assert_eq!(gate.seen.lock().unwrap().asked, asked);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_revoked_key_is_refused_without_a_restart() {
         let folder = tempfile::tempdir().unwrap();
@@ -177,7 +263,7 @@ mod tests {
         // Between the first look and the following.
         let early = keys::generate(&file, "early").unwrap();
         let shutdown = Shutdown::new();
-        let follow = gate.follow(&file, shutdown.clone());
+        let follow = gate.follow(shutdown.clone());
         let steps = async {
             let pause = || tokio::time::sleep(KEYS_INTERVAL * 2);
             pause().await;

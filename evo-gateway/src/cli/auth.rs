@@ -1,11 +1,14 @@
 //! `evo gateway auth …`, also as `evo-gateway-cli auth …`: virtual keys.
 
-use std::path::PathBuf;
+use std::{
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
 
 use comfy_table::Table;
 use serde::Serialize;
 
-use super::print;
+use super::{print, write};
 use crate::{
     Error,
     auth::keys::{self, KeyFile},
@@ -15,7 +18,7 @@ use crate::{
 /// Virtual keys: one per caller, so that one can be taken back without the others.
 #[derive(Debug, Clone, clap::Subcommand)]
 #[command(
-    after_help = "Examples:\n  evo gateway auth generate --name laptop\n  evo gateway auth list --json\n  evo gateway auth revoke --name laptop\n\nA running gateway takes changes within two seconds."
+    after_help = "Examples:\n  evo gateway auth generate --name laptop\n  evo gateway auth list --json\n  evo gateway auth revoke --name laptop\n\n`generate` writes the key alone to standard output: KEY=$(evo gateway auth generate --name ci).\nA running gateway takes a new key at once, and refuses a revoked one within two seconds."
 )]
 pub enum Command {
     /// Make a key. It is shown once; the file keeps its digest only.
@@ -76,12 +79,7 @@ pub fn run(command: Command) -> Result<(), Error> {
     match command {
         Command::Generate { name, place } => {
             let file = place.file()?;
-            let key = keys::generate(&file, &name)?;
-            print(&format!(
-                "{}\n\nThis is the key {name:?}. It is shown this once; {} keeps its digest only.\n",
-                key.expose(),
-                file.display()
-            ))
+            generate(&file, &name, &mut io::stdout().lock(), &mut io::stderr().lock())
         }
         Command::List { json, place } => {
             let file = place.file()?;
@@ -117,6 +115,42 @@ pub fn run(command: Command) -> Result<(), Error> {
             let message =
                 format!("it has no key {name:?}; `evo gateway auth list` shows those it has");
             Err(Error::Keys { path: file, message })
+        }
+    }
+}
+
+/// The key alone goes to `out`, so that a shell can take it; what people should know goes to `notes`.
+fn generate(
+    file: &Path,
+    name: &str,
+    out: &mut impl Write,
+    notes: &mut impl Write,
+) -> Result<(), Error> {
+    let key = keys::generate(file, name)?;
+    write(out, &format!("{}\n", key.expose()))?;
+    let note = format!(
+        "This is the key {name:?}. It is shown this once; {} keeps its digest only.\n",
+        file.display()
+    );
+    write(notes, &note)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_gets_the_key_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("auth.json");
+        let (mut out, mut notes) = (Vec::new(), Vec::new());
+        generate(&file, "ci", &mut out, &mut notes).unwrap();
+        let (out, notes) = (String::from_utf8(out).unwrap(), String::from_utf8(notes).unwrap());
+        let key = out.strip_suffix('\n').unwrap();
+        assert!(key.starts_with("evo-") && key.len() == 52 && !key.contains('\n'), "{key}");
+        assert!(!notes.contains(key), "{notes}");
+        for part in ["\"ci\"", "this once", &*file.to_string_lossy()] {
+            assert!(notes.contains(part), "{part}: {notes}");
         }
     }
 }

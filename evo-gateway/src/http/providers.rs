@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use crate::{
     gateway::Gateway,
-    provider::{State as ProviderState, Unusable, type_name},
+    provider::{Unusable, type_name},
 };
 
 /// One provider.
@@ -76,7 +76,7 @@ pub(super) async fn list_providers(State(gateway): State<Arc<Gateway>>) -> Json<
         .map(|((provider, discovery), models)| ProviderView {
             name: provider.name.to_string(),
             provider_type: type_name(provider.kind),
-            enabled: !matches!(provider.state, ProviderState::Unusable(Unusable::Disabled)),
+            enabled: provider.is_enabled(),
             usable: provider.is_usable(),
             code: provider.address().err().map(Unusable::code),
             problem: provider.problem(),

@@ -73,6 +73,15 @@ pub(crate) struct Address {
     pub(crate) models: Uri,
 }
 
+impl Address {
+    /// Its host and port, without anything else that the URL may hold.
+    pub(crate) fn host_and_port(&self) -> String {
+        let uri = &self.generate;
+        let usual = if uri.scheme() == Some(&http::uri::Scheme::HTTPS) { 443 } else { 80 };
+        format!("{}:{}", uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(usual))
+    }
+}
+
 /// Why a provider can't be called.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Unusable {
@@ -185,6 +194,11 @@ impl Provider {
         })
     }
 
+    /// Whether the configuration turns it on.
+    pub(crate) fn is_enabled(&self) -> bool {
+        !matches!(self.state, State::Unusable(Unusable::Disabled))
+    }
+
     /// Whether it can be called.
     pub(crate) fn is_usable(&self) -> bool {
         matches!(self.state, State::Usable(_))
@@ -203,6 +217,9 @@ impl Provider {
     pub(crate) fn problem(&self) -> Option<String> {
         let State::Unusable(why) = &self.state else { return None };
         Some(match why {
+            Unusable::Disabled if dialect_of(self.kind).is_none() => {
+                format!("The provider `{}` is off, and {}", self.name, NotSpoken(self.kind))
+            }
             Unusable::Disabled => {
                 format!("The provider `{}` is off; set `enabled = true` for it.", self.name)
             }
@@ -211,14 +228,25 @@ impl Provider {
                 self.name,
                 Names(&self.unset)
             ),
-            Unusable::NotSupported => format!(
-                "The provider `{}` is of type `{}`, which this release of the gateway ({}) does \
-                 not speak yet; it speaks `open_ai_compatible` and `anthropic`.",
-                self.name,
-                type_name(self.kind),
-                crate::VERSION
-            ),
+            Unusable::NotSupported => {
+                format!("The provider `{}` is {}", self.name, NotSpoken(self.kind))
+            }
         })
+    }
+}
+
+/// Why a type is not served.
+struct NotSpoken(ProviderType);
+
+impl fmt::Display for NotSpoken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "of type `{}`, which this release of the gateway ({}) does not speak yet; it speaks \
+             `open_ai_compatible` and `anthropic`.",
+            type_name(self.0),
+            crate::VERSION
+        )
     }
 }
 
@@ -294,4 +322,23 @@ fn extra_header(
     // Some providers take their key this way.
     value.set_sensitive(true);
     Ok((header, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_told_without_credentials() {
+        for (url, place) in [
+            ("http://127.0.0.1:11434/v1/chat/completions", "127.0.0.1:11434"),
+            ("https://user:pass@api.example.com/v1?key=secret", "api.example.com:443"),
+            ("http://[::1]/v1", "[::1]:80"),
+        ] {
+            let uri: Uri = url.parse().unwrap();
+            let dialect = Dialect::OpenAiChat;
+            let address = Address { dialect, generate: uri.clone(), models: uri };
+            assert_eq!(address.host_and_port(), place);
+        }
+    }
 }

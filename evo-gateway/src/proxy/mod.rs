@@ -1,9 +1,6 @@
 //! A request's way to its provider and back.
 
 pub(crate) mod answer;
-mod headers;
-
-pub(crate) use headers::to_provider;
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,7 +22,7 @@ use crate::{
     peek::{self, Peek},
     provider::{Address, Provider},
     routing::plan::NoRoute,
-    upstream::{Client, Failure, SendBody},
+    upstream::{Client, Failure, SendBody, headers},
 };
 use answer::{Answer, Converted, Passed, Watch};
 
@@ -362,7 +359,7 @@ impl Call<'_> {
     fn no_answer(&self, failure: Failure, cause: &str) -> Refused {
         match failure {
             Failure::Unreachable => {
-                self.failed(502, "upstream_unreachable", &format!("can't be reached: {cause}"))
+                self.failed(502, "upstream_unreachable", &self.unreachable(cause))
             }
             Failure::Dropped => self.failed(
                 502,
@@ -370,12 +367,19 @@ impl Call<'_> {
                 &format!("closed the connection before it answered: {cause}"),
             ),
             Failure::ConnectTimeout => {
-                self.failed(504, "upstream_connect_timeout", &format!("can't be reached: {cause}"))
+                self.failed(504, "upstream_connect_timeout", &self.unreachable(cause))
             }
             Failure::FirstByteTimeout => {
                 self.failed(504, "upstream_timeout", &format!("gave {cause}"))
             }
         }
+    }
+
+    fn unreachable(&self, cause: &str) -> String {
+        let place = self.address.host_and_port();
+        format!(
+            "can't be reached at {place}: {cause}; check its `base_url`, and that its server runs"
+        )
     }
 
     fn failed(&self, status: u16, code: &'static str, what: &str) -> Refused {

@@ -28,6 +28,8 @@ pub(crate) struct Directory {
 pub(crate) struct Entry {
     /// Its name.
     pub(crate) name: String,
+    /// Whether the configuration turns it on.
+    pub(crate) enabled: bool,
     /// Whether it can be called.
     pub(crate) usable: bool,
     /// Models that it lists. A provider that is off lists none.
@@ -171,12 +173,17 @@ impl Directory {
     }
 
     fn unknown_model(&self, model: &str) -> String {
-        let mut names: Vec<&str> = self.names.keys().map(String::as_str).collect();
+        let mut names: Vec<&str> =
+            self.providers.iter().filter(|entry| entry.enabled).map(|entry| &*entry.name).collect();
         names.sort_unstable();
+        let remedy = if names.is_empty() {
+            "The configuration enables no provider.".to_owned()
+        } else {
+            format!("Write provider:model with one of `{}`.", names.join("`, `"))
+        };
         format!(
-            "No provider lists the model {model:?}, and none has the name in front of its `:`. Write \
-             provider:model with one of `{}`.",
-            names.join("`, `")
+            "No provider lists the model {model:?}, and none has the name in front of its `:`. \
+             {remedy}"
         )
     }
 
@@ -203,7 +210,7 @@ mod tests {
 
     fn entry(name: &str, usable: bool, models: &[&str]) -> Entry {
         let models = models.iter().map(|model| (*model).to_owned()).collect();
-        Entry { name: name.to_owned(), usable, models }
+        Entry { name: name.to_owned(), enabled: name != "off", usable, models }
     }
 
     fn directory(default_route: Option<&str>) -> Directory {
@@ -247,7 +254,8 @@ mod tests {
         assert!(matches!(plain.plan("hint:none"), Err(NoRoute::Model(m)) if m.contains("`fast`")));
         assert!(matches!(plain.plan("ollama:"), Err(NoRoute::Model(_))));
         let slip = plain.plan("antropic:claude");
-        assert!(matches!(&slip, Err(NoRoute::Model(m)) if m.contains("`anthropic`")), "{slip:?}");
+        let Err(NoRoute::Model(message)) = slip else { panic!("{slip:?}") };
+        assert!(message.ends_with("one of `anthropic`, `keyless`, `ollama`."), "{message}");
     }
 
     #[test]
@@ -259,6 +267,8 @@ mod tests {
         assert_eq!(directory(Some("off")).plan("new"), Err(NoRoute::Unusable(1)));
         let empty = Directory::new(vec![entry("off", false, &[])], None);
         assert_eq!(empty.plan("gpt"), Err(NoRoute::Nobody));
+        let slip = empty.plan("of:x");
+        assert!(matches!(&slip, Err(NoRoute::Model(m)) if m.contains("no provider.")), "{slip:?}");
         assert_eq!(Directory::default().plan("gpt"), Err(NoRoute::Nobody));
     }
 

@@ -2,6 +2,7 @@
 //! proxies. A connection that is not wanted any more is closed, and the provider learns it.
 
 mod body;
+pub(crate) mod headers;
 
 use std::{
     error::Error as StdError,

@@ -186,9 +186,12 @@ async fn a_provider_that_cannot_be_called_is_named() {
     keyless["models"] = json!(["claude"]);
     let google = provider_at("http://127.0.0.1:9/v1", "gem", "google");
     let cli = provider_at("", "cli", "claude_code");
-    let bed = Bed::start(config(&[off, keyless, google, cli])).await;
+    let mut later = provider_at("http://127.0.0.1:9/v1", "later", "google");
+    later["enabled"] = false.into();
+    let bed = Bed::start(config(&[off, keyless, google, cli, later])).await;
     for (model, status, code, says) in [
         ("off:x", 503, "provider_disabled", "enabled = true"),
+        ("later:x", 503, "provider_disabled", "is off, and of type `google`, which this release"),
         ("keyless:x", 503, "provider_has_no_key", "UNSET_A or UNSET_B"),
         ("claude", 503, "provider_has_no_key", "UNSET_A"),
         ("gem:x", 501, "provider_type_not_supported", "`google`"),
@@ -258,6 +261,10 @@ async fn a_provider_that_does_not_answer_is_told_apart() {
         assert_eq!(got.header("x-evo-provider"), name);
         assert_eq!(bed.messages(&message(&format!("{name}:m"))).await.status.as_u16(), status);
     }
+    let got = bed.chat(&chat("gone:m")).await.json();
+    let told = got["error"]["message"].as_str().unwrap();
+    assert!(told.contains(&format!("`gone` can't be reached at {free}: ")), "{told}");
+    assert!(told.ends_with("check its `base_url`, and that its server runs."), "{told}");
     // The head is out already: the connection is cut.
     let got = bed.chat(&chat("stalls:m")).await;
     assert_eq!((got.status.as_u16(), got.whole), (200, false));
