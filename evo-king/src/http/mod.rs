@@ -5,13 +5,19 @@
 //! catcher, the Host and Origin check, whatever the caller of [`router_around`] wraps around the
 //! routes (Socket.IO), the token check, the time limit, the body limit, the handler.
 
+mod admin;
 mod agents;
 mod artifacts;
 mod auth;
+mod debug;
 mod error;
 mod events;
 mod extract;
+mod gateway;
 mod health;
+mod logs;
+mod memories;
+mod metrics;
 mod middleware;
 mod openapi;
 mod pipeline;
@@ -20,6 +26,8 @@ mod skills;
 mod sources;
 mod stats;
 mod system_info;
+mod tasks;
+mod tokens;
 mod traces;
 
 use axum::{Router, extract::DefaultBodyLimit, middleware as layer};
@@ -66,6 +74,14 @@ fn routes() -> OpenApiRouter<King> {
         .routes(routes!(traces::receive_spans).layer(spans_limit))
         .routes(routes!(traces::list_traces))
         .routes(routes!(traces::get_trace))
+        .merge(tasks::routes())
+        .merge(memories::routes())
+        .merge(admin::routes())
+        .merge(debug::routes())
+        .merge(gateway::routes())
+        .merge(logs::routes())
+        .merge(tokens::routes())
+        .merge(metrics::routes())
 }
 
 /// The whole API, with something wrapped around its routes that does its own authentication

@@ -7,8 +7,12 @@
 //! ran are lost, so that `king:welcome` is the sign to register.
 
 mod agent;
+mod debug;
+mod memory;
 mod observer;
+mod recovery;
 mod relay;
+mod task;
 
 use std::{sync::Arc, time::Duration};
 
@@ -118,6 +122,10 @@ async fn on_connect(socket: SocketRef, State(king): State<King>) {
     // The handlers first: whatever comes after the welcome finds them.
     agent::register_handlers(&socket);
     observer::register_handlers(&socket);
+    task::register_handlers(&socket);
+    memory::register_handlers(&socket);
+    recovery::register_handlers(&socket);
+    debug::register_handlers(&socket);
     let welcome = KingWelcome {
         king_version: crate::VERSION.to_owned(),
         protocol: PROTOCOL_VERSION,

@@ -5,8 +5,18 @@ use libsql::{Connection, params};
 use super::{Error, Result, row};
 
 /// Every migration in order; a number is its place from 1.
-const MIGRATIONS: &[&str] =
-    &[include_str!("migrations/0001_initial.sql"), include_str!("migrations/0002_traces.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/0001_initial.sql"),
+    include_str!("migrations/0002_traces.sql"),
+    include_str!("migrations/0003_pipeline.sql"),
+    include_str!("migrations/0004_tasks.sql"),
+    include_str!("migrations/0005_memory.sql"),
+    include_str!("migrations/0006_agents.sql"),
+    include_str!("migrations/0007_jobs.sql"),
+    include_str!("migrations/0008_config_history.sql"),
+    include_str!("migrations/0009_tokens.sql"),
+    include_str!("migrations/0010_speed.sql"),
+];
 
 /// Brings the schema up to date in the caller's transaction. Refuses a database of a newer version,
 /// and one whose applied migrations are not the ones known here.

@@ -1,0 +1,10 @@
+//! What operators do: cron jobs, configuration sync, backups.
+
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::state::King;
+
+/// The routes of this area.
+pub(super) fn routes() -> OpenApiRouter<King> {
+    OpenApiRouter::new()
+}

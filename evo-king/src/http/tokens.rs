@@ -1,0 +1,10 @@
+//! Tokens and the audit log.
+
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::state::King;
+
+/// The routes of this area.
+pub(super) fn routes() -> OpenApiRouter<King> {
+    OpenApiRouter::new()
+}

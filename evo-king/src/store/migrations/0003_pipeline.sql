@@ -1,0 +1,1 @@
+-- Runs - pause, recovery, direct runs, dead letters.

@@ -1,0 +1,1 @@
+-- Tasks, their logs and subtasks.

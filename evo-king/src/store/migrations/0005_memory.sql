@@ -1,0 +1,1 @@
+-- Memories, their tiers and search.

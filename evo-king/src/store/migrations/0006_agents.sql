@@ -1,0 +1,1 @@
+-- Agents - preferences and history.

@@ -1,0 +1,1 @@
+-- Indexes and columns of the hot path.
