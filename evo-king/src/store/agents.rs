@@ -5,9 +5,9 @@ use evo_common::{
     clock::Timestamp,
     messages::AgentRegistration,
 };
-use libsql::{Connection, Row, params};
+use libsql::{Row, params};
 
-use super::{Result, Store, row};
+use super::{Connection, Result, Store, row};
 
 /// Writes what an agent said of itself. Empty capabilities and skills, and absent fields, keep
 /// what was known.

@@ -1,9 +1,9 @@
 //! Test cases of candidates.
 
 use evo_common::case::{Case, Split};
-use libsql::{Connection, params};
+use libsql::params;
 
-use super::{Result, row};
+use super::{Connection, Result, row};
 
 /// Stores a candidate's cases.
 pub(crate) async fn insert(

@@ -1,6 +1,7 @@
 //! Where the database is, and its connections.
 
 use std::{
+    ops::Deref,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     time::Duration,
@@ -10,17 +11,22 @@ use evo_common::runtime::panic_message;
 #[cfg(feature = "remote")]
 use evo_common::tokens::Secret;
 use futures_util::FutureExt;
-use libsql::{Builder, Connection, Transaction, TransactionBehavior};
+use libsql::Builder;
+#[cfg(feature = "remote")]
+use libsql::TransactionBehavior;
+#[cfg(feature = "remote")]
 use tokio::time::Instant;
 
-use super::{Error, Result};
+use super::{Connection, Error, Result};
 
 /// What a remote server may take for one job.
 const REMOTE_LIMIT: Duration = Duration::from_secs(30);
 /// How long to try again to begin a transaction on a remote server, which may be away for a moment
 /// or still hold the lock of a king that was killed.
+#[cfg(feature = "remote")]
 const BEGIN_FOR: Duration = Duration::from_secs(15);
 /// Between two of these tries.
+#[cfg(feature = "remote")]
 const BEGIN_PAUSE: Duration = Duration::from_millis(250);
 
 /// Where the database is.
@@ -149,7 +155,7 @@ pub(super) struct Opened {
 
 impl Opened {
     pub(super) async fn connect_for_writing(&self) -> Result<Connection> {
-        let connection = self.database.connect()?;
+        let connection = self.connect()?;
         if self.local {
             connection
                 .execute_batch(
@@ -163,34 +169,38 @@ impl Opened {
     }
 
     pub(super) async fn connect_for_reading(&self) -> Result<Connection> {
-        let connection = self.database.connect()?;
+        let connection = self.connect()?;
         if self.local {
             connection.execute_batch("PRAGMA busy_timeout = 5000; PRAGMA query_only = ON;").await?;
         }
         Ok(connection)
     }
 
-    /// Begins a transaction.
-    pub(super) async fn begin(
-        &self,
-        connection: &Connection,
-        access: Access,
-    ) -> Result<Transaction> {
-        let give_up = Instant::now() + BEGIN_FOR;
-        loop {
-            let behavior = match access {
-                Access::Read => TransactionBehavior::Deferred,
-                Access::Write => TransactionBehavior::Immediate,
-            };
-            match connection.transaction_with_behavior(behavior).await {
-                Ok(transaction) => return Ok(transaction),
-                Err(error) if self.local || Instant::now() >= give_up => return Err(error.into()),
-                Err(error) => {
-                    tracing::warn!(error = %error, "The remote database does not answer: {error}");
-                    tokio::time::sleep(BEGIN_PAUSE).await;
-                }
-            }
+    fn connect(&self) -> Result<Connection> {
+        let raw = self.database.connect()?;
+        #[cfg(feature = "remote")]
+        if !self.local {
+            return Ok(Connection::remote(raw));
         }
+        Ok(Connection::local(raw))
+    }
+
+    /// Begins a transaction.
+    pub(super) async fn begin<'c>(
+        &self,
+        connection: &'c Connection,
+        access: Access,
+    ) -> Result<Transaction<'c>> {
+        #[cfg(feature = "remote")]
+        if !self.local {
+            return begin_remote(connection, access).await;
+        }
+        let begin = match access {
+            Access::Read => "BEGIN DEFERRED",
+            Access::Write => "BEGIN IMMEDIATE",
+        };
+        connection.execute(begin, ()).await?;
+        Ok(Transaction::Local(connection))
     }
 
     /// Waits for what a file does at once and a remote server may never do.
@@ -218,17 +228,72 @@ impl Opened {
     }
 }
 
-/// Commits. A statement it is, because `Transaction::commit` says Ok without asking when a remote
-/// server has closed the stream, which undoes the transaction.
-pub(super) async fn commit(transaction: Transaction) -> Result<()> {
-    transaction.execute("COMMIT", ()).await?;
-    Ok(())
+#[cfg(feature = "remote")]
+async fn begin_remote(connection: &Connection, access: Access) -> Result<Transaction<'_>> {
+    let give_up = Instant::now() + BEGIN_FOR;
+    loop {
+        let behavior = match access {
+            Access::Read => TransactionBehavior::Deferred,
+            Access::Write => TransactionBehavior::Immediate,
+        };
+        match connection.transaction(behavior).await {
+            Ok(stream) => {
+                let connection = Connection::remote((*stream).clone());
+                return Ok(Transaction::Remote { stream, connection });
+            }
+            Err(error) if Instant::now() >= give_up => return Err(error.into()),
+            Err(error) => {
+                tracing::warn!(error = %error, "The remote database does not answer: {error}");
+                tokio::time::sleep(BEGIN_PAUSE).await;
+            }
+        }
+    }
 }
 
-/// Undoes a transaction. Dropping one undoes it too; a remote one only some time later.
-pub(super) async fn roll_back(transaction: Transaction) {
-    if let Err(error) = transaction.rollback().await {
-        tracing::debug!(error = %error, "Nothing was left to roll back: {error}");
+/// A transaction that was begun. Whoever has it ends it: a dropped one of a file stays open.
+pub(super) enum Transaction<'c> {
+    /// The connection itself.
+    Local(&'c Connection),
+    /// A stream of its own, which is undone some time after this is dropped.
+    #[cfg(feature = "remote")]
+    Remote { stream: libsql::Transaction, connection: Connection },
+}
+
+impl Transaction<'_> {
+    /// Commits, or undoes everything. A statement it is, because `Transaction::commit` says Ok
+    /// without asking when a remote server has closed the stream, which undoes the transaction.
+    pub(super) async fn commit(self) -> Result<()> {
+        match self.execute("COMMIT", ()).await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                self.roll_back().await;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Undoes everything.
+    pub(super) async fn roll_back(self) {
+        let undone = match self {
+            Self::Local(connection) => connection.execute("ROLLBACK", ()).await.map(drop),
+            #[cfg(feature = "remote")]
+            Self::Remote { stream, .. } => stream.rollback().await,
+        };
+        if let Err(error) = undone {
+            tracing::debug!(error = %error, "Nothing was left to roll back: {error}");
+        }
+    }
+}
+
+impl Deref for Transaction<'_> {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        match self {
+            Self::Local(connection) => connection,
+            #[cfg(feature = "remote")]
+            Self::Remote { connection, .. } => connection,
+        }
     }
 }
 

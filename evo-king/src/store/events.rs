@@ -5,10 +5,10 @@ use evo_common::{
     clock::Timestamp,
     ids::RunId,
 };
-use libsql::{Connection, params};
+use libsql::params;
 use serde::Serialize;
 
-use super::{EventFilter, Result, Store, row};
+use super::{Connection, EventFilter, Result, Store, row};
 
 /// Appends an event and gives its place.
 pub(crate) async fn append(

@@ -1,8 +1,8 @@
 //! Facts about this database.
 
-use libsql::{Connection, params};
+use libsql::params;
 
-use super::{Error, Result, row};
+use super::{Connection, Error, Result, row};
 
 #[derive(Clone)]
 pub(super) struct Facts {

@@ -1,8 +1,8 @@
 //! Numbered migrations with checksums.
 
-use libsql::{Connection, params};
+use libsql::params;
 
-use super::{Error, Result, row};
+use super::{Connection, Error, Result, row};
 
 /// Every migration in order; a number is its place from 1.
 const MIGRATIONS: &[&str] = &[

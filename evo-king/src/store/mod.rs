@@ -8,6 +8,7 @@
 pub(crate) mod agents;
 pub(crate) mod cases;
 mod connect;
+mod connection;
 pub(crate) mod events;
 mod filters;
 mod meta;
@@ -25,8 +26,8 @@ mod writer;
 
 use connect::Access;
 pub use connect::Database;
+pub use connection::Connection;
 pub use filters::{Counts, EventFilter, RunFilter, SkillFilter, TraceFilter};
-pub use libsql::Connection;
 
 use tokio::sync::watch;
 
@@ -114,7 +115,7 @@ impl Store {
             migrate::run(&transaction, &database.describe()).await?;
             let facts = meta::start(&transaction).await?;
             let last = events::last_seq(&transaction).await?;
-            connect::commit(transaction).await?;
+            transaction.commit().await?;
             Ok((facts, last))
         };
         let (facts, last) = opened.limited(start).await.map_err(|error| opened.opening(error))?;

@@ -1,10 +1,10 @@
 //! Effects that were committed with a decision and have yet to be delivered.
 
 use evo_common::clock::Timestamp;
-use libsql::{Connection, params};
+use libsql::params;
 use serde_json::Value;
 
-use super::{Result, Store, row};
+use super::{Connection, Result, Store, row};
 
 /// One effect.
 #[derive(Debug, Clone)]

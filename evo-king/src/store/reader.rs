@@ -3,11 +3,10 @@
 use std::{any::Any, sync::Arc};
 
 use futures_util::future::LocalBoxFuture;
-use libsql::Connection;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::{
-    Error, Result,
+    Connection, Error, Result,
     connect::{self, Access, Opened},
 };
 
@@ -82,6 +81,6 @@ async fn run(opened: &Opened, connection: &mut Option<Connection>, work: Work) -
     // with it for ever. A transaction has a stream of its own, which its end closes.
     let transaction = opened.begin(connection, Access::Read).await?;
     let output = connect::caught(work(&transaction)).await;
-    connect::roll_back(transaction).await;
+    transaction.roll_back().await;
     output
 }

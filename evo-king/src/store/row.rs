@@ -1,9 +1,11 @@
 //! Rows to values.
 
-use libsql::{Connection, Row, Rows, Value, params::IntoParams};
+use std::ops::ControlFlow;
+
+use libsql::{Row, Value, params::IntoParams};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Error, Result};
+use super::{Connection, Error, Result};
 
 /// Every row of a query.
 pub(crate) async fn all<T>(
@@ -12,11 +14,14 @@ pub(crate) async fn all<T>(
     params: impl IntoParams,
     read: impl Fn(&Row) -> Result<T>,
 ) -> Result<Vec<T>> {
-    let mut rows = query(connection, sql, params).await?;
+    #[cfg(test)]
+    super::tests::plans::note(sql);
     let mut values = Vec::new();
-    while let Some(row) = rows.next().await? {
-        values.push(read(&row)?);
-    }
+    let each = |row: &Row| {
+        values.push(read(row)?);
+        Ok(ControlFlow::Continue(()))
+    };
+    connection.query(sql, params, each).await?;
     Ok(values)
 }
 
@@ -27,8 +32,15 @@ pub(crate) async fn first<T>(
     params: impl IntoParams,
     read: impl Fn(&Row) -> Result<T>,
 ) -> Result<Option<T>> {
-    let mut rows = query(connection, sql, params).await?;
-    rows.next().await?.map(|row| read(&row)).transpose()
+    #[cfg(test)]
+    super::tests::plans::note(sql);
+    let mut value = None;
+    let each = |row: &Row| {
+        value = Some(read(row)?);
+        Ok(ControlFlow::Break(()))
+    };
+    connection.query(sql, params, each).await?;
+    Ok(value)
 }
 
 /// The one number that a query gives.
@@ -121,10 +133,4 @@ impl Conditions {
         self.params.push(limit.into());
         (format!("{select}{} ORDER BY {order} LIMIT ?", self.sql), self.params)
     }
-}
-
-async fn query(connection: &Connection, sql: &str, params: impl IntoParams) -> Result<Rows> {
-    #[cfg(test)]
-    super::tests::plans::note(sql);
-    Ok(connection.query(sql, params).await?)
 }

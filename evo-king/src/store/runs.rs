@@ -13,10 +13,10 @@ use evo_common::{
     outcome::{Outcome, Verdict},
     stage::{Candidate, LearningOutput},
 };
-use libsql::{Connection, Row, params};
+use libsql::{Row, params};
 use serde_json::Value;
 
-use super::{Error, Result, RunFilter, Store, row, timers, traces};
+use super::{Connection, Error, Result, RunFilter, Store, row, timers, traces};
 use crate::pipeline::state::{AttemptEnd, RunState};
 
 /// A run as the pipeline works with it.

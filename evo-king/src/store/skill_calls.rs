@@ -4,10 +4,10 @@ use evo_common::{
     clock::Timestamp,
     messages::{SkillCall, SkillResult},
 };
-use libsql::{Connection, params};
+use libsql::params;
 use serde_json::Value;
 
-use super::{Error, Result, Store, events};
+use super::{Connection, Error, Result, Store, events};
 
 impl Store {
     /// Keeps a reported call; false when it had been reported before.

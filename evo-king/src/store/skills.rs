@@ -8,9 +8,9 @@ use evo_common::{
     skill::{SkillManifest, Written},
     stage::{Candidate, Incumbent, KnownName, KnownSkill},
 };
-use libsql::{Connection, Row, params};
+use libsql::{Row, params};
 
-use super::{Result, SkillFilter, Store, row};
+use super::{Connection, Result, SkillFilter, Store, row};
 
 /// The channel of the version in use.
 const ACTIVE: &str = "active";

@@ -1,9 +1,9 @@
 //! The next moment at which a run needs attention.
 
 use evo_common::clock::Timestamp;
-use libsql::{Connection, params};
+use libsql::params;
 
-use super::{Result, Store, row};
+use super::{Connection, Result, Store, row};
 
 /// A held run's next look is due.
 pub(crate) const LOOK: &str = "look";

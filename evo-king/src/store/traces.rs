@@ -10,10 +10,10 @@ use evo_common::{
     redact,
     tracing_context::{run_span_id, run_trace_id},
 };
-use libsql::{Connection, Row, Value, params};
+use libsql::{Row, Value, params};
 use serde_json::json;
 
-use super::{Result, Store, TraceFilter, row};
+use super::{Connection, Result, Store, TraceFilter, row};
 
 /// Spans that are kept of one trace at most.
 const MAX_SPANS: i64 = 2_000;

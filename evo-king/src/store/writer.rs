@@ -3,11 +3,10 @@
 use std::{any::Any, sync::Arc};
 
 use futures_util::future::LocalBoxFuture;
-use libsql::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
-    Error, Result,
+    Connection, Error, Result,
     connect::{self, Access, Opened},
     events, row,
 };
@@ -180,8 +179,8 @@ impl WriterLoop {
         };
         let result = run.await;
         match result {
-            Ok((Some(_), _)) => connect::commit(transaction).await?,
-            _ => connect::roll_back(transaction).await,
+            Ok((Some(_), _)) => transaction.commit().await?,
+            _ => transaction.roll_back().await,
         }
         result
     }

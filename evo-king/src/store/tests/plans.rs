@@ -2,19 +2,17 @@
 
 use std::cell::RefCell;
 
+use super::super::{
+    Connection, EventFilter, RunFilter, SkillFilter, TraceFilter, cases, events, migrate, row,
+    runs, skills, timers, traces,
+};
+use crate::pipeline::state::RunState;
 use evo_common::{
     api::{RunKind, TraceStatus},
     clock::Timestamp,
     ids::{Attempt, RunId},
     messages::{PipelineRunStatus, PipelineStage},
 };
-use libsql::Connection;
-
-use super::super::{
-    EventFilter, RunFilter, SkillFilter, TraceFilter, cases, events, migrate, row, runs, skills,
-    timers, traces,
-};
-use crate::pipeline::state::RunState;
 
 thread_local! {
     /// Queries of this thread, while somebody wants to know them.
@@ -68,7 +66,7 @@ fn choices(filters: u32) -> impl Iterator<Item = impl Fn(u32) -> bool> {
 #[tokio::test]
 async fn hot_queries_search_in_indexes() {
     let database = libsql::Builder::new_local(":memory:").build().await.unwrap();
-    let connection = &database.connect().unwrap();
+    let connection = &Connection::local(database.connect().unwrap());
     migrate::run(connection, "memory").await.unwrap();
     let now = Timestamp::now();
     let cycle = RunId::new();
