@@ -63,7 +63,7 @@ use crate::{
 pub use self::{
     json::extract as extract_json,
     stream::ChatStream,
-    wire::{ChatRequest, Message, ModelInfo, Role},
+    wire::{ChatRequest, Message, ModelInfo, Role, Tool, ToolCall},
 };
 
 /// How long it may take to find out which model there is.
@@ -104,10 +104,10 @@ struct Inner {
     turns: Mutex<VecDeque<Instant>>,
 }
 
-/// Which model there was at a look into the gateway's list.
+/// The models that a look into the gateway's list found; none when it could not be read.
 struct Found {
     at: Instant,
-    model: Option<ModelInfo>,
+    models: Option<Arc<[ModelInfo]>>,
 }
 
 impl fmt::Debug for GatewayClient {
@@ -170,8 +170,10 @@ impl Error {
 /// An answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ChatAnswer {
-    /// What the model wrote; never empty.
+    /// What the model wrote; empty only when it called something.
     pub text: String,
+    /// What the model wants to be called, with results to follow.
+    pub tool_calls: Vec<ToolCall>,
     /// The model, as the gateway names it.
     pub model: String,
     /// What the call came to.
@@ -265,35 +267,35 @@ impl GatewayClient {
         if self.inner.settings.model.as_deref() == Some(NO_MODEL) || self.is_resting() {
             return None;
         }
+        let models = self.listed().await;
+        match &self.inner.settings.model {
+            // The gateway may route a model that it does not list.
+            Some(wanted) => models.map(|models| named(&models, wanted)),
+            None => models?.iter().find(|model| model.is_for_chat()).cloned(),
+        }
+    }
+
+    /// The gateway's list, known after at most two seconds and for a while; [`None`] when it can't
+    /// be read.
+    async fn listed(&self) -> Option<Arc<[ModelInfo]>> {
         let mut found = self.inner.found.lock().await;
         if let Some(found) = found.as_ref() {
-            let holds = if found.model.is_some() { FOUND_FOR } else { MISSING_FOR };
+            let usable =
+                found.models.iter().flat_map(|models| models.iter()).any(ModelInfo::is_for_chat);
+            let holds = if usable { FOUND_FOR } else { MISSING_FOR };
             if found.at.elapsed() < holds {
-                return found.model.clone();
+                return found.models.clone();
             }
         }
-        let model = match self.models(LOOK_TIMEOUT).await {
-            Ok(models) => self.choose(models),
+        let models = match self.models(LOOK_TIMEOUT).await {
+            Ok(models) => Some(models.into()),
             Err(error) => {
                 tracing::debug!(%error, "No model is asked: {error}");
                 None
             }
         };
-        *found = Some(Found { at: Instant::now(), model: model.clone() });
-        model
-    }
-
-    fn choose(&self, models: Vec<ModelInfo>) -> Option<ModelInfo> {
-        match &self.inner.settings.model {
-            // The gateway may route a model that it does not list.
-            Some(wanted) => Some(
-                models
-                    .into_iter()
-                    .find(|model| model.id == *wanted)
-                    .unwrap_or_else(|| ModelInfo::named(wanted)),
-            ),
-            None => models.into_iter().find(ModelInfo::is_for_chat),
-        }
+        *found = Some(Found { at: Instant::now(), models: models.clone() });
+        models
     }
 
     /// Leaves models alone for a while, for all clones: [`GatewayClient::model`] gives none.
@@ -336,12 +338,7 @@ impl GatewayClient {
             let (answer, usage) = wire::answer(&bytes, &model);
             record(&span, &usage);
             self.count(&usage);
-            answer.map(|(text, finish_reason)| ChatAnswer {
-                text,
-                model: model.id.clone(),
-                usage,
-                finish_reason,
-            })
+            answer
         }
         .instrument(span.clone())
         .await
@@ -400,7 +397,9 @@ impl GatewayClient {
         deadline: Deadline,
     ) -> Result<ModelInfo, Error> {
         if let Some(model) = &request.model {
-            return Ok(ModelInfo::named(model));
+            // Only its price is looked for: the gateway says itself what it can't route.
+            let listed = timeout_at(deadline.at, self.listed()).await.ok().flatten();
+            return Ok(named(&listed.unwrap_or_default(), model));
         }
         let model = timeout_at(deadline.at, self.model()).await.map_err(|_| deadline.error())?;
         model.ok_or(Error::NoModel)
@@ -425,6 +424,11 @@ impl GatewayClient {
         tracing_context::inject_http_headers(&mut headers);
         headers
     }
+}
+
+/// What is known of a model.
+fn named(listed: &[ModelInfo], id: &str) -> ModelInfo {
+    listed.iter().find(|model| model.id == id).cloned().unwrap_or_else(|| ModelInfo::named(id))
 }
 
 /// When a call has to be over.

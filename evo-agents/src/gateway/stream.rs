@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     ChatAnswer, Deadline, Error, GatewayClient, ModelInfo, record,
-    wire::{self, Tokens},
+    wire::{self, Calls, Tokens},
 };
 use crate::skill::egress;
 
@@ -32,6 +32,7 @@ pub struct ChatStream {
     idle: Duration,
     span: tracing::Span,
     text: String,
+    calls: Calls,
     tokens: Option<Tokens>,
     finish_reason: Option<String>,
     state: State,
@@ -72,6 +73,7 @@ impl ChatStream {
             idle: IDLE,
             span,
             text: String::new(),
+            calls: Calls::default(),
             tokens: None,
             finish_reason: None,
             state: State::Open,
@@ -86,6 +88,7 @@ impl ChatStream {
     }
 
     /// The next piece of text; [`None`] after the last one. After an error there is nothing more.
+    /// What the model calls is in the whole answer only: half a call is good for nothing.
     pub async fn next(&mut self) -> Option<Result<String, Error>> {
         while self.state == State::Open {
             match self.step().await {
@@ -108,20 +111,19 @@ impl ChatStream {
         self.finish()
     }
 
+    /// What the call came to so far, as far as the provider has said.
+    pub fn usage(&self) -> ModelUsage {
+        self.tokens.as_ref().map_or_else(wire::uncounted, |tokens| tokens.of_call(&self.model))
+    }
+
     /// The answer, once [`ChatStream::next`] has given [`None`].
     pub fn finish(mut self) -> Result<ChatAnswer, Error> {
         if self.state != State::Ended {
             return Err(Error::Malformed("the stream was not read to its end".to_owned()));
         }
-        if self.text.trim().is_empty() {
-            return Err(Error::Malformed("it holds no text".to_owned()));
-        }
-        Ok(ChatAnswer {
-            usage: self.usage(),
-            text: std::mem::take(&mut self.text),
-            model: self.model.id.clone(),
-            finish_reason: self.finish_reason.take(),
-        })
+        let calls = std::mem::take(&mut self.calls).finish()?;
+        let (text, finish_reason) = (std::mem::take(&mut self.text), self.finish_reason.take());
+        wire::whole(text, calls, &self.model, self.usage(), finish_reason)
     }
 
     /// Takes one event in.
@@ -152,6 +154,9 @@ impl ChatStream {
         let event = wire::event(&data)?;
         self.tokens = event.tokens.or(self.tokens.take());
         self.finish_reason = event.finish_reason.or(self.finish_reason.take());
+        for part in event.calls {
+            self.calls.add(part)?;
+        }
         let Some(text) = event.text.filter(|text| !text.is_empty()) else { return Ok(None) };
         if self.text.len() + text.len() > MAX_TEXT {
             return Err(Error::Malformed(format!("it is longer than {MAX_TEXT} bytes")));
@@ -172,10 +177,6 @@ impl ChatStream {
             }
             Err(_) => Err(self.deadline.error()),
         }
-    }
-
-    fn usage(&self) -> ModelUsage {
-        self.tokens.as_ref().map_or_else(wire::uncounted, |tokens| tokens.of_call(&self.model))
     }
 
     fn end(&mut self, state: State) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use self::fake::{FakeGateway, MODEL, Reply, says, stream_of};
+use self::fake::{FakeGateway, MODEL, Reply, says, stream_of, stream_with};
 use super::*;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -262,4 +262,107 @@ async fn turns_are_counted_over_all_clones_and_come_back() {
     tokio::time::advance(hour / 2).await;
     assert!(client.take_turn(2, hour), "the first one is an hour ago");
     assert!(!client.take_turn(2, hour));
+}
+
+fn call(id: &str, name: &str, arguments: &str) -> ToolCall {
+    ToolCall { id: id.to_owned(), name: name.to_owned(), arguments: arguments.to_owned() }
+}
+
+#[tokio::test]
+async fn tools_are_offered_and_their_calls_and_results_go_round() {
+    let gateway = FakeGateway::start(|number, _| match number {
+        1 => Reply::Raw(
+            r#"{"choices": [{"finish_reason": "tool_calls", "message": {"content": null, "tool_calls": [
+                {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{\"at\":1}"}},
+                {"type": "function", "function": {"name": "look", "arguments": ""}}]}}]}"#,
+        ),
+        _ => says("Seen."),
+    })
+    .await;
+    let client = gateway.client();
+    let parameters = json!({"type": "object", "properties": {"at": {"type": "integer"}}});
+    let look = Tool {
+        name: "look".to_owned(),
+        description: "Looks.".to_owned(),
+        parameters: parameters.clone(),
+    };
+    let mut request =
+        ChatRequest { tools: vec![look], reasoning_effort: Some("low".to_owned()), ..hello() };
+    let answer = client.chat(&request, LIMIT).await.unwrap();
+    let expected = vec![call("c1", "look", "{\"at\":1}"), call("call_2", "look", "")];
+    assert_eq!((answer.text.as_str(), &answer.tool_calls), ("", &expected));
+    request.messages.push(Message::calls(answer.text, answer.tool_calls));
+    request.messages.push(Message::result("c1", "one"));
+    request.messages.push(Message::result("call_2", "two"));
+    assert_eq!(client.chat(&request, LIMIT).await.unwrap().text, "Seen.");
+    let body = &gateway.seen()[1].body;
+    assert_eq!(body["reasoning_effort"], "low");
+    assert_eq!(
+        body["tools"],
+        json!([{"type": "function", "function": {"name": "look", "description": "Looks.", "parameters": parameters}}])
+    );
+    assert_eq!(
+        body["messages"].as_array().unwrap()[2..],
+        [
+            json!({"role": "assistant", "content": null, "tool_calls": [
+                {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{\"at\":1}"}},
+                {"id": "call_2", "type": "function", "function": {"name": "look", "arguments": ""}},
+            ]}),
+            json!({"role": "tool", "content": "one", "tool_call_id": "c1"}),
+            json!({"role": "tool", "content": "two", "tool_call_id": "call_2"}),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn calls_in_a_stream_are_put_together_however_they_are_cut() {
+    let arguments = "{\"city\":\"Zürich 日本 👩‍💻\"}";
+    let gateway = FakeGateway::start(move |number, _| {
+        let calls: Vec<(&str, &str)> =
+            if number == 1 { vec![("look", arguments), ("wait", "")] } else { vec![("", "{}")] };
+        Reply::Chunks(
+            stream_with(&["One ", "moment."], &calls).chunks(11).map(<[u8]>::to_vec).collect(),
+        )
+    })
+    .await;
+    let client = gateway.client();
+    let answer = client.chat_stream(&hello(), LIMIT).await.unwrap().collect().await.unwrap();
+    assert_eq!(answer.text, "One moment.");
+    let expected = [call("call-0-look", "look", arguments), call("call-1-wait", "wait", "")];
+    assert_eq!(answer.tool_calls, expected);
+    assert_eq!(answer.finish_reason.as_deref(), Some("tool_calls"));
+    let nameless = client.chat_stream(&hello(), LIMIT).await.unwrap().collect().await;
+    assert!(
+        matches!(nameless, Err(Error::Malformed(message)) if message.contains("without a name"))
+    );
+}
+
+#[test]
+fn pieces_of_calls_find_their_call_with_and_without_an_index() {
+    let read = |parts: serde_json::Value| {
+        let mut calls = wire::Calls::default();
+        for part in parts.as_array().unwrap() {
+            calls.add(serde_json::from_value(part.clone()).unwrap())?;
+        }
+        calls.finish()
+    };
+    let expected = vec![call("a", "x", "12"), call("b", "y", "3")];
+    let indexed = json!([
+        {"index": 0, "id": "a", "function": {"name": "x", "arguments": "1"}},
+        {"index": 1, "id": "b", "function": {"name": "y", "arguments": "3"}},
+        {"index": 0, "id": "", "function": {"name": "x", "arguments": "2"}},
+    ]);
+    assert_eq!(read(indexed).unwrap(), expected);
+    let bare = json!([
+        {"id": "a", "function": {"name": "x", "arguments": "1"}},
+        {"function": {"arguments": "2"}},
+        {"id": "b", "function": {"name": "y", "arguments": "3"}},
+    ]);
+    assert_eq!(read(bare).unwrap(), expected);
+    let many: Vec<_> = (0..65).map(|i| json!({"index": i, "function": {"name": "x"}})).collect();
+    assert!(read(json!(many)).is_err());
+    let long = "x".repeat(256 * 1024);
+    let part = json!({"index": 0, "function": {"name": "x", "arguments": long}});
+    assert!(read(json!([part])).is_ok());
+    assert!(read(json!([part, part])).is_err());
 }

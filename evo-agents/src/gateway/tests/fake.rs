@@ -191,13 +191,33 @@ fn events(chunks: Vec<Vec<u8>>, broken: bool) -> Response {
 
 /// The bytes of a stream that says these pieces.
 pub(crate) fn stream_of(pieces: &[&str]) -> Vec<u8> {
+    stream_with(pieces, &[])
+}
+
+/// The bytes of a stream that says these pieces and then calls tools, each with a name and
+/// arguments that come one character at a time.
+pub(crate) fn stream_with(pieces: &[&str], calls: &[(&str, &str)]) -> Vec<u8> {
     let mut text = String::from(": hello\n\n");
     for piece in pieces {
         let chunk =
             json!({"choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": null}]});
         text.push_str(&format!("data: {chunk}\n\n"));
     }
-    let end = json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]});
+    let mut part = |index: usize, call: Value| {
+        let mut call = call;
+        call["index"] = json!(index);
+        let chunk = json!({"choices": [{"index": 0, "delta": {"tool_calls": [call]}}]});
+        text.push_str(&format!("data: {chunk}\n\n"));
+    };
+    for (index, (name, arguments)) in calls.iter().enumerate() {
+        let id = format!("call-{index}-{name}");
+        part(index, json!({"id": id, "type": "function", "function": {"name": name}}));
+        for character in arguments.chars() {
+            part(index, json!({"function": {"arguments": character.to_string()}}));
+        }
+    }
+    let reason = if calls.is_empty() { "stop" } else { "tool_calls" };
+    let end = json!({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]});
     let usage = json!({"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 4}});
     text.push_str(&format!("data: {end}\n\ndata: {usage}\n\ndata: [DONE]\n\n"));
     text.into_bytes()
