@@ -4,6 +4,7 @@
 
 mod suite {
     mod config_load;
+    mod extended;
     mod fixtures;
     mod golden;
     mod laws;

@@ -272,6 +272,7 @@ mod tests {
             run_id: "run-1".to_owned(),
             attempt: Attempt(2),
             deadline_ms: Timestamp::now().0 + ms,
+            model: None,
             trace: None,
         })
     }

@@ -29,6 +29,7 @@ pub(super) fn message(
     AgentHeartbeat {
         status: AgentStatus { agent_id: agent_id.to_owned(), status, metrics },
         in_hand: Some(in_hand),
+        tasks_in_hand: Vec::new(),
         req_id: Some(req_id),
     }
 }

@@ -520,6 +520,7 @@ impl Runner {
             session_id: Some(self.session_id.clone()),
             capacity: Some(self.config.capacity),
             in_hand,
+            tasks_in_hand: Vec::new(),
             skills: self.skill_names(),
             soul_content: (!self.config.soul.is_empty()).then(|| self.config.soul.clone()),
             version: Some(env!("CARGO_PKG_VERSION").to_owned()),

@@ -10,7 +10,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{
-    PipelineStage, TraceContext,
+    PipelineStage, TaskAttemptRef, TraceContext,
     text::{accept_text, map_or_text},
 };
 use crate::ids::Attempt;
@@ -194,6 +194,9 @@ pub struct AgentRegistration {
     /// Attempts that are running, or whose result waits in the runner's outbox.
     #[serde(default)]
     pub in_hand: Vec<AttemptRef>,
+    /// The same for tasks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tasks_in_hand: Vec<TaskAttemptRef>,
     /// Names of the loaded skills.
     #[serde(default)]
     pub skills: Vec<String>,
@@ -212,6 +215,16 @@ pub struct AgentRegistration {
     /// Anything else a runner sent; kept and shown.
     #[serde(flatten)]
     pub extra: serde_json::Map<String, Value>,
+}
+
+/// The model that an agent is to use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ModelPreference {
+    /// Its name at the gateway (`openai:gpt-4o-mini`).
+    pub model: String,
+    /// How hard it thinks (`low`, `medium`, `high`); the model's own default when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning_effort: Option<String>,
 }
 
 /// One try of one stage of one run.
@@ -265,6 +278,9 @@ pub struct AgentHeartbeat {
     /// Attempts in hand. Absent for a legacy runner, whose heartbeat extends all its leases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_hand: Option<Vec<AttemptRef>>,
+    /// Attempts of tasks in hand.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tasks_in_hand: Vec<TaskAttemptRef>,
     /// Asks king to answer with a `king:reply`, so that a runner notices a dead connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub req_id: Option<String>,

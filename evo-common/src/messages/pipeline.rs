@@ -6,7 +6,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::text::{accept_text, map_or_text};
+use super::{
+    ModelPreference,
+    text::{accept_text, map_or_text},
+};
 use crate::ids::Attempt;
 
 /// A stage of the pipeline, in order.
@@ -123,6 +126,9 @@ pub struct StageDispatch {
     pub attempt: Attempt,
     /// Unix milliseconds after which king gives up on this attempt.
     pub deadline_ms: i64,
+    /// The model to work with; the runner's own when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelPreference>,
     /// Carries king's span.
     #[serde(default, rename = "_trace", skip_serializing_if = "Option::is_none")]
     pub trace: Option<TraceContext>,

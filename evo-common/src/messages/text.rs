@@ -100,3 +100,28 @@ pub(super) fn map_or_text<'de, D: Deserializer<'de>>(
 
     deserializer.deserialize_any(MapOrText)
 }
+
+/// What an absent free object is.
+pub(super) fn empty_object() -> Value {
+    Value::Object(serde_json::Map::new())
+}
+
+/// Reads a free value; a text that holds a JSON object is read as the object.
+pub(super) fn object_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
+    Ok(match Value::deserialize(deserializer)? {
+        Value::String(text) => {
+            match serde_json::from_str::<serde_json::Map<String, Value>>(&text) {
+                Ok(object) => Value::Object(object),
+                Err(_) => Value::String(text),
+            }
+        }
+        other => other,
+    })
+}
+
+/// [`object_text`] for a value that may be absent or null.
+pub(super) fn object_text_if_any<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Value>, D::Error> {
+    object_text(deserializer).map(|value| Some(value).filter(|value| !value.is_null()))
+}

@@ -23,7 +23,7 @@ use evo_common::{
         ComponentFacts, HealthCheck, KingCommand, KingConfigUpdate, KingWelcome, ObserverSubscribe,
         PipelineNext, PipelineRunStatus, PipelineStage, PipelineStageResult, Reply, ReplyStatus,
         RunnerStatus, SkillCall, SkillResult, StageDispatch, StageReport, SystemDiscovery,
-        SystemFacts, ToolFacts, TraceContext,
+        SystemFacts, TaskAttemptRef, ToolFacts, TraceContext,
     },
     outcome::{Outcome, Verdict, codes},
     skill::{HttpMethod, SkillIO, SkillManifest, Written},
@@ -42,14 +42,14 @@ pub(crate) fn folder() -> PathBuf {
 
 /// Collects what is wrong, so that one run shows everything.
 #[derive(Default)]
-struct Goldens {
+pub(crate) struct Goldens {
     seen: BTreeSet<String>,
     faults: Vec<String>,
 }
 
 impl Goldens {
     /// Serialise ↔ parse ↔ compare with the file.
-    fn value<T>(&mut self, name: &str, value: &T)
+    pub(crate) fn value<T>(&mut self, name: &str, value: &T)
     where
         T: Serialize + DeserializeOwned + PartialEq + Debug,
     {
@@ -79,7 +79,7 @@ impl Goldens {
     }
 
     /// A message is also read from a JSON text that holds it.
-    fn message<T>(&mut self, name: &str, value: &T)
+    pub(crate) fn message<T>(&mut self, name: &str, value: &T)
     where
         T: Serialize + DeserializeOwned + PartialEq + Debug,
     {
@@ -101,11 +101,11 @@ fn object(value: Value) -> HashMap<String, Value> {
     serde_json::from_value(value).unwrap()
 }
 
-fn text(value: &str) -> String {
+pub(crate) fn text(value: &str) -> String {
     value.to_owned()
 }
 
-fn trace() -> TraceContext {
+pub(crate) fn trace() -> TraceContext {
     TraceContext(HashMap::from([(
         text("traceparent"),
         text("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
@@ -114,6 +114,10 @@ fn trace() -> TraceContext {
 
 fn attempt_ref() -> AttemptRef {
     AttemptRef { run_id: text("run-1"), stage: PipelineStage::Building, attempt: Attempt(2) }
+}
+
+fn task_attempt_ref() -> TaskAttemptRef {
+    TaskAttemptRef { task_id: text("task-1"), attempt: Attempt(2) }
 }
 
 fn register() -> AgentRegister {
@@ -139,6 +143,7 @@ fn agent_messages(goldens: &mut Goldens) {
             session_id: None,
             capacity: None,
             in_hand: vec![],
+            tasks_in_hand: vec![],
             skills: vec![],
             soul_content: None,
             version: None,
@@ -156,6 +161,7 @@ fn agent_messages(goldens: &mut Goldens) {
             session_id: Some(text("session-1")),
             capacity: Some(4),
             in_hand: vec![attempt_ref()],
+            tasks_in_hand: vec![task_attempt_ref()],
             skills: vec![text("web-search")],
             soul_content: Some(text("# Learning\n\n## Role\nlearning\n")),
             version: Some(text("0.1.0")),
@@ -183,13 +189,19 @@ fn agent_messages(goldens: &mut Goldens) {
     );
     goldens.message(
         "agent_heartbeat.legacy",
-        &AgentHeartbeat { status: status(RunnerStatus::Ready), in_hand: None, req_id: None },
+        &AgentHeartbeat {
+            status: status(RunnerStatus::Ready),
+            in_hand: None,
+            tasks_in_hand: vec![],
+            req_id: None,
+        },
     );
     goldens.message(
         "agent_heartbeat",
         &AgentHeartbeat {
             status: status(RunnerStatus::Busy),
             in_hand: Some(vec![attempt_ref()]),
+            tasks_in_hand: vec![task_attempt_ref()],
             req_id: None,
         },
     );
@@ -370,10 +382,14 @@ fn pipeline_messages(goldens: &mut Goldens) {
         run_id: text("run-1"),
         attempt: Attempt::FIRST,
         deadline_ms: 1_790_000_000_000,
+        model: None,
         trace: None,
     };
     goldens.message("stage_dispatch", &dispatch);
-    goldens.message("stage_dispatch.traced", &StageDispatch { trace: Some(trace()), ..dispatch });
+    goldens.message(
+        "stage_dispatch.traced",
+        &StageDispatch { trace: Some(trace()), model: Some(super::extended::model()), ..dispatch },
+    );
     goldens.message(
         "attempt_accepted",
         &AttemptAccepted {
@@ -758,6 +774,7 @@ fn the_wire_shapes_are_pinned() {
     agent_messages(&mut goldens);
     king_messages(&mut goldens);
     pipeline_messages(&mut goldens);
+    super::extended::messages(&mut goldens);
     enums(&mut goldens);
     stage_payloads(&mut goldens);
     for entry in fs::read_dir(folder()).unwrap() {

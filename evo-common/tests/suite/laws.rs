@@ -7,7 +7,7 @@ use evo_common::{
     clock::Timestamp,
     evidence::{Evidence, Trials, Z},
     ids::{AgentId, ArtifactId, RunId},
-    messages::{AgentRole, PipelineStage},
+    messages::{AgentRole, PipelineStage, TaskStatus},
     skill,
 };
 use proptest::prelude::*;
@@ -106,10 +106,13 @@ proptest! {
     }
 
     #[test]
-    fn roles_and_stages_never_panic_and_keep_their_text(text in "\\PC{0,30}|(user|User|pre|learning)[:_ -]?\\PC{0,10}") {
+    fn roles_and_stages_never_panic_and_keep_their_text(text in "\\PC{0,30}|(user|User|pre|learning)[:_ -]?\\PC{0,10}|[Ii]n[_-]progress|[Rr]unning|evaluated") {
         if let Ok(role) = text.parse::<AgentRole>() {
             let shown = role.to_string();
             prop_assert_eq!(shown.parse::<AgentRole>().unwrap().to_string(), shown);
+        }
+        if let Ok(status) = text.parse::<TaskStatus>() {
+            prop_assert_eq!(status.as_str().parse::<TaskStatus>().unwrap(), status);
         }
         if let Ok(stage) = text.parse::<PipelineStage>() {
             prop_assert_eq!(stage.as_str().parse::<PipelineStage>().unwrap(), stage);

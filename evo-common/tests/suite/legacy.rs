@@ -2,8 +2,11 @@
 //! what it means today.
 
 use evo_common::messages::{
-    AgentHealth, AgentHeartbeat, AgentRegister, AgentRegistration, AgentStatus, HealthCheck,
-    KingCommand, PipelineNext, PipelineStageResult, StageReport,
+    AgentHealth, AgentHeartbeat, AgentRegister, AgentRegistration, AgentStatus, DebugPrompt,
+    DebugResponse, DecomposeReport, HealthCheck, KingCommand, MemoryQuery, MemoryStore,
+    MemoryUpdate, PipelineNext, PipelineStageResult, RecoveryReport, StageReport, SummaryReport,
+    TaskChanged, TaskCreate, TaskCreation, TaskEdit, TaskInvite, TaskJoin, TaskList, TaskLog,
+    TaskOutput, TaskUpdate,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -45,6 +48,24 @@ fn older_shapes_are_understood() {
             "PipelineNext" => canonical::<PipelineNext>,
             "PipelineStageResult" => canonical::<PipelineStageResult>,
             "StageReport" => canonical::<StageReport>,
+            "DebugPrompt" => canonical::<DebugPrompt>,
+            "DebugResponse" => canonical::<DebugResponse>,
+            "DecomposeReport" => canonical::<DecomposeReport>,
+            "MemoryQuery" => canonical::<MemoryQuery>,
+            "MemoryStore" => canonical::<MemoryStore>,
+            "MemoryUpdate" => canonical::<MemoryUpdate>,
+            "RecoveryReport" => canonical::<RecoveryReport>,
+            "SummaryReport" => canonical::<SummaryReport>,
+            "TaskChanged" => canonical::<TaskChanged>,
+            "TaskCreate" => canonical::<TaskCreate>,
+            "TaskCreation" => canonical::<TaskCreation>,
+            "TaskEdit" => canonical::<TaskEdit>,
+            "TaskInvite" => canonical::<TaskInvite>,
+            "TaskJoin" => canonical::<TaskJoin>,
+            "TaskList" => canonical::<TaskList>,
+            "TaskLog" => canonical::<TaskLog>,
+            "TaskOutput" => canonical::<TaskOutput>,
+            "TaskUpdate" => canonical::<TaskUpdate>,
             other => panic!("{name}: no type {other}"),
         };
         match read(&legacy.input) {

@@ -1,8 +1,11 @@
 //! A missing or malformed required field is an error that names it, never a default.
 
 use evo_common::messages::{
-    AgentHeartbeat, AgentRegistration, CommandResult, DecodeError, KingWelcome, PipelineNext,
-    PipelineStageResult, SkillCall, StageDispatch, StageReport, decode, events,
+    AgentHeartbeat, AgentRegistration, CommandResult, DebugPrompt, DebugResponse, DebugStream,
+    DecodeError, DecomposeDispatch, DecomposeReport, EvaluateDispatch, KingWelcome, MemoryQuery,
+    MemoryStore, PipelineNext, PipelineStageResult, RecoveryDispatch, RecoveryReport, SkillCall,
+    StageDispatch, StageReport, SummaryReport, TaskCancel, TaskCreation, TaskDispatch, TaskEdit,
+    TaskJoin, TaskList, TaskOutput, TaskReport, decode, events,
 };
 use proptest::prelude::*;
 use serde::de::DeserializeOwned;
@@ -49,6 +52,37 @@ fn required_fields_have_no_default() {
 }
 
 #[test]
+fn required_fields_of_extended_messages_have_no_default() {
+    check::<TaskCreation>("task_creation", &["task_type"]);
+    check::<TaskEdit>("task_edit", &["task_id"]);
+    check::<TaskReport>("task_report.completed", &["task_id", "attempt"]);
+    check::<TaskDispatch>(
+        "task_dispatch",
+        &["task_id", "task_type", "agent_id", "attempt", "deadline_ms"],
+    );
+    check::<TaskJoin>("task_join", &["task_id"]);
+    check::<TaskCancel>("task_cancel", &["task_id", "attempt", "reason"]);
+    check::<TaskOutput>("task_output", &["task_id", "request_id", "delta", "chunk_index"]);
+    check::<EvaluateDispatch>("evaluate_dispatch", &["task_id", "request_id", "deadline_ms"]);
+    check::<SummaryReport>("summary_report", &["task_id", "agent_id", "summary"]);
+    check::<RecoveryDispatch>(
+        "recovery_dispatch",
+        &["request_id", "run_id", "task_id", "failed_stage", "error_message", "deadline_ms"],
+    );
+    check::<RecoveryReport>("recovery_report", &["request_id", "run_id", "task_id", "action"]);
+    check::<DecomposeDispatch>(
+        "decompose_dispatch",
+        &["request_id", "task_id", "task_type", "summary", "deadline_ms"],
+    );
+    check::<DecomposeReport>("decompose_report", &["request_id", "task_id"]);
+    check::<MemoryStore>("memory_store", &["scope", "category"]);
+    check::<MemoryQuery>("memory_query", &["query"]);
+    check::<DebugPrompt>("debug_prompt", &["request_id", "model", "prompt"]);
+    check::<DebugStream>("debug_stream", &["request_id", "delta", "chunk_index"]);
+    check::<DebugResponse>("debug_response", &["request_id", "agent_id", "model"]);
+}
+
+#[test]
 fn errors_say_where_and_what() {
     let error = |payload: Value| -> DecodeError {
         decode::<AgentRegistration>(events::AGENT_REGISTER, payload).unwrap_err()
@@ -85,6 +119,9 @@ fn any_json() -> impl Strategy<Value = Value> {
         Just("metadata".to_owned()),
         Just("url".to_owned()),
         Just("user".to_owned()),
+        Just("task_id".to_owned()),
+        Just("payload".to_owned()),
+        Just("attempt".to_owned()),
         any::<String>(),
     ];
     let leaf = prop_oneof![
@@ -116,6 +153,11 @@ proptest! {
             drop(decode::<SkillCall>(events::AGENT_SKILL_REPORT, payload.clone()));
             drop(decode::<StageDispatch>(events::PIPELINE_NEXT, payload.clone()));
             drop(decode::<StageReport>(events::PIPELINE_STAGE_RESULT, payload.clone()));
+            drop(decode::<TaskCreation>(events::TASK_CREATE, payload.clone()));
+            drop(decode::<TaskReport>(events::TASK_UPDATE, payload.clone()));
+            drop(decode::<TaskList>(events::TASK_LIST, payload.clone()));
+            drop(decode::<RecoveryReport>(events::ERROR_RECOVERY_RESPONSE, payload.clone()));
+            drop(decode::<MemoryStore>(events::MEMORY_STORE, payload.clone()));
             drop(decode::<evo_common::messages::Reply>(events::KING_REPLY, payload));
         }
     }

@@ -38,6 +38,7 @@ impl Coordinator {
             run_id: run.run_id.clone(),
             attempt: *attempt,
             deadline_ms: deadline.0,
+            model: None,
             trace: None,
         };
         Ok(Some((agent.clone(), dispatch)))

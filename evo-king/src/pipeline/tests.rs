@@ -99,6 +99,7 @@ impl Bench {
                 session_id: Some(session.to_owned()),
                 capacity: Some(4),
                 in_hand: Vec::new(),
+                tasks_in_hand: Vec::new(),
                 skills: Vec::new(),
                 soul_content: None,
                 version: None,

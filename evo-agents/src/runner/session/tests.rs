@@ -22,6 +22,7 @@ fn dispatch(key: &Key) -> Box<StageDispatch> {
         run_id: key.run_id.clone(),
         attempt: key.attempt,
         deadline_ms: 0,
+        model: None,
         trace: None,
     })
 }
