@@ -9,6 +9,8 @@ mod context;
 mod fan_out;
 mod reconcile;
 mod results;
+#[cfg(test)]
+mod simulation;
 pub mod state;
 #[cfg(test)]
 mod tests;
