@@ -145,7 +145,7 @@ pub(crate) enum RunsCommand {
     /// List runs, newest first.
     #[command(after_help = "Example: evo runs list --kind cycle")]
     List {
-        /// Only `cycle` or `candidate` runs.
+        /// Only `cycle`, `candidate` or `direct` runs.
         #[arg(long)]
         kind: Option<String>,
         /// Only the runs of this cycle.

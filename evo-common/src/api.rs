@@ -35,13 +35,23 @@ pub struct ErrorDetail {
 /// `POST /pipeline/start`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StartRun {
-    /// What starts the cycle, for the record. `{"sources": ["petstore"]}` limits it to these
-    /// sources; `{"sitting_gap_ms": 1000}` sets the pause between two sittings of an evaluation.
+    /// What starts the run, for the record. Of a cycle `{"sources": ["petstore"]}` limits it to
+    /// these sources, and `{"sitting_gap_ms": 1000}` sets the pause between two sittings of an
+    /// evaluation. A direct run's stages get it as it is.
     #[serde(default)]
     pub trigger: Value,
-    /// A repeat with the same key answers with the first run and starts nothing.
+    /// A repeat with the same key and the same request answers with the first run and starts
+    /// nothing; with another request it is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
+    /// `cycle`, or `direct` for one run straight through the five stages.
+    #[serde(default)]
+    #[schema(inline)]
+    pub kind: RunKind,
+    /// Runs with a higher priority are given to runners first, from -100 to 100.
+    #[serde(default)]
+    #[schema(minimum = -100, maximum = 100)]
+    pub priority: i32,
 }
 
 /// The answer to `POST /pipeline/start`.
@@ -49,20 +59,24 @@ pub struct StartRun {
 pub struct StartedRun {
     /// Always true; kept for clients of the original.
     pub success: bool,
-    /// The cycle's run.
+    /// The run.
     pub run_id: String,
     /// Whether this call started it (false: the idempotency key had been used).
     pub created: bool,
 }
 
-/// Whether a run is a cycle or one candidate's way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+/// What a run is: a cycle, one candidate's way, or a way of its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RunKind {
     /// What Learning found in one go.
+    #[default]
     Cycle,
     /// One candidate.
     Candidate,
+    /// One way straight through the five stages, for runners that have their own idea of what a
+    /// stage does: king passes on what they say and touches no skill.
+    Direct,
 }
 
 /// One run.
@@ -74,8 +88,10 @@ pub struct RunSummary {
     pub parent_run_id: Option<String>,
     /// What it is.
     pub kind: RunKind,
-    /// The candidate's name; absent for a cycle.
+    /// The candidate's name; absent for a cycle and a direct run.
     pub candidate: Option<String>,
+    /// Among the runs that wait for a runner, those with a higher priority go first.
+    pub priority: i32,
     /// Whether it runs.
     pub status: PipelineRunStatus,
     /// The current or last stage.
@@ -84,7 +100,7 @@ pub struct RunSummary {
     pub attempt: Attempt,
     /// Digest of the package; empty before Building made one.
     pub artifact_id: String,
-    /// How it ended; absent while it runs, and for cycles.
+    /// How it ended; absent while it runs, and for cycles and direct runs that completed.
     pub outcome: Option<Outcome>,
     /// When it started (RFC 3339).
     pub created_at: String,

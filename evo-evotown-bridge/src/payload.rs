@@ -124,6 +124,17 @@ pub(crate) fn package_of(event: &EventRecord) -> Option<&str> {
     event.payload.get("artifact_id")?.as_str().filter(|id| !id.is_empty())
 }
 
+/// What the run of an event is. A direct run says so when it starts and when it ends.
+fn kind_of(event: &EventRecord) -> RunKind {
+    if event.kind.starts_with("cycle.") {
+        return RunKind::Cycle;
+    }
+    match string(&event.payload, "kind").as_deref() {
+        Some("direct") => RunKind::Direct,
+        _ => RunKind::Candidate,
+    }
+}
+
 /// Reads one event of king's log about the run `run_id`. `None` when nothing follows from it: the
 /// run has ended, it was told before, or it is of no interest to Evotown.
 pub(crate) fn read(
@@ -139,7 +150,7 @@ pub(crate) fn read(
     let teller = Teller { run_id, identity, at: &event.at };
     let payload = &event.payload;
     let is_new = known.is_none();
-    let kind = if event.kind.starts_with("cycle.") { RunKind::Cycle } else { RunKind::Candidate };
+    let kind = kind_of(event);
     let mut facts = known.unwrap_or_else(|| Facts::new(kind, &event.at));
     let mut drafts = Vec::new();
     match event.kind.as_str() {
@@ -148,7 +159,7 @@ pub(crate) fn read(
             facts.locator = string(payload, "locator").map(|locator| text(&locator));
             facts.look = payload.get("look").and_then(Value::as_u64).unwrap_or(1);
             facts.task_id = match kind {
-                RunKind::Cycle => Some(run_id.to_owned()),
+                RunKind::Cycle | RunKind::Direct => Some(run_id.to_owned()),
                 RunKind::Candidate => {
                     around.parent_task.clone().or_else(|| parent_of(event).map(str::to_owned))
                 }
@@ -169,6 +180,9 @@ pub(crate) fn read(
         }
         "run.ended" | "cycle.ended" => {
             facts.ended = true;
+            if kind == RunKind::Direct {
+                facts.kind = kind;
+            }
             let end = End::read(payload, facts.kind);
             facts.decision = Some(end.decision().to_owned());
             let finished = [
@@ -258,7 +272,7 @@ impl End {
         } else if code == codes::TIMED_OUT || status == Some(PipelineRunStatus::TimedOut) {
             How::TimedOut
         } else if status == Some(PipelineRunStatus::Completed)
-            && decided.unwrap_or(kind == RunKind::Cycle)
+            && decided.unwrap_or(kind != RunKind::Candidate)
         {
             How::Succeeded
         } else {
@@ -276,13 +290,13 @@ impl End {
         }
     }
 
-    /// A candidate's task is to become a skill; a cycle's to come to its end.
+    /// A candidate's task is to become a skill; that of others to come to their end.
     fn task_completed(&self, kind: RunKind) -> bool {
         match kind {
             RunKind::Candidate => {
                 self.outcome.as_ref().is_some_and(|outcome| outcome.decision == Verdict::Active)
             }
-            RunKind::Cycle => self.how == How::Succeeded,
+            RunKind::Cycle | RunKind::Direct => self.how == How::Succeeded,
         }
     }
 }

@@ -36,9 +36,13 @@ pub(crate) async fn start(king: King) -> Result<(), pipeline::Error> {
     let start = StartRun {
         trigger: json!({"kind": "first", "first": true, "sitting_gap_ms": SITTING_GAP_MS}),
         idempotency_key: Some("first-cycle".to_owned()),
+        ..StartRun::default()
     };
-    king.pipeline.start_cycle(start).await?;
-    Ok(())
+    match king.pipeline.start(start).await {
+        // Another version's first cycle is one too.
+        Ok(_) | Err(pipeline::Error::KeyReused { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Waits until something is so. Says whether it is, or was not in time.

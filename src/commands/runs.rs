@@ -31,8 +31,8 @@ async fn list(
     data: &DataArgs,
 ) -> Result<()> {
     let kind = kind.unwrap_or_default();
-    if !matches!(kind.as_str(), "" | "cycle" | "candidate") {
-        return Err(Stop::usage(format!("--kind {kind}: use cycle or candidate")));
+    if !matches!(kind.as_str(), "" | "cycle" | "candidate" | "direct") {
+        return Err(Stop::usage(format!("--kind {kind}: use cycle, candidate or direct")));
     }
     let cycle = cycle.unwrap_or_default();
     let session = Session::open(data, Runners::None).await?;
@@ -64,6 +64,7 @@ fn about(run: &RunSummary) -> String {
     match run.kind {
         RunKind::Cycle => "cycle".to_owned(),
         RunKind::Candidate => run.candidate.clone().unwrap_or_default(),
+        RunKind::Direct => "direct".to_owned(),
     }
 }
 

@@ -44,7 +44,7 @@ async fn unfinished(client: &Client) -> Result<Option<String>> {
 async fn start(client: &Client) -> Result<String> {
     let trigger = json!({ "kind": "up", "sitting_gap_ms": SITTING_GAP_MS });
     let started = client
-        .start_cycle(&StartRun { trigger, idempotency_key: None })
+        .start_cycle(&StartRun { trigger, ..StartRun::default() })
         .await
         .context("starting a cycle")?;
     Ok(started.run_id)

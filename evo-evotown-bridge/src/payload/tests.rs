@@ -436,3 +436,19 @@ proptest! {
         prop_assert!(complete["exit_code"].is_i64());
     }
 }
+
+#[test]
+fn a_direct_run_succeeds_by_coming_to_its_end() {
+    let end = json!({"kind": "direct", "name": null, "status": "completed", "outcome": null});
+    let end = event("run.ended", AT[2], end);
+    let start = event("run.started", AT[0], json!({"kind": "direct", "trigger": {"a": 1}}));
+    // Its start may have left the log by now.
+    for events in [vec![start, stage("learning", json!({}))], vec![stage("learning", json!({}))]] {
+        let events = [events, vec![end.clone()]].concat();
+        let drafts = tell(&events, &Around::default());
+        let complete = of(&drafts, Kind::Complete);
+        assert_eq!((&complete["status"], &complete["exit_code"]), (&json!("succeeded"), &json!(0)));
+        assert_eq!(complete["signals"]["kind"], "direct");
+        assert_eq!(complete["signals"]["task_completed"], true);
+    }
+}

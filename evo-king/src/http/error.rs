@@ -153,6 +153,11 @@ impl From<pipeline::Error> for ApiError {
             pipeline::Error::Rejected(rejection) => {
                 Self::new(StatusCode::CONFLICT, rejection.code(), sentence(&rejection.to_string()))
             }
+            pipeline::Error::KeyReused { .. } => Self::new(
+                StatusCode::CONFLICT,
+                "idempotency_key_reused",
+                sentence(&error.to_string()),
+            ),
             pipeline::Error::Invalid { field, message } => Self::field(field, message),
         }
     }

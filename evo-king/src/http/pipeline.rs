@@ -18,28 +18,31 @@ use crate::{state::King, store::RunFilter};
 /// Instead of a run's id: the newest cycle.
 const LATEST: &str = "latest";
 
-/// Start a cycle.
+/// Start a run.
 ///
-/// Learning looks through the sources and one run starts for every candidate that it finds. A
-/// repeat with the same `idempotency_key` answers with the first cycle and starts nothing.
+/// In a cycle Learning looks through the sources, and one run starts for every candidate that it
+/// finds. With `kind` `direct` one run goes straight through the five stages: each runner gets the
+/// trigger and what the earlier stages said, king keeps what it says, and no skill is touched. A
+/// repeat with the same `idempotency_key` answers with the first run and starts nothing.
 #[utoipa::path(
     post,
     path = "/pipeline/start",
     tag = "pipeline",
     request_body(
-        content = StartRun, description = "What starts the cycle.",
+        content = StartRun, description = "What is to be started.",
         example = json!({"trigger": {"kind": "manual"}}),
     ),
     responses(
-        (status = 200, description = "The cycle had been started with this key.", body = StartedRun),
-        (status = 201, description = "The cycle was started.", body = StartedRun),
+        (status = 200, description = "The run had been started with this key.", body = StartedRun),
+        (status = 201, description = "The run was started.", body = StartedRun),
+        (status = 409, description = "The key was used for another request.", body = ErrorBody),
     ),
 )]
 pub(super) async fn start_run(
     State(king): State<King>,
     JsonBody(start): JsonBody<StartRun>,
 ) -> Result<(StatusCode, Json<StartedRun>)> {
-    let started = king.pipeline.start_cycle(start).await?;
+    let started = king.pipeline.start(start).await?;
     let status = if started.created { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(started)))
 }
@@ -54,7 +57,7 @@ pub(super) struct ListRuns {
     /// `next_cursor` of the page before.
     #[param(example = "run-z")]
     cursor: Option<String>,
-    /// Only cycles, or only the runs of candidates.
+    /// Only cycles, only the runs of candidates, or only direct runs.
     #[param(inline, example = "cycle")]
     kind: Option<RunKind>,
     /// Only runs in this state.

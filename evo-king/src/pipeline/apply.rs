@@ -183,7 +183,7 @@ impl Coordinator {
             self.end_candidate(connection, now, run, &candidate.name, artifact_id, outcome).await?;
         }
         let name = run.candidate.as_ref().map(|candidate| &candidate.name);
-        let payload = json!({"name": name, "status": status, "outcome": outcome});
+        let payload = json!({"kind": run.kind, "name": name, "status": status, "outcome": outcome});
         events::append(connection, now, "run.ended", id, None, &payload).await?;
         if let Some(parent) = &run.parent_run_id
             && let Some(parent) = runs::load(connection, parent).await?

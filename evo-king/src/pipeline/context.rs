@@ -11,7 +11,7 @@ use evo_common::{
 };
 use serde_json::{Value, json};
 
-use super::{Coordinator, state::RunState};
+use super::{Coordinator, direct, state::RunState};
 use crate::{
     skills::promotion::PASSES_AFTER_FAILURE,
     store::{self, Connection, runs, skills},
@@ -28,13 +28,17 @@ impl Coordinator {
         let RunState::Leased { stage, attempt, agent, deadline, .. } = &run.state else {
             return Ok(None);
         };
-        let context = self.context(connection, &run, *stage).await?;
+        let metadata = match run.kind {
+            RunKind::Direct => {
+                let legacy = self.parts.registry.is_legacy(agent);
+                direct::metadata(connection, &run, legacy).await?
+            }
+            RunKind::Cycle | RunKind::Candidate => {
+                self.context(connection, &run, *stage).await?.into_metadata()
+            }
+        };
         let dispatch = StageDispatch {
-            next: PipelineNext {
-                stage: *stage,
-                artifact_id: run.artifact_id.clone(),
-                metadata: context.into_metadata(),
-            },
+            next: PipelineNext { stage: *stage, artifact_id: run.artifact_id.clone(), metadata },
             run_id: run.run_id.clone(),
             attempt: *attempt,
             deadline_ms: deadline.0,

@@ -192,7 +192,8 @@ impl Coordinator {
             artifact_id: "",
             evidence: start.evidence.as_ref(),
             state: &start.state,
-            idempotency_key: None,
+            priority: cycle.priority,
+            once: None,
             boots: self.parts.store.boots(),
         };
         runs::insert(connection, now, new).await?;
@@ -244,7 +245,8 @@ impl Coordinator {
             artifact_id: &held.artifact_id,
             evidence: held.evidence.as_ref(),
             state: &RunState::start(PipelineStage::Evaluation, now),
-            idempotency_key: None,
+            priority: held.priority,
+            once: None,
             boots: self.parts.store.boots(),
         };
         runs::insert(connection, now, new).await?;

@@ -6,11 +6,13 @@
 
 mod apply;
 mod context;
+mod direct;
 mod fan_out;
 mod reconcile;
 mod results;
 #[cfg(test)]
 mod simulation;
+mod start;
 pub mod state;
 #[cfg(test)]
 mod tests;
@@ -18,12 +20,10 @@ mod tests;
 use std::sync::Arc;
 
 use evo_common::{
-    api::{RunKind, StartRun, StartedRun},
     clock::Timestamp,
     ids::{RunId, sha256_hex},
     messages::{
-        AgentHeartbeat, AgentRegistration, AttemptAccepted, PipelineRunStatus, PipelineStage,
-        Reply, StageReport,
+        AgentHeartbeat, AgentRegistration, AttemptAccepted, PipelineRunStatus, Reply, StageReport,
     },
     tracing_context,
 };
@@ -52,6 +52,16 @@ pub enum Error {
     /// The command does not fit the run's state.
     #[error(transparent)]
     Rejected(#[from] Rejection),
+    /// The idempotency key was used for another request.
+    #[error(
+        "the idempotency key {key:?} started run {run_id} with another request; take a new key"
+    )]
+    KeyReused {
+        /// The key.
+        key: String,
+        /// The run that it started.
+        run_id: String,
+    },
     /// The request is wrong.
     #[error("field `{field}`: {message}")]
     Invalid {
@@ -94,64 +104,6 @@ impl Coordinator {
         let wake = Notify::new();
         Self {
             parts: Arc::new(Parts { store, artifacts, registry, sources, config, policy, wake }),
-        }
-    }
-
-    /// Starts a cycle.
-    pub async fn start_cycle(&self, request: StartRun) -> Result<StartedRun> {
-        self.check_trigger(&request)?;
-        let boots = self.parts.store.boots();
-        let started = self
-            .parts
-            .store
-            .write(async move |connection: &Connection| {
-                let now = Timestamp::now();
-                if let Some(key) = &request.idempotency_key
-                    && let Some(run_id) = runs::by_idempotency_key(connection, key).await?
-                {
-                    return Ok::<_, Error>(StartedRun { success: true, run_id, created: false });
-                }
-                let run_id = RunId::new();
-                let new = runs::NewRun {
-                    run_id: run_id.as_str(),
-                    parent_run_id: None,
-                    kind: RunKind::Cycle,
-                    candidate: None,
-                    source: None,
-                    trigger: &request.trigger,
-                    look: 1,
-                    version: "",
-                    artifact_id: "",
-                    evidence: None,
-                    state: &RunState::start(PipelineStage::Learning, now),
-                    idempotency_key: request.idempotency_key.as_deref(),
-                    boots,
-                };
-                runs::insert(connection, now, new).await?;
-                let payload = json!({"trigger": request.trigger});
-                let run = Some(run_id.as_str());
-                events::append(connection, now, "cycle.started", run, None, &payload).await?;
-                Ok(StartedRun { success: true, run_id: run_id.into(), created: true })
-            })
-            .await?;
-        tracing::info!(run.id = %started.run_id, created = started.created, "Cycle {} is on its way", started.run_id);
-        self.parts.wake.notify_one();
-        Ok(started)
-    }
-
-    fn check_trigger(&self, request: &StartRun) -> Result<()> {
-        let Some(wanted) = request.trigger.get("sources") else { return Ok(()) };
-        let invalid = |message| Error::Invalid { field: "trigger.sources", message };
-        let names = wanted
-            .as_array()
-            .and_then(|names| names.iter().map(|name| name.as_str()).collect::<Option<Vec<_>>>())
-            .ok_or_else(|| invalid("it must be a list of source names".to_owned()))?;
-        match names.iter().find(|name| self.parts.sources.get(name).is_none()) {
-            Some(unknown) => Err(invalid(format!(
-                "there is no source {unknown:?}; the sources are: {}",
-                self.parts.sources.names().join(", ")
-            ))),
-            None => Ok(()),
         }
     }
 

@@ -2,6 +2,7 @@
 //! missing or malformed field fails the stage and names the field.
 
 use evo_common::{
+    api::RunKind,
     artifact,
     case::Case,
     clock::Timestamp,
@@ -15,7 +16,7 @@ use evo_common::{
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{Coordinator, ReadResult, fan_out, state::StageEnd};
+use super::{Coordinator, ReadResult, direct, fan_out, state::StageEnd};
 use crate::{
     artifacts::ArtifactStore,
     skills::promotion::{self, PromotionInput},
@@ -71,6 +72,9 @@ pub(super) async fn read(
     package_missing: Option<String>,
     now: Timestamp,
 ) -> store::Result<ReadResult> {
+    if run.kind == RunKind::Direct {
+        return Ok(direct::read(run, result, transient));
+    }
     let failed = |error: String, transient| ReadResult {
         end: StageEnd::Failed { error, transient },
         output: shown_of_failed(result),

@@ -1,5 +1,8 @@
 //! The pipeline over a real database, with a runner that answers from a script.
 
+mod by_hand;
+mod direct;
+
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
@@ -165,14 +168,15 @@ impl Bench {
         let request = StartRun {
             trigger: json!({"kind": "test"}),
             idempotency_key: Some("the cycle".to_owned()),
+            ..StartRun::default()
         };
-        RunId::parse(self.pipeline.start_cycle(request).await.unwrap().run_id).unwrap()
+        RunId::parse(self.pipeline.start(request).await.unwrap().run_id).unwrap()
     }
 
     /// A cycle over these candidates, to its end.
     async fn cycle_over(&self, names: &[&str]) -> CycleReport {
-        let request = StartRun { trigger: json!({"names": names}), idempotency_key: None };
-        let cycle = self.pipeline.start_cycle(request).await.unwrap().run_id;
+        let request = StartRun { trigger: json!({"names": names}), ..StartRun::default() };
+        let cycle = self.pipeline.start(request).await.unwrap().run_id;
         self.ended(&RunId::parse(cycle).unwrap()).await
     }
 
@@ -369,7 +373,7 @@ async fn run_a_cycle(bench: &Bench) {
     }
 
     // The same candidates once more change nothing.
-    let again = bench.pipeline.start_cycle(StartRun::default()).await.unwrap();
+    let again = bench.pipeline.start(StartRun::default()).await.unwrap();
     let report = bench.ended(&RunId::parse(again.run_id).unwrap()).await;
     assert_eq!(report.active.iter().filter(|skill| skill.new).count(), 0);
     assert_eq!(report.active.len(), 2);

@@ -14,7 +14,7 @@ pub struct RunFilter {
     pub limit: u32,
     /// `next_cursor` of the page before.
     pub cursor: Option<String>,
-    /// Only cycles, or only candidates' runs.
+    /// Only cycles, only candidates' runs, or only direct runs.
     pub kind: Option<RunKind>,
     /// Only runs in this state.
     pub status: Option<PipelineRunStatus>,

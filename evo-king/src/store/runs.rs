@@ -35,6 +35,7 @@ pub(crate) struct Run {
     pub(crate) artifact_id: String,
     /// What was measured about the package, over all looks so far.
     pub(crate) evidence: Option<Evidence>,
+    pub(crate) priority: i32,
     pub(crate) state: RunState,
 }
 
@@ -53,8 +54,18 @@ pub(crate) struct NewRun<'r> {
     /// What earlier looks measured.
     pub(crate) evidence: Option<&'r Evidence>,
     pub(crate) state: &'r RunState,
-    pub(crate) idempotency_key: Option<&'r str>,
+    pub(crate) priority: i32,
+    pub(crate) once: Option<Once<'r>>,
     pub(crate) boots: i64,
+}
+
+/// What makes a start happen once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Once<'r> {
+    /// The caller's key.
+    pub(crate) key: &'r str,
+    /// Digest of what was asked for with it.
+    pub(crate) digest: &'r str,
 }
 
 /// Makes a run.
@@ -63,9 +74,9 @@ pub(crate) async fn insert(connection: &Connection, now: Timestamp, run: NewRun<
     connection
         .execute(
             "INSERT INTO runs (run_id, parent_run_id, kind, candidate, definition, source, trigger, look,
-                 version, state, phase, status, stage, attempt, artifact_id, evidence,
-                 idempotency_key, king_version, boots, created_at, updated_at)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                 version, state, phase, status, stage, attempt, artifact_id, evidence, priority,
+                 idempotency_key, idempotency_digest, king_version, boots, created_at, updated_at)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             params![
                 run.run_id,
                 run.parent_run_id,
@@ -83,7 +94,9 @@ pub(crate) async fn insert(connection: &Connection, now: Timestamp, run: NewRun<
                 attempt.0,
                 run.artifact_id,
                 run.evidence.map(row::to_json),
-                run.idempotency_key,
+                run.priority,
+                run.once.map(|once| once.key),
+                run.once.map(|once| once.digest),
                 crate::VERSION,
                 run.boots,
                 now.0,
@@ -197,7 +210,7 @@ pub(crate) async fn load(connection: &Connection, run_id: &str) -> Result<Option
     row::first(
         connection,
         "SELECT run_id, parent_run_id, kind, definition, trigger, look, version, artifact_id, state,
-             evidence, source
+             evidence, source, priority
          FROM runs WHERE run_id = ?",
         params![run_id],
         |row| {
@@ -213,22 +226,23 @@ pub(crate) async fn load(connection: &Connection, run_id: &str) -> Result<Option
                 state: row::json(row, 8)?,
                 evidence: row::optional_json(row, 9)?,
                 source: row::optional_json(row, 10)?,
+                priority: row.get(11)?,
             })
         },
     )
     .await
 }
 
-/// The run that an idempotency key started.
+/// The run that an idempotency key started, and the digest of what was asked for.
 pub(crate) async fn by_idempotency_key(
     connection: &Connection,
     key: &str,
-) -> Result<Option<String>> {
+) -> Result<Option<(String, Option<String>)>> {
     row::first(
         connection,
-        "SELECT run_id FROM runs WHERE idempotency_key = ?",
+        "SELECT run_id, idempotency_digest FROM runs WHERE idempotency_key = ?",
         params![key],
-        |row| Ok(row.get(0)?),
+        |row| Ok((row.get(0)?, row.get(1)?)),
     )
     .await
 }
@@ -458,7 +472,7 @@ pub(crate) async fn applied_digest(
 }
 
 const SUMMARY: &str = "run_id, parent_run_id, kind, candidate, status, stage, attempt, artifact_id,
-    decision, code, reason, created_at, updated_at";
+    decision, code, reason, created_at, updated_at, priority";
 
 fn summary(row: &Row) -> Result<RunSummary> {
     let decision: Option<String> = row.get(8)?;
@@ -482,6 +496,7 @@ fn summary(row: &Row) -> Result<RunSummary> {
         outcome,
         created_at: row::moment(row, 11)?,
         updated_at: row::moment(row, 12)?,
+        priority: row.get(13)?,
     })
 }
 

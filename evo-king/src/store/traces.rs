@@ -217,9 +217,10 @@ fn root_of(run_id: &str, row: &Row) -> Result<NewSpan> {
         trace_id: run_trace_id(run_id),
         span_id: run_span_id(run_id),
         parent_span_id: None,
-        name: match candidate {
-            Some(candidate) => format!("run {candidate}"),
-            None => "cycle".to_owned(),
+        name: match (kind, candidate) {
+            (_, Some(candidate)) => format!("run {candidate}"),
+            (RunKind::Direct, None) => "direct run".to_owned(),
+            (_, None) => "cycle".to_owned(),
         },
         service: KING.to_owned(),
         kind: "internal",

@@ -1,1 +1,3 @@
--- Runs - pause, recovery, direct runs, dead letters.
+-- What the start with this idempotency key asked for, so that another request with the same key is
+-- known as one.
+ALTER TABLE runs ADD COLUMN idempotency_digest TEXT;

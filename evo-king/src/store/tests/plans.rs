@@ -82,7 +82,8 @@ async fn hot_queries_search_in_indexes() {
         artifact_id: "",
         evidence: None,
         state: &RunState::start(PipelineStage::Learning, now),
-        idempotency_key: None,
+        priority: 0,
+        once: None,
         boots: 1,
     };
     runs::insert(connection, now, run).await.unwrap();
