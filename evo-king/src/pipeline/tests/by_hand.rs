@@ -59,6 +59,7 @@ impl ByHand {
             session_id: Some(agent_id.to_owned()),
             capacity: Some(capacity),
             in_hand: Vec::new(),
+            tasks_in_hand: Vec::new(),
             skills: Vec::new(),
             soul_content: None,
             version: None,
