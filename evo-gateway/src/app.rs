@@ -6,7 +6,7 @@ use evo_common::runtime::{OnError, Shutdown, TaskGroup};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpSocket};
 
-use crate::{Config, Error, access, gateway::Gateway, http, provider::Unusable};
+use crate::{Config, Error, access, catalog, gateway::Gateway, http, provider::Unusable};
 
 /// How long answers in hand may take after the shutdown began.
 const GRACE: Duration = Duration::from_secs(5);
@@ -65,7 +65,7 @@ impl App {
         }
         let address = gateway.address;
         tracing::info!(%address, version = crate::VERSION, "Gateway serves on http://{address}");
-        for provider in &gateway.providers {
+        for provider in &gateway.live().providers {
             if let Err(Unusable::NoKey | Unusable::NotSupported) = provider.address()
                 && let Some(problem) = provider.problem()
             {
@@ -81,9 +81,9 @@ impl App {
         })?;
         let tasks = TaskGroup::new(stop.clone());
         {
-            let (gateway, stop) = (gateway.clone(), stop.clone());
+            let gateway = gateway.clone();
             tasks.spawn("models", OnError::Log, async move {
-                gateway.catalog.follow(&gateway.client, stop).await;
+                catalog::follow(&gateway).await;
                 Ok(())
             });
         }

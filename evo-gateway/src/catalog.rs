@@ -3,13 +3,14 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{Arc, PoisonError, RwLock},
+    sync::Arc,
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use evo_common::{config::RoutingConfig, runtime::Shutdown};
+use evo_common::config::RoutingConfig;
 use futures_util::future::join_all;
 use http::Request;
 use http_body_util::{BodyExt as _, Limited};
@@ -17,6 +18,7 @@ use serde::Deserialize;
 use tokio::{sync::Mutex, time::timeout};
 
 use crate::{
+    gateway::Gateway,
     provider::{Address, Provider},
     routing::plan::{Directory, Entry},
     upstream::{Client, SendBody, headers},
@@ -42,7 +44,7 @@ const LONGEST_REASON: usize = 300;
 pub(crate) struct Catalog {
     providers: Vec<Arc<Provider>>,
     routing: Option<RoutingConfig>,
-    known: RwLock<Known>,
+    known: ArcSwap<Known>,
     /// Two rounds at the same time would ask every provider twice.
     round: Mutex<()>,
 }
@@ -132,22 +134,35 @@ pub(crate) struct Model<'a> {
 }
 
 impl Catalog {
-    /// What the configuration says.
-    pub(crate) fn new(providers: Vec<Arc<Provider>>, routing: Option<RoutingConfig>) -> Self {
-        let discovered = vec![Discovery::default(); providers.len()];
+    /// What the configuration says, and what the lists of `before` said of providers that are
+    /// still where they were.
+    pub(crate) fn new(
+        providers: Vec<Arc<Provider>>,
+        routing: Option<RoutingConfig>,
+        before: Option<&Self>,
+    ) -> Self {
+        let listed = |provider: &Arc<Provider>| {
+            let before = before?;
+            let is_it =
+                |old: &Arc<Provider>| old.name == provider.name && provider.is_at_the_place_of(old);
+            let number = before.providers.iter().position(is_it)?;
+            before.known.load().discovered.get(number).cloned()
+        };
+        let discovered: Vec<Discovery> =
+            providers.iter().map(|provider| listed(provider).unwrap_or_default()).collect();
         let directory = Arc::new(directory(&providers, &discovered, routing.as_ref()));
-        let known = RwLock::new(Known { directory, discovered });
+        let known = ArcSwap::from_pointee(Known { directory, discovered });
         Self { providers, routing, known, round: Mutex::new(()) }
     }
 
     /// What routing needs to know.
     pub(crate) fn directory(&self) -> Arc<Directory> {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).directory.clone()
+        self.known.load().directory.clone()
     }
 
     /// What the providers' lists said, by the provider's number.
     pub(crate) fn discovered(&self) -> Vec<Discovery> {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).discovered.clone()
+        self.known.load().discovered.clone()
     }
 
     /// Every model that can be asked for: of providers that are on, in their order.
@@ -181,22 +196,6 @@ impl Catalog {
         self.models().into_iter().find(|model| model.number == provider && model.id == id)
     }
 
-    /// Reads every provider's list now and then, until the shutdown.
-    pub(crate) async fn follow(&self, client: &Client, shutdown: Shutdown) {
-        let mut timer = tokio::time::interval(RETRY);
-        for round in (0..ALL).cycle() {
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                _ = timer.tick() => {}
-            }
-            let wanted = |discovery: &Discovery| round == 0 || discovery.error.is_some();
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = self.read_lists(client, wanted) => {}
-            }
-        }
-    }
-
     /// Reads the lists of all providers that can be called, at the same time. One that fails keeps
     /// what it had.
     pub(crate) async fn refresh(&self, client: &Client) {
@@ -221,8 +220,30 @@ impl Catalog {
             *old = Discovery { at: Some(Utc::now()), ..new };
         }
         let directory = Arc::new(directory(&self.providers, &discovered, self.routing.as_ref()));
-        *self.known.write().unwrap_or_else(PoisonError::into_inner) =
-            Known { directory, discovered };
+        self.known.store(Arc::new(Known { directory, discovered }));
+    }
+}
+
+/// Reads every provider's list now and then, and those of new providers at once, until the
+/// shutdown.
+pub(crate) async fn follow(gateway: &Gateway) {
+    let mut timer = tokio::time::interval(RETRY);
+    let mut round = 0;
+    loop {
+        let all = tokio::select! {
+            () = gateway.shutdown.cancelled() => return,
+            _ = timer.tick() => {
+                round = (round + 1) % ALL;
+                round == 1
+            }
+            () = gateway.changed() => false,
+        };
+        let live = gateway.live();
+        let wanted = |known: &Discovery| all || known.error.is_some() || known.at.is_none();
+        tokio::select! {
+            () = gateway.shutdown.cancelled() => return,
+            () = live.catalog.read_lists(&gateway.client, wanted) => {}
+        }
     }
 }
 
@@ -348,9 +369,9 @@ mod tests {
         drop(late);
         let gateway = GatewayConfig::from_json(&text.to_string()).unwrap();
         let config = Config::new(gateway, &Tokens::generate()).unwrap();
-        let providers = Provider::all(&config).unwrap();
+        let providers = Provider::all(&config, &[]).unwrap();
         let client = Client::new(providers.iter().map(Arc::as_ref), &Timeouts::default()).unwrap();
-        let catalog = Catalog::new(providers, None);
+        let catalog = Catalog::new(providers, None, None);
         let (asked, _there) = lister(there);
         let names = || -> Vec<String> {
             catalog.models().iter().map(|model| model.provider.name.to_string()).collect()

@@ -5,7 +5,7 @@ pub mod auth;
 use std::{
     io::{self, Write},
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use evo_common::{logging, runtime::shutdown_on_signals};
@@ -36,6 +36,9 @@ pub struct Args {
     /// No tokens. Loopback only.
     #[arg(long)]
     pub open: bool,
+    /// Write the address that it listens on to this file, for whoever started it with port 0.
+    #[arg(long, value_name = "FILE")]
+    pub address_file: Option<PathBuf>,
     /// What to do instead of serving.
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -57,15 +60,15 @@ pub enum Command {
 
 /// Does what the arguments say; a gateway runs until SIGINT or SIGTERM.
 pub async fn run(args: Args) -> Result<(), Error> {
-    let Args { config, data, listen, open, command } = args;
+    let Args { config, data, listen, open, address_file, command } = args;
     match command {
-        None => serve(Settings { config, data, listen, open }).await,
+        None => serve(Settings { config, data, listen, open }, address_file).await,
         Some(Command::Auth(command)) => auth::run(command),
         Some(Command::CheckConfig { file }) => print(&summary(&file)?),
     }
 }
 
-async fn serve(settings: Settings) -> Result<(), Error> {
+async fn serve(settings: Settings, address_file: Option<PathBuf>) -> Result<(), Error> {
     // A wrong configuration is told before a log file is made.
     let config = Config::load(&settings)?;
     config.validate()?;
@@ -80,7 +83,21 @@ async fn serve(settings: Settings) -> Result<(), Error> {
     }
     let shutdown = shutdown_on_signals()
         .map_err(|source| Error::Process { what: "can't listen for signals", source })?;
-    App::start(config).await.map_err(with_option)?.run(shutdown).await
+    let app = App::start(config).await.map_err(with_option)?;
+    if let Some(file) = address_file {
+        announce(app.address(), &file).map_err(|source| Error::Process {
+            what: "the file of --address-file can't be written",
+            source,
+        })?;
+    }
+    app.run(shutdown).await
+}
+
+/// Whoever waits for the file never sees half of it.
+fn announce(address: SocketAddr, file: &Path) -> io::Result<()> {
+    let draft = file.with_extension("new");
+    std::fs::write(&draft, format!("{address}\n"))?;
+    std::fs::rename(draft, file)
 }
 
 /// Names the option for another port, which only the caller of [`App::start`] knows.
@@ -93,7 +110,7 @@ fn with_option(error: Error) -> Error {
     }
 }
 
-fn summary(file: &std::path::Path) -> Result<String, Error> {
+fn summary(file: &Path) -> Result<String, Error> {
     let gateway = config::check_file(file)?;
     let enabled = gateway.providers.iter().filter(|provider| provider.enabled).count();
     Ok(format!(
@@ -160,6 +177,15 @@ mod tests {
         let ends = "(0 takes a free one): --listen ADDRESS:PORT, or EVO_GATEWAY_PORT";
         assert!(told.to_string().ends_with(ends), "{told}");
         assert_eq!(told.exit_code(), 1);
+    }
+
+    #[test]
+    fn the_address_is_told_in_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("address");
+        announce("127.0.0.1:81".parse().unwrap(), &file).unwrap();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "127.0.0.1:81\n");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]

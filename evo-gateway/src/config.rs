@@ -11,6 +11,7 @@ use std::{
 
 use evo_common::{
     config::{GatewayConfig, ServerConfig, env, load},
+    ids::sha256_hex,
     tokens::{Scope, Secret, Tokens},
 };
 
@@ -33,6 +34,8 @@ pub struct Config {
     pub file: Option<PathBuf>,
     /// Providers, routing and the rest of `gateway.toml`.
     pub gateway: GatewayConfig,
+    /// SHA-256 of the text that `gateway` was read from, in hex.
+    pub digest: String,
     /// Who may use it.
     pub auth: Auth,
     /// The providers' keys, by the name of the environment variable that `api_key_envs` names. A
@@ -143,6 +146,7 @@ impl Config {
                 .map_err(|fault| ConfigError::Invalid(fault.to_string()))?,
             file: None,
             provider_keys: provider_keys(&gateway, env),
+            digest: sha256_hex(text_of(&gateway).as_bytes()),
             gateway,
             auth,
             king: env("KING_ADDRESS").unwrap_or_else(|| DEFAULT_KING.to_owned()),
@@ -162,19 +166,28 @@ impl Config {
     pub fn load_with(settings: &Settings, env: Env<'_>) -> Result<Self, ConfigError> {
         let data = data_folder(settings.data.clone(), env);
         let file = find_file(settings, data.as_deref(), env);
-        let gateway = match &file {
-            Some(file) => check_file(file)?,
-            None => GatewayConfig {
-                server: ServerConfig { host: Ipv4Addr::LOCALHOST.to_string(), port: DEFAULT_PORT },
-                providers: Vec::new(),
-                reliability: None,
-                routing: None,
-            },
+        let (gateway, digest) = match &file {
+            Some(file) => {
+                let (text, format, origin) = load::read(file)?;
+                (parse(&text, format, &origin)?, Some(sha256_hex(text.as_bytes())))
+            }
+            None => {
+                let server =
+                    ServerConfig { host: Ipv4Addr::LOCALHOST.to_string(), port: DEFAULT_PORT };
+                let nobody = GatewayConfig {
+                    server,
+                    providers: Vec::new(),
+                    reliability: None,
+                    routing: None,
+                };
+                (nobody, None)
+            }
         };
         let mut auth = tokens(data.as_deref(), env)?;
         auth.keys_file = keys_file(data.as_deref(), env);
         auth.open = settings.open;
         let mut config = Self { file, ..Self::with(gateway, auth, env)? };
+        config.digest = digest.unwrap_or(config.digest);
         if let Some(listen) = settings.listen {
             config.listen = listen;
         }
@@ -224,6 +237,20 @@ impl Config {
         Ok(())
     }
 
+    /// The same with other providers and routing, whose keys come from the environment. It goes on
+    /// listening where it did.
+    pub(crate) fn with_gateway(&self, gateway: GatewayConfig, digest: String) -> Self {
+        let mut keys = provider_keys(&gateway, &env::get);
+        let named = gateway.providers.iter().flat_map(|provider| &provider.api_key_envs);
+        for name in named {
+            // The environment of a process stays; whoever gave a key otherwise gave it for good.
+            if let Some(key) = self.provider_keys.get(name) {
+                keys.entry(name.clone()).or_insert_with(|| key.clone());
+            }
+        }
+        Self { gateway, digest, provider_keys: keys, ..self.clone() }
+    }
+
     /// Checks what can be checked before a socket is opened.
     pub fn validate(&self) -> Result<(), crate::Error> {
         let listen = self.listen;
@@ -246,6 +273,7 @@ impl fmt::Debug for Config {
             .field("listen", &self.listen)
             .field("file", &self.file)
             .field("gateway", &self.gateway)
+            .field("digest", &self.digest)
             .field("auth", &self.auth)
             .field("provider_keys", &variables)
             .field("king", &self.king)
@@ -257,12 +285,29 @@ impl fmt::Debug for Config {
 
 /// Reads and checks a `gateway.toml` or `gateway.json` by itself.
 pub fn check_file(file: &Path) -> Result<GatewayConfig, ConfigError> {
-    let gateway: GatewayConfig = load::load_valid(file)?;
-    listen_of(&gateway.server).map_err(|fault| load::ConfigErrors {
-        origin: file.display().to_string(),
-        faults: vec![fault],
-    })?;
+    let (text, format, origin) = load::read(file)?;
+    Ok(parse(&text, format, &origin)?)
+}
+
+/// Reads and checks the text of a `gateway.toml` or `gateway.json`.
+pub(crate) fn parse(
+    text: &str,
+    format: load::Format,
+    origin: &str,
+) -> Result<GatewayConfig, load::ConfigErrors> {
+    let gateway: GatewayConfig = load::parse_valid(text, format, origin)?;
+    listen_of(&gateway.server).map_err(|fault| wrong(origin, fault))?;
     Ok(gateway)
+}
+
+/// One fault of a configuration.
+pub(crate) fn wrong(origin: &str, fault: load::Fault) -> load::ConfigErrors {
+    load::ConfigErrors { origin: origin.to_owned(), faults: vec![fault] }
+}
+
+/// A configuration that was not read from a text, as one.
+fn text_of(gateway: &GatewayConfig) -> String {
+    serde_json::to_string(gateway).expect("a configuration is plain data")
 }
 
 /// The data folder: the one given, else `EVO_HOME`, else `~/.evo`.
@@ -443,7 +488,9 @@ provider_type = "claude_code"
         let env = env_of(&[("OPENAI_API_KEY", " sk-1\n".to_owned())]);
         let load = |file: &Path| {
             let settings = Settings { config: Some(file.to_owned()), ..Settings::default() };
-            Config { file: None, ..Config::load_with(&settings, &env).unwrap() }
+            let loaded = Config::load_with(&settings, &env).unwrap();
+            assert_eq!(loaded.digest, sha256_hex(&fs::read(file).unwrap()));
+            Config { file: None, digest: String::new(), ..loaded }
         };
         let config = load(&toml);
         assert_eq!(config, load(&json));
@@ -523,7 +570,7 @@ provider_type = "claude_code"
             "base_url": "http://x", "enabled": true, "extra_headers": {"content-length": "5"}}]}"#;
         let gateway = GatewayConfig::from_json(text).unwrap();
         let config = Config::new(gateway, &Tokens::generate()).unwrap();
-        let error = crate::provider::Provider::all(&config).unwrap_err().to_string();
+        let error = crate::provider::Provider::all(&config, &[]).unwrap_err().to_string();
         assert!(error.contains("`providers[0].extra_headers.content-length`"), "{error}");
     }
 
@@ -536,7 +583,7 @@ provider_type = "claude_code"
             );
             let gateway = GatewayConfig::from_json(&text).unwrap();
             let config = Config::new(gateway, &Tokens::generate()).unwrap();
-            let error = crate::provider::Provider::all(&config).unwrap_err().to_string();
+            let error = crate::provider::Provider::all(&config, &[]).unwrap_err().to_string();
             assert!(error.contains("`providers[0].base_url`"), "{error}");
             assert!(!error.contains("secret"), "{error}");
         }

@@ -1,20 +1,35 @@
-//! What every request of a gateway shares.
+//! What every request of a gateway shares, and the part of it that can be swapped.
 
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
 
-use evo_common::runtime::Shutdown;
+use arc_swap::ArcSwap;
+use chrono::{DateTime, Utc};
+use evo_common::{
+    config::load::{ConfigErrors, Format},
+    ids::sha256_hex,
+    runtime::Shutdown,
+};
 use http::HeaderValue;
+use tokio::sync::Notify;
 
 use crate::{
-    Config, Error, access::AccessLog, auth::Gate, catalog::Catalog, config::Timeouts,
-    provider::Provider, upstream::Client,
+    Config, Error,
+    access::AccessLog,
+    auth::Gate,
+    catalog::Catalog,
+    config::{self, ConfigError, Timeouts},
+    provider::Provider,
+    upstream::Client,
 };
+
+/// How a configuration is called that came over HTTP.
+const ORIGIN: &str = "the configuration";
 
 /// A gateway's parts.
 #[derive(Debug)]
@@ -23,10 +38,6 @@ pub(crate) struct Gateway {
     pub(crate) address: SocketAddr,
     /// Who may use it.
     pub(crate) gate: Gate,
-    /// In the order of the configuration.
-    pub(crate) providers: Vec<Arc<Provider>>,
-    /// Which models there are.
-    pub(crate) catalog: Catalog,
     /// Calls providers.
     pub(crate) client: Client,
     /// Gets a line per request.
@@ -37,7 +48,36 @@ pub(crate) struct Gateway {
     pub(crate) timeouts: Timeouts,
     /// Ends it.
     pub(crate) shutdown: Shutdown,
+    live: ArcSwap<Live>,
+    /// What the last swap, or the start, was made from. Held while a swap is made.
+    config: Mutex<Config>,
+    swapped: Notify,
     ids: Ids,
+}
+
+/// Whom a gateway calls, and for which models. It is swapped as a whole: a request takes it once, and
+/// keeps it to its end.
+#[derive(Debug)]
+pub(crate) struct Live {
+    /// In the order of the configuration.
+    pub(crate) providers: Vec<Arc<Provider>>,
+    /// Which models there are.
+    pub(crate) catalog: Catalog,
+    /// SHA-256 of the configuration's text.
+    pub(crate) digest: String,
+    /// Since when it is live.
+    pub(crate) since: DateTime<Utc>,
+}
+
+/// What a swap came to.
+#[derive(Debug)]
+pub(crate) struct Swap {
+    /// The digest before it.
+    pub(crate) previous: String,
+    /// What is live now.
+    pub(crate) live: Arc<Live>,
+    /// Whether the configuration says another address than the gateway was started with.
+    pub(crate) other_address: bool,
 }
 
 impl Gateway {
@@ -48,25 +88,82 @@ impl Gateway {
         log: AccessLog,
         shutdown: Shutdown,
     ) -> Result<Self, Error> {
-        let providers = Provider::all(&config)?;
+        let wrong = |fault| ConfigError::from(config::wrong(ORIGIN, fault));
+        let providers = Provider::all(&config, &[]).map_err(wrong)?;
         Ok(Self {
             address,
             gate: Gate::new(&config.auth)?,
             client: Client::new(providers.iter().map(Arc::as_ref), &config.timeouts)?,
-            catalog: Catalog::new(providers.clone(), config.gateway.routing),
-            providers,
             log,
             body_limit: config.body_limit,
             timeouts: config.timeouts,
             shutdown,
+            live: ArcSwap::from_pointee(Live {
+                catalog: Catalog::new(providers.clone(), config.gateway.routing.clone(), None),
+                providers,
+                digest: config.digest.clone(),
+                since: Utc::now(),
+            }),
+            config: Mutex::new(config),
+            swapped: Notify::new(),
             ids: Ids::new(),
         })
+    }
+
+    /// Whom it calls now.
+    pub(crate) fn live(&self) -> Arc<Live> {
+        self.live.load_full()
+    }
+
+    /// Waits for the next swap; one that nobody has waited for counts.
+    pub(crate) async fn changed(&self) {
+        self.swapped.notified().await;
+    }
+
+    /// Takes over a configuration: checked whole, then swapped at once, or not at all. Requests in
+    /// hand go on with what they began with; connections to providers stay. Reads files.
+    pub(crate) fn swap(&self, text: &str, format: Format) -> Result<Swap, SwapError> {
+        let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.live();
+        let gateway = config::parse(text, format, ORIGIN)?;
+        let other_address = gateway.server != config.gateway.server;
+        let digest = sha256_hex(text.as_bytes());
+        let new = config.with_gateway(gateway, digest.clone());
+        let providers =
+            Provider::all(&new, &before.providers).map_err(|fault| config::wrong(ORIGIN, fault))?;
+        self.client.prepare(providers.iter().map(Arc::as_ref))?;
+        let routing = new.gateway.routing.clone();
+        let live = Arc::new(Live {
+            catalog: Catalog::new(providers.clone(), routing, Some(&before.catalog)),
+            providers,
+            digest,
+            since: Utc::now(),
+        });
+        self.live.store(live.clone());
+        // The address that it listens on stays the one of the start.
+        let server = config.gateway.server.clone();
+        *config = new;
+        config.gateway.server = server;
+        drop(config);
+        self.swapped.notify_one();
+        Ok(Swap { previous: before.digest.clone(), live, other_address })
     }
 
     /// A new id for a request.
     pub(crate) fn new_id(&self) -> HeaderValue {
         self.ids.next()
     }
+}
+
+/// Why a configuration was not taken over.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SwapError {
+    /// It is wrong.
+    #[error(transparent)]
+    Wrong(#[from] ConfigErrors),
+    /// It can't be used on this machine.
+    #[error(transparent)]
+    Unusable(#[from] Error),
 }
 
 /// Ids of requests: unlike any other gateway's, and cheap.

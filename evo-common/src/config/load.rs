@@ -133,7 +133,8 @@ pub fn parse_valid<T: DeserializeOwned + Validate>(
     check(text, format, origin, T::validate)
 }
 
-fn read(path: &Path) -> Result<(String, Format, String), ConfigErrors> {
+/// The text of a file, its format by its extension, and its name for errors.
+pub fn read(path: &Path) -> Result<(String, Format, String), ConfigErrors> {
     let origin = path.display().to_string();
     let wrong = |message: String| ConfigErrors {
         origin: origin.clone(),

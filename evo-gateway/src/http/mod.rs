@@ -2,6 +2,7 @@
 //! id, the Host and Origin check, the token check, and then either the proxy, for the two routes
 //! that generate, or the router for everything else.
 
+mod admin;
 mod error;
 mod models;
 mod openapi;
@@ -32,6 +33,7 @@ fn routes() -> OpenApiRouter<Arc<Gateway>> {
         .routes(routes!(models::get_model))
         .routes(routes!(models::refresh_models))
         .routes(routes!(providers::list_providers))
+        .routes(routes!(admin::get_config, admin::put_config))
 }
 
 fn router(gateway: Arc<Gateway>) -> Router {

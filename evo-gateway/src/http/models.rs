@@ -210,13 +210,14 @@ pub(super) async fn refresh_models(
     State(gateway): State<Arc<Gateway>>,
     headers: HeaderMap,
 ) -> Response {
-    gateway.catalog.refresh(&gateway.client).await;
+    gateway.live().catalog.refresh(&gateway.client).await;
     answer_list(&gateway, &headers, None)
 }
 
 /// The models, all or those of one provider, in the dialect of who asks.
 fn answer_list(gateway: &Gateway, headers: &HeaderMap, provider: Option<&str>) -> Response {
-    let mut models = gateway.catalog.models();
+    let live = gateway.live();
+    let mut models = live.catalog.models();
     if let Some(name) = provider {
         models.retain(|model| &*model.provider.name == name);
     }
@@ -237,10 +238,11 @@ fn answer_list(gateway: &Gateway, headers: &HeaderMap, provider: Option<&str>) -
 /// The model of this name, in the dialect of who asks.
 pub(super) fn answer_model(gateway: &Gateway, headers: &HeaderMap, name: &str) -> Response {
     let dialect = dialect_of("", headers);
-    match (gateway.catalog.model(name), dialect) {
+    let live = gateway.live();
+    match (live.catalog.model(name), dialect) {
         (Some(model), Dialect::OpenAiChat) => Json(ModelView::from(model)).into_response(),
         (Some(model), Dialect::Anthropic) => Json(AnthropicModel::from(model)).into_response(),
-        (None, _) if gateway.providers.iter().any(|provider| &*provider.name == name) => {
+        (None, _) if live.providers.iter().any(|provider| &*provider.name == name) => {
             answer_list(gateway, headers, Some(name))
         }
         (None, dialect) => {

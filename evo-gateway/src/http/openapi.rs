@@ -226,15 +226,19 @@ pub(super) fn base() -> OpenApi {
 /// Adds what follows from the operation's place: its scope, and the errors that every such
 /// operation can answer with.
 fn complete(path: &str, operation: &mut Operation) {
+    let for_operator = path.starts_with("/admin/") && operation.request_body.is_some();
     let mut errors =
         vec![("403", "The gateway runs with --open and the host or the origin is not its own.")];
     if path == "/health" {
         operation.security = Some(Vec::new());
     } else {
         errors.push(("401", "There is no token, or an unknown one."));
-        operation.extensions = Some(ExtensionsBuilder::new().add("x-evo-scope", "gateway").build());
+        let scope = if for_operator { "operator" } else { "gateway" };
+        operation.extensions = Some(ExtensionsBuilder::new().add("x-evo-scope", scope).build());
     }
-    if operation.request_body.is_some() {
+    if for_operator {
+        errors.push(("413", "The body is too large."));
+    } else if operation.request_body.is_some() {
         errors.extend([
             ("400", "The body can't be read, or a field is not what it should be."),
             ("404", "There is no such model."),
@@ -258,6 +262,6 @@ fn error(description: &str) -> ResponseDocument {
 
 /// The operations of a path that has them.
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
-    let PathItem { get, post, .. } = item;
-    [get, post].into_iter().flatten()
+    let PathItem { get, post, put, .. } = item;
+    [get, post, put].into_iter().flatten()
 }

@@ -63,12 +63,13 @@ pub(super) struct ProviderList {
     )),
 )]
 pub(super) async fn list_providers(State(gateway): State<Arc<Gateway>>) -> Json<ProviderList> {
-    let discovered = gateway.catalog.discovered();
-    let mut counts = vec![0; gateway.providers.len()];
-    for model in gateway.catalog.models() {
+    let live = gateway.live();
+    let discovered = live.catalog.discovered();
+    let mut counts = vec![0; live.providers.len()];
+    for model in live.catalog.models() {
         counts[model.number] += 1;
     }
-    let providers: Vec<ProviderView> = gateway
+    let providers: Vec<ProviderView> = live
         .providers
         .iter()
         .zip(discovered)

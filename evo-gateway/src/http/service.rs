@@ -82,7 +82,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let (gateway, client, rules) = (self.gateway.clone(), self.client.clone(), self.rules);
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let generates = front_of(parts.uri.path());
         // The router is only needed, and cloned, for what the proxy does not answer.
         let router = generates.is_none().then(|| self.router.clone());
@@ -102,7 +102,13 @@ impl hyper::service::Service<Request<Incoming>> for Service {
                     }
                     let answer = async {
                         match router {
-                            Some(router) => Ok(route(router, parts, body).await),
+                            Some(router) => {
+                                // Some routes are not for everybody who may use the gateway.
+                                if let Some(caller) = entry.facts.caller.clone() {
+                                    parts.extensions.insert(caller);
+                                }
+                                Ok(route(router, parts, body).await)
+                            }
                             None => {
                                 generate(&gateway, &client, front, &parts, body, &mut entry).await
                             }

@@ -4,6 +4,7 @@ mod answers;
 mod api;
 mod log;
 mod refusals;
+mod reload;
 mod streams;
 
 use std::{

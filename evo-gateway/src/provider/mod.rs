@@ -6,15 +6,12 @@ pub(crate) mod pool;
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use evo_common::{
-    config::{ModelMetadata, ProviderConfig, ProviderType},
+    config::{ModelMetadata, ProviderConfig, ProviderType, load::Fault},
     tokens::Secret,
 };
 use http::{HeaderName, HeaderValue, Uri, header};
 
-use crate::{
-    config::{Config, ConfigError},
-    convert::Dialect,
-};
+use crate::{config::Config, convert::Dialect};
 use limit::Bucket;
 use pool::KeyPool;
 
@@ -44,13 +41,15 @@ pub(crate) struct Provider {
     /// Sent on every request.
     pub(crate) extra_headers: Vec<(HeaderName, HeaderValue)>,
     /// How often it may be called.
-    pub(crate) limit: Option<Bucket>,
+    pub(crate) limit: Option<Arc<Bucket>>,
     /// Model ids of the configuration.
     pub(crate) models: Vec<String>,
     /// What the configuration knows of them.
     pub(crate) metadata: HashMap<String, ModelMetadata>,
     /// Named variables that are not set.
     pub(crate) unset: Vec<String>,
+    /// What it was made from.
+    source: ProviderConfig,
 }
 
 /// Whether, and how, a provider can be called.
@@ -141,8 +140,9 @@ fn dialect_of(kind: ProviderType) -> Option<Dialect> {
 }
 
 impl Provider {
-    /// Every provider of a configuration, in its order.
-    pub(crate) fn all(config: &Config) -> Result<Vec<Arc<Self>>, ConfigError> {
+    /// Every provider of a configuration, in its order. What is known of those that were there
+    /// before stays with them: which keys are refused, and how often each was called.
+    pub(crate) fn all(config: &Config, before: &[Arc<Self>]) -> Result<Vec<Arc<Self>>, Fault> {
         let keys = &config.provider_keys;
         config
             .gateway
@@ -150,11 +150,29 @@ impl Provider {
             .iter()
             .enumerate()
             .map(|(index, provider)| {
-                Self::new(provider, keys).map(Arc::new).map_err(|(key, message)| {
-                    ConfigError::Invalid(format!("`providers[{index}].{key}`: {message}"))
+                let new = Self::new(provider, keys).map_err(|(key, message)| {
+                    Fault::new(format!("providers[{index}].{key}"), message)
+                })?;
+                let old = before.iter().find(|old| old.name == new.name);
+                Ok(match old {
+                    Some(old) if old.source == new.source && old.keys.same_as(&new.keys) => {
+                        old.clone()
+                    }
+                    Some(old) if old.source.rate_limit == new.source.rate_limit => {
+                        Arc::new(Self { limit: old.limit.clone(), ..new })
+                    }
+                    _ => Arc::new(new),
                 })
             })
             .collect()
+    }
+
+    /// Whether the other one is called in the same way at the same place.
+    pub(crate) fn is_at_the_place_of(&self, other: &Self) -> bool {
+        match (self.address(), other.address()) {
+            (Ok(own), Ok(other)) => own.dialect == other.dialect && own.models == other.models,
+            _ => false,
+        }
     }
 
     fn new(
@@ -187,10 +205,11 @@ impl Provider {
             state,
             keys: pool,
             extra_headers,
-            limit: config.rate_limit.as_ref().map(Bucket::new),
+            limit: config.rate_limit.as_ref().map(Bucket::new).map(Arc::new),
             models: config.models.clone(),
             metadata: config.model_metadata.clone().unwrap_or_default(),
             unset,
+            source: config.clone(),
         })
     }
 

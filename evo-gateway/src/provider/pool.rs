@@ -41,6 +41,13 @@ impl KeyPool {
         self.keys.len()
     }
 
+    /// Whether the other pool holds the same keys.
+    pub(crate) fn same_as(&self, other: &Self) -> bool {
+        let headers = |pool: &Self| pool.keys.iter().map(|key| key.header.clone()).collect();
+        let (own, other): (Vec<_>, Vec<_>) = (headers(self), headers(other));
+        own == other
+    }
+
     /// Whether there is none.
     pub(crate) fn is_empty(&self) -> bool {
         self.keys.is_empty()

@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout};
 use crate::{
     access::{Entry, Text},
     convert::{self, Dialect, StreamConverter},
-    gateway::Gateway,
+    gateway::{Gateway, Live},
     peek::{self, Peek},
     provider::{Address, Provider},
     routing::plan::NoRoute,
@@ -102,9 +102,11 @@ pub(crate) async fn forward(
         Refused { field, ..Refused::new(400, "invalid_request", fault.message) }
     })?;
     entry.facts.stream = peek.stream;
-    let directory = gateway.catalog.directory();
-    let plan = directory.plan(&peek.model).map_err(|why| refusal(gateway, &peek.model, why))?;
-    let provider = &gateway.providers[plan.provider];
+    // The one look at what may be swapped meanwhile: this request goes on with what it found.
+    let live = gateway.live();
+    let directory = live.catalog.directory();
+    let plan = directory.plan(&peek.model).map_err(|why| refusal(&live, &peek.model, why))?;
+    let provider = &live.providers[plan.provider];
     entry.facts.provider = Some(provider.name.clone());
     entry.facts.model = Some(Text::new(&plan.model));
     let address = provider.address().map_err(|_| unusable(provider))?;
@@ -126,10 +128,10 @@ fn unusable(provider: &Provider) -> Refused {
     Refused::new(status, code, provider.problem().unwrap_or_default())
 }
 
-fn refusal(gateway: &Gateway, model: &str, why: NoRoute) -> Refused {
+fn refusal(live: &Live, model: &str, why: NoRoute) -> Refused {
     match why {
         NoRoute::Model(message) => Refused::new(404, "model_not_found", message),
-        NoRoute::Unusable(provider) => unusable(&gateway.providers[provider]),
+        NoRoute::Unusable(provider) => unusable(&live.providers[provider]),
         NoRoute::Nobody => Refused::new(
             503,
             "no_provider",

@@ -119,7 +119,7 @@ mod tests {
             &evo_common::tokens::Tokens::generate(),
         )
         .unwrap();
-        let provider = &Provider::all(&config).unwrap()[0];
+        let provider = &Provider::all(&config, &[]).unwrap()[0];
         let caller = map(&[
             ("authorization", "Bearer evo_gw_secret"),
             ("x-api-key", "evo_gw_secret"),

@@ -9,6 +9,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
+    sync::{Arc, OnceLock},
     task::{Context, Poll},
     time::Duration,
 };
@@ -62,20 +63,47 @@ impl Client {
         providers: impl IntoIterator<Item = &'a Provider>,
         timeouts: &Timeouts,
     ) -> Result<Self, Error> {
+        evo_common::tls::install();
+        let mut http = HttpConnector::new();
+        http.enforce_http(false);
+        http.set_nodelay(true);
+        http.set_keepalive(Some(KEEPALIVE));
+        let nobody = ClientConfig::builder()
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        let connector = Connector {
+            plain: HttpsConnector::from((http.clone(), nobody)),
+            http,
+            trusting: Arc::default(),
+            limit: timeouts.connect,
+        };
+        let client = Self::over(connector);
+        client.prepare(providers)?;
+        Ok(client)
+    }
+
+    /// Makes ready for calling these providers too. Reading what the machine trusts takes time and
+    /// memory, so it is done when a provider first needs it, for this client and all that have their
+    /// own connections.
+    pub(crate) fn prepare<'a>(
+        &self,
+        providers: impl IntoIterator<Item = &'a Provider>,
+    ) -> Result<(), Error> {
         let needs_tls = providers.into_iter().any(|provider| {
             provider
                 .address()
                 .is_ok_and(|address| address.generate.scheme() == Some(&http::uri::Scheme::HTTPS))
         });
-        let mut http = HttpConnector::new();
-        http.enforce_http(false);
-        http.set_nodelay(true);
-        http.set_keepalive(Some(KEEPALIVE));
-        let connector = Connector {
-            inner: HttpsConnector::from((http, tls(needs_tls)?)),
-            limit: timeouts.connect,
-        };
-        Ok(Self::over(connector))
+        if !needs_tls || self.connector.trusting.get().is_some() {
+            return Ok(());
+        }
+        let trust = ClientConfig::builder()
+            .try_with_platform_verifier()
+            .map_err(|error| Error::Certificates(error.to_string()))?
+            .with_no_client_auth();
+        let connector = HttpsConnector::from((self.connector.http.clone(), trust));
+        self.connector.trusting.get_or_init(|| connector);
+        Ok(())
     }
 
     fn over(connector: Connector) -> Self {
@@ -140,24 +168,14 @@ fn causes(error: &dyn StdError) -> String {
     last.to_string()
 }
 
-/// Trusts what the machine trusts. Reading that takes time and memory, so it is done only when a
-/// provider needs it.
-fn tls(needed: bool) -> Result<ClientConfig, Error> {
-    evo_common::tls::install();
-    let builder = ClientConfig::builder();
-    if needed {
-        let builder = builder
-            .try_with_platform_verifier()
-            .map_err(|error| Error::Certificates(error.to_string()))?;
-        return Ok(builder.with_no_client_auth());
-    }
-    Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
-}
-
 /// Connects, TLS included, within a time.
 #[derive(Clone)]
 struct Connector {
-    inner: HttpsConnector<HttpConnector>,
+    http: HttpConnector,
+    /// Trusts no certificate, for as long as no provider needs one.
+    plain: HttpsConnector<HttpConnector>,
+    /// Trusts what the machine trusts.
+    trusting: Arc<OnceLock<HttpsConnector<HttpConnector>>>,
     limit: Duration,
 }
 
@@ -178,11 +196,12 @@ impl Service<Uri> for Connector {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(context)
+        self.plain.poll_ready(context)
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let (connect, limit) = (self.inner.call(uri), self.limit);
+        let mut connector = self.trusting.get().unwrap_or(&self.plain).clone();
+        let (connect, limit) = (connector.call(uri), self.limit);
         Box::pin(async move {
             timeout(limit, connect).await.map_err(|_| Box::new(ConnectTimeout(limit)))?
         })
