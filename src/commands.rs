@@ -24,9 +24,8 @@ pub(crate) async fn run(command: Command) -> Result<()> {
         Command::Doctor(args) => Box::pin(doctor::run(args)).await,
         Command::Health(args) => Box::pin(health::run(args)).await,
         Command::King(args) => {
-            let (_log, otel) = logging::init_service_logging("evo-king");
             let shutdown = shutdown_on_signals().context("can't listen for signals")?;
-            let result = Box::pin(evo_king::cli::run(*args, shutdown, otel.as_ref())).await;
+            let result = Box::pin(evo_king::cli::run(*args, shutdown)).await;
             result.map_err(|error| Stop::with_code(error.exit_code(), error.into()))
         }
         Command::Runner(args) => {

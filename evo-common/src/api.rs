@@ -1,6 +1,8 @@
 //! Shapes of king's HTTP API that more than one crate reads: king answers with them, the command
 //! line and the bridge read them.
 
+mod tokens;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -12,6 +14,8 @@ use crate::{
     outcome::{Outcome, Verdict},
     stage::FailedSource,
 };
+
+pub use tokens::{AuditEntry, AuditList, CreateToken, CreatedToken, TokenList, TokenView};
 
 /// The one shape of every error answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]

@@ -147,6 +147,22 @@ impl fmt::Display for Scope {
     }
 }
 
+/// A text that names no scope.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown scope {0:?}: use operator, viewer, runner, invoke or gateway")]
+pub struct UnknownScope(pub String);
+
+impl std::str::FromStr for Scope {
+    type Err = UnknownScope;
+
+    fn from_str(text: &str) -> Result<Self, UnknownScope> {
+        Self::ALL
+            .into_iter()
+            .find(|scope| scope.as_str() == text)
+            .ok_or_else(|| UnknownScope(text.to_owned()))
+    }
+}
+
 /// The tokens of one installation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tokens {

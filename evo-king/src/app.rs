@@ -33,10 +33,14 @@ impl App {
         if config.open && !config.listen.ip().is_loopback() {
             return Err(Error::OpenToStrangers(config.listen));
         }
-        let lock = lock::take(&config.data)?;
+        let mut lock = lock::take(&config.data)?;
         let listener = listen(config.listen)?;
         let address = listener.local_addr().map_err(Error::Serve)?;
         let king = King::open(config, address, Shutdown::new()).await?;
+        // Without it the commands on this folder ask for the address.
+        if let Err(error) = lock.announce(&king.own_url()) {
+            tracing::warn!(%error, "Where king listens can't be written into its lock: {error}");
+        }
         Ok(Self { king, listener, lock })
     }
 
@@ -64,6 +68,11 @@ impl App {
         tasks.spawn("reconcile", OnError::Shutdown, reconcile);
         let relay = sockets.relay();
         tasks.spawn("relay", OnError::Shutdown, async move { Ok(relay.await?) });
+        let watch = sockets.watch_tokens();
+        tasks.spawn("tokens", OnError::Log, async move {
+            watch.await;
+            Ok(())
+        });
         let keep = retention::run(king.store.clone(), king.config.clone(), king.shutdown.clone());
         tasks.spawn("retention", OnError::Log, async move {
             keep.await;
@@ -88,7 +97,8 @@ impl App {
                 }
             }
         };
-        let served = http::serve(listener, router, stop).await;
+        let connections = king.config.limits.connections;
+        tokio::join!(http::serve(listener, router, connections, king.shutdown.clone()), stop,);
         // The tasks first: they still send over the connections.
         if !tasks.shutdown(GRACE).await {
             tracing::warn!("Some of king's tasks did not end in time");
@@ -97,7 +107,7 @@ impl App {
         king.store.close().await;
         drop(lock);
         tracing::info!("King has ended");
-        served.map_err(Error::Serve)
+        Ok(())
     }
 }
 

@@ -1,8 +1,14 @@
 //! The command line of king, for the binary `evo-king` and for `evo king`.
 
+mod reach;
+mod token;
+
 use std::{net::IpAddr, path::PathBuf};
 
-use evo_common::{logging::OtelGuard, runtime::Shutdown};
+use evo_common::{
+    logging::{self, OtelGuard},
+    runtime::Shutdown,
+};
 
 use crate::{App, Config};
 
@@ -11,11 +17,15 @@ use crate::{App, Config};
 #[command(
     name = "evo-king",
     version,
+    args_conflicts_with_subcommands = false,
     after_help = "Example:\n  evo-king --data ./data --port 3000      (also: evo king …)\n\nThe tokens are in DATA/tokens.toml, written on first start."
 )]
 pub struct Args {
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub command: Option<Command>,
     /// Data folder: king.db, artifacts/, tokens.toml, config/ [default: ~/.evo].
-    #[arg(long, value_name = "DIR", env = "EVO_HOME")]
+    #[arg(long, global = true, value_name = "DIR", env = "EVO_HOME")]
     pub data: Option<PathBuf>,
     /// Port to listen on; 0 takes a free one [default: 3000].
     #[arg(long)]
@@ -29,6 +39,14 @@ pub struct Args {
     /// Print the resolved configuration, without secrets, and end.
     #[arg(long)]
     pub check_config: bool,
+}
+
+/// What to do instead of serving.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Create, list and revoke tokens.
+    #[command(subcommand, after_help = "Example: evo-king token create --name ci --scope viewer")]
+    Token(token::TokenCommand),
 }
 
 impl Args {
@@ -46,9 +64,26 @@ impl Args {
     }
 }
 
-/// Runs king until shutdown. Its own spans go where all go: to king.
-pub async fn run(args: Args, shutdown: Shutdown, otel: Option<&OtelGuard>) -> Result<(), Failure> {
+/// Does what the arguments say: one command, or serving until shutdown.
+pub async fn run(mut args: Args, shutdown: Shutdown) -> Result<(), Failure> {
+    // A wrong configuration is told before a log file is made.
     let config = args.config().map_err(Failure::Config)?;
+    match args.command.take() {
+        Some(Command::Token(command)) => token::run(command, config).await,
+        None => {
+            let (_log, otel) = logging::init_service_logging("evo-king");
+            serve(args, config, shutdown, otel.as_ref()).await
+        }
+    }
+}
+
+/// Runs king until shutdown. Its own spans go where all go: to king.
+async fn serve(
+    args: Args,
+    config: Config,
+    shutdown: Shutdown,
+    otel: Option<&OtelGuard>,
+) -> Result<(), Failure> {
     if args.check_config {
         tracing::info!("{config:#?}");
         return Ok(());
@@ -82,6 +117,9 @@ pub enum Failure {
     /// The address can't be listened on: exit code 1.
     #[error("{0}: --port PORT")]
     Listen(crate::Error),
+    /// A command could not do what it was asked to: exit code 1.
+    #[error("{0}")]
+    Command(String),
     /// Anything else: exit code 1, but 2 for an address that --open does not allow.
     #[error(transparent)]
     Run(#[from] crate::Error),
@@ -100,7 +138,7 @@ impl Failure {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) | Self::Run(crate::Error::OpenToStrangers(_)) => 2,
-            Self::Listen(_) | Self::Run(_) => 1,
+            Self::Listen(_) | Self::Command(_) | Self::Run(_) => 1,
         }
     }
 }

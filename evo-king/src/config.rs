@@ -64,8 +64,30 @@ pub struct Config {
     pub traces_max: u32,
     /// Whether king starts a cycle itself when it never had one.
     pub first_cycle: bool,
+    /// What one client may take.
+    pub limits: Limits,
+    /// Origins whose pages may use king from a browser.
+    pub cors_origins: Vec<String>,
     /// What this process knows of its machine.
     pub machine: MachineConfig,
+}
+
+/// What one client may take. A value of 0 is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Connections at the same time; more are told to come back later.
+    pub connections: u32,
+    /// Socket.IO messages per second of a runner's connection; four times as many at once.
+    pub runner_messages_per_s: u32,
+    /// The same of any other connection.
+    pub messages_per_s: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connections: 4_096, runner_messages_per_s: 5_000, messages_per_s: 100 }
+    }
 }
 
 /// What this process knows of its machine, from the environment.
@@ -151,6 +173,10 @@ pub struct KingFile {
     pub traces_max: Option<u32>,
     /// Whether king starts a cycle itself when it never had one.
     pub first_cycle: Option<bool>,
+    /// What one client may take.
+    pub limits: Option<Limits>,
+    /// Origins whose pages may use king from a browser.
+    pub cors_origins: Option<Vec<String>>,
 }
 
 impl load::Validate for KingFile {
@@ -170,6 +196,20 @@ impl load::Validate for KingFile {
         at_least("traces_max", self.traces_max.map(u64::from), 1);
         let heartbeat = self.heartbeat_ms.unwrap_or(HEARTBEAT_MS);
         at_least("lease_ms", self.lease_ms, heartbeat * 2);
+        if let Some(limits) = &self.limits {
+            for (key, value) in [
+                ("limits.connections", limits.connections),
+                ("limits.runner_messages_per_s", limits.runner_messages_per_s),
+                ("limits.messages_per_s", limits.messages_per_s),
+            ] {
+                at_least(key, Some(u64::from(value)), 1);
+            }
+        }
+        for origin in self.cors_origins.iter().flatten() {
+            if let Err(message) = check_origin(origin) {
+                faults.push(load::Fault::new("cors_origins", message));
+            }
+        }
         for (key, url) in [("public_url", &self.public_url), ("gateway_url", &self.gateway_url)] {
             if let Some(Err(message)) = url.as_deref().map(check_http_url) {
                 faults.push(load::Fault::new(key, message));
@@ -221,6 +261,8 @@ impl Config {
             traces_keep_days: 7,
             traces_max: 10_000,
             first_cycle: false,
+            limits: Limits::default(),
+            cors_origins: Vec::new(),
             machine: MachineConfig::from_env(),
         }
     }
@@ -268,6 +310,8 @@ impl Config {
         set(&mut self.traces_keep_days, file.traces_keep_days);
         set(&mut self.traces_max, file.traces_max);
         set(&mut self.first_cycle, file.first_cycle);
+        set(&mut self.limits, file.limits);
+        set(&mut self.cors_origins, file.cors_origins);
     }
 
     /// Puts the environment over what is set: `KING_PORT`, `KING_HOST`, `KING_DB_PATH`,
@@ -333,6 +377,19 @@ fn own_documents(has_gateway: bool) -> Vec<SourceConfig> {
         sources.push(SourceConfig::openapi("evo-gateway", GATEWAY_LOCATION));
     }
     sources
+}
+
+/// Checks that a text is an origin as browsers send it: scheme, host and perhaps port.
+fn check_origin(origin: &str) -> Result<(), String> {
+    match url::Url::parse(origin) {
+        Ok(url)
+            if matches!(url.scheme(), "http" | "https")
+                && url.origin().ascii_serialization() == origin =>
+        {
+            Ok(())
+        }
+        _ => Err(format!("{origin:?} is no origin; write one such as https://dashboard.example")),
+    }
 }
 
 /// Checks a `king.toml` by itself.

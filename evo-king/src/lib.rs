@@ -4,6 +4,7 @@
 //! over libSQL, dispatches stages to runners over Socket.IO, keeps skills with their versions and
 //! evidence, and answers for all of it over HTTP.
 
+mod access;
 mod app;
 mod artifacts;
 pub mod cli;

@@ -3,24 +3,28 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use evo_common::{logging, runtime::shutdown_on_signals};
+use evo_common::runtime::shutdown_on_signals;
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = evo_king::cli::Args::parse();
-    let (_log, otel) = logging::init_service_logging("evo-king");
     let result = match shutdown_on_signals() {
-        Ok(shutdown) => evo_king::cli::run(args, shutdown, otel.as_ref()).await,
+        Ok(shutdown) => Box::pin(evo_king::cli::run(args, shutdown)).await,
         Err(error) => {
-            tracing::error!("Signals can't be handled: {error}");
+            fail(&format!("signals can't be handled: {error}"));
             return ExitCode::FAILURE;
         }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            tracing::error!("{failure}");
+            fail(&failure.to_string());
             ExitCode::from(failure.exit_code())
         }
     }
+}
+
+#[expect(clippy::print_stderr, reason = "this is a command line")]
+fn fail(reason: &str) {
+    eprintln!("error: {reason}");
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, ops::Deref, sync::Arc};
 use evo_common::{clock::Timestamp, runtime::Shutdown};
 
 use crate::{
-    artifacts::ArtifactStore, commands::Commands, config::Config, error::Error,
+    access::Keyring, artifacts::ArtifactStore, commands::Commands, config::Config, error::Error,
     pipeline::Coordinator, registry::Registry, sources::Sources, store::Store,
     system_info::SystemInfo,
 };
@@ -26,6 +26,8 @@ pub struct Parts {
     pub registry: Registry,
     /// Commands to runners.
     pub commands: Commands,
+    /// Who may do what.
+    pub(crate) keyring: Keyring,
     /// Where Learning looks.
     pub sources: Sources,
     /// What king knows of its machine.
@@ -70,10 +72,12 @@ impl King {
             config.clone(),
         );
         pipeline.recover().await?;
+        let keyring = Keyring::load(config.tokens.clone(), config.open, store.clone()).await?;
         Ok(Self(Arc::new(Parts {
             commands: Commands::new(store.clone(), registry.clone(), sources.clone()),
             system_info: SystemInfo::new(config.machine()),
             store,
+            keyring,
             artifacts,
             pipeline,
             registry,

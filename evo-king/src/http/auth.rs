@@ -9,10 +9,13 @@ use axum::{
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
-use evo_common::tokens::{Scope, Tokens};
+use evo_common::tokens::Scope;
 
 use super::error::ApiError;
-use crate::state::King;
+use crate::{
+    access::{Identity, Keyring},
+    state::King,
+};
 
 /// Routes without a token.
 const OPEN_ROUTES: &[&str] = &["/health"];
@@ -22,6 +25,9 @@ const SPECIAL_ROUTES: &[(Method, &str, Scope)] = &[
     (Method::PUT, "/artifacts/{digest}", Scope::Runner),
     (Method::POST, "/skills/{name}/invoke", Scope::Invoke),
     (Method::POST, "/v1/traces", Scope::Runner),
+    // Who has which token, and what was done with it, is no business of every reader.
+    (Method::GET, "/tokens", Scope::Operator),
+    (Method::GET, "/audit", Scope::Operator),
 ];
 
 /// Scopes that are enough for a route although they don't include the one that it needs.
@@ -54,36 +60,39 @@ pub(super) async fn require_token(
 ) -> Response {
     // A path that is no route needs a token too: strangers don't learn which routes exist.
     let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    if let Some(needed) = needed_scope(request.method(), route).filter(|_| !king.config.open) {
+    if let Some(needed) = needed_scope(request.method(), route) {
         let enough = |scope| is_enough(scope, needed, request.method(), route);
-        match scope_of(needed, enough, presented_token(request.headers()), &king.config.tokens) {
-            Ok(scope) => request.extensions_mut().insert(scope),
+        match identity_of(needed, enough, presented_token(request.headers()), &king.keyring) {
+            Ok(identity) => {
+                request.extensions_mut().insert(identity.scope);
+                request.extensions_mut().insert(identity);
+            }
             Err(refusal) => return *refusal,
-        };
+        }
     }
     next.run(request).await
 }
 
-/// The scope of a request's token, or the answer to a request that may not pass.
-fn scope_of(
+/// Whose token a request has, or the answer to a request that may not pass.
+fn identity_of(
     needed: Scope,
     enough: impl Fn(Scope) -> bool,
     presented: Option<&str>,
-    tokens: &Tokens,
-) -> Result<Scope, Box<Response>> {
+    keyring: &Keyring,
+) -> Result<Identity, Box<Response>> {
     let name = needed.as_str();
-    let fault = match presented.map(|token| tokens.scope_of(token)) {
-        Some(Some(scope)) if enough(scope) => return Ok(scope),
-        Some(Some(scope)) => {
+    let fault = match keyring.identify(presented) {
+        Some(identity) if enough(identity.scope) => return Ok(identity),
+        Some(identity) => {
             let message = format!(
                 "This needs the {name} token, and the one sent is the {} token; `tokens.toml` in \
                  king's data folder has all of them.",
-                scope.as_str()
+                identity.scope
             );
             let refusal = ApiError::new(StatusCode::FORBIDDEN, "forbidden", message);
             return Err(Box::new(refusal.into_response()));
         }
-        Some(None) => "the one sent is unknown",
+        None if presented.is_some() => "the one sent is unknown, revoked or has expired",
         None => "none was sent",
     };
     let message = format!(

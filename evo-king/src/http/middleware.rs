@@ -21,11 +21,23 @@ const RUNNER_TIME_LIMIT: Duration = Duration::from_secs(90);
 /// Those routes.
 const RUNNER_ROUTES: &[&str] = &["/skills/{name}/invoke"];
 
+/// The request's id, for whoever handles it.
+#[derive(Debug, Clone)]
+pub(super) struct RequestId(HeaderValue);
+
+impl RequestId {
+    /// The id as a text.
+    pub(super) fn text(&self) -> String {
+        self.0.to_str().unwrap_or_default().to_owned()
+    }
+}
+
 /// Gives every answer the request's id and writes one log line: for debugging when the answer is
 /// what it should be or the caller's own mistake, as an error when king has a fault.
-pub(super) async fn observe(request: Request, next: Next) -> Response {
+pub(super) async fn observe(mut request: Request, next: Next) -> Response {
     let started = tokio::time::Instant::now();
     let id = request_id(&request);
+    request.extensions_mut().insert(RequestId(id.clone()));
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let mut response = next.run(request).await;

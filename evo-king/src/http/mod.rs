@@ -2,12 +2,13 @@
 //! commands, and turn errors into the one envelope.
 //!
 //! From the outside in, a request passes: the observer (request id, log line, headers), the panic
-//! catcher, the Host and Origin check, whatever the caller of [`router_around`] wraps around the
-//! routes (Socket.IO), the token check, the time limit, the body limit, the handler.
+//! catcher, CORS, the Host and Origin check, whatever the caller of [`router_around`] wraps around the
+//! routes (Socket.IO), the token check, the audit log, the time limit, the body limit, the handler.
 
 mod admin;
 mod agents;
 mod artifacts;
+mod audit;
 mod auth;
 mod debug;
 mod error;
@@ -30,8 +31,15 @@ mod tasks;
 mod tokens;
 mod traces;
 
-use axum::{Router, extract::DefaultBodyLimit, middleware as layer};
-use tower_http::catch_panic::CatchPanicLayer;
+use std::time::Duration;
+
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    http::{HeaderName, HeaderValue, Method, header},
+    middleware as layer,
+};
+use tower_http::{catch_panic::CatchPanicLayer, cors::CorsLayer};
 use utoipa_axum::{
     router::{OpenApiRouter, UtoipaMethodRouterExt as _},
     routes,
@@ -47,6 +55,9 @@ const BODY_LIMIT: usize = 1024 * 1024;
 /// Largest upload of an artifact: the largest archive and some room, so that one that is too large
 /// is refused by name.
 const ARTIFACT_LIMIT: usize = 17 * 1024 * 1024;
+
+/// How long a browser may keep what it was told about an origin.
+const CORS_MAX_AGE: Duration = Duration::from_secs(600);
 
 /// Every route with its documentation.
 fn routes() -> OpenApiRouter<King> {
@@ -93,12 +104,35 @@ pub fn router_around(king: King, wrap: impl FnOnce(Router) -> Router) -> Router 
         .method_not_allowed_fallback(error::no_such_method)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(layer::from_fn(middleware::limit_time))
+        .layer(layer::from_fn_with_state(king.clone(), audit::audit))
         .layer(layer::from_fn_with_state(king.clone(), auth::require_token))
         .with_state(king.clone());
+    let cors = cors(&king.config.cors_origins);
     wrap(routes)
         .layer(layer::from_fn_with_state(king, auth::check_host_and_origin))
+        .layer(cors)
         .layer(CatchPanicLayer::custom(error::panicked))
         .layer(layer::from_fn(middleware::observe))
+}
+
+/// Lets the pages of the listed origins read answers; without any, browsers keep them from every page.
+fn cors(origins: &[String]) -> CorsLayer {
+    if origins.is_empty() {
+        return CorsLayer::new();
+    }
+    let origins: Vec<HeaderValue> =
+        origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()).collect();
+    CorsLayer::new()
+        .allow_origin(origins)
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            HeaderName::from_static("x-api-key"),
+            HeaderName::from_static("last-event-id"),
+        ])
+        .expose_headers([HeaderName::from_static("x-request-id")])
+        .max_age(CORS_MAX_AGE)
 }
 
 #[cfg(test)]

@@ -430,7 +430,8 @@ async fn every_example_of_a_read_works_once_a_cycle_runs() {
             } else {
                 server.request(Method::GET, &operation.path)
             };
-            let request = request.header("x-api-key", server.token(Scope::Viewer));
+            let token = server.token(operation.scope.unwrap_or(Scope::Viewer));
+            let request = request.header("x-api-key", token);
             let answer = server.send(request.body(Body::empty()).unwrap()).await;
             assert_eq!(answer.status, StatusCode::OK, "{}", operation.name());
             operation.check(&answer);

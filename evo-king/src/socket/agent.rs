@@ -10,7 +10,7 @@ use evo_common::{
 use serde_json::{Value, json};
 use socketioxide::extract::{AckSender, MaybeExtension, SocketRef, State, TryData};
 
-use super::{Access, Opened, answer, emit, outlet, read, scope_of};
+use super::{Access, Opened, allowance::Admitted, answer, emit, outlet, read};
 use crate::{pipeline, registry::Connected, state::King};
 
 /// Attempts that a runner takes at the same time when it does not say.
@@ -35,6 +35,7 @@ pub(super) fn register_handlers(socket: &SocketRef) {
 }
 
 async fn on_register(
+    _: Admitted,
     socket: SocketRef,
     TryData(payload): Payload,
     ack: AckSender,
@@ -47,13 +48,12 @@ async fn on_register(
         Err(reply) => return answer(&socket, ack, &reply),
     };
     let req_id = registration.req_id.clone().unwrap_or_default();
-    if !scope_of(access).allows(Scope::Runner) {
-        let message = "registering needs the runner token, and this connection has another one";
-        return answer(&socket, ack, &Reply::rejected(req_id, "forbidden", message));
-    }
     let agent_id = registration.register.agent_id.clone();
     if let Err(error) = evo_common::ids::AgentId::parse(agent_id.clone()) {
         return answer(&socket, ack, &Reply::rejected(req_id, "invalid_field", error.to_string()));
+    }
+    if let Err(reply) = may_register(&king, access, &registration, &req_id).await {
+        return answer(&socket, ack, &reply);
     }
     let legacy = registration.protocol.is_none();
     let capacity = match registration.capacity {
@@ -102,7 +102,45 @@ async fn on_register(
     king.pipeline.wake();
 }
 
+/// Whether the connection's token may be used for this agent in this role.
+async fn may_register(
+    king: &King,
+    access: MaybeExtension<Access>,
+    registration: &AgentRegistration,
+    req_id: &str,
+) -> Result<(), Reply> {
+    let forbidden = |message: String| Reply::rejected(req_id, "forbidden", message);
+    let Some(Access(identity)) = access.0 else {
+        return Err(forbidden("this connection has no token".to_owned()));
+    };
+    if !identity.scope.allows(Scope::Runner) {
+        let message = "registering needs the runner token, and this connection has another one";
+        return Err(forbidden(message.to_owned()));
+    }
+    let role = &registration.register.role;
+    if !identity.may_take(role) {
+        return Err(forbidden(format!(
+            "the token {:?} is not for the role {role}; create one with \
+             `evo-king token create --scope runner --roles {}`",
+            identity.name,
+            role.kind()
+        )));
+    }
+    let agent_id = &registration.register.agent_id;
+    match king.keyring.claim(&identity, agent_id).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(forbidden(format!(
+            "the agent {agent_id:?} registers with another token; choose another agent id"
+        ))),
+        Err(error) => {
+            not_stored(king, "A registration", &error);
+            Err(Reply::retry(req_id, "king could not store the registration; send it again"))
+        }
+    }
+}
+
 async fn on_status(
+    _: Admitted,
     socket: SocketRef,
     TryData(payload): Payload,
     ack: AckSender,
@@ -129,6 +167,7 @@ async fn on_status(
 }
 
 async fn on_accepted(
+    _: Admitted,
     socket: SocketRef,
     TryData(payload): Payload,
     ack: AckSender,
@@ -156,6 +195,7 @@ async fn on_accepted(
 }
 
 async fn on_stage_result(
+    _: Admitted,
     socket: SocketRef,
     TryData(payload): Payload,
     ack: AckSender,
@@ -175,6 +215,7 @@ async fn on_stage_result(
 }
 
 async fn on_skill_report(
+    _: Admitted,
     socket: SocketRef,
     TryData(payload): Payload,
     ack: AckSender,
@@ -201,6 +242,7 @@ async fn on_skill_report(
 }
 
 async fn on_health(
+    _: Admitted,
     socket: SocketRef,
     TryData(payload): Payload,
     ack: AckSender,
@@ -228,6 +270,7 @@ async fn on_health(
 }
 
 async fn on_command_result(
+    _: Admitted,
     socket: SocketRef,
     TryData(payload): Payload,
     ack: AckSender,
@@ -248,7 +291,7 @@ async fn on_command_result(
     answer(&socket, ack, &Reply::accepted(req_id));
 }
 
-async fn on_system_info(ack: AckSender, State(king): State<King>) {
+async fn on_system_info(_: Admitted, ack: AckSender, State(king): State<King>) {
     // Fails when nobody asked for an ack.
     ack.send(&king.system_info.get().await).unwrap_or_default();
 }

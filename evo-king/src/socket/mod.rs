@@ -7,6 +7,7 @@
 //! ran are lost, so that `king:welcome` is the sign to register.
 
 mod agent;
+mod allowance;
 mod debug;
 mod memory;
 mod observer;
@@ -26,13 +27,17 @@ use socketioxide::{
     layer::SocketIoLayer,
 };
 
-use crate::{registry::Outlet, state::King};
+use crate::{access::Identity, registry::Outlet, state::King};
+use allowance::Allowance;
 use evo_common::tokens::Scope;
 
 /// Packets that may wait for one connection.
 const BUFFER: usize = 4_096;
 /// Largest message.
 const MAX_PAYLOAD: u64 = 16 * 1024 * 1024;
+
+/// How often connections with expired tokens are looked for.
+const EXPIRY_CHECK: Duration = Duration::from_secs(30);
 
 /// Every connection.
 pub(crate) struct Sockets {
@@ -46,6 +51,30 @@ impl Sockets {
         &self,
     ) -> impl Future<Output = Result<(), crate::store::Error>> + Send + 'static {
         relay::run(self.king.clone(), self.io.clone())
+    }
+
+    /// Closes connections whose token is not valid any more, until shutdown.
+    pub(crate) fn watch_tokens(&self) -> impl Future<Output = ()> + Send + 'static {
+        let (king, io) = (self.king.clone(), self.io.clone());
+        async move {
+            let mut revocations = king.keyring.revocations();
+            loop {
+                tokio::select! {
+                    () = king.shutdown.cancelled() => return,
+                    changed = revocations.changed() => if changed.is_err() { return },
+                    () = tokio::time::sleep(EXPIRY_CHECK) => {}
+                }
+                for socket in io.sockets() {
+                    let access: Option<Access> = socket.extensions.get();
+                    let valid = access.is_none_or(|Access(id)| king.keyring.is_valid(&id.token_id));
+                    if !valid {
+                        tracing::info!(socket.id = %socket.id, "A connection is closed: its token is not valid any more");
+                        // Fails when the client is gone already.
+                        socket.disconnect().unwrap_or_default();
+                    }
+                }
+            }
+        }
     }
 
     /// Closes every connection, so that runners look for the next king at once.
@@ -72,9 +101,9 @@ pub(crate) fn attach(king: King) -> (SocketIoLayer, Sockets) {
 #[derive(Debug, Clone, Copy)]
 struct Opened(u64);
 
-/// What the connection's token allows.
-#[derive(Debug, Clone, Copy)]
-struct Access(Scope);
+/// Whose token opened the connection.
+#[derive(Debug, Clone)]
+struct Access(Arc<Identity>);
 
 /// Why a connection is refused; the client sees the text as `connect_error`.
 #[derive(Debug)]
@@ -91,29 +120,26 @@ async fn authenticate(
     auth: TryData<Value>,
     State(king): State<King>,
 ) -> Result<(), Refused> {
-    let scope = if king.config.open {
-        Scope::Operator
-    } else {
-        let TryData(auth) = auth;
-        let token = auth.ok().and_then(|auth| {
-            let auth = match auth {
-                Value::String(text) => serde_json::from_str(&text).unwrap_or(Value::Null),
-                other => other,
-            };
-            auth.get("token").and_then(Value::as_str).map(str::to_owned)
-        });
-        let Some(token) = token else {
-            return Err(Refused(
-                "unauthorized: no token; send `auth: {token}` with the runner token of tokens.toml in king's data folder",
-            ));
+    let TryData(auth) = auth;
+    let token = auth.ok().and_then(|auth| {
+        let auth = match auth {
+            Value::String(text) => serde_json::from_str(&text).unwrap_or(Value::Null),
+            other => other,
         };
-        king.config.tokens.scope_of(&token).filter(|scope| scope.allows(Scope::Viewer)).ok_or(
-            Refused(
-                "unauthorized: the token is not one of king's; see tokens.toml in its data folder",
-            ),
-        )?
+        auth.get("token").and_then(Value::as_str).map(str::to_owned)
+    });
+    let refused = if token.is_none() {
+        "unauthorized: no token; send `auth: {token}` with the runner token of tokens.toml in king's data folder"
+    } else {
+        "unauthorized: the token is not one of king's, or not valid any more; see tokens.toml in its data folder"
     };
-    socket.extensions.insert(Access(scope));
+    let identity = king
+        .keyring
+        .identify(token.as_deref())
+        .filter(|identity| identity.scope.allows(Scope::Viewer))
+        .ok_or(Refused(refused))?;
+    socket.extensions.insert(Allowance::new(&king.config.limits, identity.scope));
+    socket.extensions.insert(Access(Arc::new(identity)));
     Ok(())
 }
 
@@ -166,7 +192,7 @@ fn outlet(socket: &SocketRef) -> Arc<dyn Outlet> {
 
 /// The scope of this connection's token.
 fn scope_of(access: MaybeExtension<Access>) -> Scope {
-    access.0.map_or(Scope::Viewer, |Access(scope)| scope)
+    access.0.map_or(Scope::Viewer, |Access(identity)| identity.scope)
 }
 
 /// Decodes a payload; the `req_id` is read first, so that even a malformed request gets an answer

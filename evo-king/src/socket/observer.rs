@@ -7,7 +7,7 @@ use evo_common::{
 use serde_json::Value;
 use socketioxide::extract::{AckSender, MaybeExtension, SocketRef, State, TryData};
 
-use super::{Access, answer, emit, read, relay, scope_of};
+use super::{Access, allowance::Admitted, answer, emit, read, relay, scope_of};
 use crate::{state::King, store::EventFilter};
 
 /// Stage results that are replayed at once.
@@ -19,6 +19,7 @@ pub(super) fn register_handlers(socket: &SocketRef) {
 }
 
 async fn on_observe(
+    _: Admitted,
     socket: SocketRef,
     TryData(payload): TryData<Value>,
     ack: AckSender,
@@ -69,7 +70,7 @@ async fn on_observe(
     answer(&socket, ack, &Reply::accepted(""));
 }
 
-async fn on_dashboard(socket: SocketRef, ack: AckSender) {
+async fn on_dashboard(_: Admitted, socket: SocketRef, ack: AckSender) {
     socket.join(events::ROOM_DASHBOARD);
     answer(&socket, ack, &Reply::accepted(""));
 }

@@ -3,6 +3,7 @@
 
 use evo_common::{
     api::{RunKind, TraceStatus},
+    clock::Timestamp,
     ids::RunId,
     messages::PipelineRunStatus,
 };
@@ -63,6 +64,19 @@ pub struct TraceFilter {
     pub min_duration_ms: Option<u64>,
     /// Only the trace of this run.
     pub run_id: Option<String>,
+}
+
+/// Which entries of the audit log to list, newest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditFilter {
+    /// Most entries in one page.
+    pub limit: u32,
+    /// `next_cursor` of the page before: only entries with a smaller id.
+    pub cursor: Option<i64>,
+    /// Only calls with this token.
+    pub token_id: Option<String>,
+    /// Only calls since then.
+    pub since: Option<Timestamp>,
 }
 
 /// What `GET /stats` counts.

@@ -6,6 +6,7 @@
 //! On a remote database every job, a read too, is a transaction of its own.
 
 pub(crate) mod agents;
+pub(crate) mod audit;
 pub(crate) mod cases;
 mod connect;
 mod connection;
@@ -21,13 +22,14 @@ mod skill_calls;
 pub(crate) mod skills;
 mod stats;
 pub(crate) mod timers;
+pub(crate) mod tokens;
 pub(crate) mod traces;
 mod writer;
 
 use connect::Access;
 pub use connect::Database;
 pub use connection::Connection;
-pub use filters::{Counts, EventFilter, RunFilter, SkillFilter, TraceFilter};
+pub use filters::{AuditFilter, Counts, EventFilter, RunFilter, SkillFilter, TraceFilter};
 
 use tokio::sync::watch;
 
