@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use crate::{
     config::Config,
     error::Error,
-    first_cycle, http,
+    failpoints, first_cycle, http,
     lock::{self, Lock},
     retention, socket,
     state::King,
@@ -30,6 +30,7 @@ pub struct App {
 impl App {
     /// Binds the port and opens the stores. Nothing is served yet.
     pub async fn start(config: Config) -> Result<Self, Error> {
+        failpoints::arm().map_err(Error::Serve)?;
         if config.open && !config.listen.ip().is_loopback() {
             return Err(Error::OpenToStrangers(config.listen));
         }

@@ -398,6 +398,13 @@ pub fn check_file(file: &Path) -> Result<(), ConfigError> {
     Ok(())
 }
 
+/// What to do at the places of [`crate::failpoints`]: `FILE` writes them there, `NUMBER:FILE` kills the
+/// process at that one besides.
+#[cfg(feature = "failpoints")]
+pub(crate) fn fail_points() -> Option<String> {
+    env::get("EVO_FAIL_POINTS")
+}
+
 /// The data folder: the one given, else `~/.evo`.
 pub fn data_folder(given: Option<PathBuf>) -> Result<PathBuf, ConfigError> {
     given.or_else(|| env::get("HOME").map(|home| PathBuf::from(home).join(".evo"))).ok_or_else(

@@ -11,6 +11,7 @@ pub mod cli;
 mod commands;
 mod config;
 mod error;
+mod failpoints;
 mod first_cycle;
 mod http;
 mod lock;

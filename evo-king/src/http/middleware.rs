@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use axum::{
     extract::{MatchedPath, Request},
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
 
 use super::error::{ApiError, Fault};
+use crate::failpoints;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id that is taken over from a caller.
@@ -41,6 +42,9 @@ pub(super) async fn observe(mut request: Request, next: Next) -> Response {
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let mut response = next.run(request).await;
+    if method != Method::GET {
+        failpoints::passed("before an answer over HTTP");
+    }
     let status = response.status().as_u16();
     tracing::debug!(
         request.id = ?id,

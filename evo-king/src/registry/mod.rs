@@ -14,6 +14,8 @@ use std::{
 use evo_common::messages::{AgentRole, RunnerStatus};
 use serde_json::Value;
 
+use crate::failpoints;
+
 /// A way to send to one connection. Only `socket` knows what is behind it.
 pub trait Outlet: Send + Sync {
     /// Whether the message was handed to the connection.
@@ -121,7 +123,12 @@ impl Registry {
     /// Sends to one agent; says whether the message was handed to its connection.
     pub fn send(&self, agent_id: &str, event: &'static str, payload: &Value) -> bool {
         let outlet = self.agents().get(agent_id).map(|agent| agent.outlet.clone());
-        outlet.is_some_and(|outlet| outlet.send(event, payload))
+        outlet.is_some_and(|outlet| {
+            failpoints::passed("before a delivery");
+            let sent = outlet.send(event, payload);
+            failpoints::passed("after a delivery");
+            sent
+        })
     }
 
     /// Sends to every agent that can be reached.
@@ -129,6 +136,7 @@ impl Registry {
         let outlets: Vec<_> =
             self.agents().iter().map(|(id, agent)| (id.clone(), agent.outlet.clone())).collect();
         for (agent_id, outlet) in outlets {
+            failpoints::passed("before a notice");
             if !outlet.send(event, payload) {
                 tracing::warn!(agent.id = %agent_id, event, "{event} did not reach {agent_id}");
             }

@@ -27,7 +27,7 @@ use socketioxide::{
     layer::SocketIoLayer,
 };
 
-use crate::{access::Identity, registry::Outlet, state::King};
+use crate::{access::Identity, failpoints, registry::Outlet, state::King};
 use allowance::Allowance;
 use evo_common::tokens::Scope;
 
@@ -213,10 +213,12 @@ fn read<T: DeserializeOwned>(
 /// Answers a request: by `king:reply` when it carried a `req_id` or was rejected, and by an ack
 /// when the client asked for one.
 fn answer(socket: &SocketRef, ack: AckSender, reply: &Reply) {
+    failpoints::passed("before an answer");
     let rejected = reply.code.is_some();
     if !reply.req_id.is_empty() || rejected {
         emit(socket, events::KING_REPLY, reply);
     }
     // Fails when nobody asked for an ack, which is the usual case.
     ack.send(reply).unwrap_or_default();
+    failpoints::passed("after an answer");
 }

@@ -33,6 +33,8 @@ pub use filters::{AuditFilter, Counts, EventFilter, RunFilter, SkillFilter, Trac
 
 use tokio::sync::watch;
 
+use crate::failpoints;
+
 /// Why the database did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -117,7 +119,9 @@ impl Store {
             migrate::run(&transaction, &database.describe()).await?;
             let facts = meta::start(&transaction).await?;
             let last = events::last_seq(&transaction).await?;
+            failpoints::passed("before the first commit");
             transaction.commit().await?;
+            failpoints::passed("after the first commit");
             Ok((facts, last))
         };
         let (facts, last) = opened.limited(start).await.map_err(|error| opened.opening(error))?;

@@ -10,6 +10,7 @@ use super::{
     connect::{self, Access, Opened},
     events, row,
 };
+use crate::failpoints;
 
 /// Jobs that share one commit at most. On a remote server every job has its own: a transaction of
 /// many jobs, each with its round trips, would outlast what a server allows.
@@ -179,7 +180,11 @@ impl WriterLoop {
         };
         let result = run.await;
         match result {
-            Ok((Some(_), _)) => transaction.commit().await?,
+            Ok((Some(_), _)) => {
+                failpoints::passed("before a commit");
+                transaction.commit().await?;
+                failpoints::passed("after a commit");
+            }
             _ => transaction.roll_back().await,
         }
         result
