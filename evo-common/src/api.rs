@@ -1,6 +1,7 @@
 //! Shapes of king's HTTP API that more than one crate reads: king answers with them, the command
 //! line and the bridge read them.
 
+mod memories;
 mod tokens;
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,7 @@ use crate::{
     stage::FailedSource,
 };
 
+pub use memories::*;
 pub use tokens::{AuditEntry, AuditList, CreateToken, CreatedToken, TokenList, TokenView};
 
 /// The one shape of every error answer.

@@ -15,6 +15,7 @@ mod failpoints;
 mod first_cycle;
 mod http;
 mod lock;
+mod memory;
 mod otlp;
 mod pipeline;
 mod registry;

@@ -28,6 +28,7 @@ const SPECIAL_ROUTES: &[(Method, &str, Scope)] = &[
     // Who has which token, and what was done with it, is no business of every reader.
     (Method::GET, "/tokens", Scope::Operator),
     (Method::GET, "/audit", Scope::Operator),
+    (Method::POST, "/memories/search", Scope::Viewer),
 ];
 
 /// Scopes that are enough for a route although they don't include the one that it needs.

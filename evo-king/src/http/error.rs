@@ -17,7 +17,7 @@ use evo_common::{
 };
 use serde_json::Value;
 
-use crate::{artifacts, commands::InvokeError, pipeline, store};
+use crate::{artifacts, commands::InvokeError, memory, pipeline, store};
 
 pub(super) type Result<T> = std::result::Result<T, ApiError>;
 
@@ -159,6 +159,16 @@ impl From<pipeline::Error> for ApiError {
                 sentence(&error.to_string()),
             ),
             pipeline::Error::Invalid { field, message } => Self::field(field, message),
+        }
+    }
+}
+
+impl From<memory::Error> for ApiError {
+    fn from(error: memory::Error) -> Self {
+        match error {
+            memory::Error::Store(error) => error.into(),
+            memory::Error::NotFound(_) => Self::not_found(sentence(&error.to_string())),
+            memory::Error::Invalid { field, message } => Self::field(&field, message),
         }
     }
 }

@@ -79,6 +79,20 @@ impl<S: Send + Sync> FromRequestParts<S> for PathParam {
     }
 }
 
+/// The path parameters of a route that has two.
+pub(super) struct PathParams(pub(super) String, pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathParams {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        axum::extract::Path::<(String, String)>::from_request_parts(parts, state)
+            .await
+            .map(|axum::extract::Path((first, second))| Self(first, second))
+            .map_err(|rejection| ApiError::parameter("path", rejection.body_text()))
+    }
+}
+
 /// Most entries in one page.
 pub(super) const MAX_LIMIT: u32 = 500;
 /// Entries in one page when the caller names no limit.

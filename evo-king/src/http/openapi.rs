@@ -109,6 +109,7 @@ pub(super) fn base() -> OpenApi {
             tag("skills", "What was learned."),
             tag("artifacts", "Packages of skills."),
             tag("events", "What happened."),
+            tag("memories", "What was learned from what happened."),
             tag("traces", "Who did what for a run, and how long it took."),
         ]))
         .build()

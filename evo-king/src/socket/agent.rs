@@ -18,7 +18,7 @@ const DEFAULT_CAPACITY: u32 = 8;
 
 /// The agent that this connection speaks for.
 #[derive(Debug, Clone)]
-struct Identity(String);
+pub(super) struct Identity(pub(super) String);
 
 type Payload = TryData<Value>;
 

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use socketioxide::SocketIo;
 
 use crate::{
+    memory,
     state::King,
     store::{self, EventFilter},
 };
@@ -48,10 +49,16 @@ async fn relay(io: &SocketIo, event: &EventRecord) {
         let message = json!({"event": events::PIPELINE_STAGE_RESULT, "data": report});
         send(io, events::ROOM_DASHBOARD, events::DASHBOARD_EVENT, &message).await;
     }
+    if event.kind == memory::CHANGED {
+        for room in [events::ROOM_KERNEL, events::ROOM_DASHBOARD] {
+            send(io, room, events::MEMORY_CHANGED, &event.payload).await;
+        }
+    }
     let name = match event.kind.as_str() {
         "stage.dispatched" => events::PIPELINE_NEXT,
         "agent.registered" => events::AGENT_REGISTER,
         "agent.offline" => events::AGENT_STATUS,
+        memory::CHANGED => events::MEMORY_CHANGED,
         other => other,
     };
     let message = json!({"event": name, "data": event.payload, "seq": event.seq, "run_id": event.run_id, "agent_id": event.agent_id});

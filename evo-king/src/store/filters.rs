@@ -5,7 +5,7 @@ use evo_common::{
     api::{RunKind, TraceStatus},
     clock::Timestamp,
     ids::RunId,
-    messages::PipelineRunStatus,
+    messages::{MemoryCategory, MemoryScope, PipelineRunStatus},
 };
 
 /// Which runs to list, newest first.
@@ -77,6 +77,33 @@ pub struct AuditFilter {
     pub token_id: Option<String>,
     /// Only calls since then.
     pub since: Option<Timestamp>,
+}
+
+/// Which memories to list or to search in, newest or best first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MemoryFilter {
+    /// Most memories in one page.
+    pub limit: u32,
+    /// `next_cursor` of the page before.
+    pub cursor: Option<String>,
+    /// How many to leave out at the beginning.
+    pub offset: u32,
+    /// Only in this scope.
+    pub scope: Option<MemoryScope>,
+    /// Only of this kind.
+    pub category: Option<MemoryCategory>,
+    /// Only of this agent.
+    pub agent_id: Option<String>,
+    /// Only of this run.
+    pub run_id: Option<String>,
+    /// Only about this skill.
+    pub skill_id: Option<String>,
+    /// Only with this tag.
+    pub tag: Option<String>,
+    /// Only with this tier; a search looks into no other.
+    pub tier: Option<String>,
+    /// Only those bound to this task.
+    pub task_id: Option<String>,
 }
 
 /// What `GET /stats` counts.

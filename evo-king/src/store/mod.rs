@@ -12,6 +12,7 @@ mod connect;
 mod connection;
 pub(crate) mod events;
 mod filters;
+pub(crate) mod memories;
 mod meta;
 mod migrate;
 pub(crate) mod outbox;
@@ -29,7 +30,9 @@ mod writer;
 use connect::Access;
 pub use connect::Database;
 pub use connection::Connection;
-pub use filters::{AuditFilter, Counts, EventFilter, RunFilter, SkillFilter, TraceFilter};
+pub use filters::{
+    AuditFilter, Counts, EventFilter, MemoryFilter, RunFilter, SkillFilter, TraceFilter,
+};
 
 use tokio::sync::watch;
 

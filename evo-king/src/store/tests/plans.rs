@@ -3,15 +3,15 @@
 use std::cell::RefCell;
 
 use super::super::{
-    Connection, EventFilter, RunFilter, SkillFilter, TraceFilter, cases, events, migrate, row,
-    runs, skills, timers, traces,
+    Connection, EventFilter, MemoryFilter, RunFilter, SkillFilter, TraceFilter, cases, events,
+    memories, migrate, row, runs, skills, timers, traces,
 };
 use crate::pipeline::state::RunState;
 use evo_common::{
     api::{RunKind, TraceStatus},
     clock::Timestamp,
     ids::{Attempt, RunId},
-    messages::{PipelineRunStatus, PipelineStage},
+    messages::{MemoryCategory, MemoryScope, PipelineRunStatus, PipelineStage},
 };
 
 thread_local! {
@@ -29,8 +29,15 @@ pub(crate) fn note(sql: &str) {
 }
 
 /// Tables that stay small, and the index that holds leased runs only.
-const SMALL: [&str; 5] =
-    ["pointer", "skill_pointers", "agents", "CONSTANT ROW", "runs USING INDEX runs_leased"];
+const SMALL: [&str; 7] = [
+    "pointer",
+    "skill_pointers",
+    "agents",
+    "CONSTANT ROW",
+    "runs USING INDEX runs_leased",
+    "memory_counts",
+    "memory_fts VIRTUAL TABLE INDEX 0:M",
+];
 
 /// Makes queries and looks at how each of them would be done.
 async fn searches(connection: &Connection, what: &str, queries: impl Future) {
@@ -126,6 +133,27 @@ async fn hot_queries_search_in_indexes() {
         };
         searches(connection, &format!("{filter:?}"), traces::list(connection, filter)).await;
     }
+    for has in choices(9) {
+        let filter = MemoryFilter {
+            limit: 5,
+            offset: 0,
+            cursor: has(0).then(|| "mem-z".to_owned()),
+            scope: has(1).then_some(MemoryScope::Agent),
+            category: has(2).then_some(MemoryCategory::Case),
+            agent_id: has(3).then(|| "a".to_owned()),
+            run_id: has(4).then(|| id.to_owned()),
+            skill_id: has(5).then(|| "s".to_owned()),
+            tag: has(6).then(|| "t".to_owned()),
+            tier: has(7).then(|| "l0".to_owned()),
+            task_id: has(8).then(|| "task".to_owned()),
+        };
+        searches(connection, &format!("{filter:?}"), memories::list(connection, &filter)).await;
+        let query = memories::search(connection, "some words", &filter);
+        searches(connection, &format!("search {filter:?}"), query).await;
+    }
+    searches(connection, "memory", memories::detail(connection, "mem-evo")).await;
+    searches(connection, "memory by key", memories::id_of_key(connection, "s", "a", "k")).await;
+    searches(connection, "memory stats", memories::stats(connection)).await;
     for has in choices(2) {
         let filter = EventFilter {
             after: 7,
