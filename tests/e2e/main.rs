@@ -8,6 +8,7 @@ mod commands;
 mod evotown;
 mod health;
 mod models;
+mod security;
 mod signals;
 mod sources;
 mod traces;

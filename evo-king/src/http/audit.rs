@@ -22,19 +22,27 @@ const MAX_TARGET: usize = 512;
 /// Writes a row for every request that may change something, before it is answered: what was
 /// acknowledged is in the log.
 pub(super) async fn audit(State(king): State<King>, request: Request, next: Next) -> Response {
-    let method = request.method();
-    if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
-        return next.run(request).await;
+    let row = request.extensions().get().and_then(|identity| row_of(&request, identity));
+    let response = next.run(request).await;
+    match row {
+        Some(row) => write(&king, row, response).await,
+        None => response,
     }
+}
+
+/// The row of a request that may change something, without its status.
+pub(super) fn row_of(request: &Request, identity: &Identity) -> Option<AuditRow> {
+    let method = request.method();
     let extensions = request.extensions();
     let route = extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    let Some(identity) = extensions.get::<Identity>().filter(|_| !NOT_AUDITED.contains(&route))
-    else {
-        return next.run(request).await;
-    };
+    if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+        || NOT_AUDITED.contains(&route)
+    {
+        return None;
+    }
     let mut target = request.uri().path().to_owned();
     target.truncate(target.floor_char_boundary(MAX_TARGET));
-    let mut row = AuditRow {
+    Some(AuditRow {
         at: Timestamp::now(),
         token_id: identity.token_id.clone(),
         token_name: identity.name.clone(),
@@ -46,25 +54,19 @@ pub(super) async fn audit(State(king): State<King>, request: Request, next: Next
             .get::<ConnectInfo<SocketAddr>>()
             .map_or_else(|| "unknown".to_owned(), |ConnectInfo(address)| address.to_string()),
         request_id: extensions.get::<RequestId>().map_or_else(String::new, RequestId::text),
-    };
-    let response = next.run(request).await;
+    })
+}
+
+/// Writes the row of a request with this answer.
+pub(super) async fn write(king: &King, mut row: AuditRow, response: Response) -> Response {
     row.status = response.status().as_u16();
-    match king.store.audit_append(row).await {
-        Ok(()) => response,
-        // A refusal can be given without an entry; a change that can't be written down is told.
-        Err(error) if response.status().is_success() => {
-            tracing::error!(%error, "The audit log can't be written: {error}");
-            ApiError::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "audit_failed",
-                "King did this, but could not write it into the audit log; look at king's log \
-                 before you repeat it.",
-            )
-            .into_response()
-        }
-        Err(error) => {
-            tracing::error!(%error, "The audit log can't be written: {error}");
-            response
-        }
+    let Err(error) = king.store.audit_append(row).await else { return response };
+    tracing::error!(%error, "The audit log can't be written: {error}");
+    if !response.status().is_success() {
+        return response;
     }
+    // A refusal can be given without an entry; a change that can't be written down is told.
+    let message = "King did this, but could not write it into the audit log; look at king's log \
+                   before you repeat it.";
+    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "audit_failed", message).into_response()
 }

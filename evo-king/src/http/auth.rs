@@ -11,11 +11,8 @@ use axum::{
 };
 use evo_common::tokens::Scope;
 
-use super::error::ApiError;
-use crate::{
-    access::{Identity, Keyring},
-    state::King,
-};
+use super::{audit, error::ApiError};
+use crate::state::King;
 
 /// Routes without a token.
 const OPEN_ROUTES: &[&str] = &["/health"];
@@ -62,49 +59,45 @@ pub(super) async fn require_token(
     // A path that is no route needs a token too: strangers don't learn which routes exist.
     let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
     if let Some(needed) = needed_scope(request.method(), route) {
-        let enough = |scope| is_enough(scope, needed, request.method(), route);
-        match identity_of(needed, enough, presented_token(request.headers()), &king.keyring) {
-            Ok(identity) => {
-                request.extensions_mut().insert(identity.scope);
-                request.extensions_mut().insert(identity);
-            }
-            Err(refusal) => return *refusal,
+        let presented = presented_token(request.headers());
+        let Some(identity) = king.keyring.identify(presented) else {
+            return unauthorized(needed, presented.is_some());
+        };
+        if !is_enough(identity.scope, needed, request.method(), route) {
+            let refusal = forbidden(needed, identity.scope);
+            // Strangers could fill the audit log; who has a token and tries more than it allows is
+            // in there.
+            return match audit::row_of(&request, &identity) {
+                Some(row) => audit::write(&king, row, refusal).await,
+                None => refusal,
+            };
         }
+        request.extensions_mut().insert(identity.scope);
+        request.extensions_mut().insert(identity);
     }
     next.run(request).await
 }
 
-/// Whose token a request has, or the answer to a request that may not pass.
-fn identity_of(
-    needed: Scope,
-    enough: impl Fn(Scope) -> bool,
-    presented: Option<&str>,
-    keyring: &Keyring,
-) -> Result<Identity, Box<Response>> {
-    let name = needed.as_str();
-    let fault = match keyring.identify(presented) {
-        Some(identity) if enough(identity.scope) => return Ok(identity),
-        Some(identity) => {
-            let message = format!(
-                "This needs the {name} token, and the one sent is the {} token; `tokens.toml` in \
-                 king's data folder has all of them.",
-                identity.scope
-            );
-            let refusal = ApiError::new(StatusCode::FORBIDDEN, "forbidden", message);
-            return Err(Box::new(refusal.into_response()));
-        }
-        None if presented.is_some() => "the one sent is unknown, revoked or has expired",
-        None => "none was sent",
-    };
+fn forbidden(needed: Scope, given: Scope) -> Response {
     let message = format!(
-        "This needs the {name} token and {fault}: send `Authorization: Bearer TOKEN` with the one \
-         that `tokens.toml` in king's data folder names `{name}`."
+        "This needs the {needed} token, and the one sent is the {given} token; `tokens.toml` in \
+         king's data folder has all of them."
+    );
+    ApiError::new(StatusCode::FORBIDDEN, "forbidden", message).into_response()
+}
+
+fn unauthorized(needed: Scope, sent: bool) -> Response {
+    let fault =
+        if sent { "the one sent is unknown, revoked or has expired" } else { "none was sent" };
+    let message = format!(
+        "This needs the {needed} token and {fault}: send `Authorization: Bearer TOKEN` with the one \
+         that `tokens.toml` in king's data folder names `{needed}`."
     );
     let mut response =
         ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", message).into_response();
     let challenge = HeaderValue::from_static("Bearer realm=\"evo-king\"");
     response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
-    Err(Box::new(response))
+    response
 }
 
 /// The token of `Authorization: Bearer …`, else of `x-api-key`.
