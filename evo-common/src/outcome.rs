@@ -116,6 +116,12 @@ pub mod codes {
     pub const STAGE_FAILED: &str = "stage_failed";
     /// A stage ran into its deadline too often (failed).
     pub const TIMED_OUT: &str = "timed_out";
+    /// A stage failed and its task was split into others (failed).
+    pub const DECOMPOSED: &str = "decomposed";
+    /// Evaluation was skipped after it had failed, and nothing becomes active unmeasured (held).
+    pub const EVALUATION_SKIPPED: &str = "evaluation_skipped";
+    /// Skill-Manage was skipped after it had failed (held).
+    pub const DECISION_SKIPPED: &str = "decision_skipped";
     /// A person cancelled the run (failed).
     pub const CANCELLED: &str = "cancelled";
 }

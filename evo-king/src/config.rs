@@ -52,6 +52,8 @@ pub struct Config {
     pub lease_ms: u64,
     /// After a start, how long runners have to come back to their attempts.
     pub grace_ms: u64,
+    /// How long a runner that is asked how to go on after a failure has for its answer.
+    pub recovery_ms: u64,
     /// How often king pings each connection.
     pub ping_interval_ms: u64,
     /// A connection that leaves a ping unanswered for so long is closed.
@@ -165,6 +167,8 @@ pub struct KingFile {
     pub lease_ms: Option<u64>,
     /// After a start, how long runners have to come back.
     pub grace_ms: Option<u64>,
+    /// How long a runner that is asked how to go on has for its answer.
+    pub recovery_ms: Option<u64>,
     /// How long an attempt of each stage may take.
     pub timeouts: Option<Timeouts>,
     /// How many days traces are kept.
@@ -192,6 +196,7 @@ impl load::Validate for KingFile {
         at_least("trials", self.trials.map(u64::from), u64::from(evo_common::evidence::FIRST_LOOK));
         at_least("sittings", self.sittings.map(u64::from), 1);
         at_least("heartbeat_ms", self.heartbeat_ms, 100);
+        at_least("recovery_ms", self.recovery_ms, 1_000);
         at_least("traces_keep_days", self.traces_keep_days.map(u64::from), 1);
         at_least("traces_max", self.traces_max.map(u64::from), 1);
         let heartbeat = self.heartbeat_ms.unwrap_or(HEARTBEAT_MS);
@@ -255,6 +260,7 @@ impl Config {
             heartbeat_ms: HEARTBEAT_MS,
             lease_ms: 20_000,
             grace_ms: 15_000,
+            recovery_ms: 30_000,
             ping_interval_ms: 25_000,
             ping_timeout_ms: 20_000,
             timeouts: Timeouts::default(),
@@ -306,6 +312,7 @@ impl Config {
         set(&mut self.heartbeat_ms, file.heartbeat_ms);
         set(&mut self.lease_ms, file.lease_ms);
         set(&mut self.grace_ms, file.grace_ms);
+        set(&mut self.recovery_ms, file.recovery_ms);
         set(&mut self.timeouts, file.timeouts);
         set(&mut self.traces_keep_days, file.traces_keep_days);
         set(&mut self.traces_max, file.traces_max);

@@ -132,6 +132,7 @@ mod tests {
             outlet: Arc::new(Nowhere),
             role: role.clone(),
             capacity: 1,
+            capabilities: Vec::new(),
             legacy: false,
             status: RunnerStatus::Ready,
         };

@@ -12,7 +12,7 @@ use futures_util::future::LocalBoxFuture;
 use serde_json::{Value, json};
 
 use super::{
-    Coordinator,
+    Coordinator, recovery,
     state::{Command, Decision, Effect, RunState, decide},
 };
 use crate::store::{self, Connection, events, outbox, runs, skills, timers};
@@ -62,8 +62,11 @@ impl Coordinator {
             for effect in &decision.effects {
                 self.apply_effect(connection, now, run, &decision.next, effect, report).await?;
             }
-            if let (RunState::Leased { stage, attempt, .. }, RunState::Waiting { not_before, .. }) =
-                (&run.state, &decision.next)
+            if let (
+                RunState::Leased { stage, attempt, .. }
+                | RunState::Recovering { stage, attempt, .. },
+                RunState::Waiting { not_before, .. },
+            ) = (&run.state, &decision.next)
                 && run.state.at().map(|at| at.0) == decision.next.at().map(|at| at.0)
             {
                 let payload = json!({
@@ -122,6 +125,10 @@ impl Coordinator {
                 });
                 let key = format!("cancel:{run_id}:{stage}:{attempt}");
                 outbox::push(connection, now, outbox::CANCEL, &key, Some(agent), &payload).await?;
+            }
+            Effect::Ask => self.ask(connection, now, run, next, report).await?,
+            Effect::AdviceOver { request_id, how } => {
+                recovery::over(connection, now, run, request_id, *how).await?;
             }
             Effect::StageEnded { stage, status, error } => {
                 let attempt = run.state.at().map_or(Attempt::FIRST, |(_, attempt)| attempt);

@@ -9,6 +9,7 @@ mod context;
 mod direct;
 mod fan_out;
 mod reconcile;
+mod recovery;
 mod results;
 #[cfg(test)]
 mod simulation;
@@ -100,7 +101,7 @@ impl Coordinator {
         sources: Sources,
         config: Arc<Config>,
     ) -> Self {
-        let policy = Policy::default();
+        let policy = Policy { advice_ms: config.recovery_ms, ..Policy::default() };
         let wake = Notify::new();
         Self {
             parts: Arc::new(Parts { store, artifacts, registry, sources, config, policy, wake }),
@@ -375,7 +376,8 @@ impl Coordinator {
             end: read.end,
             now,
         };
-        let decision = decide(&run.state, &command, &self.parts.policy)
+        let decision = self
+            .decide(run.state.agent(), &run.state, &command)
             .map_err(|rejection| ReportError::rejected(rejection.code(), rejection.to_string()))?;
         let report = apply::Report {
             agent_id: &result.agent_id,
@@ -394,7 +396,7 @@ impl Coordinator {
         run: &runs::Run,
         command: &Command,
     ) -> Result<()> {
-        let decision = decide(&run.state, command, &self.parts.policy)?;
+        let decision = self.decide(run.state.agent(), &run.state, command)?;
         self.apply(connection, Timestamp::now(), run, decision, None).await?;
         Ok(())
     }

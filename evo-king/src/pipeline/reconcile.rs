@@ -23,6 +23,8 @@ use crate::{
 
 /// A dispatch that was not confirmed is sent again after this long.
 const RESEND: Duration = Duration::from_secs(3);
+/// A question that was not answered is asked again after this long.
+const RESEND_QUESTION: Duration = Duration::from_secs(10);
 /// The loop looks around at least this often.
 const IDLE: Duration = Duration::from_secs(2);
 
@@ -229,6 +231,16 @@ impl Coordinator {
                         self.parts.registry.send(agent, wire::PIPELINE_CANCEL, &payload);
                     }
                     delivered.push(effect.id);
+                }
+                outbox::RECOVERY => {
+                    if sent.get(&effect.id).is_some_and(|at| at.elapsed() < RESEND_QUESTION) {
+                        continue;
+                    }
+                    let agent = effect.agent_id.as_deref().unwrap_or_default();
+                    let event = wire::ERROR_RECOVERY_REQUEST;
+                    if self.parts.registry.send(agent, event, &effect.payload) {
+                        sent.insert(effect.id, Instant::now());
+                    }
                 }
                 outbox::SKILLS_CHANGED => {
                     self.parts.registry.send_to_all(wire::KING_CONFIG_UPDATE, &effect.payload);

@@ -4,12 +4,17 @@ use evo_common::{
     clock::Timestamp,
     ids::Attempt,
     messages::{PipelineRunStatus, PipelineStage},
-    outcome::{Outcome, codes},
+    outcome::Outcome,
 };
 use serde::{Deserialize, Serialize};
 
+mod advice;
+mod steps;
 #[cfg(test)]
 mod tests;
+
+pub use advice::{Advice, AdviceEnd};
+use steps::{Lease, cancel, finish_cycle, lost, report, timed_out};
 
 /// One run. A variant holds exactly what is true in that state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +50,25 @@ pub enum RunState {
         /// Which of king's starts leased it.
         boot: i64,
     },
+    /// The stage came to nothing, and an evaluation runner is asked how to go on.
+    Recovering {
+        /// The stage.
+        stage: PipelineStage,
+        /// Its last try.
+        attempt: Attempt,
+        /// Earlier tries of this stage.
+        tries: Tries,
+        /// Who is asked.
+        agent: String,
+        /// Names the question.
+        request_id: String,
+        /// Without an answer the run ends then.
+        deadline: Timestamp,
+        /// How the stage ended.
+        status: PipelineRunStatus,
+        /// What went wrong.
+        error: String,
+    },
     /// Learning is done; its children are on their way.
     FannedOut {
         /// Children that have not ended.
@@ -69,6 +93,9 @@ pub struct Tries {
     /// They never reached their runner.
     #[serde(default)]
     pub undelivered: u32,
+    /// How often somebody was asked how to go on.
+    #[serde(default)]
+    pub advised: u32,
 }
 
 /// What is done about failures.
@@ -82,11 +109,34 @@ pub struct Policy {
     pub max_undelivered: u32,
     /// Pause before the second try; it grows fourfold with each further one.
     pub backoff_ms: u64,
+    /// Whom to ask before a stage is given up; without anybody it is given up.
+    pub advisor: Option<Advisor>,
+    /// Nobody is asked more often than this about one stage.
+    pub max_advised: u32,
+    /// How long an advisor has for an answer.
+    pub advice_ms: u64,
+}
+
+/// A runner that can say how to go on after a failure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advisor {
+    /// Who.
+    pub agent: String,
+    /// Names the question, if it is asked.
+    pub request_id: String,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { max_failed: 3, max_lost: 5, max_undelivered: 20, backoff_ms: 1_000 }
+        Self {
+            max_failed: 3,
+            max_lost: 5,
+            max_undelivered: 20,
+            backoff_ms: 1_000,
+            advisor: None,
+            max_advised: 3,
+            advice_ms: 30_000,
+        }
     }
 }
 
@@ -176,6 +226,17 @@ pub enum Command {
         /// Which of king's starts this is.
         boot: i64,
     },
+    /// Whoever was asked says how to go on.
+    Advised {
+        /// Who.
+        agent: String,
+        /// The question.
+        request_id: String,
+        /// The answer.
+        advice: Advice,
+        /// Now.
+        now: Timestamp,
+    },
     /// A child of this cycle ended.
     ChildEnded,
     /// Somebody wants it to end.
@@ -218,6 +279,15 @@ pub enum Effect {
         attempt: Attempt,
         /// Why.
         reason: String,
+    },
+    /// Ask how to go on; the new state has whom and until when.
+    Ask,
+    /// The question is answered, or needs no answer any more.
+    AdviceOver {
+        /// The question.
+        request_id: String,
+        /// How.
+        how: AdviceEnd,
     },
     /// The stage is over.
     StageEnded {
@@ -284,6 +354,20 @@ pub enum Rejection {
         /// Who said it.
         given: String,
     },
+    /// Somebody else was asked.
+    #[error("{asked} was asked, not {given}")]
+    NotAsked {
+        /// Who was asked.
+        asked: String,
+        /// Who answered.
+        given: String,
+    },
+    /// Nobody waits for an answer to this question.
+    #[error("nobody waits for an answer to the request {0:?}")]
+    StaleRequest(String),
+    /// A stage that the rest needs was to be skipped.
+    #[error("stage {0} can't be skipped; only evaluation and skill_manage can")]
+    CannotSkip(PipelineStage),
     /// Nothing follows from this command in this state.
     #[error("nothing to do")]
     NothingToDo,
@@ -296,6 +380,9 @@ impl Rejection {
             Self::Ended => "run_ended",
             Self::StaleAttempt { .. } => "stale_attempt",
             Self::NotYours { .. } => "not_your_attempt",
+            Self::NotAsked { .. } => "not_asked",
+            Self::StaleRequest(_) => "stale_request",
+            Self::CannotSkip(_) => "cannot_skip",
             Self::NothingToDo => "nothing_to_do",
         }
     }
@@ -312,6 +399,7 @@ impl RunState {
         match self {
             Self::Waiting { .. } => "waiting",
             Self::Leased { .. } => "leased",
+            Self::Recovering { .. } => "recovering",
             Self::FannedOut { .. } => "fanned_out",
             Self::Ended { .. } => "ended",
         }
@@ -328,14 +416,14 @@ impl RunState {
     /// The stage and try it is at, if it is at one.
     pub fn at(&self) -> Option<(PipelineStage, Attempt)> {
         match self {
-            Self::Waiting { stage, attempt, .. } | Self::Leased { stage, attempt, .. } => {
-                Some((*stage, *attempt))
-            }
+            Self::Waiting { stage, attempt, .. }
+            | Self::Leased { stage, attempt, .. }
+            | Self::Recovering { stage, attempt, .. } => Some((*stage, *attempt)),
             Self::FannedOut { .. } | Self::Ended { .. } => None,
         }
     }
 
-    /// Who has it.
+    /// Who has its attempt.
     pub fn agent(&self) -> Option<&str> {
         match self {
             Self::Leased { agent, .. } => Some(agent),
@@ -351,6 +439,7 @@ impl RunState {
                 Some(("lease", *lease_until))
             }
             Self::Leased { deadline, .. } => Some(("deadline", *deadline)),
+            Self::Recovering { deadline, .. } => Some(("recovery", *deadline)),
             Self::FannedOut { .. } | Self::Ended { .. } => None,
         }
     }
@@ -407,8 +496,12 @@ pub fn decide(state: &RunState, command: &Command, policy: &Policy) -> Result<De
         Command::Tick { now, boot } => match Lease::current(state) {
             Some(lease) if lease.deadline <= *now => Ok(timed_out(&lease, *now, policy)),
             Some(lease) if lease.lease_until <= *now => Ok(lost(&lease, *now, *boot, policy)),
-            _ => Err(Rejection::NothingToDo),
+            Some(_) => Err(Rejection::NothingToDo),
+            None => advice::expired(state, *now).ok_or(Rejection::NothingToDo),
         },
+        Command::Advised { agent, request_id, advice, now } => {
+            advice::taken(state, agent, request_id, advice, *now)
+        }
         Command::ChildEnded => match state {
             RunState::FannedOut { open: 0 | 1 } => Ok(finish_cycle()),
             RunState::FannedOut { open } => {
@@ -418,236 +511,4 @@ pub fn decide(state: &RunState, command: &Command, policy: &Policy) -> Result<De
         },
         Command::Cancel { reason } => Ok(cancel(state, reason)),
     }
-}
-
-/// The fields of [`RunState::Leased`], borrowed.
-struct Lease<'s> {
-    state: &'s RunState,
-    stage: PipelineStage,
-    attempt: Attempt,
-    tries: Tries,
-    agent: &'s String,
-    accepted: bool,
-    lease_until: Timestamp,
-    deadline: Timestamp,
-    boot: i64,
-}
-
-impl<'s> Lease<'s> {
-    fn current(state: &'s RunState) -> Option<Self> {
-        match state {
-            RunState::Leased {
-                stage,
-                attempt,
-                tries,
-                agent,
-                accepted,
-                lease_until,
-                deadline,
-                boot,
-            } => Some(Self {
-                state,
-                stage: *stage,
-                attempt: *attempt,
-                tries: *tries,
-                agent,
-                accepted: *accepted,
-                lease_until: *lease_until,
-                deadline: *deadline,
-                boot: *boot,
-            }),
-            _ => None,
-        }
-    }
-
-    /// The lease that a message of this agent about this attempt may speak of.
-    fn of(
-        state: &'s RunState,
-        agent: &str,
-        stage: PipelineStage,
-        attempt: Attempt,
-    ) -> Result<Self, Rejection> {
-        let stale = |current| Rejection::StaleAttempt { stage, given: attempt, current };
-        let lease = Self::current(state).ok_or_else(|| {
-            stale(match state.at() {
-                Some((stage, attempt)) => format!("{stage} waits for attempt {attempt}"),
-                None => "no stage is out".to_owned(),
-            })
-        })?;
-        if (lease.stage, lease.attempt) != (stage, attempt) {
-            return Err(stale(format!("attempt {} of stage {}", lease.attempt, lease.stage)));
-        }
-        if lease.agent != agent {
-            return Err(Rejection::NotYours {
-                holder: lease.agent.clone(),
-                given: agent.to_owned(),
-            });
-        }
-        Ok(lease)
-    }
-
-    fn changed(&self, change: impl FnOnce(&mut bool, &mut Timestamp)) -> Decision {
-        let mut next = self.state.clone();
-        if let RunState::Leased { accepted, lease_until, .. } = &mut next {
-            change(accepted, lease_until);
-        }
-        Decision { next, effects: Vec::new() }
-    }
-
-    fn closed(&self, how: AttemptEnd) -> Effect {
-        Effect::CloseAttempt { stage: self.stage, attempt: self.attempt, how }
-    }
-
-    fn stage_ended(&self, status: PipelineRunStatus, error: Option<String>) -> Effect {
-        Effect::StageEnded { stage: self.stage, status, error }
-    }
-
-    /// The same stage once more.
-    fn again(&self, tries: Tries, not_before: Timestamp) -> RunState {
-        RunState::Waiting { stage: self.stage, attempt: self.attempt.next(), tries, not_before }
-    }
-}
-
-fn report(lease: &Lease<'_>, end: &StageEnd, now: Timestamp, policy: &Policy) -> Decision {
-    let completed = |next, more: Vec<Effect>| {
-        let mut effects = vec![
-            lease.closed(AttemptEnd::Completed),
-            lease.stage_ended(PipelineRunStatus::Completed, None),
-        ];
-        effects.extend(more);
-        Decision { next, effects }
-    };
-    match end {
-        StageEnd::Advance => match lease.stage.next() {
-            Some(stage) => completed(RunState::start(stage, now), Vec::new()),
-            None => {
-                let next = RunState::Ended { status: PipelineRunStatus::Completed, outcome: None };
-                completed(next, vec![Effect::RunEnded])
-            }
-        },
-        StageEnd::FanOut { open: 0 } => {
-            let Decision { next, effects } = finish_cycle();
-            completed(next, effects)
-        }
-        StageEnd::FanOut { open } => completed(RunState::FannedOut { open: *open }, Vec::new()),
-        StageEnd::Finish(outcome) => completed(
-            RunState::Ended {
-                status: PipelineRunStatus::Completed,
-                outcome: Some(outcome.clone()),
-            },
-            vec![Effect::RunEnded],
-        ),
-        StageEnd::Failed { error, transient } => {
-            let tries = Tries { failed: lease.tries.failed + 1, ..lease.tries };
-            if *transient && tries.failed < policy.max_failed {
-                let not_before = now.plus_ms(backoff(policy, tries.failed));
-                Decision {
-                    next: lease.again(tries, not_before),
-                    effects: vec![lease.closed(AttemptEnd::Failed)],
-                }
-            } else {
-                give_up(lease, AttemptEnd::Failed, PipelineRunStatus::Failed, error.clone())
-            }
-        }
-    }
-}
-
-fn timed_out(lease: &Lease<'_>, now: Timestamp, policy: &Policy) -> Decision {
-    let tries = Tries { failed: lease.tries.failed + 1, ..lease.tries };
-    let mut decision = if tries.failed < policy.max_failed {
-        Decision {
-            next: lease.again(tries, now.plus_ms(backoff(policy, tries.failed))),
-            effects: vec![lease.closed(AttemptEnd::TimedOut)],
-        }
-    } else {
-        let error = format!("stage {} ran into its deadline {} times", lease.stage, tries.failed);
-        give_up(lease, AttemptEnd::TimedOut, PipelineRunStatus::TimedOut, error)
-    };
-    decision.effects.push(Effect::CancelAttempt {
-        agent: lease.agent.clone(),
-        stage: lease.stage,
-        attempt: lease.attempt,
-        reason: "the deadline has passed".to_owned(),
-    });
-    decision
-}
-
-fn lost(lease: &Lease<'_>, now: Timestamp, boot: i64, policy: &Policy) -> Decision {
-    let mut tries = lease.tries;
-    // A runner that went down together with king is not to blame.
-    if lease.boot == boot {
-        if lease.accepted {
-            tries.lost += 1;
-        } else {
-            tries.undelivered += 1;
-        }
-    }
-    let error = if tries.lost >= policy.max_lost {
-        format!("its runner was lost {} times with the attempt in hand", tries.lost)
-    } else if tries.undelivered >= policy.max_undelivered {
-        format!("its dispatch was not confirmed by a runner {} times", tries.undelivered)
-    } else {
-        return Decision {
-            next: lease.again(tries, now),
-            effects: vec![lease.closed(AttemptEnd::Lost)],
-        };
-    };
-    give_up(lease, AttemptEnd::Lost, PipelineRunStatus::Failed, error)
-}
-
-fn give_up(
-    lease: &Lease<'_>,
-    how: AttemptEnd,
-    status: PipelineRunStatus,
-    error: String,
-) -> Decision {
-    let code = match status {
-        PipelineRunStatus::TimedOut => codes::TIMED_OUT,
-        _ => codes::STAGE_FAILED,
-    };
-    let outcome = Outcome::failed(code, format!("stage {}: {error}", lease.stage));
-    Decision {
-        next: RunState::Ended { status, outcome: Some(outcome) },
-        effects: vec![lease.closed(how), lease.stage_ended(status, Some(error)), Effect::RunEnded],
-    }
-}
-
-fn cancel(state: &RunState, reason: &str) -> Decision {
-    let mut effects = Vec::new();
-    if let Some(lease) = Lease::current(state) {
-        effects.push(lease.closed(AttemptEnd::Cancelled));
-        effects.push(Effect::CancelAttempt {
-            agent: lease.agent.clone(),
-            stage: lease.stage,
-            attempt: lease.attempt,
-            reason: reason.to_owned(),
-        });
-    }
-    if let Some((stage, _)) = state.at() {
-        effects.push(Effect::StageEnded {
-            stage,
-            status: PipelineRunStatus::Failed,
-            error: Some(format!("cancelled: {reason}")),
-        });
-    }
-    effects.push(Effect::RunEnded);
-    Decision {
-        next: RunState::Ended {
-            status: PipelineRunStatus::Failed,
-            outcome: Some(Outcome::failed(codes::CANCELLED, reason)),
-        },
-        effects,
-    }
-}
-
-fn finish_cycle() -> Decision {
-    Decision {
-        next: RunState::Ended { status: PipelineRunStatus::Completed, outcome: None },
-        effects: vec![Effect::RunEnded],
-    }
-}
-
-/// 1, 4, 16 … times the base.
-fn backoff(policy: &Policy, failed: u32) -> u64 {
-    policy.backoff_ms.saturating_mul(4_u64.saturating_pow(failed.saturating_sub(1)))
 }

@@ -2,6 +2,7 @@
 
 mod by_hand;
 mod direct;
+mod recovery;
 
 use std::{
     sync::{Arc, Mutex},
@@ -68,8 +69,17 @@ impl Bench {
     }
 
     async fn on(folder: &TempDir, database: Database) -> Self {
+        Self::with(folder, database, |_| {}).await
+    }
+
+    async fn with(
+        folder: &TempDir,
+        database: Database,
+        configure: impl FnOnce(&mut Config),
+    ) -> Self {
         let mut config = Config::new(folder.path(), Tokens::generate());
         config.retry_look_after_ms = 3_600_000;
+        configure(&mut config);
         let store = Store::open(database).await.unwrap();
         let artifacts = ArtifactStore::open(&folder.path().join("artifacts")).unwrap();
         let registry = Registry::default();
@@ -119,6 +129,7 @@ impl Bench {
                     outlet: Arc::new(Channel(outlet.clone())),
                     role,
                     capacity: 4,
+                    capabilities: Vec::new(),
                     legacy: false,
                     status: RunnerStatus::Ready,
                 },

@@ -34,6 +34,8 @@ pub struct Connected {
     pub role: AgentRole,
     /// How many attempts it takes at the same time.
     pub capacity: u32,
+    /// What it can do.
+    pub capabilities: Vec<String>,
     /// Whether it speaks the published protocol only.
     pub legacy: bool,
     /// How it is.
@@ -113,6 +115,23 @@ impl Registry {
             .find(|(_, agent)| matches!(agent.role, AgentRole::User(_)))
             .or_else(|| able().next())
             .map(|(agent_id, _)| agent_id.clone())
+    }
+
+    /// Runners of this role that may be given work and have this capability, in id order.
+    pub fn able(&self, role: &AgentRole, capability: &str) -> Vec<String> {
+        let mut able: Vec<String> = self
+            .agents()
+            .iter()
+            .filter(|(_, agent)| {
+                !agent.legacy
+                    && takes_work(agent.status)
+                    && agent.role == *role
+                    && agent.capabilities.iter().any(|known| known == capability)
+            })
+            .map(|(agent_id, _)| agent_id.clone())
+            .collect();
+        able.sort_unstable();
+        able
     }
 
     /// Whether an agent speaks the published protocol only.

@@ -62,6 +62,7 @@ async fn on_register(
         None => DEFAULT_CAPACITY,
     };
     let role = registration.register.role.clone();
+    let capabilities = registration.register.capabilities.clone();
     let version = registration.version.clone();
     // Stored first: whoever is ready in the registry is known to the database.
     if let Err(error) = king.pipeline.register(registration, capacity).await {
@@ -83,6 +84,7 @@ async fn on_register(
             outlet: outlet(&socket),
             role: role.clone(),
             capacity,
+            capabilities,
             legacy,
             status: RunnerStatus::Ready,
         },
@@ -322,6 +324,30 @@ fn not_stored(king: &King, what: &str, error: &dyn std::error::Error) {
         tracing::debug!(%error, cause, "{what} was not stored: {error}");
     } else {
         tracing::error!(%error, cause, "{what} could not be stored: {error}");
+    }
+}
+
+/// The agent that a connection speaks for, when a message does not name one.
+pub(super) fn speaker(
+    king: &King,
+    socket: &SocketRef,
+    identity: MaybeExtension<Identity>,
+    req_id: &str,
+) -> Result<String, Reply> {
+    match identity.0 {
+        Some(Identity(known)) if king.registry.speaks_for(&known, &socket.id.to_string()) => {
+            Ok(known)
+        }
+        Some(Identity(known)) => Err(Reply::rejected(
+            req_id,
+            "displaced",
+            format!("{known:?} has registered on a newer connection"),
+        )),
+        None => Err(Reply::rejected(
+            req_id,
+            "not_registered",
+            "no agent has registered on this connection; send agent:register first",
+        )),
     }
 }
 

@@ -17,6 +17,7 @@ mod meta;
 mod migrate;
 pub(crate) mod outbox;
 mod reader;
+pub(crate) mod recoveries;
 pub(crate) mod row;
 pub(crate) mod runs;
 mod skill_calls;

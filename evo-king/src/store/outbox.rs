@@ -19,6 +19,8 @@ pub(crate) struct Effect {
 pub(crate) const DISPATCH: &str = "dispatch";
 /// A runner is to stop an attempt.
 pub(crate) const CANCEL: &str = "cancel";
+/// A runner is asked how to go on after a failure, again and again until that is settled.
+pub(crate) const RECOVERY: &str = "recovery";
 /// The set of active skills changed.
 pub(crate) const SKILLS_CHANGED: &str = "skills_changed";
 

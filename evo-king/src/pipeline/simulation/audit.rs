@@ -7,7 +7,9 @@ use evo_common::{
 };
 
 use super::{
-    super::state::{AttemptEnd, Command, Decision, Effect, Policy, RunState, StageEnd, Tries},
+    super::state::{
+        Advice, AttemptEnd, Command, Decision, Effect, Policy, RunState, StageEnd, Tries,
+    },
     world::Key,
 };
 
@@ -20,7 +22,10 @@ struct Book {
     out: Option<Out>,
     tries: Tries,
     completed: Vec<PipelineStage>,
+    /// Who is asked how to go on, and the question's name.
+    asked: Option<(String, String)>,
     children: u32,
+    skipped: bool,
     cancelled: bool,
     ended: bool,
 }
@@ -60,7 +65,9 @@ impl Audit {
             out: None,
             tries: Tries::default(),
             completed: Vec::new(),
+            asked: None,
             children: 0,
+            skipped: false,
             cancelled: false,
             ended: false,
         });
@@ -91,6 +98,8 @@ impl Audit {
                 }
                 Effect::RunEnded if book.ended => return fault("it ended twice"),
                 Effect::RunEnded => book.ended = true,
+                Effect::Ask => book.asked(closed.is_some(), &decision.next)?,
+                Effect::AdviceOver { request_id, .. } => book.advice_over(request_id)?,
                 Effect::CancelAttempt { stage, attempt, .. } => {
                     if closed
                         .as_ref()
@@ -117,6 +126,11 @@ impl Audit {
     /// Stages with an applied result.
     pub(super) fn completed(&self, run: usize) -> &[PipelineStage] {
         &self.books[run].completed
+    }
+
+    /// Whether a stage was skipped by advice.
+    pub(super) fn was_skipped(&self, run: usize) -> bool {
+        self.books[run].skipped
     }
 
     pub(super) fn was_cancelled(&self, run: usize) -> bool {
@@ -147,6 +161,11 @@ impl Book {
             Command::RunnerLost { agent, .. } => {
                 if self.out.as_ref().is_none_or(|out| out.agent != *agent) {
                     return fault(format!("{agent} lost an attempt that it did not have"));
+                }
+            }
+            Command::Advised { agent, request_id, .. } => {
+                if self.asked.as_ref() != Some(&(agent.clone(), request_id.clone())) {
+                    return fault(format!("{agent} was heard about {request_id}, unasked"));
                 }
             }
             Command::Tick { now, .. } => {
@@ -218,6 +237,25 @@ impl Book {
         Ok(out)
     }
 
+    fn asked(&mut self, closed: bool, next: &RunState) -> Result<(), Fault> {
+        let RunState::Recovering { agent, request_id, .. } = next else {
+            return fault("somebody was asked and the run does not wait for that");
+        };
+        if !closed || self.asked.is_some() {
+            return fault("somebody was asked before the attempt was over");
+        }
+        self.tries.advised += 1;
+        self.asked = Some((agent.clone(), request_id.clone()));
+        Ok(())
+    }
+
+    fn advice_over(&mut self, request_id: &str) -> Result<(), Fault> {
+        match self.asked.take() {
+            Some((_, asked)) if asked == request_id => Ok(()),
+            _ => fault("a question was settled that nobody had been asked"),
+        }
+    }
+
     fn stage_ended(
         &mut self,
         command: &Command,
@@ -229,6 +267,10 @@ impl Book {
             return fault(format!("stage {stage} ended while {:?} was at work", self.stage));
         }
         if status != PipelineRunStatus::Completed {
+            if let Command::Advised { advice: Advice::Skip { .. }, .. } = command {
+                self.skipped = true;
+                self.next_stage(stage.next());
+            }
             return Ok(());
         }
         if self.completed.contains(&stage) {
@@ -242,13 +284,17 @@ impl Book {
             return fault(format!("stage {stage} was completed without a result"));
         }
         self.completed.push(stage);
-        self.stage = match command {
+        self.next_stage(match command {
             Command::Report { end: StageEnd::Advance, .. } => stage.next(),
             _ => None,
-        };
+        });
+        Ok(())
+    }
+
+    fn next_stage(&mut self, stage: Option<PipelineStage>) {
+        self.stage = stage;
         self.last_attempt = Attempt(0);
         self.tries = Tries::default();
-        Ok(())
     }
 
     /// Whether the new state says what the books say.
@@ -272,10 +318,10 @@ impl Book {
                 if *tries != self.tries {
                     return fault(format!("{tries:?} were counted, {:?} happened", self.tries));
                 }
-                if self.tries.failed >= policy.max_failed
+                let spent = self.tries.failed >= policy.max_failed
                     || self.tries.lost >= policy.max_lost
-                    || self.tries.undelivered >= policy.max_undelivered
-                {
+                    || self.tries.undelivered >= policy.max_undelivered;
+                if spent && self.tries.advised == 0 {
                     return fault(format!("it is tried again after {:?}", self.tries));
                 }
             }
@@ -288,6 +334,14 @@ impl Book {
                     return fault(format!("{tries:?} were counted, {:?} happened", self.tries));
                 }
             }
+            RunState::Recovering { tries, .. } => {
+                if self.out.is_some() || self.asked.is_none() {
+                    return fault("it waits for advice that nobody was asked for");
+                }
+                if *tries != self.tries || tries.advised > policy.max_advised {
+                    return fault(format!("{tries:?} were counted, {:?} happened", self.tries));
+                }
+            }
             RunState::FannedOut { open } => {
                 if self.out.is_some() || self.completed != [PipelineStage::Learning] {
                     return fault("a cycle waits for its runs before it has learned");
@@ -297,8 +351,8 @@ impl Book {
                 }
             }
             RunState::Ended { status, .. } => {
-                if self.out.is_some() {
-                    return fault("it ended with an attempt out");
+                if self.out.is_some() || self.asked.is_some() {
+                    return fault("it ended with an attempt or a question out");
                 }
                 let given_up = matches!(command, Command::Tick { .. } | Command::RunnerLost { .. })
                     || matches!(
@@ -306,6 +360,7 @@ impl Book {
                         Command::Report { end: StageEnd::Failed { transient: true, .. }, .. }
                     );
                 if given_up
+                    && self.tries.advised == 0
                     && self.tries.failed < policy.max_failed
                     && self.tries.lost < policy.max_lost
                     && self.tries.undelivered < policy.max_undelivered
@@ -317,7 +372,7 @@ impl Book {
                 }
             }
         }
-        if matches!(next, RunState::Waiting { .. } | RunState::Leased { .. })
+        if !matches!(next, RunState::FannedOut { .. } | RunState::Ended { .. })
             && next.due_at().is_none()
         {
             return fault("nothing will ever look after it again");

@@ -6,10 +6,13 @@ use std::collections::{BTreeMap, HashMap};
 use evo_common::{
     clock::Timestamp,
     messages::{PipelineStage, ReplyStatus},
+    outcome::Outcome,
 };
 
 use super::{
-    super::state::{AttemptEnd, Command, Effect, Policy, RunState, StageEnd, decide},
+    super::state::{
+        Advice, Advisor, AttemptEnd, Command, Effect, Policy, RunState, StageEnd, decide,
+    },
     world::{Answer, Event, HEARTBEAT_MS, Key, Plan, TIMEOUT_MS, ToKing, ToRunner, World},
 };
 
@@ -20,8 +23,12 @@ const RESEND_MS: i64 = 40;
 /// The loop looks around at least this often.
 const IDLE_MS: i64 = 50;
 
+/// How long an advisor has for an answer.
+const ADVICE_MS: i64 = 300;
+const ADVISOR: &str = "advisor";
+
 fn policy() -> Policy {
-    Policy { backoff_ms: 10, ..Policy::default() }
+    Policy { backoff_ms: 10, advice_ms: ADVICE_MS.unsigned_abs(), ..Policy::default() }
 }
 
 /// What survives king.
@@ -34,6 +41,8 @@ pub(super) struct Store {
     keys: BTreeMap<usize, usize>,
     boots: i64,
     effects: u64,
+    /// How often somebody was asked how to go on.
+    questions: u64,
 }
 
 #[derive(Debug)]
@@ -140,7 +149,11 @@ impl World {
         command: &Command,
         digest: Option<u64>,
     ) -> Result<bool, String> {
-        let policy = policy();
+        let mut policy = policy();
+        if self.random.per_mille(self.weather_advises()) {
+            let request_id = format!("question {}", self.store.questions);
+            policy.advisor = Some(Advisor { agent: ADVISOR.to_owned(), request_id });
+        }
         let Ok(decision) = decide(&self.store.runs[run].state, command, &policy) else {
             return Ok(false);
         };
@@ -174,7 +187,12 @@ impl World {
                     let key = Key { run, stage: *stage, attempt: *attempt };
                     self.store.push(agent, key, true);
                 }
-                Effect::StageEnded { .. } => {}
+                Effect::Ask => {
+                    let request_id = format!("question {}", self.store.questions);
+                    self.store.questions += 1;
+                    self.ask(run, request_id);
+                }
+                Effect::StageEnded { .. } | Effect::AdviceOver { .. } => {}
                 Effect::RunEnded => {
                     self.store.runs[run].state = decision.next.clone();
                     if let Some(parent) = parent {
@@ -237,6 +255,41 @@ impl World {
             }
         }
         self.dies_here("after a cancellation");
+        Ok(())
+    }
+
+    /// The advisor answers, sooner or later.
+    fn ask(&mut self, run: usize, request_id: String) {
+        self.seen.questions += 1;
+        let wait = self.random.ms(0, ADVICE_MS + ADVICE_MS / 3);
+        let (ends, reason) = (None, String::new());
+        let advice = match self.random.below(8) {
+            0 => Advice::Abort { reason },
+            1 => Advice::Decompose { parts: 2, reason },
+            2 | 3 => Advice::Skip { ends, reason },
+            4 => Advice::Skip { ends: Some(Outcome::held("skipped", "so be it")), reason },
+            _ => Advice::Retry,
+        };
+        self.send_after(wait, || Event::Advice {
+            run,
+            request_id: request_id.clone(),
+            advice: advice.clone(),
+        });
+    }
+
+    pub(super) fn king_is_advised(
+        &mut self,
+        run: usize,
+        request_id: String,
+        advice: Advice,
+    ) -> Result<(), String> {
+        if self.king.is_none() || self.dies_here("before it has taken advice") {
+            return Ok(());
+        }
+        let now = Timestamp(self.now);
+        let agent = ADVISOR.to_owned();
+        self.command(run, &Command::Advised { agent, request_id, advice, now }, None)?;
+        self.dies_here("after it has taken advice");
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use evo_common::{
 };
 
 use super::{
-    super::state::{RunState, StageEnd},
+    super::state::{Advice, RunState, StageEnd},
     audit::Audit,
     king::{King, Store},
     random::Random,
@@ -97,6 +97,12 @@ pub(super) enum Event {
     ClientStarts {
         client: usize,
     },
+    /// How to go on after a failure.
+    Advice {
+        run: usize,
+        request_id: String,
+        advice: Advice,
+    },
     Strike,
 }
 
@@ -128,6 +134,8 @@ struct Weather {
     repeat_per_mille: u64,
     delay_per_mille: u64,
     strike_every_ms: i64,
+    /// How often somebody can be asked for advice.
+    advice_per_mille: u64,
 }
 
 struct Planned {
@@ -181,6 +189,7 @@ pub(super) struct Seen {
     pub(super) cancels: u64,
     pub(super) runs: u64,
     pub(super) retries: u64,
+    pub(super) questions: u64,
 }
 
 impl Seen {
@@ -193,6 +202,7 @@ impl Seen {
             cancels: self.cancels + other.cancels,
             runs: self.runs + other.runs,
             retries: self.retries + other.retries,
+            questions: self.questions + other.questions,
         }
     }
 }
@@ -213,6 +223,7 @@ impl World {
             repeat_per_mille: random.pick(&[0, 50, 300]).copied().unwrap_or_default(),
             delay_per_mille: random.pick(&[0, 50, 200]).copied().unwrap_or_default(),
             strike_every_ms: random.pick(&[30, 100, 400]).copied().unwrap_or(100),
+            advice_per_mille: random.pick(&[0, 0, 500, 1_000]).copied().unwrap_or_default(),
         };
         let mut runners = Vec::new();
         for stage in PipelineStage::ALL {
@@ -329,6 +340,9 @@ impl World {
         if status != PipelineRunStatus::Completed {
             return if has_outcome { Ok(()) } else { Err(format!("run {run} says no reason")) };
         }
+        if self.audit.was_skipped(run) {
+            return Ok(());
+        }
         let expected = plan.stages(self.store.runs[run].first);
         if completed != expected || plan.breaks_at.is_some_and(|stage| expected.contains(&stage)) {
             return Err(format!("run {run} completed with {completed:?}, planned was {plan:?}"));
@@ -371,8 +385,15 @@ impl World {
                 self.client_starts(client);
                 Ok(())
             }
+            Event::Advice { run, request_id, advice } => {
+                self.king_is_advised(run, request_id, advice)
+            }
             Event::Strike => self.strike(),
         }
+    }
+
+    pub(super) fn weather_advises(&self) -> u64 {
+        self.weather.advice_per_mille
     }
 
     /// Asks king until it has answered.
@@ -450,6 +471,11 @@ impl World {
 
     /// Sends a message: it may be lost, repeated, late and overtaken.
     pub(super) fn send(&mut self, make: impl Fn() -> Event) {
+        self.send_after(0, make);
+    }
+
+    /// Sends a message later.
+    pub(super) fn send_after(&mut self, wait: i64, make: impl Fn() -> Event) {
         if self.random.per_mille(self.loss()) {
             self.seen.lost_messages += 1;
             self.note(|| format!("lost: {:?}", make()));
@@ -460,7 +486,7 @@ impl World {
         for _ in 0..=u8::from(repeated) {
             let late = self.storm() && self.random.per_mille(self.weather.delay_per_mille);
             let delay = if late { self.random.ms(20, 600) } else { self.random.ms(0, 6) };
-            self.after(delay, make());
+            self.after(wait + delay, make());
         }
     }
 

@@ -1,5 +1,7 @@
 use proptest::prelude::*;
 
+use evo_common::outcome::codes;
+
 use super::*;
 
 const AGENT: &str = "evo-building";
@@ -131,7 +133,7 @@ fn a_silent_runner_loses_its_lease_and_a_slow_one_its_deadline() {
     assert_eq!(decide(&state, &tick(19), &policy), Err(Rejection::NothingToDo));
     let lost = decide(&state, &tick(20), &policy).unwrap();
     let RunState::Waiting { attempt, tries, .. } = lost.next else { panic!() };
-    assert_eq!((attempt, tries), (Attempt(2), Tries { failed: 0, lost: 1, undelivered: 0 }));
+    assert_eq!((attempt, tries), (Attempt(2), Tries { lost: 1, ..Tries::default() }));
 
     let extend = Command::Extend {
         agent: AGENT.to_owned(),

@@ -76,6 +76,7 @@ impl ByHand {
                 outlet: Arc::new(To(agent_id.to_owned(), self.outlet.clone())),
                 role,
                 capacity,
+                capabilities: capabilities.iter().map(ToString::to_string).collect(),
                 legacy: protocol.is_none(),
                 status: RunnerStatus::Ready,
             },
@@ -141,6 +142,24 @@ impl ByHand {
         how: std::result::Result<Value, &str>,
     ) -> Reply {
         self.bench.pipeline.report(report(agent, dispatch, how)).await
+    }
+
+    /// The next event of this kind about a run.
+    pub(super) async fn event(&self, run_id: &RunId, kind: &str) -> Value {
+        let filter = store::EventFilter {
+            after: 0,
+            limit: 500,
+            run_id: Some(run_id.clone()),
+            kind: Some(kind.to_owned()),
+        };
+        for _ in 0..1_000 {
+            let list = self.bench.store.events_list(filter.clone()).await.unwrap();
+            if let Some(event) = list.events.into_iter().next_back() {
+                return event.payload;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("no {kind} within 10 s");
     }
 
     pub(super) async fn run(&self, run_id: &RunId) -> RunDetail {

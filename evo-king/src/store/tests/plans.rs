@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use super::super::{
     Connection, EventFilter, MemoryFilter, RunFilter, SkillFilter, TraceFilter, cases, events,
-    memories, migrate, row, runs, skills, timers, traces,
+    memories, migrate, recoveries, row, runs, skills, timers, traces,
 };
 use crate::pipeline::state::RunState;
 use evo_common::{
@@ -105,6 +105,7 @@ async fn hot_queries_search_in_indexes() {
     searches(connection, "open_children", runs::open_children(connection, id)).await;
     searches(connection, "load", runs::load(connection, id)).await;
     searches(connection, "by_idempotency_key", runs::by_idempotency_key(connection, "k")).await;
+    searches(connection, "recoveries", recoveries::get(connection, "r")).await;
     searches(connection, "outputs", runs::outputs(connection, id)).await;
     let digest = runs::applied_digest(connection, id, PipelineStage::Learning, Attempt::FIRST);
     searches(connection, "applied_digest", digest).await;
