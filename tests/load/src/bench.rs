@@ -120,7 +120,7 @@ fn find(args: &GatewayArgs, missing: &mut Vec<Missing>) -> Result<Vec<(Kind, Opt
 }
 
 /// 500 streams need a thousand connections in a proxy; children inherit this.
-fn allow_many_files() -> Result<()> {
+pub fn allow_many_files() -> Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("the limit of open files")?;
     setrlimit(Resource::RLIMIT_NOFILE, hard.min(65_536), hard).context("the limit of open files")
 }

@@ -114,6 +114,13 @@ impl Child {
         }
     }
 
+    /// Ends it as a crash would, and waits until it has ended.
+    pub fn kill(mut self) -> Result<()> {
+        self.signal(Signal::SIGKILL);
+        self.process.wait().with_context(|| self.name.to_owned())?;
+        Ok(())
+    }
+
     fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.process.id().cast_signed());
         // The one failure is that it has ended, which is what is wanted.

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 
-use crate::{bench, child, stop::Stop, targets::Kind, upstream};
+use crate::{bench, child, king, stop::Stop, targets::Kind, upstream};
 
 /// Measures Evo's services under load. Linux only.
 #[derive(Debug, Parser)]
@@ -24,6 +24,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Gateway(GatewayArgs),
+    King(KingArgs),
     Upstream(UpstreamArgs),
     /// Becomes PROGRAM, which ends when its parent ends.
     #[command(hide = true)]
@@ -90,6 +91,78 @@ impl GatewayArgs {
     }
 }
 
+/// Measures evo-king: durable runs of five stages, over real Socket.IO runners that do nothing.
+///
+/// Every scenario starts king on an empty folder and connects the runners over websockets, the five
+/// roles in turn. A run is started with `POST /pipeline/start`, and its end is king's answer to its
+/// last stage's result, which king gives after the commit: that time is its latency. Afterwards
+/// king's event log is read: each run must have ended once, with five stages applied once. What the
+/// machine itself can do (fsync'd commits, loopback websockets) is measured first.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  cargo build --release -p evo-king && cargo run --release -p evo-load -- king
+  evo-load king --runs 5000 --concurrency 64 --runners 20 --json
+  evo-load king --crash                      kill -9 with 400 runs in flight, and start again
+  evo-load king --idle 1000                  1000 idle runners, 100 runs a second for a minute
+  evo-load king --quick                      does it run at all; the figures mean little
+
+Exit codes: 0 all was measured, 1 it failed, 2 wrong arguments, 4 a run failed, was lost or was
+applied twice (the output says how many), 130 interrupted.")]
+pub struct KingArgs {
+    /// Runs of each scenario [default: 5000].
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
+    runs: Option<u32>,
+    /// Runs at the same time, one scenario for each number [default: 1,16,64,256].
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        value_parser = clap::value_parser!(u16).range(1..=4096)
+    )]
+    concurrency: Vec<u16>,
+    /// Connected runners, at least one of each of the five roles.
+    #[arg(long, value_name = "NUMBER", default_value_t = 20, value_parser = runners)]
+    pub runners: usize,
+    /// Instead: kills king with 400 runs in flight and starts it again.
+    #[arg(long)]
+    pub crash: bool,
+    /// Instead: so many runners for a minute, with 100 runs a second through them.
+    #[arg(long, value_name = "RUNNERS", value_parser = runners)]
+    pub idle: Option<usize>,
+    /// Writes one JSON object per scenario to standard output; the text goes to standard error.
+    #[arg(long)]
+    json: bool,
+    /// Few runs and short scenarios, to see that everything works.
+    #[arg(long)]
+    pub quick: bool,
+    /// King: evo-king or evo [default: beside this program].
+    #[arg(long, value_name = "FILE")]
+    pub binary: Option<PathBuf>,
+}
+
+impl KingArgs {
+    /// How many runs a scenario has.
+    pub fn runs(&self) -> usize {
+        self.runs.map_or(if self.quick { 200 } else { 5_000 }, |runs| runs as usize)
+    }
+
+    /// How many runs at the same time, scenario by scenario.
+    pub fn concurrency(&self) -> Vec<usize> {
+        match self.concurrency.as_slice() {
+            [] => vec![1, 16, 64, 256],
+            wanted => wanted.iter().map(|number| usize::from(*number)).collect(),
+        }
+    }
+}
+
+fn runners(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number @ 5..=10_000) => Ok(number),
+        _ => Err("use a number from 5 (one for each role) to 10000".to_owned()),
+    }
+}
+
 /// Serves the mock provider alone, for measurements by other programs.
 ///
 /// It answers every request at once with the same chat completion; the model `stream-100-20` is
@@ -106,6 +179,7 @@ struct UpstreamArgs {
 pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Gateway(args) => gateway(&args),
+        Command::King(args) => king(&args),
         Command::Upstream(args) => upstream::serve(args.listen).map(|()| ExitCode::SUCCESS),
         Command::Child { program } => Err(child::become_child(&program)),
     }
@@ -129,6 +203,23 @@ fn gateway(args: &GatewayArgs) -> Result<ExitCode> {
     } else {
         ExitCode::from(3)
     })
+}
+
+fn king(args: &KingArgs) -> Result<ExitCode> {
+    let stop = Stop::on_signals().context("can't listen for signals")?;
+    let mut clean = true;
+    king::run(args, &stop, |scenario| {
+        clean &= scenario.is_clean();
+        let mut stdout = io::stdout().lock();
+        if args.json {
+            say(&scenario.text());
+            serde_json::to_writer(&mut stdout, scenario).context("standard output")?;
+            writeln!(stdout).context("standard output")
+        } else {
+            writeln!(stdout, "{}", scenario.text()).context("standard output")
+        }
+    })?;
+    Ok(if clean { ExitCode::SUCCESS } else { ExitCode::from(4) })
 }
 
 /// Tells people what goes on.

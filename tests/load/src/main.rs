@@ -1,13 +1,16 @@
-//! The binary `evo-load`: what the gateway costs, measured beside nginx on the same machine.
+//! The binary `evo-load`: what the gateway costs, measured beside nginx, and what king costs, beside
+//! what the machine's disk and loopback can do.
 
 mod bench;
 mod child;
 mod cli;
 mod config;
+mod king;
 mod load;
 mod machine;
 mod proc;
 mod report;
+mod scenario;
 mod stats;
 mod stop;
 mod targets;
