@@ -39,6 +39,39 @@
 //! ```
 //!
 //! [`crate::run_with`] runs such a handler against a king.
+//!
+//! Tasks, prompts and advice have standard answers, which a handler may replace or use. This one
+//! does tasks of the type `sum` by itself and leaves all others to a model with the active skills:
+//!
+//! ```
+//! use evo_agents::{
+//!     handler::{AgentHandler, BoxFuture, StageDone, StageError, StageJob},
+//!     task::{self, TaskDone, TaskError, TaskJob},
+//! };
+//! use serde_json::{Value, json};
+//!
+//! struct Adder;
+//!
+//! impl AgentHandler for Adder {
+//!     fn stage(&self, job: StageJob) -> BoxFuture<'_, Result<StageDone, StageError>> {
+//!         Box::pin(async move { Err(StageError::permanent(format!("no stage, got {}", job.stage))) })
+//!     }
+//!
+//!     fn task(&self, job: TaskJob) -> BoxFuture<'_, Result<TaskDone, TaskError>> {
+//!         Box::pin(async move {
+//!             if job.task_type != "sum" {
+//!                 return task::run(job).await;
+//!             }
+//!             let numbers = job.payload["numbers"].as_array().ok_or_else(|| {
+//!                 TaskError::permanent("invalid_input", "`payload.numbers` must be a list")
+//!             })?;
+//!             job.progress.info("Adding", &format!("{} numbers", numbers.len())).await;
+//!             let sum: f64 = numbers.iter().filter_map(Value::as_f64).sum();
+//!             Ok(TaskDone { result: json!(sum) })
+//!         })
+//!     }
+//! }
+//! ```
 
 use evo_common::{
     clock::Timestamp,
@@ -51,7 +84,14 @@ use tokio_util::sync::CancellationToken;
 
 pub use futures_util::future::BoxFuture;
 
-use crate::{artifacts::ArtifactClient, gateway::GatewayClient, skill::execute::Executor};
+use crate::{
+    advice::{Advice, AdviceJob},
+    artifacts::ArtifactClient,
+    gateway::GatewayClient,
+    prompt::{self, PromptDone, PromptJob},
+    skill::execute::Executor,
+    task::{self, TaskDone, TaskError, TaskJob},
+};
 
 /// An agent. The runner calls it from several tasks at once, at most as many as its capacity.
 ///
@@ -62,8 +102,32 @@ pub trait AgentHandler: Send + Sync + 'static {
     /// deadline, or at shutdown) the returned future is dropped soon after, so clean up on drop.
     fn stage(&self, job: StageJob) -> BoxFuture<'_, Result<StageDone, StageError>>;
 
+    /// Works at a task. The returned future is dropped when the task is cancelled or its time is up.
+    /// By default a model does, step by step, with the active skills as its tools: see
+    /// [`crate::task`].
+    fn task(&self, job: TaskJob) -> BoxFuture<'_, Result<TaskDone, TaskError>> {
+        Box::pin(task::run(job))
+    }
+
+    /// Answers an operator's prompt. By default the model does.
+    fn prompt(&self, job: PromptJob) -> BoxFuture<'_, Result<PromptDone, CommandError>> {
+        Box::pin(prompt::answer(job))
+    }
+
+    /// Gives advice, if [`AgentHandler::capabilities`] offers any. By default there is none, and king
+    /// decides by itself.
+    fn advice(&self, _job: AdviceJob) -> BoxFuture<'_, Option<Advice>> {
+        Box::pin(async { None })
+    }
+
+    /// What the agent offers beside its role and what its skills can do, for its registration;
+    /// king asks only runners for advice that offer it ([`crate::advice::CAPABILITIES`]).
+    fn capabilities(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Answers a `king:command` other than those that every runner answers itself (`run_skill`,
-    /// `drain`). By default every command is unknown.
+    /// `set_model`, `drain`). By default every command is unknown.
     fn command(&self, command: KingCommand) -> BoxFuture<'_, Result<Value, CommandError>> {
         Box::pin(async move { Err(CommandError::unknown(&command.command)) })
     }

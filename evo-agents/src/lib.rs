@@ -6,6 +6,7 @@
 //!
 //! `king` is the link to king; `runner` decides what is said over it; `skill` reads, keeps and executes skill packages.
 
+pub mod advice;
 pub mod artifacts;
 pub mod cli;
 pub mod config;
@@ -14,12 +15,14 @@ pub mod evaluation;
 pub mod gateway;
 pub mod handler;
 mod king;
+pub mod prompt;
 pub mod roles;
 mod runner;
 pub mod scan;
 pub mod skill;
 pub mod soul;
 pub mod sources;
+pub mod task;
 mod wording;
 
 pub use config::RunnerConfig;

@@ -48,7 +48,11 @@ use std::{
 };
 
 use evo_common::{
-    clock::Timestamp, messages::PipelineStage, stage::ModelUsage, tokens::Secret, tracing_context,
+    clock::Timestamp,
+    messages::{ModelPreference, PipelineStage},
+    stage::ModelUsage,
+    tokens::Secret,
+    tracing_context,
 };
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::de::DeserializeOwned;
@@ -91,6 +95,8 @@ pub struct GatewayClient {
     /// When the attempt ends for which this client works.
     until: Option<Instant>,
     used: Arc<Mutex<ModelUsage>>,
+    /// What this work is to be done with.
+    preferred: Option<ModelPreference>,
 }
 
 struct Inner {
@@ -98,6 +104,8 @@ struct Inner {
     address: String,
     token: Option<Secret>,
     settings: ModelSettings,
+    /// What king wants the agent to ask.
+    preferred: Mutex<Option<ModelPreference>>,
     found: tokio::sync::Mutex<Option<Found>>,
     resting_until: Mutex<Option<Instant>>,
     /// When the last turns were taken, oldest first.
@@ -203,6 +211,7 @@ impl GatewayClient {
                 address: address.trim_end_matches('/').to_owned(),
                 token,
                 settings,
+                preferred: Mutex::default(),
                 found: tokio::sync::Mutex::default(),
                 resting_until: Mutex::default(),
                 turns: Mutex::default(),
@@ -211,6 +220,7 @@ impl GatewayClient {
             headers: HeaderMap::new(),
             until: None,
             used: Arc::default(),
+            preferred: None,
         }
     }
 
@@ -224,12 +234,19 @@ impl GatewayClient {
     /// deadline, and what it uses is counted on its own.
     #[must_use]
     pub fn for_attempt(&self, run_id: &str, stage: PipelineStage, deadline: Timestamp) -> Self {
+        self.for_work(run_id, stage.as_str(), deadline)
+    }
+
+    /// [`GatewayClient::for_attempt`] for an attempt at a task, or anything else that is no stage:
+    /// `kind` says what.
+    #[must_use]
+    pub fn for_work(&self, id: &str, kind: &'static str, deadline: Timestamp) -> Self {
         let mut headers = HeaderMap::new();
         // An id of king's is plain ASCII; with any other one the call only has no run.
-        if let Ok(run_id) = HeaderValue::from_str(run_id) {
-            headers.insert(RUN_HEADER, run_id);
+        if let Ok(id) = HeaderValue::from_str(id) {
+            headers.insert(RUN_HEADER, id);
         }
-        headers.insert(STAGE_HEADER, HeaderValue::from_static(stage.as_str()));
+        headers.insert(STAGE_HEADER, HeaderValue::from_static(kind));
         let left = Duration::from_millis(deadline.ms_since(Timestamp::now()));
         Self {
             inner: Arc::clone(&self.inner),
@@ -237,7 +254,27 @@ impl GatewayClient {
             headers,
             until: Instant::now().checked_add(left),
             used: Arc::default(),
+            preferred: self.preferred.clone(),
         }
+    }
+
+    /// The same client, asking this model unless a request names one.
+    #[must_use]
+    pub fn preferring(self, model: Option<ModelPreference>) -> Self {
+        Self { preferred: model.or(self.preferred), ..self }
+    }
+
+    /// Which model all clones ask from now on, unless a request or its work names one. It goes
+    /// before `EVO_MODEL`, but an agent with `EVO_MODEL=off` asks none.
+    pub fn set_preferred(&self, model: Option<ModelPreference>) {
+        *self.inner.preferred.lock().unwrap_or_else(PoisonError::into_inner) = model;
+    }
+
+    /// What [`GatewayClient::preferring`] or else [`GatewayClient::set_preferred`] says.
+    pub fn preferred(&self) -> Option<ModelPreference> {
+        let of_agent =
+            || self.inner.preferred.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.preferred.clone().or_else(of_agent)
     }
 
     /// What the calls of this attempt came to so far.
@@ -267,11 +304,12 @@ impl GatewayClient {
         if self.inner.settings.model.as_deref() == Some(NO_MODEL) || self.is_resting() {
             return None;
         }
-        let models = self.listed().await;
-        match &self.inner.settings.model {
+        let models = self.listed().await?;
+        let preferred = self.preferred().map(|preference| preference.model);
+        match preferred.as_ref().or(self.inner.settings.model.as_ref()) {
             // The gateway may route a model that it does not list.
-            Some(wanted) => models.map(|models| named(&models, wanted)),
-            None => models?.iter().find(|model| model.is_for_chat()).cloned(),
+            Some(wanted) => Some(named(&models, wanted)),
+            None => models.iter().find(|model| model.is_for_chat()).cloned(),
         }
     }
 
@@ -332,7 +370,7 @@ impl GatewayClient {
         let model = self.model_for(request, deadline).await?;
         let span = self.call_span(&model);
         async {
-            let body = request.body(&model.id, false);
+            let body = self.body(request, &model, false);
             let bytes =
                 self.send("/v1/chat/completions", Some(body), deadline, send::TRIES).await?;
             let (answer, usage) = wire::answer(&bytes, &model);
@@ -354,7 +392,7 @@ impl GatewayClient {
         let deadline = self.deadline(limit);
         let model = self.model_for(request, deadline).await?;
         let span = self.call_span(&model);
-        let body = request.body(&model.id, true);
+        let body = self.body(request, &model, true);
         let response = self.open("/v1/chat/completions", body, deadline).instrument(span.clone());
         Ok(ChatStream::new(response.await?, self.clone(), model, deadline, span))
     }
@@ -403,6 +441,13 @@ impl GatewayClient {
         }
         let model = timeout_at(deadline.at, self.model()).await.map_err(|_| deadline.error())?;
         model.ok_or(Error::NoModel)
+    }
+
+    /// The request's body; the preferred model's effort goes with that model only.
+    fn body(&self, request: &ChatRequest, model: &ModelInfo, stream: bool) -> Vec<u8> {
+        let preferred = self.preferred().filter(|preferred| preferred.model == model.id);
+        let effort = preferred.and_then(|preferred| preferred.reasoning_effort);
+        request.body(&model.id, request.reasoning_effort.as_deref().or(effort.as_deref()), stream)
     }
 
     fn deadline(&self, limit: Duration) -> Deadline {

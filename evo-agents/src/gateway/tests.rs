@@ -366,3 +366,33 @@ fn pieces_of_calls_find_their_call_with_and_without_an_index() {
     assert!(read(json!([part])).is_ok());
     assert!(read(json!([part, part])).is_err());
 }
+
+#[tokio::test]
+async fn kings_preference_goes_before_the_environments_and_the_works_before_both() {
+    let gateway = FakeGateway::start(|_, _| says("Hello.")).await;
+    let client =
+        |model: &str| GatewayClient::new(&gateway.url(), Some(fake::TOKEN.into()), named(model));
+    let prefers = |model: &str, effort: Option<&str>| {
+        let reasoning_effort = effort.map(str::to_owned);
+        Some(ModelPreference { model: model.to_owned(), reasoning_effort })
+    };
+    let agent = client("x:environment");
+    agent.clone().set_preferred(prefers("x:king", Some("high")));
+    let deadline = Timestamp::now().plus_ms(60_000);
+    let work = agent.for_work("task-1", "task", deadline).preferring(prefers(MODEL, None));
+    let asked = ChatRequest { model: Some("x:asked".to_owned()), ..hello() };
+    for (client, request, model) in
+        [(&agent, &hello(), "x:king"), (&work, &hello(), MODEL), (&work, &asked, "x:asked")]
+    {
+        assert_eq!(client.chat(request, LIMIT).await.unwrap().model, model);
+    }
+    assert_eq!(work.usage().calls, 2);
+    agent.set_preferred(None);
+    assert_eq!(agent.chat(&hello(), LIMIT).await.unwrap().model, "x:environment");
+    let efforts: Vec<_> =
+        gateway.seen().iter().map(|seen| seen.body["reasoning_effort"].clone()).collect();
+    assert_eq!(efforts, [json!("high"), json!(null), json!(null), json!(null)]);
+    let off = client(NO_MODEL);
+    off.set_preferred(prefers(MODEL, None));
+    assert_eq!(off.chat(&hello(), LIMIT).await, Err(Error::NoModel));
+}

@@ -202,7 +202,7 @@ impl ChatRequest {
         self
     }
 
-    pub(super) fn body(&self, model: &str, stream: bool) -> Vec<u8> {
+    pub(super) fn body(&self, model: &str, effort: Option<&str>, stream: bool) -> Vec<u8> {
         #[derive(Serialize)]
         struct Body<'a> {
             model: &'a str,
@@ -229,7 +229,7 @@ impl ChatRequest {
             messages: &self.messages,
             temperature: self.temperature,
             max_tokens: self.max_tokens,
-            reasoning_effort: self.reasoning_effort.as_deref(),
+            reasoning_effort: effort,
             tools: &self.tools,
             stream,
             stream_options: stream.then_some(StreamOptions { include_usage: true }),

@@ -18,7 +18,7 @@ use evo_common::{
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use message::{FromKing, ToKing};
+pub(crate) use message::{Ask, FromKing, ToKing};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const EMIT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -21,6 +21,7 @@ use super::{
     candidate_of, done, expect_stage, operation_of, package_of, policy_of, skill_manage, source_of,
 };
 use crate::{
+    advice::{self, Advice, AdviceJob},
     evaluation::{
         compare::{Pairs, Side, percentile},
         novelty::novelty,
@@ -74,6 +75,14 @@ impl AgentHandler for Evaluation {
             };
             Ok(done(job.artifact_id, &output))
         })
+    }
+
+    fn advice(&self, job: AdviceJob) -> BoxFuture<'_, Option<Advice>> {
+        Box::pin(async move { Some(advice::advise(job).await) })
+    }
+
+    fn capabilities(&self) -> Vec<String> {
+        advice::CAPABILITIES.map(str::to_owned).to_vec()
     }
 }
 

@@ -11,14 +11,14 @@ use evo_common::{
     config::SourceConfig,
     ids::ArtifactId,
     messages::{
-        AgentSkillReport, CommandResult, DecodeError, KingCommand, SkillCall, SkillResult,
-        TraceContext, decode, events,
+        AgentSkillReport, CommandResult, DecodeError, KingCommand, ModelPreference, SkillCall,
+        SkillResult, TraceContext, decode, events,
     },
     tracing_context,
 };
 use futures_util::FutureExt as _;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use super::dispatch::panic_text;
@@ -27,17 +27,18 @@ use crate::{
     handler::{AgentHandler, CommandError, Services},
     king::ToKing,
     skill::{
-        execute::{CallAnswer, CallPolicy},
+        execute::CallPolicy,
         package::Package,
+        run::{self, Failure},
     },
 };
 
 /// Runs a skill once.
 pub(super) const RUN_SKILL: &str = "run_skill";
+/// Says which model the agent asks from now on.
+pub(super) const SET_MODEL: &str = "set_model";
 /// Takes no more work.
 pub(super) const DRAIN: &str = "drain";
-
-const EXCERPT: usize = 300;
 
 /// The params of `run_skill`.
 #[derive(Debug, Deserialize)]
@@ -72,10 +73,10 @@ pub(super) struct Commander {
 impl Commander {
     /// Does a command; gives what is to be said about it.
     pub(super) async fn run(self, command: KingCommand) -> Vec<ToKing> {
-        if command.command == RUN_SKILL {
-            self.skill(command).await
-        } else {
-            self.other(command).await
+        match command.command.as_str() {
+            RUN_SKILL => self.skill(command).await,
+            SET_MODEL => self.set_model(&command),
+            _ => self.other(command).await,
         }
     }
 
@@ -97,6 +98,38 @@ impl Commander {
         }
     }
 
+    /// Without a model, or with an empty one, the agent is left to choose again.
+    fn set_model(self, command: &KingCommand) -> Vec<ToKing> {
+        let started = Instant::now();
+        let text = |name: &str| match command.params.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => {
+                Ok(Some(text.trim().to_owned()).filter(|text| !text.is_empty()))
+            }
+            Some(_) => {
+                Err(CommandError::new("invalid_input", format!("`params.{name}` must be a text")))
+            }
+        };
+        let set = || {
+            let (model, reasoning_effort) = (text("model")?, text("reasoning_effort")?);
+            let Some(gateway) = &self.services.gateway else {
+                let message =
+                    "this runner knows no gateway, so that it asks no model: set GATEWAY_ADDRESS";
+                return Err(CommandError::new("no_gateway", message));
+            };
+            let preference = model.map(|model| ModelPreference { model, reasoning_effort });
+            tracing::info!("King wants this model to be asked: {preference:?}");
+            gateway.set_preferred(preference.clone());
+            Ok(json!({
+                "model": preference.as_ref().map(|preference| &preference.model),
+                "reasoning_effort": preference.as_ref().map(|preference| &preference.reasoning_effort),
+            }))
+        };
+        let result = set();
+        let req_id = req_id(command);
+        req_id.map(|req_id| answer(&self.agent_id, req_id, started, result)).into_iter().collect()
+    }
+
     async fn skill(self, command: KingCommand) -> Vec<ToKing> {
         let started = Instant::now();
         let fallback = req_id(&command);
@@ -114,16 +147,12 @@ impl Commander {
         let cancel = self.services.cancel.clone();
         let result = tokio::select! {
             () = cancel.cancelled() => {
-                Err(CommandError::new("cancelled", "the runner is shutting down"))
+                Err(Failure::new("cancelled", "the runner is shutting down"))
             }
             result = self.execute(&job) => result,
         };
         let latency_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        // A wrong input or a runner that stops says nothing about the skill.
-        let counts = !matches!(
-            &result,
-            Err(error) if ["invalid_input", "cancelled", "skill_not_found"].contains(&error.code.as_str())
-        );
+        let counts = result.as_ref().map_or_else(Failure::counts, |_| true);
         let report = counts.then(|| {
             let mut carrier = HashMap::new();
             tracing_context::inject_context(&mut carrier);
@@ -144,31 +173,26 @@ impl Commander {
                 trace: (!carrier.is_empty()).then_some(TraceContext(carrier)),
             }))
         });
-        let answer = answer(&self.agent_id, job.req_id, started, result);
+        let answer =
+            answer(&self.agent_id, job.req_id, started, result.map_err(CommandError::from));
         std::iter::once(answer).chain(report).collect()
     }
 
-    async fn execute(&self, job: &RunSkill) -> Result<Value, CommandError> {
+    async fn execute(&self, job: &RunSkill) -> Result<Value, Failure> {
         let package = self.package(job).await?;
         let left = job.deadline.map(|deadline| deadline.ms_since(Timestamp::now()));
         if left == Some(0) {
-            return Err(CommandError::new("timeout", "the deadline had passed before the call"));
+            return Err(Failure::new("timeout", "the deadline had passed before the call"));
         }
         let mut servers = self.servers.clone();
         servers.extend(job.servers.clone());
         let policy =
-            CallPolicy { timeout_cap_ms: left, ..policy_of(&package, &job.sources, &servers) };
-        let answer = self
-            .services
-            .executor
-            .call(&package, &job.input, &policy)
-            .await
-            .map_err(|error| CommandError::new(error.code(), error.to_string()))?;
-        output(&package, answer)
+            CallPolicy { timeout_cap_ms: left, ..run::policy_of(&package, &job.sources, &servers) };
+        run::run(&self.services.executor, &package, &job.input, &policy).await
     }
 
-    async fn package(&self, job: &RunSkill) -> Result<Package, CommandError> {
-        let not_found = |message: String| CommandError::new("skill_not_found", message);
+    async fn package(&self, job: &RunSkill) -> Result<Package, Failure> {
+        let not_found = |message: String| Failure::new("skill_not_found", message);
         let Some(id) = &job.artifact_id else {
             return self
                 .local
@@ -183,23 +207,14 @@ impl Commander {
                 artifacts::Error::Package(_) | artifacts::Error::Digest { .. } => "invalid_package",
                 _ => "unavailable",
             };
-            CommandError::new(code, error.to_string())
+            Failure::new(code, error.to_string())
         })
     }
 }
 
-/// What a package may do: king says whose it is; a skill of the own folder says so itself.
-fn policy_of(
-    package: &Package,
-    sources: &[SourceConfig],
-    servers: &BTreeMap<String, String>,
-) -> CallPolicy {
-    let provenance = package.provenance.as_ref().map(|provenance| &provenance.source);
-    let own = provenance.or(package.call.server.as_ref());
-    let source = sources.iter().find(|source| Some(&source.name) == own).or(sources.first());
-    match source {
-        Some(source) => CallPolicy::of_source(source, servers),
-        None => CallPolicy::of_server(own.map(String::as_str), servers),
+impl From<Failure> for CommandError {
+    fn from(failure: Failure) -> Self {
+        Self::new(failure.code, failure.message)
     }
 }
 
@@ -210,35 +225,6 @@ fn read(command: KingCommand) -> Result<RunSkill, DecodeError> {
 
 fn req_id(command: &KingCommand) -> Option<String> {
     command.params.get("req_id").and_then(Value::as_str).map(str::to_owned)
-}
-
-/// An answer with a declared success status is the skill's output. An empty body becomes an empty
-/// text: null would read as "no output".
-fn output(package: &Package, answer: CallAnswer) -> Result<Value, CommandError> {
-    let declared = &package.call.success;
-    let success = if declared.is_empty() {
-        (200..300).contains(&answer.status)
-    } else {
-        declared.contains(&answer.status)
-    };
-    if success {
-        return Ok(match answer.body {
-            Value::Null => Value::String(String::new()),
-            body => body,
-        });
-    }
-    let body = match &answer.body {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    let excerpt: String = body.chars().take(EXCERPT).collect();
-    let message = if excerpt.is_empty() {
-        format!("HTTP {}", answer.status)
-    } else {
-        format!("HTTP {}: {excerpt}", answer.status)
-    };
-    Err(CommandError::new("skill_failed", message))
 }
 
 fn answer(

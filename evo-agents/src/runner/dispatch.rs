@@ -185,7 +185,8 @@ async fn until_deadline(
     let gateway = services
         .gateway
         .as_ref()
-        .map(|gateway| gateway.for_attempt(&dispatch.run_id, dispatch.next.stage, deadline));
+        .map(|gateway| gateway.for_attempt(&dispatch.run_id, dispatch.next.stage, deadline))
+        .map(|gateway| gateway.preferring(dispatch.model.clone()));
     let job = StageJob {
         run_id: dispatch.run_id,
         stage: dispatch.next.stage,

@@ -2,8 +2,10 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use evo_common::messages::{AgentHeartbeat, AgentStatus, AttemptRef, RunnerStatus};
+use evo_common::messages::{AgentHeartbeat, AgentStatus, ModelPreference, RunnerStatus};
 use serde_json::json;
+
+use super::work::InHand;
 
 /// What king may ask for.
 const SHORTEST: Duration = Duration::from_millis(50);
@@ -19,17 +21,22 @@ pub(super) fn message(
     agent_id: &str,
     req_id: String,
     status: RunnerStatus,
-    in_hand: Vec<AttemptRef>,
+    in_hand: InHand,
     skills: Option<&[String]>,
+    model: Option<&ModelPreference>,
 ) -> AgentHeartbeat {
-    let mut metrics = HashMap::from([("in_hand".to_owned(), json!(in_hand.len()))]);
+    let count = in_hand.stages.len() + in_hand.tasks.len();
+    let mut metrics = HashMap::from([("in_hand".to_owned(), json!(count))]);
+    if let Some(model) = model {
+        metrics.insert("model".to_owned(), json!(model));
+    }
     if let Some(skills) = skills {
         metrics.insert("skills".to_owned(), json!(skills));
     }
     AgentHeartbeat {
         status: AgentStatus { agent_id: agent_id.to_owned(), status, metrics },
-        in_hand: Some(in_hand),
-        tasks_in_hand: Vec::new(),
+        in_hand: Some(in_hand.stages),
+        tasks_in_hand: in_hand.tasks,
         req_id: Some(req_id),
     }
 }

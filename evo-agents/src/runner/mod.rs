@@ -1,12 +1,17 @@
 //! The runner: one task that feeds the session with what happens and does what it decides. Work
 //! runs on tasks of its own, so that nothing it does can cost the connection.
 
+mod ask;
 mod commands;
 mod dispatch;
 mod heartbeat;
 pub(crate) mod outbox;
+mod registration;
 mod session;
 mod skills;
+mod start;
+mod task;
+mod work;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -16,10 +21,7 @@ use std::{
 
 use evo_common::{
     clock::Timestamp,
-    messages::{
-        AgentRegister, AgentRegistration, AttemptAccepted, KingCommand, KingWelcome,
-        PROTOCOL_VERSION, StageReport,
-    },
+    messages::{AttemptAccepted, KingCommand, KingWelcome, TaskJoin},
     runtime::{OnError, Shutdown, TaskGroup},
 };
 use serde_json::json;
@@ -36,18 +38,15 @@ use crate::{
     gateway::GatewayClient,
     handler::{AgentHandler, Services},
     king::{FromKing, KingLink, ToKing},
-    skill::{
-        execute::{Executor, ExecutorConfig, GATEWAY_SERVER, KING_SERVER},
-        load,
-        package::Package,
-    },
-    soul::AgentFolder,
+    skill::execute::{Executor, ExecutorConfig, GATEWAY_SERVER, KING_SERVER},
+    soul::Soul,
 };
 use commands::Commander;
 use dispatch::Malformed;
 use outbox::Outbox;
-use session::{Command, Effect, Hopeless, Key, Session};
+use session::{Command, Effect, Hopeless, Session};
 use skills::ActiveSkills;
+use work::{Dispatch, Item, Key, Report};
 
 /// How long work in hand may go on after a shutdown was asked for.
 const GRACE: Duration = Duration::from_secs(8);
@@ -86,13 +85,16 @@ pub async fn run_with(
 
 /// What the runner's own tasks tell it.
 enum Done {
-    Stage { key: Key, report: Option<Box<StageReport>> },
+    Work { key: Key, report: Option<Report> },
     Command(Vec<ToKing>),
+    Progress(ToKing),
     Skills(Vec<String>),
 }
 
 struct Runner {
     config: RunnerConfig,
+    /// What soul.md says under `## Behavior`.
+    behavior: String,
     session_id: String,
     session: Session,
     link: KingLink,
@@ -123,11 +125,14 @@ impl Runner {
             Session::new(config.agent_id.clone(), session_id.clone(), config.capacity);
         let outbox = Outbox::new(config.folder.as_deref());
         for report in outbox.load(&config.agent_id)? {
-            tracing::info!(
-                run.id = %report.result.run_id, stage = %report.result.stage,
-                "A result from before the last restart will be sent"
-            );
-            session.decide(Command::Restored { report: Box::new(dispatch::within_limit(report)) });
+            if let Some(key) = report.key() {
+                tracing::info!("The result of {key} from before the last restart will be sent");
+            }
+            let report = match report {
+                Report::Stage(report) => Report::Stage(Box::new(dispatch::within_limit(*report))),
+                task @ Report::Task(_) => task,
+            };
+            session.decide(Command::Restored { report });
         }
         let link_tasks = TaskGroup::new(CancellationToken::new());
         let work_tasks = TaskGroup::new(CancellationToken::new());
@@ -161,7 +166,7 @@ impl Runner {
                 agent_id: config.agent_id.clone(),
                 handler,
                 services,
-                local: Arc::new(local_skills(&config)),
+                local: Arc::new(registration::local_skills(&config)),
                 servers,
             },
             active: ActiveSkills::new(&config.king_address, token, artifacts),
@@ -172,6 +177,7 @@ impl Runner {
             pending: VecDeque::new(),
             beat: interval(heartbeat::interval(DEFAULT_HEARTBEAT_MS)),
             fatal: None,
+            behavior: Soul::parse(&config.soul).behavior,
             session_id,
             session,
             link_tasks,
@@ -269,11 +275,14 @@ impl Runner {
         match event {
             FromKing::Welcome(welcome) => self.welcome(welcome).await,
             FromKing::Next(payload) => match dispatch::read(payload, &self.config.agent_id) {
-                Ok(dispatch) => self.decide(Command::Dispatch { dispatch, now }).await,
+                Ok(dispatch) => {
+                    let dispatch = Dispatch::Stage(dispatch);
+                    self.decide(Command::Dispatch { dispatch, now }).await;
+                }
                 Err(Malformed::Refused(report)) => {
                     let message = report.result.error.clone().unwrap_or_default();
                     tracing::error!(error = %message, "King sent work that can't be read: {message}");
-                    self.decide(Command::Refused { report, now }).await;
+                    self.decide(Command::Refused { report: Report::Stage(report), now }).await;
                 }
                 Err(Malformed::Unknown(error)) => {
                     tracing::error!(%error, "King sent work that can't be read: {error}");
@@ -285,8 +294,19 @@ impl Runner {
                     "Attempt {} of {} in run {} is cancelled: {}",
                     cancel.attempt, cancel.stage, cancel.run_id, cancel.reason
                 );
-                self.decide(Command::Cancel { cancel }).await;
+                self.decide(Command::Cancel { key: Key::from(&cancel) }).await;
             }
+            FromKing::Invite(payload) => self.invited(payload, now).await,
+            FromKing::TaskCancel(cancel) => {
+                tracing::info!(
+                    task.id = %cancel.task_id, reason = %cancel.reason,
+                    "Attempt {} of task {} is cancelled: {}",
+                    cancel.attempt, cancel.task_id, cancel.reason
+                );
+                self.decide(Command::Cancel { key: Key::from(&cancel) }).await;
+            }
+            FromKing::Ask(ask) => self.asked(ask),
+            FromKing::Notice(event) => tracing::debug!("King says {event}"),
             FromKing::Reply(reply) => {
                 let before = self.session.is_registered();
                 self.decide(Command::Reply { reply, now }).await;
@@ -295,7 +315,9 @@ impl Runner {
                 }
             }
             FromKing::Command(command) => self.command(command).await,
-            FromKing::ConfigUpdate(update) if update.config_type == skills::CONFIG_TYPE => {
+            FromKing::ConfigUpdate(update)
+                if skills::CONFIG_TYPES.contains(&update.config_type.as_str()) =>
+            {
                 self.refresh_skills();
             }
             FromKing::ConfigUpdate(update) => {
@@ -351,7 +373,13 @@ impl Runner {
 
     async fn take(&mut self, done: Done) {
         match done {
-            Done::Stage { key, report } => {
+            // Only worth something now: what matters is in the result.
+            Done::Progress(message) => {
+                if self.session.is_registered() {
+                    self.link.send(message);
+                }
+            }
+            Done::Work { key, report } => {
                 self.jobs.remove(&key);
                 self.decide(Command::Ended { key, report, now: Timestamp::now() }).await;
             }
@@ -431,30 +459,22 @@ impl Runner {
                     status,
                     in_hand,
                     names.as_deref(),
+                    self.preferred_model().as_ref(),
                 )));
             }
-            Effect::Accept { key } => {
-                let attempt = key.to_ref();
-                self.link.send(ToKing::Accepted(AttemptAccepted {
-                    agent_id: self.config.agent_id.clone(),
-                    run_id: attempt.run_id,
-                    stage: attempt.stage,
-                    attempt: attempt.attempt,
-                }));
-            }
-            Effect::Start { dispatch } => {
-                let key = Key::of_dispatch(&dispatch);
-                let cancel = self.work_tasks.token().child_token();
-                self.jobs.insert(key.clone(), cancel.clone());
-                let services = Services { cancel, ..self.commander.services.clone() };
-                let handler = Arc::clone(&self.commander.handler);
-                let (agent_id, done) = (self.config.agent_id.clone(), self.done_sender.clone());
-                self.work_tasks.spawn("stage", OnError::Log, async move {
-                    let report = dispatch::run(handler, services, dispatch, agent_id).await;
-                    done.send(Done::Stage { key, report }).await?;
-                    Ok(())
+            Effect::Accept { key: Key { item, attempt } } => {
+                let agent_id = self.config.agent_id.clone();
+                self.link.send(match item {
+                    Item::Stage { run_id, stage } => {
+                        ToKing::Accepted(AttemptAccepted { agent_id, run_id, stage, attempt })
+                    }
+                    Item::Task { task_id } => {
+                        let attempt = Some(attempt);
+                        ToKing::TaskJoin(Box::new(TaskJoin { task_id, agent_id, attempt }))
+                    }
                 });
             }
+            Effect::Start { dispatch } => self.start_work(dispatch),
             Effect::Stop { key } => {
                 if let Some(cancel) = self.jobs.get(&key) {
                     cancel.cancel();
@@ -466,7 +486,10 @@ impl Runner {
                 }
             }
             Effect::Send { report } => {
-                self.link.send(ToKing::Report(report));
+                self.link.send(match report {
+                    Report::Stage(report) => ToKing::Report(report),
+                    Report::Task(report) => ToKing::TaskReport(report),
+                });
             }
             Effect::Forget { key } => {
                 if let Err(error) = self.outbox.forget(&key).await {
@@ -495,76 +518,6 @@ impl Runner {
             }
         }
     }
-
-    fn registration(
-        &self,
-        req_id: String,
-        in_hand: Vec<evo_common::messages::AttemptRef>,
-    ) -> AgentRegistration {
-        let mut capabilities: Vec<String> = self
-            .commander
-            .local
-            .iter()
-            .flat_map(|package| package.manifest.capabilities.iter().cloned())
-            .collect();
-        capabilities.sort();
-        capabilities.dedup();
-        AgentRegistration {
-            register: AgentRegister {
-                agent_id: self.config.agent_id.clone(),
-                role: self.config.role.clone(),
-                capabilities,
-            },
-            protocol: Some(PROTOCOL_VERSION),
-            req_id: Some(req_id),
-            session_id: Some(self.session_id.clone()),
-            capacity: Some(self.config.capacity),
-            in_hand,
-            tasks_in_hand: Vec::new(),
-            skills: self.skill_names(),
-            soul_content: (!self.config.soul.is_empty()).then(|| self.config.soul.clone()),
-            version: Some(env!("CARGO_PKG_VERSION").to_owned()),
-            binary_path: crate::config::executable(),
-            pid: Some(std::process::id()),
-            extra: serde_json::Map::new(),
-        }
-    }
-
-    /// Skills of the own folder, then the active ones.
-    fn skill_names(&self) -> Vec<String> {
-        let local = self.commander.local.iter().map(|package| package.manifest.name.clone());
-        let mut names: Vec<String> = local.collect();
-        names.extend(
-            self.active_names
-                .iter()
-                .filter(|name| !names.contains(name))
-                .cloned()
-                .collect::<Vec<_>>(),
-        );
-        names
-    }
-}
-
-/// The skills in the agent's folder that its `agent.toml` wants.
-fn local_skills(config: &RunnerConfig) -> Vec<Package> {
-    let Some(folder) = &config.folder else { return Vec::new() };
-    let mut skills = load::load_skills(folder).skills;
-    // A folder without these files is fine here: `evo up` gives its agents bare ones.
-    if let Ok(agent) = AgentFolder::read(folder)
-        && let Some(wanted) = agent.wanted_skills()
-    {
-        for name in wanted {
-            if !skills.iter().any(|package| package.manifest.name == *name) {
-                tracing::error!(
-                    skill.name = %name,
-                    "agent.toml wants the skill {name:?}, but {}/skills holds no valid one",
-                    folder.display()
-                );
-            }
-        }
-        skills.retain(|package| wanted.contains(&package.manifest.name));
-    }
-    skills
 }
 
 fn interval(period: Duration) -> Interval {

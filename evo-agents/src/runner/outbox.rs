@@ -2,9 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use evo_common::{ids::sha256_hex, messages::StageReport};
+use evo_common::{
+    ids::sha256_hex,
+    messages::{StageReport, TaskReport},
+};
+use serde_json::Value;
 
-use super::session::Key;
+use super::work::{Item, Key, Report};
 use crate::skill::cache::write_atomic;
 
 const FOLDER: &str = "outbox";
@@ -34,7 +38,7 @@ impl Outbox {
 
     /// Everything that the last process left for `agent_id`. A file that is no result is moved
     /// aside, and so is one of another agent: king takes it from nobody else.
-    pub(super) fn load(&self, agent_id: &str) -> Result<Vec<StageReport>, Error> {
+    pub(super) fn load(&self, agent_id: &str) -> Result<Vec<Report>, Error> {
         let Some(folder) = &self.folder else { return Ok(Vec::new()) };
         let failed = |source| Error { path: folder.clone(), source };
         std::fs::create_dir_all(folder).map_err(failed)?;
@@ -52,11 +56,11 @@ impl Outbox {
             }
             let text =
                 std::fs::read(&path).map_err(|source| Error { path: path.clone(), source })?;
-            match serde_json::from_slice::<StageReport>(&text) {
-                Ok(report) if report.result.agent_id != agent_id => {
-                    set_foreign_aside(&path, &report.result.agent_id, agent_id)?;
+            match read(&text) {
+                Ok(report) if report.agent_id() != agent_id => {
+                    set_foreign_aside(&path, report.agent_id(), agent_id)?;
                 }
-                Ok(report) if report.attempt.is_some() => reports.push(report),
+                Ok(report) if report.key().is_some() => reports.push(report),
                 Ok(_) => set_aside(&path, "it names no attempt")?,
                 Err(error) => set_aside(&path, &error.to_string())?,
             }
@@ -65,12 +69,16 @@ impl Outbox {
     }
 
     /// Makes a result durable.
-    pub(super) async fn keep(&self, report: &StageReport) -> Result<(), Error> {
-        let (Some(folder), Some(key)) = (&self.folder, Key::of_report(report)) else {
+    pub(super) async fn keep(&self, report: &Report) -> Result<(), Error> {
+        let (Some(folder), Some(key)) = (&self.folder, report.key()) else {
             return Ok(());
         };
         let path = folder.join(file_name(&key));
-        let content = serde_json::to_vec(report).expect("a report is plain data");
+        let content = match report {
+            Report::Stage(report) => serde_json::to_vec(report),
+            Report::Task(report) => serde_json::to_vec(report),
+        }
+        .expect("a report is plain data");
         blocking(path, move |path| write_atomic(path, &content)).await
     }
 
@@ -85,11 +93,24 @@ impl Outbox {
     }
 }
 
-/// Run ids come over the wire, so the name is made from their digest.
+/// Reads a result; only the one of a task names a task.
+fn read(text: &[u8]) -> serde_json::Result<Report> {
+    let value: Value = serde_json::from_slice(text)?;
+    Ok(if value.get("task_id").is_some() {
+        Report::Task(Box::new(serde_json::from_value::<TaskReport>(value)?))
+    } else {
+        Report::Stage(Box::new(serde_json::from_value::<StageReport>(value)?))
+    })
+}
+
+/// Ids come over the wire, so the name is made from their digest.
 fn file_name(key: &Key) -> String {
-    let attempt = key.to_ref();
+    let kind = match &key.item {
+        Item::Stage { stage, .. } => stage.as_str(),
+        Item::Task { .. } => "task",
+    };
     let digest = sha256_hex(key.req_id().as_bytes());
-    format!("{}-{}-{}.json", attempt.stage, attempt.attempt, &digest[..32])
+    format!("{kind}-{}-{}.json", key.attempt, &digest[..32])
 }
 
 async fn blocking(
@@ -131,13 +152,32 @@ fn set_foreign_aside(path: &Path, theirs: &str, ours: &str) -> Result<(), Error>
 mod tests {
     use evo_common::{
         ids::Attempt,
-        messages::{PipelineRunStatus, PipelineStage, PipelineStageResult},
+        messages::{PipelineRunStatus, PipelineStage, PipelineStageResult, TaskStatus, TaskUpdate},
     };
 
     use super::*;
 
-    fn report(run_id: &str, attempt: Option<Attempt>) -> StageReport {
-        StageReport {
+    fn task(task_id: &str) -> Report {
+        Report::Task(Box::new(TaskReport {
+            update: TaskUpdate {
+                task_id: task_id.to_owned(),
+                status: Some(TaskStatus::Completed),
+                agent_id: Some("a".to_owned()),
+                payload: Some(serde_json::json!({"result": "done"})),
+            },
+            attempt: Attempt(1),
+            req_id: "r".to_owned(),
+            error: None,
+            transient: false,
+            steps: 1,
+            usage: None,
+            latency_ms: 3,
+            trace: None,
+        }))
+    }
+
+    fn report(run_id: &str, attempt: Option<Attempt>) -> Report {
+        Report::Stage(Box::new(StageReport {
             result: PipelineStageResult {
                 run_id: run_id.to_owned(),
                 stage: PipelineStage::PreLoad,
@@ -152,7 +192,7 @@ mod tests {
             transient: false,
             seq: None,
             trace: None,
-        }
+        }))
     }
 
     #[tokio::test]
@@ -161,16 +201,17 @@ mod tests {
         let outbox = Outbox::new(Some(folder.path()));
         assert!(outbox.load("a").unwrap().is_empty());
         let (a, b) = (report("../a", Some(Attempt(1))), report("b", Some(Attempt(2))));
-        outbox.keep(&a).await.unwrap();
-        outbox.keep(&a).await.unwrap();
-        outbox.keep(&b).await.unwrap();
+        let c = task("../c");
+        for kept in [&a, &a, &b, &c] {
+            outbox.keep(kept).await.unwrap();
+        }
         let mut found = outbox.load("a").unwrap();
-        found.sort_by(|x, y| x.result.run_id.cmp(&y.result.run_id));
-        assert_eq!(found, [a.clone(), b]);
-        let key = Key::of_report(&a).unwrap();
-        outbox.forget(&key).await.unwrap();
-        outbox.forget(&key).await.unwrap();
-        assert_eq!(outbox.load("a").unwrap().len(), 1);
+        found.sort_by_key(Report::key);
+        assert_eq!(found, [a.clone(), b.clone(), c.clone()]);
+        for answered in [&a, &a, &c] {
+            outbox.forget(&answered.key().unwrap()).await.unwrap();
+        }
+        assert_eq!(outbox.load("a").unwrap(), [b]);
     }
 
     #[tokio::test]
@@ -180,7 +221,8 @@ mod tests {
         outbox.keep(&report("a", Some(Attempt(1)))).await.unwrap();
         let inside = folder.path().join("outbox");
         std::fs::write(inside.join("half.json"), "{\"run_id\"").unwrap();
-        let legacy = serde_json::to_string(&report("a", None)).unwrap();
+        let Report::Stage(legacy) = report("a", None) else { panic!() };
+        let legacy = serde_json::to_string(&legacy).unwrap();
         std::fs::write(inside.join("legacy.json"), legacy).unwrap();
         std::fs::write(inside.join(".x.tmp"), "").unwrap();
         assert_eq!(outbox.load("a").unwrap().len(), 1);

@@ -1,6 +1,8 @@
 //! What a runner has in hand and what it owes king. Pure: no I/O and no clock; the moment travels
 //! inside the command, and everything to be done comes back as effects.
 //!
+//! Stages and tasks are the same here: an attempt at something, which ends in a report.
+//!
 //! Held by every sequence of commands:
 //! - a result is sent again until king accepts it, calls it a duplicate, rejects it or cancels it;
 //! - no more than `capacity` attempts run at once, and none runs twice;
@@ -11,12 +13,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use evo_common::{
     clock::Timestamp,
-    ids::Attempt,
-    messages::{
-        AttemptCancel, AttemptRef, PipelineStage, Reply, ReplyStatus, RunnerStatus, StageDispatch,
-        StageReport,
-    },
+    messages::{Reply, ReplyStatus, RunnerStatus},
 };
+
+use super::work::{Dispatch, InHand, Key, Report};
 
 /// First pause before an unanswered message is sent again; doubles up to the longest.
 const RESEND_MS: u64 = 5_000;
@@ -27,65 +27,25 @@ const LONGEST_RETRY_MS: u64 = 30_000;
 /// Attempts whose end is remembered, so that a late repeat of their dispatch starts nothing.
 const REMEMBERED: usize = 1_024;
 
-/// One try of one stage of one run, ordered.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Key {
-    run_id: String,
-    stage: PipelineStage,
-    attempt: Attempt,
-}
-
-impl Key {
-    pub(crate) fn new(run_id: impl Into<String>, stage: PipelineStage, attempt: Attempt) -> Self {
-        Self { run_id: run_id.into(), stage, attempt }
-    }
-
-    /// The attempt that a dispatch asks for.
-    pub(crate) fn of_dispatch(dispatch: &StageDispatch) -> Self {
-        Self::new(dispatch.run_id.clone(), dispatch.next.stage, dispatch.attempt)
-    }
-
-    /// The attempt that a report is about; `None` for the report of a legacy runner.
-    pub(crate) fn of_report(report: &StageReport) -> Option<Self> {
-        Some(Self::new(report.result.run_id.clone(), report.result.stage, report.attempt?))
-    }
-
-    /// The attempt as it goes over the wire.
-    pub(crate) fn to_ref(&self) -> AttemptRef {
-        AttemptRef { run_id: self.run_id.clone(), stage: self.stage, attempt: self.attempt }
-    }
-
-    /// The same on every send and after a restart, so that king's answer to any of them counts.
-    pub(crate) fn req_id(&self) -> String {
-        format!("result:{}:{}:{}", self.run_id, self.stage, self.attempt)
-    }
-}
-
-impl std::fmt::Display for Key {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "attempt {} of {} in run {}", self.attempt, self.stage, self.run_id)
-    }
-}
-
 /// What happened.
 #[derive(Debug, Clone)]
 pub(crate) enum Command {
     /// A result from before the last restart was found.
-    Restored { report: Box<StageReport> },
+    Restored { report: Report },
     /// King's handlers are in place.
     Welcome { now: Timestamp },
     /// The connection is gone.
     Disconnected,
     /// King hands out work.
-    Dispatch { dispatch: Box<StageDispatch>, now: Timestamp },
+    Dispatch { dispatch: Dispatch, now: Timestamp },
     /// An attempt can't be started; its failure is the result.
-    Refused { report: Box<StageReport>, now: Timestamp },
+    Refused { report: Report, now: Timestamp },
     /// A job ended; without a report when it was stopped.
-    Ended { key: Key, report: Option<Box<StageReport>>, now: Timestamp },
+    Ended { key: Key, report: Option<Report>, now: Timestamp },
     /// King answered a request.
     Reply { reply: Reply, now: Timestamp },
     /// King no longer wants an attempt.
-    Cancel { cancel: AttemptCancel },
+    Cancel { key: Key },
     /// Time for a sign of life.
     Heartbeat,
     /// Time went by.
@@ -100,19 +60,19 @@ pub(crate) enum Command {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Effect {
     /// Send the registration.
-    Register { req_id: String, in_hand: Vec<AttemptRef> },
+    Register { req_id: String, in_hand: InHand },
     /// Send a heartbeat.
-    Heartbeat { req_id: String, in_hand: Vec<AttemptRef>, status: RunnerStatus },
+    Heartbeat { req_id: String, in_hand: InHand, status: RunnerStatus },
     /// Confirm that an attempt is in hand.
     Accept { key: Key },
     /// Start a job.
-    Start { dispatch: Box<StageDispatch> },
+    Start { dispatch: Dispatch },
     /// Stop a job.
     Stop { key: Key },
     /// Make a result durable.
-    Persist { report: Box<StageReport> },
+    Persist { report: Report },
     /// Send a result.
-    Send { report: Box<StageReport> },
+    Send { report: Report },
     /// Remove a durable result.
     Forget { key: Key },
     /// Tell the log that king refused something.
@@ -135,13 +95,13 @@ pub(crate) enum Hopeless {
 #[derive(Debug)]
 enum Work {
     /// Waits for a free place.
-    Queued(Box<StageDispatch>),
+    Queued(Dispatch),
     Running,
     /// Told to stop; holds its place until it has.
     Stopping,
     /// Done; king has not answered yet.
     Waiting {
-        report: Box<StageReport>,
+        report: Report,
         due: Timestamp,
         sends: u32,
         retries: u32,
@@ -204,19 +164,16 @@ impl Session {
     }
 
     /// Attempts queued, running, or done and not yet answered.
-    pub(crate) fn in_hand(&self) -> Vec<AttemptRef> {
-        self.work
-            .iter()
-            .filter(|(_, work)| !matches!(work, Work::Stopping))
-            .map(|(key, _)| key.to_ref())
-            .collect()
+    pub(crate) fn in_hand(&self) -> InHand {
+        let held = self.work.iter().filter(|(_, work)| !matches!(work, Work::Stopping));
+        held.map(|(key, _)| key).collect()
     }
 
     /// Takes in what happened and says what is to be done.
     pub(crate) fn decide(&mut self, command: Command) -> Vec<Effect> {
         match command {
             Command::Restored { report } => {
-                if let Some(key) = Key::of_report(&report) {
+                if let Some(key) = report.key() {
                     let due = Timestamp(0);
                     self.work.insert(key, Work::Waiting { report, due, sends: 0, retries: 0 });
                 }
@@ -228,7 +185,7 @@ impl Session {
                 Vec::new()
             }
             Command::Dispatch { dispatch, now } => self.dispatch(dispatch, now),
-            Command::Refused { report, now } => match Key::of_report(&report) {
+            Command::Refused { report, now } => match report.key() {
                 Some(key) if !self.work.contains_key(&key) && !self.ended.contains(&key) => {
                     self.result(key, report, now)
                 }
@@ -236,7 +193,7 @@ impl Session {
             },
             Command::Ended { key, report, now } => self.job_ended(key, report, now),
             Command::Reply { reply, now } => self.reply(reply, now),
-            Command::Cancel { cancel } => self.cancel(cancel),
+            Command::Cancel { key } => self.cancel(key),
             Command::Heartbeat => self.heartbeat(),
             Command::Tick { now } => self.tick(now),
             Command::Drain => {
@@ -289,8 +246,8 @@ impl Session {
         vec![Effect::Heartbeat { req_id, in_hand: self.in_hand(), status }]
     }
 
-    fn dispatch(&mut self, dispatch: Box<StageDispatch>, now: Timestamp) -> Vec<Effect> {
-        let key = Key::of_dispatch(&dispatch);
+    fn dispatch(&mut self, dispatch: Dispatch, now: Timestamp) -> Vec<Effect> {
+        let key = dispatch.key();
         match self.work.get_mut(&key) {
             Some(Work::Queued(_) | Work::Running) => return vec![Effect::Accept { key }],
             Some(Work::Stopping) => {
@@ -310,13 +267,9 @@ impl Session {
         if self.draining {
             return ignored(key, "this runner takes no more work");
         }
-        let same_stage: Vec<Key> = self
-            .work
-            .keys()
-            .filter(|other| other.run_id == key.run_id && other.stage == key.stage)
-            .cloned()
-            .collect();
-        if same_stage.iter().any(|other| other.attempt > key.attempt) {
+        let same: Vec<Key> =
+            self.work.keys().filter(|other| other.item == key.item).cloned().collect();
+        if same.iter().any(|other| other.attempt > key.attempt) {
             return ignored(key, "a newer attempt is in hand");
         }
         if self.busy() + self.queue.len() >= self.capacity.saturating_mul(2) {
@@ -324,7 +277,7 @@ impl Session {
         }
         // King has given up on older attempts. Their results are still sent, for the record.
         let mut effects: Vec<Effect> =
-            same_stage.into_iter().filter_map(|older| self.drop_unfinished(older)).collect();
+            same.into_iter().filter_map(|older| self.drop_unfinished(older)).collect();
         effects.push(Effect::Accept { key: key.clone() });
         if self.busy() < self.capacity {
             self.work.insert(key, Work::Running);
@@ -355,12 +308,7 @@ impl Session {
         Effect::Stop { key }
     }
 
-    fn job_ended(
-        &mut self,
-        key: Key,
-        report: Option<Box<StageReport>>,
-        now: Timestamp,
-    ) -> Vec<Effect> {
+    fn job_ended(&mut self, key: Key, report: Option<Report>, now: Timestamp) -> Vec<Effect> {
         let mut effects = match (self.work.remove(&key), report) {
             (Some(Work::Running), Some(report)) => self.result(key, report, now),
             (Some(Work::Running | Work::Stopping), _) => {
@@ -388,8 +336,8 @@ impl Session {
         effects
     }
 
-    fn result(&mut self, key: Key, mut report: Box<StageReport>, now: Timestamp) -> Vec<Effect> {
-        report.req_id = Some(key.req_id());
+    fn result(&mut self, key: Key, mut report: Report, now: Timestamp) -> Vec<Effect> {
+        report.set_req_id(key.req_id());
         let mut effects = vec![Effect::Persist { report: report.clone() }];
         let sent = self.is_registered();
         if sent {
@@ -470,7 +418,7 @@ impl Session {
     /// this one.
     fn is_foreign(&self, req_id: &str) -> bool {
         let work = self.waiting_for(req_id).and_then(|key| self.work.get(&key));
-        matches!(work, Some(Work::Waiting { report, .. }) if report.result.agent_id != self.agent_id)
+        matches!(work, Some(Work::Waiting { report, .. }) if report.agent_id() != self.agent_id)
     }
 
     fn waiting_for(&self, req_id: &str) -> Option<Key> {
@@ -480,8 +428,7 @@ impl Session {
             .map(|(key, _)| key.clone())
     }
 
-    fn cancel(&mut self, cancel: AttemptCancel) -> Vec<Effect> {
-        let key = Key::new(cancel.run_id, cancel.stage, cancel.attempt);
+    fn cancel(&mut self, key: Key) -> Vec<Effect> {
         match self.work.get(&key) {
             Some(Work::Waiting { .. }) => {
                 self.work.remove(&key);

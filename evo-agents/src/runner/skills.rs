@@ -1,48 +1,118 @@
 //! The skills that king has active: known by name, fetched ahead of their first call.
 
+use std::sync::Arc;
+
 use evo_common::{
     api::{SkillList, SkillSummary},
+    config::SourceConfig,
     ids::ArtifactId,
     tokens::Secret,
 };
+use serde::{Deserialize, de::DeserializeOwned};
+use tokio::sync::Mutex;
 
-use crate::{artifacts::ArtifactClient, skill::egress};
+use crate::{artifacts::ArtifactClient, skill::egress, task::skills::Known};
 
-/// `config_type` of the update that says the set of active skills changed.
-pub(super) const CONFIG_TYPE: &str = "skills";
+/// `config_type`s of updates that change what the active skills are or may do.
+pub(super) const CONFIG_TYPES: [&str; 2] = ["skills", "sources"];
 
-/// Reads king's list of active skills. Cheap to clone.
+/// The skills that king has active, with what they may do. Cheap to clone; clones share what they
+/// know.
 #[derive(Debug, Clone)]
 pub(super) struct ActiveSkills {
     http: reqwest::Client,
     address: String,
     token: Option<Secret>,
     artifacts: ArtifactClient,
+    known: Arc<Mutex<Option<Arc<[Known]>>>>,
 }
 
 impl ActiveSkills {
     pub(super) fn new(address: &str, token: Option<Secret>, artifacts: ArtifactClient) -> Self {
         let http = egress::client(|builder| builder.timeout(std::time::Duration::from_secs(30)));
-        Self { http, address: address.to_owned(), token, artifacts }
+        Self { http, address: address.to_owned(), token, artifacts, known: Arc::default() }
     }
 
-    /// Names of the active skills, with their packages in the cache. A package that can't be
-    /// fetched is logged and tried again when the skill is called.
+    /// The skills as they were at the last look; looks when there was none. Without king there
+    /// are none.
+    pub(super) async fn known(&self) -> Arc<[Known]> {
+        let mut known = self.known.lock().await;
+        if let Some(known) = known.as_ref() {
+            return Arc::clone(known);
+        }
+        match self.look(&[]).await {
+            Ok((_, found)) => Arc::clone(known.insert(found)),
+            Err(error) => {
+                tracing::warn!(%error, "The active skills can't be listed: {error}");
+                Arc::default()
+            }
+        }
+    }
+
+    /// Looks again; gives the names of the active skills. A skill whose package can't be fetched
+    /// is logged, named, and not known.
     pub(super) async fn refresh(&self) -> Result<Vec<String>, String> {
+        let mut known = self.known.lock().await;
+        let before = known.clone().unwrap_or_default();
+        let (names, found) = self.look(&before).await?;
+        *known = Some(found);
+        Ok(names)
+    }
+
+    async fn look(&self, before: &[Known]) -> Result<(Vec<String>, Arc<[Known]>), String> {
         let skills = self.list().await?;
+        let sources = self.sources().await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "The sources can't be listed: {error}; skills reach only their own server");
+            Vec::new()
+        });
+        let mut found = Vec::new();
         for skill in &skills {
             let Some(id) = skill.artifact_id.as_deref().and_then(|id| ArtifactId::parse(id).ok())
             else {
                 continue;
             };
-            if let Err(error) = self.artifacts.get(&id).await {
-                tracing::warn!(
-                    skill.name = %skill.name, artifact.id = %id, %error,
-                    "The package of {} can't be fetched ahead: {error}", skill.name
-                );
-            }
+            let same = |known: &&Known| known.artifact_id.as_deref() == Some(id.as_str());
+            let package = match before.iter().find(same) {
+                Some(known) => Arc::clone(&known.package),
+                None => match self.artifacts.package(&id).await {
+                    Ok(package) => Arc::new(package),
+                    Err(error) => {
+                        tracing::warn!(
+                            skill.name = %skill.name, artifact.id = %id, %error,
+                            "The package of {} can't be used: {error}", skill.name
+                        );
+                        continue;
+                    }
+                },
+            };
+            let source = sources.iter().find(|source| source.name == skill.source).cloned();
+            found.push(Known { package, artifact_id: Some(id.to_string()), source });
         }
-        Ok(skills.into_iter().map(|skill| skill.name).collect())
+        Ok((skills.into_iter().map(|skill| skill.name).collect(), found.into()))
+    }
+
+    async fn sources(&self) -> Result<Vec<SourceConfig>, String> {
+        #[derive(Deserialize)]
+        struct Sources {
+            sources: Vec<SourceConfig>,
+        }
+        let list: Sources = self.get(self.http.get(format!("{}/sources", self.address))).await?;
+        Ok(list.sources)
+    }
+
+    async fn get<T: DeserializeOwned>(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<T, String> {
+        let request = match &self.token {
+            Some(token) => request.bearer_auth(token.expose()),
+            None => request,
+        };
+        let response = request.send().await.map_err(|error| egress::describe(&error))?;
+        if !response.status().is_success() {
+            return Err(format!("king answered {}", response.status()));
+        }
+        response.json().await.map_err(|error| egress::describe(&error))
     }
 
     async fn list(&self) -> Result<Vec<SkillSummary>, String> {
@@ -56,15 +126,7 @@ impl ActiveSkills {
             if let Some(cursor) = &cursor {
                 request = request.query(&[("cursor", cursor)]);
             }
-            if let Some(token) = &self.token {
-                request = request.bearer_auth(token.expose());
-            }
-            let response = request.send().await.map_err(|error| egress::describe(&error))?;
-            if !response.status().is_success() {
-                return Err(format!("king answered {}", response.status()));
-            }
-            let page: SkillList =
-                response.json().await.map_err(|error| egress::describe(&error))?;
+            let page: SkillList = self.get(request).await?;
             let more = !page.skills.is_empty();
             skills.extend(page.skills);
             match page.next_cursor {

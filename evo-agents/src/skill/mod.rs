@@ -5,4 +5,5 @@ pub mod egress;
 pub mod execute;
 pub mod load;
 pub mod package;
+pub(crate) mod run;
 pub(crate) mod template;

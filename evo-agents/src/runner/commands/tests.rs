@@ -189,6 +189,6 @@ async fn a_skill_reaches_no_server_of_another_source() {
         ("shop".to_owned(), server.clone()),
         ("evo-king".to_owned(), server.clone()),
     ]);
-    let policy = policy_of(&package("/pets", ""), &[], &servers);
+    let policy = run::policy_of(&package("/pets", ""), &[], &servers);
     assert_eq!(policy.servers.into_keys().collect::<Vec<_>>(), ["shop"]);
 }

@@ -1,49 +1,88 @@
 use std::collections::HashMap;
 
-use evo_common::messages::{PipelineNext, PipelineRunStatus, PipelineStageResult};
+use evo_common::{
+    ids::Attempt,
+    messages::{
+        PipelineNext, PipelineRunStatus, PipelineStage, PipelineStageResult, StageDispatch,
+        StageReport, TaskDispatch, TaskInvite, TaskLimits, TaskReport, TaskStatus, TaskUpdate,
+    },
+};
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::*;
+use super::{super::work::Item, *};
 
 const NOW: Timestamp = Timestamp(1_000_000);
 
+/// Odd numbers are stages, even ones are tasks: the session treats them alike.
 fn key(run: u8, attempt: u32) -> Key {
-    Key::new(format!("run-{run}"), PipelineStage::Building, Attempt(attempt))
+    let (id, attempt) = (format!("run-{run}"), Attempt(attempt));
+    if run % 2 == 1 {
+        Key::stage(id, PipelineStage::Building, attempt)
+    } else {
+        Key::task(id, attempt)
+    }
 }
 
-fn dispatch(key: &Key) -> Box<StageDispatch> {
-    Box::new(StageDispatch {
-        next: PipelineNext {
-            stage: key.stage,
-            artifact_id: String::new(),
-            metadata: HashMap::new(),
-        },
-        run_id: key.run_id.clone(),
-        attempt: key.attempt,
-        deadline_ms: 0,
-        model: None,
-        trace: None,
-    })
-}
-
-fn report(key: &Key) -> Box<StageReport> {
-    Box::new(StageReport {
-        result: PipelineStageResult {
-            run_id: key.run_id.clone(),
-            stage: key.stage,
+fn dispatch(key: &Key) -> Dispatch {
+    match key.item.clone() {
+        Item::Stage { run_id, stage } => Dispatch::Stage(Box::new(StageDispatch {
+            next: PipelineNext { stage, artifact_id: String::new(), metadata: HashMap::new() },
+            run_id,
+            attempt: key.attempt,
+            deadline_ms: 0,
+            model: None,
+            trace: None,
+        })),
+        Item::Task { task_id } => Dispatch::Task(Box::new(TaskDispatch {
+            invite: TaskInvite { task_id, task_type: "user".to_owned(), payload: Value::Null },
             agent_id: "a".to_owned(),
-            status: PipelineRunStatus::Completed,
-            artifact_id: String::new(),
-            output: Value::Null,
+            attempt: key.attempt,
+            deadline_ms: 0,
+            summary: String::new(),
+            model: None,
+            memories: Vec::new(),
+            limits: TaskLimits::default(),
+            trace: None,
+        })),
+    }
+}
+
+fn report(key: &Key) -> Report {
+    match key.item.clone() {
+        Item::Stage { run_id, stage } => Report::Stage(Box::new(StageReport {
+            result: PipelineStageResult {
+                run_id,
+                stage,
+                agent_id: "a".to_owned(),
+                status: PipelineRunStatus::Completed,
+                artifact_id: String::new(),
+                output: Value::Null,
+                error: None,
+            },
+            attempt: Some(key.attempt),
+            req_id: None,
+            transient: false,
+            seq: None,
+            trace: None,
+        })),
+        Item::Task { task_id } => Report::Task(Box::new(TaskReport {
+            update: TaskUpdate {
+                task_id,
+                status: Some(TaskStatus::Completed),
+                agent_id: Some("a".to_owned()),
+                payload: None,
+            },
+            attempt: key.attempt,
+            req_id: String::new(),
             error: None,
-        },
-        attempt: Some(key.attempt),
-        req_id: None,
-        transient: false,
-        seq: None,
-        trace: None,
-    })
+            transient: false,
+            steps: 0,
+            usage: None,
+            latency_ms: 0,
+            trace: None,
+        })),
+    }
 }
 
 fn given(key: &Key) -> Command {
@@ -59,13 +98,22 @@ fn answer(key: &Key, status: ReplyStatus) -> Command {
 }
 
 fn cancelled(key: &Key) -> Command {
-    Command::Cancel {
-        cancel: AttemptCancel {
-            run_id: key.run_id.clone(),
-            stage: key.stage,
-            attempt: key.attempt,
-            reason: String::new(),
-        },
+    Command::Cancel { key: key.clone() }
+}
+
+fn in_hand(keys: &[&Key]) -> InHand {
+    keys.iter().copied().collect()
+}
+
+fn keys(in_hand: &InHand) -> BTreeSet<Key> {
+    let stages = in_hand.stages.iter().map(|r| Key::stage(r.run_id.clone(), r.stage, r.attempt));
+    stages.chain(in_hand.tasks.iter().map(|r| Key::task(r.task_id.clone(), r.attempt))).collect()
+}
+
+fn named_in(report: &Report) -> String {
+    match report {
+        Report::Stage(report) => report.req_id.clone().unwrap_or_default(),
+        Report::Task(report) => report.req_id.clone(),
     }
 }
 
@@ -114,9 +162,9 @@ fn an_attempt_is_confirmed_done_kept_sent_and_forgotten() {
     assert_eq!(run(&mut session, given(&a)), ["accept"]);
     assert_eq!(run(&mut session, ended(&a)), ["persist", "send"]);
     assert_eq!(run(&mut session, given(&a)), ["send"], "the result is there already");
-    assert_eq!(session.in_hand(), [a.to_ref()]);
+    assert_eq!(session.in_hand(), in_hand(&[&a]));
     assert_eq!(run(&mut session, answer(&a, ReplyStatus::Accepted)), ["forget"]);
-    assert!(session.in_hand().is_empty());
+    assert!(session.in_hand() == InHand::default());
     assert_eq!(run(&mut session, given(&a)), ["ignored"], "a late repeat starts nothing");
 }
 
@@ -151,7 +199,7 @@ fn a_king_that_forgot_the_runner_gets_a_new_registration() {
     session.decide(ended(&a));
     let reply = Reply::rejected(a.req_id(), "not_registered", "who?");
     assert_eq!(run(&mut session, Command::Reply { reply, now: NOW }), ["register"]);
-    assert_eq!(session.in_hand(), [a.to_ref()], "the result is not lost");
+    assert_eq!(session.in_hand(), in_hand(&[&a]), "the result is not lost");
 }
 
 #[test]
@@ -184,7 +232,7 @@ fn everything_unanswered_is_sent_after_a_new_connection() {
     session.decide(Command::Disconnected);
     assert_eq!(run(&mut session, ended(&b)), ["persist"], "nothing is sent while king is away");
     assert_eq!(kinds(&register(&mut session)), ["send", "send"]);
-    assert_eq!(session.in_hand(), [a.to_ref(), b.to_ref(), c.to_ref()]);
+    assert_eq!(session.in_hand(), in_hand(&[&a, &b, &c]));
 }
 
 #[test]
@@ -193,7 +241,9 @@ fn restored_results_are_in_hand_and_sent() {
     let a = key(1, 1);
     session.decide(Command::Restored { report: report(&a) });
     let effects = session.decide(Command::Welcome { now: NOW });
-    assert!(matches!(&effects[..], [Effect::Register { in_hand, .. }] if *in_hand == [a.to_ref()]));
+    assert!(
+        matches!(&effects[..], [Effect::Register { in_hand, .. }] if *in_hand == self::in_hand(&[&a]))
+    );
     assert_eq!(kinds(&register(&mut session)), ["send"]);
 }
 
@@ -215,7 +265,7 @@ fn a_cancel_stops_the_job_and_its_result_is_never_sent() {
     let a = key(1, 1);
     session.decide(given(&a));
     assert_eq!(run(&mut session, cancelled(&a)), ["stop"]);
-    assert!(session.in_hand().is_empty() && session.is_working());
+    assert!(session.in_hand() == InHand::default() && session.is_working());
     assert_eq!(run(&mut session, ended(&a)), [""; 0]);
     assert!(!session.is_working());
     let b = key(2, 1);
@@ -230,7 +280,7 @@ fn a_newer_attempt_replaces_an_older_one() {
     session.decide(given(&old));
     assert_eq!(run(&mut session, given(&new)), ["stop", "accept", "start"]);
     assert_eq!(run(&mut session, given(&old)), ["ignored"]);
-    assert_eq!(session.in_hand(), [new.to_ref()]);
+    assert_eq!(session.in_hand(), in_hand(&[&new]));
 }
 
 #[test]
@@ -242,7 +292,7 @@ fn draining_takes_no_more_work_and_says_so() {
     let effects = session.decide(Command::Drain);
     assert!(matches!(
         &effects[..],
-        [Effect::Heartbeat { status: RunnerStatus::Shutting, in_hand, .. }] if *in_hand == [a.to_ref()]
+        [Effect::Heartbeat { status: RunnerStatus::Shutting, in_hand, .. }] if *in_hand == self::in_hand(&[&a])
     ));
     assert_eq!(run(&mut session, given(&key(3, 1))), ["ignored"]);
     assert_eq!(run(&mut session, Command::StopAll), ["stop"]);
@@ -275,19 +325,19 @@ fn what_king_will_never_take_ends_the_runner() {
         session.decide(Command::Reply { reply, now: NOW }),
         [Effect::GiveUp { why: Hopeless::Displaced }]
     );
-    assert_eq!(session.in_hand(), [a.to_ref()], "the result stays for the next start");
+    assert_eq!(session.in_hand(), in_hand(&[&a]), "the result stays for the next start");
 }
 
 #[test]
 fn a_refused_result_of_another_agent_does_not_end_the_runner() {
     let mut session = registered(1);
     let a = key(1, 1);
-    let mut foreign = report(&a);
+    let Report::Stage(mut foreign) = report(&a) else { panic!() };
     foreign.result.agent_id = "before the rename".to_owned();
-    session.decide(Command::Restored { report: foreign });
+    session.decide(Command::Restored { report: Report::Stage(foreign) });
     let reply = Reply::rejected(a.req_id(), "not_your_agent", "another one");
     assert_eq!(run(&mut session, Command::Reply { reply, now: NOW }), ["forget", "refusal"]);
-    assert!(session.in_hand().is_empty());
+    assert!(session.in_hand() == InHand::default());
 }
 
 #[test]
@@ -405,10 +455,9 @@ proptest! {
                     }
                     seen.accepted.remove(key);
                 }
-                if let Command::Cancel { cancel } = &command {
-                    let key = Key::new(cancel.run_id.clone(), cancel.stage, cancel.attempt);
-                    seen.accepted.remove(&key);
-                    seen.owed.remove(&key);
+                if let Command::Cancel { key } = &command {
+                    seen.accepted.remove(key);
+                    seen.owed.remove(key);
                 }
                 if let Command::Reply { reply, .. } = &command
                     && reply.status != ReplyStatus::Retry
@@ -422,7 +471,7 @@ proptest! {
                     seen.accepted.retain(|key| seen.running.contains(key));
                 }
                 let dispatched = match &command {
-                    Command::Dispatch { dispatch, .. } => Some(Key::of_dispatch(dispatch)),
+                    Command::Dispatch { dispatch, .. } => Some(dispatch.key()),
                     _ => None,
                 };
                 let effects = session.decide(command);
@@ -432,12 +481,12 @@ proptest! {
                         Effect::Accept { key } => {
                             // An older attempt of the stage that had not started is dropped.
                             seen.accepted.retain(|old| {
-                                old.run_id != key.run_id || old.attempt >= key.attempt
+                                old.item != key.item || old.attempt >= key.attempt
                             });
                             seen.accepted.insert(key.clone());
                         }
                         Effect::Start { dispatch } => {
-                            let key = Key::of_dispatch(dispatch);
+                            let key = dispatch.key();
                             prop_assert!(!drained, "nothing starts while draining");
                             prop_assert!(seen.accepted.contains(&key), "confirmed before started");
                             prop_assert!(seen.started_ever.insert(key.clone()), "never twice");
@@ -451,20 +500,17 @@ proptest! {
                             seen.stopping.insert(key.clone());
                         }
                         Effect::Send { report } => {
-                            let key = Key::of_report(report).unwrap();
+                            let key = report.key().unwrap();
                             prop_assert!(seen.owed.contains(&key), "only what is owed is sent");
                             let req_id = key.req_id();
-                            prop_assert_eq!(report.req_id.as_deref(), Some(req_id.as_str()));
+                            prop_assert_eq!(named_in(report), req_id);
                             sent.insert(key);
                         }
                         Effect::Persist { report } => {
-                            prop_assert!(seen.owed.contains(&Key::of_report(report).unwrap()));
+                            prop_assert!(seen.owed.contains(&report.key().unwrap()));
                         }
                         Effect::Heartbeat { in_hand, .. } | Effect::Register { in_hand, .. } => {
-                            let listed: BTreeSet<Key> = in_hand
-                                .iter()
-                                .map(|r| Key::new(r.run_id.clone(), r.stage, r.attempt))
-                                .collect();
+                            let listed = keys(in_hand);
                             let expected: BTreeSet<Key> =
                                 seen.accepted.union(&seen.owed).cloned().collect();
                             prop_assert_eq!(listed, expected);
@@ -487,7 +533,7 @@ proptest! {
                     let again: BTreeSet<Key> = later
                         .iter()
                         .filter_map(|effect| match effect {
-                            Effect::Send { report } => Key::of_report(report),
+                            Effect::Send { report } => report.key(),
                             _ => None,
                         })
                         .collect();
@@ -496,11 +542,7 @@ proptest! {
                 }
             }
         }
-        let in_hand: BTreeSet<Key> = session
-            .in_hand()
-            .iter()
-            .map(|r| Key::new(r.run_id.clone(), r.stage, r.attempt))
-            .collect();
+        let in_hand = keys(&session.in_hand());
         prop_assert!(seen.owed.is_subset(&in_hand));
     }
 }

@@ -1,0 +1,94 @@
+//! One call of a skill as its callers want it: an output or a failure, under the policy of the
+//! skill's own source.
+
+use std::collections::BTreeMap;
+
+use evo_common::config::SourceConfig;
+use serde_json::{Map, Value};
+
+use super::{
+    execute::{CallAnswer, CallPolicy, Executor},
+    package::Package,
+};
+
+/// Longest part of a failed call's answer that is repeated.
+const EXCERPT: usize = 300;
+
+/// Why a skill gave no output.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Failure {
+    /// Stable code (`skill_failed`, `invalid_input`, …).
+    pub(crate) code: String,
+    /// For people.
+    pub(crate) message: String,
+}
+
+impl Failure {
+    pub(crate) fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { code: code.into(), message: message.into() }
+    }
+
+    /// Whether it says something about the skill: a wrong input or a runner that stops does not.
+    pub(crate) fn counts(&self) -> bool {
+        !["invalid_input", "cancelled", "skill_not_found"].contains(&self.code.as_str())
+    }
+}
+
+/// Calls a skill.
+pub(crate) async fn run(
+    executor: &Executor,
+    package: &Package,
+    input: &Map<String, Value>,
+    policy: &CallPolicy,
+) -> Result<Value, Failure> {
+    let answer = executor
+        .call(package, input, policy)
+        .await
+        .map_err(|error| Failure::new(error.code(), error.to_string()))?;
+    output(package, answer)
+}
+
+/// What a package may do: king says whose it is; a skill of the own folder says so itself.
+pub(crate) fn policy_of(
+    package: &Package,
+    sources: &[SourceConfig],
+    servers: &BTreeMap<String, String>,
+) -> CallPolicy {
+    let provenance = package.provenance.as_ref().map(|provenance| &provenance.source);
+    let own = provenance.or(package.call.server.as_ref());
+    let source = sources.iter().find(|source| Some(&source.name) == own).or(sources.first());
+    match source {
+        Some(source) => CallPolicy::of_source(source, servers),
+        None => CallPolicy::of_server(own.map(String::as_str), servers),
+    }
+}
+
+/// An answer with a declared success status is the skill's output. An empty body becomes an empty
+/// text: null would read as "no output".
+fn output(package: &Package, answer: CallAnswer) -> Result<Value, Failure> {
+    let declared = &package.call.success;
+    let success = if declared.is_empty() {
+        (200..300).contains(&answer.status)
+    } else {
+        declared.contains(&answer.status)
+    };
+    if success {
+        return Ok(match answer.body {
+            Value::Null => Value::String(String::new()),
+            body => body,
+        });
+    }
+    let body = match &answer.body {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let excerpt: String = body.chars().take(EXCERPT).collect();
+    let message = if excerpt.is_empty() {
+        format!("HTTP {}", answer.status)
+    } else {
+        format!("HTTP {}: {excerpt}", answer.status)
+    };
+    Err(Failure::new("skill_failed", message))
+}
