@@ -26,7 +26,11 @@ pub(crate) async fn run(command: Command) -> Result<()> {
         Command::King(args) => {
             let shutdown = shutdown_on_signals().context("can't listen for signals")?;
             let result = Box::pin(evo_king::cli::run(*args, shutdown)).await;
-            result.map_err(|error| Stop::with_code(error.exit_code(), error.into()))
+            result.map_err(|error| match error {
+                evo_king::cli::Failure::Told => Stop::Told,
+                evo_king::cli::Failure::Interrupted => Stop::Interrupted,
+                error => Stop::with_code(error.exit_code(), error.into()),
+            })
         }
         Command::Runner(args) => {
             let stop = |error: evo_agents::Error| Stop::with_code(error.exit_code(), error.into());

@@ -6,7 +6,9 @@ use evo_common::runtime::{OnError, Shutdown, TaskGroup};
 use tokio::net::{TcpListener, TcpSocket};
 
 use crate::{
+    backup,
     config::Config,
+    drain,
     error::Error,
     failpoints, first_cycle, http,
     lock::{self, Lock},
@@ -16,13 +18,15 @@ use crate::{
 
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 1_024;
-/// How long king's own tasks have to end.
-const GRACE: Duration = Duration::from_secs(5);
+/// How long king's own tasks have to end once the answers under way are finished.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// King, ready to serve: the stores are open and the port is bound.
 pub struct App {
     king: King,
     listener: TcpListener,
+    /// Cancelled when king shall give out nothing more; it goes on otherwise.
+    drain: Shutdown,
     /// Freed when king has ended.
     lock: Lock,
 }
@@ -37,12 +41,13 @@ impl App {
         let mut lock = lock::take(&config.data)?;
         let listener = listen(config.listen)?;
         let address = listener.local_addr().map_err(Error::Serve)?;
+        finish_restore(&config)?;
         let king = King::open(config, address, Shutdown::new()).await?;
         // Without it the commands on this folder ask for the address.
         if let Err(error) = lock.announce(&king.own_url()) {
             tracing::warn!(%error, "Where king listens can't be written into its lock: {error}");
         }
-        Ok(Self { king, listener, lock })
+        Ok(Self { king, listener, drain: Shutdown::new(), lock })
     }
 
     /// Where king listens.
@@ -55,61 +60,118 @@ impl App {
         self.king.own_url()
     }
 
-    /// Serves until shutdown; then nothing new is dispatched, answers under way are finished and
-    /// the database is closed.
+    /// When it is cancelled, king is not ready any more and gives out nothing, and goes on until
+    /// its shutdown.
+    pub fn drain(&self) -> Shutdown {
+        self.drain.clone()
+    }
+
+    /// Serves until shutdown. From then on nothing new is given out; attempts under way get the
+    /// grace period, answers under way are finished and the database is closed. After a restore it
+    /// does the same and starts anew.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
-        let Self { king, listener, lock } = self;
-        let tasks = TaskGroup::new(king.shutdown.clone());
-        let (layer, sockets) = socket::attach(king.clone());
-        let router = http::router_around(king.clone(), |routes| routes.layer(layer));
-        let reconcile = {
-            let king = king.clone();
-            async move { Ok(king.pipeline.reconcile(king.shutdown.clone()).await?) }
-        };
-        tasks.spawn("reconcile", OnError::Shutdown, reconcile);
-        let relay = sockets.relay();
-        tasks.spawn("relay", OnError::Shutdown, async move { Ok(relay.await?) });
-        let watch = sockets.watch_tokens();
-        tasks.spawn("tokens", OnError::Log, async move {
-            watch.await;
-            Ok(())
-        });
-        let keep = retention::run(king.store.clone(), king.config.clone(), king.shutdown.clone());
-        tasks.spawn("retention", OnError::Log, async move {
-            keep.await;
-            Ok(())
-        });
-        if king.config.first_cycle {
-            let king = king.clone();
-            tasks.spawn(
-                "first cycle",
-                OnError::Log,
-                async move { Ok(first_cycle::start(king).await?) },
-            );
-        }
-        tracing::info!(address = %king.address, version = crate::VERSION, "King listens on {}", king.address);
-        let stop = {
-            let king = king.clone();
-            async move {
-                tokio::select! {
-                    () = shutdown.cancelled() => king.shutdown.cancel(),
-                    // A task that king can't do without has failed.
-                    () = king.shutdown.cancelled() => {}
-                }
+        let Self { mut king, mut listener, drain, lock } = self;
+        loop {
+            let (config, address, restart) =
+                (king.config.clone(), king.address, king.restart.clone());
+            serve(king, listener, &shutdown, &drain).await;
+            if shutdown.is_cancelled() || !restart.is_cancelled() {
+                break;
             }
-        };
-        let connections = king.config.limits.connections;
-        tokio::join!(http::serve(listener, router, connections, king.shutdown.clone()), stop,);
-        // The tasks first: they still send over the connections.
-        if !tasks.shutdown(GRACE).await {
-            tracing::warn!("Some of king's tasks did not end in time");
+            let config = Config::clone(&config);
+            finish_restore(&config)?;
+            listener = listen(address)?;
+            king = King::open(config, address, Shutdown::new()).await?;
         }
-        sockets.close().await;
-        king.store.close().await;
         drop(lock);
         tracing::info!("King has ended");
         Ok(())
     }
+}
+
+/// Ends a restore that was begun; the folder is locked and the database closed.
+fn finish_restore(config: &Config) -> Result<(), Error> {
+    // A remote database is none that a backup could have been made of.
+    let Ok(places) = backup::Places::of(config) else { return Ok(()) };
+    if let Some(restored) = backup::finish(&places).map_err(Error::Restore)? {
+        tracing::warn!(
+            kept = %restored.kept,
+            "The backup of {} was restored; what was there before is in {}",
+            restored.created_at,
+            restored.kept
+        );
+    }
+    Ok(())
+}
+
+/// One king, from its first answer to the end of its database.
+async fn serve(king: King, listener: TcpListener, shutdown: &Shutdown, drain: &Shutdown) {
+    let tasks = TaskGroup::new(king.shutdown.clone());
+    let (layer, sockets) = socket::attach(king.clone());
+    let router = http::router_around(king.clone(), |routes| routes.layer(layer));
+    let reconcile = {
+        let king = king.clone();
+        async move { Ok(king.pipeline.reconcile(king.shutdown.clone()).await?) }
+    };
+    tasks.spawn("reconcile", OnError::Shutdown, reconcile);
+    let relay = sockets.relay();
+    tasks.spawn("relay", OnError::Shutdown, async move { Ok(relay.await?) });
+    let watch = sockets.watch_tokens();
+    tasks.spawn("tokens", OnError::Log, async move {
+        watch.await;
+        Ok(())
+    });
+    let keep = retention::run(king.store.clone(), king.config.clone(), king.shutdown.clone());
+    tasks.spawn("retention", OnError::Log, async move {
+        keep.await;
+        Ok(())
+    });
+    if king.config.first_cycle {
+        let king = king.clone();
+        tasks.spawn(
+            "first cycle",
+            OnError::Log,
+            async move { Ok(first_cycle::start(king).await?) },
+        );
+    }
+    tracing::info!(address = %king.address, version = crate::VERSION, "King listens on {}", king.address);
+    let connections = king.config.limits.connections;
+    tokio::join!(
+        http::serve(listener, router, connections, king.shutdown.clone()),
+        end(&king, shutdown, drain),
+    );
+    // The tasks first: they still send over the connections.
+    if !tasks.shutdown(GRACE).await {
+        tracing::warn!("Some of king's tasks did not end in time");
+    }
+    sockets.close().await;
+    king.store.close().await;
+}
+
+/// Waits for the end and prepares it; afterwards king answers nothing new.
+async fn end(king: &King, shutdown: &Shutdown, drain: &Shutdown) {
+    let told = async {
+        tokio::select! {
+            () = shutdown.cancelled() => true,
+            // The attempts that are under way are none of the restored state.
+            () = king.restart.cancelled() => false,
+            // A task that king can't do without has failed.
+            () = king.shutdown.cancelled() => false,
+        }
+    };
+    tokio::pin!(told);
+    let wait = tokio::select! {
+        told = &mut told => told,
+        () = drain.cancelled() => {
+            drain::begin(king);
+            told.await
+        }
+    };
+    drain::begin(king);
+    if wait {
+        drain::wait(king, Duration::from_millis(king.config.drain_grace_ms)).await;
+    }
+    king.shutdown.cancel();
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener, Error> {

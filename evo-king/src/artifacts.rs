@@ -61,6 +61,30 @@ impl Error {
     }
 }
 
+/// Every package in a folder of packages: its digest, by its name, and its file.
+pub(crate) fn list(folder: &Path) -> io::Result<Vec<(ArtifactId, PathBuf)>> {
+    let mut found = Vec::new();
+    let entries = |folder: &Path| match fs::read_dir(folder) {
+        Ok(entries) => entries.collect::<io::Result<Vec<_>>>(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    };
+    for shelf in entries(folder)? {
+        if shelf.file_name() == INCOMING || !shelf.file_type()?.is_dir() {
+            continue;
+        }
+        for file in entries(&shelf.path())? {
+            let name = file.file_name();
+            let digest = name.to_str().and_then(|name| name.strip_suffix(".tar"));
+            if let Some(id) = digest.and_then(|digest| ArtifactId::parse(digest.to_owned()).ok()) {
+                found.push((id, file.path()));
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
 /// The store. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ArtifactStore {

@@ -1,5 +1,6 @@
 //! The command line of king, for the binary `evo-king` and for `evo king`.
 
+mod maintenance;
 mod reach;
 mod token;
 
@@ -18,7 +19,7 @@ use crate::{App, Config};
     name = "evo-king",
     version,
     args_conflicts_with_subcommands = false,
-    after_help = "Example:\n  evo-king --data ./data --port 3000      (also: evo king …)\n\nThe tokens are in DATA/tokens.toml, written on first start."
+    after_help = "Examples:\n  evo-king --data ./data --port 3000      (also: evo king …)\n  evo-king backup king.backup --data ./data\n\nThe tokens are in DATA/tokens.toml, written on first start."
 )]
 pub struct Args {
     /// What to do instead of serving.
@@ -44,9 +45,52 @@ pub struct Args {
 /// What to do instead of serving.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
+    /// Write the database and all packages to one file, while king runs or not.
+    #[command(
+        after_help = "Examples:\n  evo-king backup /backups/king-monday.backup\n  evo-king backup king.backup --overwrite --json\n\nThe file holds everything that king knows, secrets too; it is made for its owner only (0600).\nExit codes: 0 done, 1 failed, 2 wrong usage or configuration."
+    )]
+    Backup {
+        /// The file to write.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Replace the file if it exists.
+        #[arg(long)]
+        overwrite: bool,
+        /// Print one JSON object on stdout; everything else goes to stderr.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Put a backup in the place of what is there, which is kept beside it.
+    #[command(
+        after_help = "Example: evo-king restore king.backup\n\nThe backup is checked as a whole before anything is replaced. A king that runs does it itself and\nstarts anew within its process: connections end and come back, work that was given out after the\nbackup was made is forgotten.\nExit codes: 0 done, 1 failed and nothing was replaced, 2 wrong usage or configuration."
+    )]
+    Restore {
+        /// The backup.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Print one JSON object on stdout; everything else goes to stderr.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Look whether the database and the packages are sound, while king runs or not.
+    #[command(
+        after_help = "Example: evo-king check --json\n\nExit codes: 0 all is well, 1 something was found or it could not be looked, 2 wrong usage."
+    )]
+    Check {
+        /// Print one JSON object on stdout; everything else goes to stderr.
+        #[arg(long)]
+        json: bool,
+    },
     /// Create, list and revoke tokens.
     #[command(subcommand, after_help = "Example: evo-king token create --name ci --scope viewer")]
     Token(token::TokenCommand),
+}
+
+impl Command {
+    /// Whether there must be a data folder already.
+    fn wants_data(&self) -> bool {
+        !matches!(self, Self::Token(_))
+    }
 }
 
 impl Args {
@@ -66,10 +110,16 @@ impl Args {
 
 /// Does what the arguments say: one command, or serving until shutdown.
 pub async fn run(mut args: Args, shutdown: Shutdown) -> Result<(), Failure> {
+    if args.command.as_ref().is_some_and(Command::wants_data) {
+        maintenance::check_folder(&args)?;
+    }
     // A wrong configuration is told before a log file is made.
     let config = args.config().map_err(Failure::Config)?;
     match args.command.take() {
-        Some(Command::Token(command)) => token::run(command, config).await,
+        Some(command) => tokio::select! {
+            done = maintenance::run(command, &config) => done,
+            () = shutdown.cancelled() => Err(Failure::Interrupted),
+        },
         None => {
             let (_log, otel) = logging::init_service_logging("evo-king");
             serve(args, config, shutdown, otel.as_ref()).await
@@ -123,6 +173,12 @@ pub enum Failure {
     /// Anything else: exit code 1, but 2 for an address that --open does not allow.
     #[error(transparent)]
     Run(#[from] crate::Error),
+    /// The user interrupted a command: exit code 130.
+    #[error("interrupted")]
+    Interrupted,
+    /// It has been said already what is wrong: exit code 1.
+    #[error("")]
+    Told,
 }
 
 impl Failure {
@@ -138,7 +194,8 @@ impl Failure {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) | Self::Run(crate::Error::OpenToStrangers(_)) => 2,
-            Self::Listen(_) | Self::Command(_) | Self::Run(_) => 1,
+            Self::Listen(_) | Self::Command(_) | Self::Told | Self::Run(_) => 1,
+            Self::Interrupted => 130,
         }
     }
 }

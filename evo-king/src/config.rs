@@ -54,6 +54,8 @@ pub struct Config {
     pub grace_ms: u64,
     /// How long a runner that is asked how to go on after a failure has for its answer.
     pub recovery_ms: u64,
+    /// When king is told to end, how long attempts under way may take.
+    pub drain_grace_ms: u64,
     /// How often king pings each connection.
     pub ping_interval_ms: u64,
     /// A connection that leaves a ping unanswered for so long is closed.
@@ -169,6 +171,8 @@ pub struct KingFile {
     pub grace_ms: Option<u64>,
     /// How long a runner that is asked how to go on has for its answer.
     pub recovery_ms: Option<u64>,
+    /// When king is told to end, how long attempts under way may take.
+    pub drain_grace_ms: Option<u64>,
     /// How long an attempt of each stage may take.
     pub timeouts: Option<Timeouts>,
     /// How many days traces are kept.
@@ -261,6 +265,7 @@ impl Config {
             lease_ms: 20_000,
             grace_ms: 15_000,
             recovery_ms: 30_000,
+            drain_grace_ms: 5_000,
             ping_interval_ms: 25_000,
             ping_timeout_ms: 20_000,
             timeouts: Timeouts::default(),
@@ -313,6 +318,7 @@ impl Config {
         set(&mut self.lease_ms, file.lease_ms);
         set(&mut self.grace_ms, file.grace_ms);
         set(&mut self.recovery_ms, file.recovery_ms);
+        set(&mut self.drain_grace_ms, file.drain_grace_ms);
         set(&mut self.timeouts, file.timeouts);
         set(&mut self.traces_keep_days, file.traces_keep_days);
         set(&mut self.traces_max, file.traces_max);

@@ -35,6 +35,9 @@ pub enum Error {
     /// The package store.
     #[error(transparent)]
     Artifacts(#[from] crate::artifacts::Error),
+    /// A restore that is under way can't be ended.
+    #[error("the restore that was begun can't be ended")]
+    Restore(#[source] crate::backup::Error),
     /// The pipeline.
     #[error(transparent)]
     Pipeline(#[from] crate::pipeline::Error),

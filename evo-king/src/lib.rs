@@ -7,9 +7,12 @@
 mod access;
 mod app;
 mod artifacts;
+mod backup;
+mod check;
 pub mod cli;
 mod commands;
 mod config;
+mod drain;
 mod error;
 mod failpoints;
 mod first_cycle;

@@ -18,7 +18,9 @@ async fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            fail(&failure.to_string());
+            if !matches!(failure, evo_king::cli::Failure::Told) {
+                fail(&failure.to_string());
+            }
             ExitCode::from(failure.exit_code())
         }
     }

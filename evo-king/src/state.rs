@@ -38,8 +38,14 @@ pub struct Parts {
     pub address: SocketAddr,
     /// When king started.
     pub started_at: Timestamp,
+    /// Cancelled when king is about to end: nothing new begins.
+    pub draining: Shutdown,
+    /// Cancelled when a restored state waits to be put in place: king starts anew.
+    pub restart: Shutdown,
     /// Cancelled when king ends.
     pub shutdown: Shutdown,
+    /// Held by what must not meet another of its kind: backup, restore, the removal of packages.
+    pub maintenance: tokio::sync::Mutex<()>,
 }
 
 impl Deref for King {
@@ -85,7 +91,10 @@ impl King {
             config,
             address,
             started_at: Timestamp::now(),
+            draining: shutdown.child_token(),
+            restart: Shutdown::new(),
             shutdown,
+            maintenance: tokio::sync::Mutex::new(()),
         })))
     }
 

@@ -53,7 +53,7 @@ impl Reach {
 }
 
 /// The king that has the folder now.
-fn holder(config: &Config) -> Result<Option<lock::Holder>, Failure> {
+pub(super) fn holder(config: &Config) -> Result<Option<lock::Holder>, Failure> {
     lock::holder(&config.data).map_err(|error| {
         Failure::Command(format!("can't look into {}: {error}", config.data.display()))
     })

@@ -121,7 +121,8 @@ fn line(view: &TokenView) -> String {
     text.trim_end().to_owned()
 }
 
-fn show(json: bool, value: &impl Serialize, text: &str) -> Result<(), Failure> {
+/// Prints a value, as JSON or as a text for people.
+pub(super) fn show(json: bool, value: &impl Serialize, text: &str) -> Result<(), Failure> {
     let json = json.then(|| serde_json::to_string(value).expect("plain data"));
     writeln!(std::io::stdout(), "{}", json.as_deref().unwrap_or(text))
         .map_err(|error| Failure::Command(format!("can't print: {error}")))

@@ -15,7 +15,7 @@ use super::{audit, error::ApiError};
 use crate::state::King;
 
 /// Routes without a token.
-const OPEN_ROUTES: &[&str] = &["/health"];
+const OPEN_ROUTES: &[&str] = &["/health", "/ready"];
 
 /// Routes whose scope is not the usual one.
 const SPECIAL_ROUTES: &[(Method, &str, Scope)] = &[

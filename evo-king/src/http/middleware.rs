@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use axum::{
-    extract::{MatchedPath, Request},
+    extract::{MatchedPath, Request, State},
     http::{HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
 
 use super::error::{ApiError, Fault};
-use crate::failpoints;
+use crate::{failpoints, state::King};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id that is taken over from a caller.
@@ -21,6 +21,39 @@ const TIME_LIMIT: Duration = Duration::from_secs(30);
 const RUNNER_TIME_LIMIT: Duration = Duration::from_secs(90);
 /// Those routes.
 const RUNNER_ROUTES: &[&str] = &["/skills/{name}/invoke"];
+/// The same for routes that read and write whole files.
+const FILE_TIME_LIMIT: Duration = Duration::from_secs(3_600);
+/// Those routes.
+const FILE_ROUTES: &[&str] = &["/admin/backup", "/admin/restore"];
+
+/// What still works while king drains, of what changes something: what ends attempts.
+const DRAIN_ROUTES: &[&str] = &["/artifacts/{digest}", "/v1/traces"];
+/// When whoever was refused because king drains may ask the next one.
+const BACK_AFTER: HeaderValue = HeaderValue::from_static("5");
+
+/// Refuses what would begin something when king is about to end.
+pub(super) async fn refuse_while_draining(
+    State(king): State<King>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    let ends_work = request
+        .extensions()
+        .get::<MatchedPath>()
+        .is_some_and(|path| DRAIN_ROUTES.contains(&path.as_str()));
+    if safe || ends_work || !king.draining.is_cancelled() {
+        return next.run(request).await;
+    }
+    let mut response = ApiError::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "draining",
+        "King is about to end and begins nothing new; try again when it is back.",
+    )
+    .into_response();
+    response.headers_mut().insert(header::RETRY_AFTER, BACK_AFTER);
+    response
+}
 
 /// The request's id, for whoever handles it.
 #[derive(Debug, Clone)]
@@ -84,11 +117,12 @@ fn request_id(request: &Request) -> HeaderValue {
 
 /// Ends requests whose answer does not begin in time.
 pub(super) async fn limit_time(request: Request, next: Next) -> Response {
-    let waits_for_runner = request
-        .extensions()
-        .get::<MatchedPath>()
-        .is_some_and(|path| RUNNER_ROUTES.contains(&path.as_str()));
-    let limit = if waits_for_runner { RUNNER_TIME_LIMIT } else { TIME_LIMIT };
+    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let limit = match route {
+        route if RUNNER_ROUTES.contains(&route) => RUNNER_TIME_LIMIT,
+        route if FILE_ROUTES.contains(&route) => FILE_TIME_LIMIT,
+        _ => TIME_LIMIT,
+    };
     within(limit, next.run(request)).await
 }
 

@@ -65,6 +65,7 @@ fn routes() -> OpenApiRouter<King> {
     let spans_limit = DefaultBodyLimit::max(otlp::MAX_BODY);
     OpenApiRouter::with_openapi(openapi::base())
         .routes(routes!(health::get_health))
+        .routes(routes!(health::get_ready))
         .routes(routes!(openapi::get_openapi))
         .routes(routes!(agents::list_agents))
         .routes(routes!(agents::get_agent))
@@ -105,6 +106,7 @@ pub fn router_around(king: King, wrap: impl FnOnce(Router) -> Router) -> Router 
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(layer::from_fn(middleware::limit_time))
         .layer(layer::from_fn_with_state(king.clone(), audit::audit))
+        .layer(layer::from_fn_with_state(king.clone(), middleware::refuse_while_draining))
         .layer(layer::from_fn_with_state(king.clone(), auth::require_token))
         .with_state(king.clone());
     let cors = cors(&king.config.cors_origins);

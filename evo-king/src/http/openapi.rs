@@ -110,6 +110,7 @@ pub(super) fn base() -> OpenApi {
             tag("artifacts", "Packages of skills."),
             tag("events", "What happened."),
             tag("memories", "What was learned from what happened."),
+            tag("admin", "What operators do."),
             tag("traces", "Who did what for a run, and how long it took."),
         ]))
         .build()

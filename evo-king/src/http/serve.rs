@@ -22,7 +22,7 @@ use tower::ServiceExt as _;
 use super::error::ApiError;
 
 /// How long answers under way may take once `stop` is done.
-const DRAIN: Duration = Duration::from_secs(4);
+const DRAIN: Duration = Duration::from_secs(2);
 /// How long a connection may take for the head of a request, and may be idle before one.
 const HEAD: Duration = Duration::from_secs(60);
 /// Largest head of a request.

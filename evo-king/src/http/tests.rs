@@ -256,6 +256,10 @@ fn faults_of(schema: &Value, value: &Value) -> Vec<String> {
 fn every_operation_has_an_example_and_the_examples_are_true() {
     for operation in operations() {
         let (name, value) = (operation.name(), &operation.value);
+        // Its body is a file, and nothing else is asked for.
+        if operation.route == "/admin/restore" {
+            continue;
+        }
         let parameters = value["parameters"].as_array().into_iter().flatten();
         let mut examples = parameters.filter(|p| p.get("example").is_some()).count();
         let answer = &value["responses"]["200"]["content"]["application/json"];
@@ -310,7 +314,11 @@ fn the_document_is_complete() {
             None => assert_eq!(value["security"], json!([]), "{name}"),
         }
     }
-    assert_eq!(operations().iter().filter(|o| o.scope.is_none()).count(), 1, "only /health");
+    assert_eq!(
+        operations().iter().filter(|o| o.scope.is_none()).count(),
+        2,
+        "only /health, /ready"
+    );
 }
 
 /// Every reference leads somewhere, and every schema is one.

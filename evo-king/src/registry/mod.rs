@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -47,12 +47,24 @@ pub struct Connected {
 pub struct Registry {
     agents: Arc<Mutex<HashMap<String, Connected>>>,
     opened: Arc<AtomicU64>,
+    /// King ends; nobody gets work any more.
+    closed: Arc<AtomicBool>,
 }
 
 impl Registry {
     fn agents(&self) -> MutexGuard<'_, HashMap<String, Connected>> {
         // A panic while holding the lock can't leave a map half-written.
         self.agents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on nobody is ready for work.
+    pub fn close_for_work(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether an agent can be reached.
+    pub fn is_connected(&self, agent_id: &str) -> bool {
+        self.agents().contains_key(agent_id)
     }
 
     /// The place of a connection that was just opened.
@@ -94,6 +106,9 @@ impl Registry {
 
     /// Runners that may be given work.
     pub fn ready(&self) -> Vec<placement::Ready> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
         self.agents()
             .iter()
             .filter(|(_, agent)| takes_work(agent.status))
@@ -109,6 +124,9 @@ impl Registry {
 
     /// Who runs skills: a user agent, else any runner that understands commands.
     pub fn skill_runner(&self) -> Option<String> {
+        if self.closed.load(Ordering::Relaxed) {
+            return None;
+        }
         let agents = self.agents();
         let able = || agents.iter().filter(|(_, agent)| !agent.legacy && takes_work(agent.status));
         able()

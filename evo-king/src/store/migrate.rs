@@ -29,6 +29,26 @@ pub(super) async fn run(connection: &Connection, path: &str) -> Result<()> {
             (),
         )
         .await?;
+    let applied = applied(connection, path).await?;
+    for (number, sql) in (1_i64..).zip(MIGRATIONS).filter(|(number, _)| *number > applied) {
+        // Where not even the first one fits, it is no database of king's.
+        let failed = |source| match number {
+            1 => Error::Database(source),
+            number => Error::MigrationFailed { path: path.to_owned(), number, source },
+        };
+        connection.execute_batch(sql).await.map_err(failed)?;
+        connection
+            .execute(
+                "INSERT INTO migrations (number, checksum, applied_at) VALUES (?, ?, ?)",
+                params![number, checksum(sql), evo_common::clock::Timestamp::now().0],
+            )
+            .await?;
+    }
+    Ok(())
+}
+
+/// The newest migration that was applied. Refuses what this version can't go on from.
+pub(super) async fn applied(connection: &Connection, path: &str) -> Result<i64> {
     let applied: Vec<(i64, String)> = row::all(
         connection,
         "SELECT number, checksum FROM migrations ORDER BY number",
@@ -37,26 +57,20 @@ pub(super) async fn run(connection: &Connection, path: &str) -> Result<()> {
     )
     .await?;
     let known = i64::try_from(MIGRATIONS.len()).expect("few migrations");
-    if let Some((found, _)) = applied.last()
-        && *found > known
-    {
-        return Err(Error::Newer { path: path.to_owned(), found: *found, known });
+    let last = applied.last().map_or(0, |(number, _)| *number);
+    if last > known {
+        return Err(Error::Newer { path: path.to_owned(), found: last, known });
     }
-    for (number, sql) in (1_i64..).zip(MIGRATIONS) {
-        let checksum = evo_common::ids::sha256_hex(sql.as_bytes());
-        match applied.iter().find(|(applied, _)| *applied == number) {
-            Some((_, stored)) if *stored == checksum => {}
-            Some(_) => return Err(Error::Migration { path: path.to_owned(), number }),
-            None => {
-                connection.execute_batch(sql).await?;
-                connection
-                    .execute(
-                        "INSERT INTO migrations (number, checksum, applied_at) VALUES (?, ?, ?)",
-                        params![number, checksum, evo_common::clock::Timestamp::now().0],
-                    )
-                    .await?;
-            }
+    // One after the other, each as it is here: a gap is as wrong as another text.
+    for (number, sql) in (1..=last).zip(MIGRATIONS) {
+        let stored = applied.iter().find(|(applied, _)| *applied == number);
+        if stored.is_none_or(|(_, stored)| *stored != checksum(sql)) {
+            return Err(Error::Migration { path: path.to_owned(), number });
         }
     }
-    Ok(())
+    Ok(last)
+}
+
+fn checksum(sql: &str) -> String {
+    evo_common::ids::sha256_hex(sql.as_bytes())
 }

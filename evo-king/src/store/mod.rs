@@ -12,6 +12,7 @@ mod connect;
 mod connection;
 pub(crate) mod events;
 mod filters;
+pub(crate) mod inspect;
 pub(crate) mod memories;
 mod meta;
 mod migrate;
@@ -66,7 +67,7 @@ pub enum Error {
     /// The database was made by a newer king.
     #[error(
         "the database {path} has schema {found}, newer than {known} which this version knows; \
-         start the newer version, or restore a backup"
+         start the newer version, or go back to a backup of this one: evo-king restore FILE"
     )]
     Newer {
         /// Where it is.
@@ -78,13 +79,27 @@ pub enum Error {
     },
     /// A migration was changed after it had been applied.
     #[error(
-        "migration {number} of {path} is not the one that this version holds; restore a backup"
+        "migration {number} of {path} is not the one that this version holds; start the version \
+         that made the database, or go back to a backup: evo-king restore FILE"
     )]
     Migration {
         /// Where it is.
         path: String,
         /// Which migration.
         number: i64,
+    },
+    /// A migration can't be applied; nothing of it remains.
+    #[error(
+        "migration {number} can't be applied to {path}, which is as it was before: somebody has \
+         changed its schema; go back to a backup: evo-king restore FILE"
+    )]
+    MigrationFailed {
+        /// Where it is.
+        path: String,
+        /// Which migration.
+        number: i64,
+        /// What the database said.
+        source: libsql::Error,
     },
     /// The database file can't be opened.
     #[error("can't open the database {path}: {reason}")]
@@ -177,8 +192,15 @@ impl Store {
         &self.facts.split_key
     }
 
-    /// Ends the writer after what is queued; the last checkpoint is made.
+    /// Whether the database answers.
+    pub async fn is_well(&self) -> Result<()> {
+        self.read(async |connection| events::last_seq(connection).await.map(|_| ())).await
+    }
+
+    /// Ends writer and readers after what is queued; the last checkpoint is made, and no connection
+    /// to the database is left.
     pub async fn close(&self) {
+        self.readers.close().await;
         self.writer.close().await;
     }
 }

@@ -16,7 +16,12 @@ const QUEUE: usize = 1_024;
 type Work =
     Box<dyn for<'c> FnOnce(&'c Connection) -> LocalBoxFuture<'c, Box<dyn Any + Send>> + Send>;
 type Answered = Result<Box<dyn Any + Send>>;
-type Job = (Work, oneshot::Sender<Answered>);
+
+enum Job {
+    Work(Work, oneshot::Sender<Answered>),
+    /// Ends one thread; answered when its connection is closed.
+    Close(oneshot::Sender<()>),
+}
 
 #[derive(Clone)]
 pub(super) struct Readers {
@@ -50,11 +55,22 @@ impl Readers {
             Box::pin(async move { Box::new(work(connection).await) as Box<dyn Any + Send> })
         });
         let (answer, answered) = oneshot::channel();
-        self.jobs.send((work, answer)).await.map_err(|_| Error::Closed)?;
+        self.jobs.send(Job::Work(work, answer)).await.map_err(|_| Error::Closed)?;
         let output = answered.await.map_err(|_| Error::Closed)??;
         *output
             .downcast::<Result<T>>()
             .expect("a job's output has the type that its caller asked for")
+    }
+
+    /// Ends the threads after what is queued.
+    pub(super) async fn close(&self) {
+        for _ in 0..THREADS {
+            let (done, closed) = oneshot::channel();
+            if self.jobs.send(Job::Close(done)).await.is_ok() {
+                // An error means that the thread had ended already.
+                closed.await.unwrap_or_default();
+            }
+        }
     }
 }
 
@@ -62,7 +78,15 @@ async fn serve(opened: &Opened, queue: &Mutex<mpsc::Receiver<Job>>) {
     let mut connection = None;
     loop {
         let job = queue.lock().await.recv().await;
-        let Some((work, answer)) = job else { return };
+        let (work, answer) = match job {
+            None => return,
+            Some(Job::Work(work, answer)) => (work, answer),
+            Some(Job::Close(done)) => {
+                drop(connection);
+                // The receiver is gone when whoever closes has stopped waiting.
+                return done.send(()).unwrap_or_default();
+            }
+        };
         let output = opened.limited(run(opened, &mut connection, work)).await;
         // A caller that stopped waiting has no use for the answer.
         answer.send(output).unwrap_or_default();

@@ -195,7 +195,40 @@ async fn databases_of_other_versions_are_refused() {
     tamper(&folder, "UPDATE migrations SET checksum = 'x' WHERE number = 1").await;
     let error = refusal(&path).await;
     assert!(matches!(&error, Error::Migration { number: 1, .. }), "{error}");
-    assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+    let text = error.to_string();
+    assert!(text.contains(path.to_str().unwrap()) && text.contains("evo-king restore"), "{text}");
+}
+
+#[tokio::test]
+async fn a_migration_that_is_applied_in_parts_is_refused() {
+    // Its record is gone, or that of one before it.
+    for (gone, wanted) in [(">= 2", "migration 2 can't be applied"), ("= 2", "migration 2 of")] {
+        let folder = TempDir::new().unwrap();
+        open(&folder).await.close().await;
+        tamper(&folder, &format!("DELETE FROM migrations WHERE number {gone}")).await;
+        let error = refusal(&folder.path().join("king.db")).await.to_string();
+        assert!(error.contains(wanted) && error.contains("evo-king restore FILE"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_migration_that_fails_leaves_the_database_as_it_was() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder).await;
+    store.write(async |connection: &Connection| append(connection, "kept").await).await.unwrap();
+    store.close().await;
+    tamper(&folder, "DELETE FROM migrations WHERE number >= 2").await;
+    // The first statement of the second migration works, the last one fails.
+    tamper(&folder, "DROP TABLE traces").await;
+    refusal(&folder.path().join("king.db")).await;
+    let path = folder.path().join("king.db");
+    let database = libsql::Builder::new_local(path).build().await.unwrap();
+    let sql = "SELECT (SELECT COUNT(*) FROM sqlite_schema WHERE name = 'traces'),
+        (SELECT MAX(number) FROM migrations), (SELECT COUNT(*) FROM events)";
+    let mut rows = database.connect().unwrap().query(sql, ()).await.unwrap();
+    let row = rows.next().await.unwrap().unwrap();
+    let found: [i64; 3] = std::array::from_fn(|n| row.get(i32::try_from(n).unwrap()).unwrap());
+    assert_eq!(found, [0, 1, 1]);
 }
 
 #[tokio::test]

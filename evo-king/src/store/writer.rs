@@ -116,6 +116,7 @@ impl WriterLoop {
             }
             if let Some(done) = close {
                 self.checkpoint("TRUNCATE").await;
+                drop(self);
                 // The receiver is gone when whoever closes has stopped waiting.
                 done.send(()).unwrap_or_default();
                 return;
