@@ -1,6 +1,7 @@
 //! Shapes of king's HTTP API that more than one crate reads: king answers with them, the command
 //! line and the bridge read them.
 
+mod agents;
 mod memories;
 mod tokens;
 
@@ -16,6 +17,7 @@ use crate::{
     stage::FailedSource,
 };
 
+pub use agents::*;
 pub use memories::*;
 pub use tokens::{AuditEntry, AuditList, CreateToken, CreatedToken, TokenList, TokenView};
 
@@ -347,49 +349,6 @@ pub struct EventList {
     pub count: usize,
     /// The place to continue after.
     pub last_seq: i64,
-}
-
-/// One agent.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct AgentView {
-    /// Its id.
-    pub agent_id: String,
-    /// The stage it serves (`pre_load`), or `user`.
-    pub role: String,
-    /// `ready`, `busy`, `starting`, `error`, `shutting` or `offline`.
-    pub status: String,
-    /// When king last heard of it (RFC 3339).
-    pub last_heartbeat: String,
-    /// What it can do.
-    pub capabilities: Vec<String>,
-    /// Skills it has loaded.
-    pub skills: Vec<String>,
-    /// Its process.
-    pub pid: Option<u32>,
-    /// Its version.
-    pub version: Option<String>,
-    /// Where its executable is.
-    pub binary_path: Option<String>,
-    /// How many attempts it takes at the same time.
-    pub capacity: u32,
-    /// How many it has in hand.
-    pub in_hand: u32,
-    /// Since when king knows it (RFC 3339).
-    pub first_registered_at: String,
-    /// How often it has registered.
-    pub registration_count: u64,
-    /// Anything else it said of itself.
-    #[schema(value_type = Object)]
-    pub extra: Value,
-}
-
-/// Every agent.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct AgentList {
-    /// In id order.
-    pub agents: Vec<AgentView>,
-    /// How many.
-    pub count: usize,
 }
 
 /// `GET /health`.

@@ -7,10 +7,10 @@ use std::{
 };
 
 use evo_common::{
-    api::SkillAnswer,
+    api::{CommandAgent, CommandDone, SkillAnswer},
     clock::Timestamp,
     config::SourceConfig,
-    messages::{CommandResult, KingCommand, events},
+    messages::{CommandResult, KingCommand, ModelPreference, events},
 };
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
@@ -23,6 +23,13 @@ use crate::{
 
 /// How long a skill may take.
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a command may take when nobody says, and at most: the HTTP API waits little longer.
+const DEFAULT_TIMEOUT_MS: u64 = 30_000;
+const MAX_TIMEOUT_MS: u64 = 80_000;
+/// Longest name of a command.
+const MAX_NAME: usize = 64;
+/// The command that tells an agent what to think with.
+const SET_MODEL: &str = "set_model";
 
 /// Why a skill did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +57,44 @@ pub enum InvokeError {
     #[error("{0}")]
     InvalidInput(String),
     /// The skill ran and failed.
+    #[error("{message}")]
+    Failed {
+        /// Stable code.
+        code: String,
+        /// What went wrong.
+        message: String,
+    },
+    /// The database failed.
+    #[error("the database failed")]
+    Store(#[from] store::Error),
+}
+
+/// Why a command was not answered.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// King knows no such agent.
+    #[error("there is no agent {0}; GET /agents lists them")]
+    UnknownAgent(String),
+    /// It can't be reached.
+    #[error("agent {0} is not connected; it can be commanded once it is")]
+    NotConnected(String),
+    /// It did not answer in time.
+    #[error("agent {agent_id} did not answer within {timeout_ms} ms; what it does goes on")]
+    Timeout {
+        /// The agent.
+        agent_id: String,
+        /// How long it was waited for.
+        timeout_ms: u64,
+    },
+    /// A part of the command is not what it should be.
+    #[error("field `{field}`: {message}")]
+    Invalid {
+        /// Which.
+        field: &'static str,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The agent answered that it failed.
     #[error("{message}")]
     Failed {
         /// Stable code.
@@ -134,7 +179,6 @@ impl Commands {
             });
         };
         let agent_id = self.registry.skill_runner().ok_or(InvokeError::NoRunner)?;
-        let req_id = uuid::Uuid::now_v7().simple().to_string();
         let timeout_ms = u64::try_from(TIMEOUT.as_millis()).unwrap_or(u64::MAX);
         // A source that is not configured any more counts as it was when the skill was made.
         let source = match self.sources.get(&skill.skill.source) {
@@ -143,34 +187,20 @@ impl Commands {
         };
         let sources: Vec<SourceConfig> = source.into_iter().collect();
         let servers = self.sources.servers_of(&sources);
-        let command = KingCommand {
-            command: "run_skill".to_owned(),
-            target_agent: agent_id.clone(),
-            params: HashMap::from([
-                ("req_id".to_owned(), json!(req_id)),
-                ("skill".to_owned(), json!(name)),
-                ("artifact_id".to_owned(), json!(version.artifact_id)),
-                ("input".to_owned(), Value::Object(input)),
-                ("deadline".to_owned(), json!(Timestamp::now().plus_ms(timeout_ms))),
-                ("sources".to_owned(), json!(sources)),
-                ("servers".to_owned(), json!(servers)),
-            ]),
-        };
-        let (answer, answered) = oneshot::channel();
-        let asked = Asked { agent_id: agent_id.clone(), answer };
-        self.waiting().insert(req_id.clone(), asked);
-        let forget = Forget { commands: self, req_id: &req_id };
-        let payload = serde_json::to_value(&command).expect("a command is plain data");
-        let result = if self.registry.send(&agent_id, events::KING_COMMAND, &payload) {
-            tokio::time::timeout(TIMEOUT, answered)
-                .await
-                .map_err(|_| InvokeError::Timeout(TIMEOUT.as_secs()))
-                .and_then(|result| result.map_err(|_| InvokeError::NoRunner))
-        } else {
-            Err(InvokeError::NoRunner)
-        };
-        drop(forget);
-        let result = result?;
+        let params = HashMap::from([
+            ("skill".to_owned(), json!(name)),
+            ("artifact_id".to_owned(), json!(version.artifact_id)),
+            ("input".to_owned(), Value::Object(input)),
+            ("deadline".to_owned(), json!(Timestamp::now().plus_ms(timeout_ms))),
+            ("sources".to_owned(), json!(sources)),
+            ("servers".to_owned(), json!(servers)),
+        ]);
+        let result = self.ask(&agent_id, "run_skill", params, TIMEOUT).await.map_err(
+            |silence| match silence {
+                Silence::NotConnected => InvokeError::NoRunner,
+                Silence::Timeout => InvokeError::Timeout(TIMEOUT.as_secs()),
+            },
+        )?;
         let message = result.error.unwrap_or_else(|| "the runner gave no reason".to_owned());
         match (result.output, result.code) {
             (Some(output), None) => Ok(SkillAnswer {
@@ -187,4 +217,112 @@ impl Commands {
             }),
         }
     }
+
+    /// Has an agent do something and waits for its answer. An agent of the published protocol is
+    /// told and never answers.
+    pub async fn command(
+        &self,
+        agent_id: &str,
+        command: CommandAgent,
+    ) -> Result<CommandDone, CommandError> {
+        let invalid = |field, message| CommandError::Invalid { field, message };
+        if command.command.trim().is_empty() || command.command.len() > MAX_NAME {
+            let message = format!("it has between 1 and {MAX_NAME} characters");
+            return Err(invalid("command", message));
+        }
+        let timeout_ms = command.timeout_ms.unwrap_or(DEFAULT_TIMEOUT_MS);
+        if !(1..=MAX_TIMEOUT_MS).contains(&timeout_ms) {
+            let message = format!("{timeout_ms} is not between 1 and {MAX_TIMEOUT_MS}");
+            return Err(invalid("timeout_ms", message));
+        }
+        if !self.store.agents_exist(agent_id).await? {
+            return Err(CommandError::UnknownAgent(agent_id.to_owned()));
+        }
+        let name = command.command.as_str();
+        tracing::info!(agent.id = %agent_id, command = name, "{agent_id} is commanded: {name}");
+        let params = command.params.into_iter().collect();
+        if self.registry.is_legacy(agent_id) {
+            let payload =
+                KingCommand { command: command.command, target_agent: agent_id.to_owned(), params };
+            if !self.send(&payload) {
+                return Err(CommandError::NotConnected(agent_id.to_owned()));
+            }
+            return Ok(CommandDone {
+                success: true,
+                agent_id: agent_id.to_owned(),
+                answered: false,
+                output: Value::Null,
+                latency_ms: 0,
+            });
+        }
+        let timeout = Duration::from_millis(timeout_ms);
+        let asked = self.ask(agent_id, name, params, timeout).await;
+        let result = asked.map_err(|silence| match silence {
+            Silence::NotConnected => CommandError::NotConnected(agent_id.to_owned()),
+            Silence::Timeout => CommandError::Timeout { agent_id: agent_id.to_owned(), timeout_ms },
+        })?;
+        if result.code.is_some() || result.error.is_some() {
+            return Err(CommandError::Failed {
+                code: result.code.unwrap_or_else(|| "command_failed".to_owned()),
+                message: result.error.unwrap_or_else(|| "the agent gave no reason".to_owned()),
+            });
+        }
+        Ok(CommandDone {
+            success: true,
+            agent_id: agent_id.to_owned(),
+            answered: true,
+            output: result.output.unwrap_or_default(),
+            latency_ms: result.latency_ms,
+        })
+    }
+
+    /// Tells an agent what to think with. Says whether it could be told now.
+    pub fn tell_model(&self, agent_id: &str, preference: Option<&ModelPreference>) -> bool {
+        let model = preference.map(|preference| &preference.model);
+        let effort = preference.and_then(|preference| preference.reasoning_effort.as_ref());
+        self.send(&KingCommand {
+            command: SET_MODEL.to_owned(),
+            target_agent: agent_id.to_owned(),
+            params: HashMap::from([
+                ("model".to_owned(), json!(model)),
+                ("reasoning_effort".to_owned(), json!(effort)),
+            ]),
+        })
+    }
+
+    fn send(&self, command: &KingCommand) -> bool {
+        let payload = serde_json::to_value(command).expect("a command is plain data");
+        self.registry.send(&command.target_agent, events::KING_COMMAND, &payload)
+    }
+
+    /// Sends a command and waits for the answer.
+    async fn ask(
+        &self,
+        agent_id: &str,
+        command: &str,
+        mut params: HashMap<String, Value>,
+        timeout: Duration,
+    ) -> Result<CommandResult, Silence> {
+        let req_id = uuid::Uuid::now_v7().simple().to_string();
+        params.insert("req_id".to_owned(), json!(req_id));
+        let (answer, answered) = oneshot::channel();
+        let asked = Asked { agent_id: agent_id.to_owned(), answer };
+        self.waiting().insert(req_id.clone(), asked);
+        let _forget = Forget { commands: self, req_id: &req_id };
+        let command =
+            KingCommand { command: command.to_owned(), target_agent: agent_id.to_owned(), params };
+        if !self.send(&command) {
+            return Err(Silence::NotConnected);
+        }
+        tokio::time::timeout(timeout, answered)
+            .await
+            .map_err(|_| Silence::Timeout)?
+            .map_err(|_| Silence::NotConnected)
+    }
+}
+
+/// Why no answer came.
+enum Silence {
+    NotConnected,
+    Timeout,
 }

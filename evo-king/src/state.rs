@@ -65,6 +65,9 @@ impl King {
         let store = Store::open(config.database.clone()).await?;
         let artifacts = ArtifactStore::open(&config.data.join("artifacts"))?;
         let registry = Registry::default();
+        for (agent_id, preference) in store.agents_models().await? {
+            registry.set_model(&agent_id, Some(preference));
+        }
         let king_url =
             config.public_url.clone().unwrap_or_else(|| format!("http://{}", reachable(address)));
         let sources =

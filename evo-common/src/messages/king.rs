@@ -35,6 +35,39 @@ pub struct KingConfigUpdate {
     pub new_config_hash: String,
 }
 
+/// `king:config_update` as this implementation sends it, with what the original's clients read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
+pub struct ConfigNotice {
+    /// The published fields.
+    #[serde(flatten, deserialize_with = "KingConfigUpdate::deserialize")]
+    pub update: KingConfigUpdate,
+    /// The digest once more, as the original called it.
+    #[serde(default)]
+    pub config_hash: String,
+    /// What it came by: `config_sync` when an operator asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trigger: Option<String>,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+impl ConfigNotice {
+    /// Something changed.
+    pub fn new(config_type: &str, hash: &str) -> Self {
+        Self {
+            update: KingConfigUpdate {
+                config_type: config_type.to_owned(),
+                new_config_hash: hash.to_owned(),
+            },
+            config_hash: hash.to_owned(),
+            trigger: None,
+            reason: None,
+        }
+    }
+}
+
 /// `king:welcome`: king's handlers are in place; the runner registers now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(remote = "Self")]
@@ -153,4 +186,11 @@ pub struct ChecklistItem {
     pub message: String,
 }
 
-accept_text!(KingCommand, KingConfigUpdate, KingWelcome, CommandResult, SystemDiscovery);
+accept_text!(
+    KingCommand,
+    KingConfigUpdate,
+    ConfigNotice,
+    KingWelcome,
+    CommandResult,
+    SystemDiscovery
+);

@@ -20,10 +20,10 @@ use evo_common::{
     messages::{
         AgentHealth, AgentHeartbeat, AgentRegister, AgentRegistration, AgentRole, AgentSkillReport,
         AgentStatus, AttemptAccepted, AttemptCancel, AttemptRef, ChecklistItem, CommandResult,
-        ComponentFacts, HealthCheck, KingCommand, KingConfigUpdate, KingWelcome, ObserverSubscribe,
-        PipelineNext, PipelineRunStatus, PipelineStage, PipelineStageResult, Reply, ReplyStatus,
-        RunnerStatus, SkillCall, SkillResult, StageDispatch, StageReport, SystemDiscovery,
-        SystemFacts, TaskAttemptRef, ToolFacts, TraceContext,
+        ComponentFacts, ConfigNotice, HealthCheck, KingCommand, KingConfigUpdate, KingWelcome,
+        ObserverSubscribe, PipelineNext, PipelineRunStatus, PipelineStage, PipelineStageResult,
+        Reply, ReplyStatus, RunnerStatus, SkillCall, SkillResult, StageDispatch, StageReport,
+        SystemDiscovery, SystemFacts, TaskAttemptRef, ToolFacts, TraceContext,
     },
     outcome::{Outcome, Verdict, codes},
     skill::{HttpMethod, SkillIO, SkillManifest, Written},
@@ -299,6 +299,15 @@ fn king_messages(goldens: &mut Goldens) {
     goldens.message(
         "king_config_update",
         &KingConfigUpdate { config_type: text("skills"), new_config_hash: text("abc") },
+    );
+    goldens.message("config_notice.bare", &ConfigNotice::new("skills", "abc"));
+    goldens.message(
+        "config_notice",
+        &ConfigNotice {
+            trigger: Some(text("config_sync")),
+            reason: Some(text("post_dependency_update")),
+            ..ConfigNotice::new("skills", "abc")
+        },
     );
     goldens.message(
         "king_welcome",

@@ -14,8 +14,8 @@ use super::{error::ApiError, middleware::RequestId};
 use crate::{access::Identity, state::King, store::audit::AuditRow};
 
 /// Routes that change nothing that an operator looks after: spans come by the thousand and are claims
-/// of whoever sends them.
-const NOT_AUDITED: &[&str] = &["/v1/traces"];
+/// of whoever sends them, and a search only looks.
+const NOT_AUDITED: &[&str] = &["/v1/traces", "/memories/search"];
 /// Longest path that is kept.
 const MAX_TARGET: usize = 512;
 

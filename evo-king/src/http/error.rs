@@ -17,7 +17,11 @@ use evo_common::{
 };
 use serde_json::Value;
 
-use crate::{artifacts, commands::InvokeError, memory, pipeline, store};
+use crate::{
+    artifacts,
+    commands::{CommandError, InvokeError},
+    memory, pipeline, store,
+};
 
 pub(super) type Result<T> = std::result::Result<T, ApiError>;
 
@@ -186,6 +190,21 @@ impl From<InvokeError> for ApiError {
             }
             InvokeError::Failed { code, .. } => (StatusCode::BAD_GATEWAY, Cow::Owned(code)),
             InvokeError::Store(error) => return error.into(),
+        };
+        Self::new(status, code, message)
+    }
+}
+
+impl From<CommandError> for ApiError {
+    fn from(error: CommandError) -> Self {
+        let message = sentence(&error.to_string());
+        let (status, code) = match error {
+            CommandError::UnknownAgent(_) => (StatusCode::NOT_FOUND, "not_found".into()),
+            CommandError::NotConnected(_) => (StatusCode::CONFLICT, "not_connected".into()),
+            CommandError::Timeout { .. } => (StatusCode::GATEWAY_TIMEOUT, "timeout".into()),
+            CommandError::Invalid { field, message } => return Self::field(field, message),
+            CommandError::Failed { code, .. } => (StatusCode::BAD_GATEWAY, Cow::Owned(code)),
+            CommandError::Store(error) => return error.into(),
         };
         Self::new(status, code, message)
     }

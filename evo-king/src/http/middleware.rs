@@ -20,7 +20,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(30);
 /// The same for routes that wait for a runner, which has a deadline of its own.
 const RUNNER_TIME_LIMIT: Duration = Duration::from_secs(90);
 /// Those routes.
-const RUNNER_ROUTES: &[&str] = &["/skills/{name}/invoke"];
+const RUNNER_ROUTES: &[&str] = &["/skills/{name}/invoke", "/agents/{agent_id}/command"];
 /// The same for routes that read and write whole files.
 const FILE_TIME_LIMIT: Duration = Duration::from_secs(3_600);
 /// Those routes.

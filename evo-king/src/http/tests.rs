@@ -2,6 +2,7 @@
 //! every wrong one and with the right one, and every answer must be the one that the document
 //! promises.
 
+mod agents;
 mod memories;
 mod traces;
 

@@ -5,7 +5,7 @@ use evo_common::{
     api::RunKind,
     clock::Timestamp,
     ids::Attempt,
-    messages::{PipelineRunStatus, PipelineStage},
+    messages::{ConfigNotice, PipelineRunStatus, PipelineStage},
     outcome::{Outcome, Verdict, codes},
 };
 use futures_util::future::LocalBoxFuture;
@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 
 use super::{
     Coordinator, recovery,
-    state::{Command, Decision, Effect, RunState, decide},
+    state::{AttemptEnd, Command, Decision, Effect, RunState, decide},
 };
-use crate::store::{self, Connection, events, outbox, runs, skills, timers};
+use crate::store::{self, Connection, agents, events, outbox, runs, skills, timers};
 
 /// What a report brings into a decision.
 pub(super) struct Report<'r> {
@@ -118,6 +118,9 @@ impl Coordinator {
                 runs::close_attempt(connection, now, run_id, *stage, *attempt, *how, digest)
                     .await?;
                 outbox::remove(connection, &dispatch_key(run_id, *stage, *attempt)).await?;
+                if let (AttemptEnd::Lost, Some(agent)) = (how, run.state.agent()) {
+                    agents::lost_attempt(connection, now, agent).await?;
+                }
             }
             Effect::CancelAttempt { agent, stage, attempt, reason } => {
                 let payload = json!({
@@ -219,7 +222,7 @@ impl Coordinator {
             let id = Some(run_id);
             events::append(connection, now, "skill.activated", id, None, &payload).await?;
             let digest = skills::active_digest(connection).await?;
-            let payload = json!({"config_type": "skills", "new_config_hash": digest});
+            let payload = json!(ConfigNotice::new("skills", &digest));
             let kind = outbox::SKILLS_CHANGED;
             outbox::push(connection, now, kind, kind, None, &payload).await?;
         }

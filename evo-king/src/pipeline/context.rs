@@ -42,7 +42,7 @@ impl Coordinator {
             run_id: run.run_id.clone(),
             attempt: *attempt,
             deadline_ms: deadline.0,
-            model: None,
+            model: self.parts.registry.model_of(agent),
             trace: None,
         };
         Ok(Some((agent.clone(), dispatch)))

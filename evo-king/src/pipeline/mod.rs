@@ -173,7 +173,7 @@ impl Coordinator {
             .store
             .write(async move |connection: &Connection| {
                 let now = Timestamp::now();
-                agents::set_status(connection, now, &agent_id, "offline").await?;
+                agents::offline(connection, now, &agent_id).await?;
                 let id = Some(agent_id.as_str());
                 events::append(connection, now, "agent.offline", None, id, &json!({})).await?;
                 Ok::<_, Error>(())
@@ -239,7 +239,7 @@ impl Coordinator {
         self.parts
             .store
             .write(async move |connection: &Connection| {
-                agents::set_status(connection, now, &agent_id, &status).await?;
+                agents::heard_of(connection, now, &agent_id, &status).await?;
                 for run in due {
                     let Some((stage, attempt)) = run.state.at() else { continue };
                     let command = Command::Extend {

@@ -58,7 +58,7 @@ impl Coordinator {
             .store
             .write(async move |connection: &Connection| {
                 let now = Timestamp::now();
-                agents::all_offline(connection).await?;
+                agents::all_offline(connection, now).await?;
                 for run in runs::leased(connection).await? {
                     let RunState::Leased { stage, attempt, agent, .. } = &run.state else {
                         continue;

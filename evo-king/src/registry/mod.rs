@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use evo_common::messages::{AgentRole, RunnerStatus};
+use evo_common::messages::{AgentRole, ModelPreference, RunnerStatus};
 use serde_json::Value;
 
 use crate::failpoints;
@@ -49,6 +49,8 @@ pub struct Registry {
     opened: Arc<AtomicU64>,
     /// King ends; nobody gets work any more.
     closed: Arc<AtomicBool>,
+    /// What operators want agents to think with, connected or not.
+    models: Arc<Mutex<HashMap<String, ModelPreference>>>,
 }
 
 impl Registry {
@@ -150,6 +152,30 @@ impl Registry {
             .collect();
         able.sort_unstable();
         able
+    }
+
+    /// An operator wants this agent to think with this model; `None` for its own choice.
+    pub fn set_model(&self, agent_id: &str, preference: Option<ModelPreference>) {
+        let mut models = self.models();
+        match preference {
+            Some(preference) => models.insert(agent_id.to_owned(), preference),
+            None => models.remove(agent_id),
+        };
+    }
+
+    /// What an agent is to think with, if somebody said.
+    pub fn model_of(&self, agent_id: &str) -> Option<ModelPreference> {
+        self.models().get(agent_id).cloned()
+    }
+
+    fn models(&self) -> MutexGuard<'_, HashMap<String, ModelPreference>> {
+        // A panic while holding the lock can't leave a map half-written.
+        self.models.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection of an agent.
+    pub fn connection_of(&self, agent_id: &str) -> Option<String> {
+        self.agents().get(agent_id).map(|agent| agent.connection.clone())
     }
 
     /// Whether an agent speaks the published protocol only.

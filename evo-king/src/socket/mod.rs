@@ -8,6 +8,7 @@
 
 mod agent;
 mod allowance;
+mod command;
 mod debug;
 mod memory;
 mod observer;
@@ -150,6 +151,7 @@ async fn on_connect(socket: SocketRef, State(king): State<King>) {
     observer::register_handlers(&socket);
     task::register_handlers(&socket);
     memory::register_handlers(&socket);
+    command::register_handlers(&socket);
     recovery::register_handlers(&socket);
     debug::register_handlers(&socket);
     let welcome = KingWelcome {

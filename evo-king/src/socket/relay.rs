@@ -54,10 +54,15 @@ async fn relay(io: &SocketIo, event: &EventRecord) {
             send(io, room, events::MEMORY_CHANGED, &event.payload).await;
         }
     }
+    if event.kind == "config.sync" {
+        // The agents have it from the outbox.
+        send(io, events::ROOM_DASHBOARD, events::KING_CONFIG_UPDATE, &event.payload).await;
+    }
     let name = match event.kind.as_str() {
         "stage.dispatched" => events::PIPELINE_NEXT,
         "agent.registered" => events::AGENT_REGISTER,
         "agent.offline" => events::AGENT_STATUS,
+        "config.sync" => events::KING_CONFIG_UPDATE,
         memory::CHANGED => events::MEMORY_CHANGED,
         other => other,
     };

@@ -5,6 +5,7 @@
 //! transaction and answers every waiter after the commit. Reads run on a few threads of their own.
 //! On a remote database every job, a read too, is a transaction of its own.
 
+pub(crate) mod agent_history;
 pub(crate) mod agents;
 pub(crate) mod audit;
 pub(crate) mod cases;

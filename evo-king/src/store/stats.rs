@@ -23,7 +23,10 @@ impl Store {
                 runs: pairs("SELECT status, COUNT(*) FROM runs GROUP BY status").await?,
                 skills: pairs("SELECT status, COUNT(*) FROM skills GROUP BY status").await?,
                 agents_online: u64::try_from(
-                    number("SELECT COUNT(*) FROM agents WHERE status <> 'offline'").await?,
+                    number(
+                        "SELECT COUNT(*) FROM agents WHERE status NOT IN ('offline', 'crashed')",
+                    )
+                    .await?,
                 )
                 .unwrap_or_default(),
                 database_bytes,

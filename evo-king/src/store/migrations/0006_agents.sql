@@ -5,7 +5,7 @@ ALTER TABLE agents ADD COLUMN crash_count INTEGER NOT NULL DEFAULT 0;
 -- Whether the agent's session has neither said goodbye nor been counted as broken.
 ALTER TABLE agents ADD COLUMN session_open INTEGER NOT NULL DEFAULT 0;
 
--- Every change of an agent's state.
+-- The newest changes of each agent's state.
 CREATE TABLE agent_history (
     id          INTEGER PRIMARY KEY AUTOINCREMENT,
     agent_id    TEXT NOT NULL,
@@ -17,4 +17,3 @@ CREATE TABLE agent_history (
     created_at  INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX agent_history_by_agent ON agent_history (agent_id, id);
-CREATE INDEX agent_history_by_time ON agent_history (created_at);

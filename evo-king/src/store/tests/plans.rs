@@ -3,8 +3,8 @@
 use std::cell::RefCell;
 
 use super::super::{
-    Connection, EventFilter, MemoryFilter, RunFilter, SkillFilter, TraceFilter, cases, events,
-    memories, migrate, recoveries, row, runs, skills, timers, traces,
+    Connection, EventFilter, MemoryFilter, RunFilter, SkillFilter, TraceFilter, agent_history,
+    agents, cases, events, memories, migrate, recoveries, row, runs, skills, timers, traces,
 };
 use crate::pipeline::state::RunState;
 use evo_common::{
@@ -152,6 +152,13 @@ async fn hot_queries_search_in_indexes() {
         let query = memories::search(connection, "some words", &filter);
         searches(connection, &format!("search {filter:?}"), query).await;
     }
+    for cursor in [None, Some(7)] {
+        let filter =
+            agent_history::HistoryFilter { agent_id: "a".to_owned(), cursor, limit: 5, offset: 0 };
+        searches(connection, "history", agent_history::list(connection, &filter)).await;
+    }
+    searches(connection, "agent", agents::get(connection, "a", now)).await;
+    searches(connection, "agents", agents::list(connection, now)).await;
     searches(connection, "memory", memories::detail(connection, "mem-evo")).await;
     searches(connection, "memory by key", memories::id_of_key(connection, "s", "a", "k")).await;
     searches(connection, "memory stats", memories::stats(connection)).await;
