@@ -4,3 +4,4 @@
 
 mod kill;
 mod long_stage;
+mod steps;

@@ -5,6 +5,7 @@
 
 mod evo;
 mod evotown;
+pub mod faults;
 mod king;
 pub mod llm;
 mod process;
