@@ -126,6 +126,11 @@ async fn serve(king: King, listener: TcpListener, shutdown: &Shutdown, drain: &S
         keep.await;
         Ok(())
     });
+    let (config_sync, stop) = (king.config_sync.clone(), king.shutdown.clone());
+    tasks.spawn("gateway configuration", OnError::Log, async move {
+        config_sync.run(stop).await;
+        Ok(())
+    });
     if king.config.first_cycle {
         let king = king.clone();
         tasks.spawn(

@@ -1,5 +1,6 @@
 //! The command line of king, for the binary `evo-king` and for `evo king`.
 
+mod child;
 mod maintenance;
 mod reach;
 mod token;
@@ -12,6 +13,8 @@ use evo_common::{
 };
 
 use crate::{App, Config};
+
+pub use child::ChildArgs;
 
 /// Control plane of Evo: runs the pipeline, keeps the skills, answers over HTTP and Socket.IO.
 #[derive(Debug, clap::Parser)]
@@ -84,6 +87,9 @@ pub enum Command {
     /// Create, list and revoke tokens.
     #[command(subcommand, after_help = "Example: evo-king token create --name ci --scope viewer")]
     Token(token::TokenCommand),
+    /// Become another program that ends with the process that started this one. Used by king.
+    #[command(hide = true, after_help = "Example: evo-king child --parent 1 -- evo-gateway")]
+    Child(ChildArgs),
 }
 
 impl Command {
@@ -110,6 +116,9 @@ impl Args {
 
 /// Does what the arguments say: one command, or serving until shutdown.
 pub async fn run(mut args: Args, shutdown: Shutdown) -> Result<(), Failure> {
+    if let Some(Command::Child(child)) = &args.command {
+        return Err(Failure::Command(child.become_program()));
+    }
     if args.command.as_ref().is_some_and(Command::wants_data) {
         maintenance::check_folder(&args)?;
     }

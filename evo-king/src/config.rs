@@ -1,6 +1,7 @@
 //! King's configuration: defaults, then `king.toml`, then the environment, then the command line.
 
 use std::{
+    ffi::OsString,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
@@ -40,6 +41,10 @@ pub struct Config {
     pub public_url: Option<String>,
     /// Where the gateway is.
     pub gateway_url: Option<String>,
+    /// The gateway's configuration file, which king watches.
+    pub gateway_config: Option<PathBuf>,
+    /// The program that a gateway's configuration is tested with; found by itself when none is named.
+    pub gateway_binary: Option<PathBuf>,
     /// How evaluations are run.
     pub plan: EvaluationPlan,
     /// Pause before a held candidate's next look.
@@ -94,6 +99,9 @@ impl Default for Limits {
     }
 }
 
+/// Where the gateway's configuration file is, of older set-ups first.
+const GATEWAY_CONFIG: [&str; 3] = ["GATEWAY_CONFIG_PATH", "GATEWAY_CONFIG", "EVO_GATEWAY_CONFIG"];
+
 /// What this process knows of its machine, from the environment.
 #[derive(Debug, Clone, Default)]
 pub struct MachineConfig {
@@ -109,6 +117,34 @@ impl MachineConfig {
             home: env::get("HOME").map(PathBuf::from),
             path: std::env::split_paths(&path).collect(),
             executable: std::env::current_exe().ok(),
+        }
+    }
+
+    /// The variable `PATH`.
+    pub(crate) fn path_variable(&self) -> OsString {
+        // Folders that can't stand in it came from it.
+        std::env::join_paths(&self.path).unwrap_or_default()
+    }
+
+    /// This process's own program, which has the helper for children.
+    pub(crate) fn executable(&self) -> Option<&Path> {
+        self.executable.as_deref()
+    }
+
+    /// The program of another component: of `evo` itself the command `role`, so that both are of one
+    /// version; else what stands beside this process's own program.
+    fn component(&self, alone: &str, role: &str) -> Option<Vec<OsString>> {
+        let own = self.executable()?;
+        let is_alone =
+            own.file_name().is_some_and(|name| name.to_string_lossy().starts_with("evo-"));
+        if !is_alone {
+            return Some(vec![own.into(), role.into()]);
+        }
+        let beside = |name: &str| Some(own.parent()?.join(name)).filter(|path| path.is_file());
+        match (beside(alone), beside("evo")) {
+            (Some(program), _) => Some(vec![program.into()]),
+            (None, Some(evo)) => Some(vec![evo.into(), role.into()]),
+            (None, None) => None,
         }
     }
 }
@@ -153,6 +189,10 @@ pub struct KingFile {
     pub public_url: Option<String>,
     /// Where the gateway is.
     pub gateway_url: Option<String>,
+    /// The gateway's configuration file.
+    pub gateway_config: Option<PathBuf>,
+    /// The program that a gateway's configuration is tested with.
+    pub gateway_binary: Option<PathBuf>,
     /// Held-out trials of a look.
     pub trials: Option<u32>,
     /// Sittings over which they are spread.
@@ -258,6 +298,8 @@ impl Config {
             sources: Vec::new(),
             public_url: None,
             gateway_url: None,
+            gateway_config: None,
+            gateway_binary: None,
             plan: EvaluationPlan { sitting_gap_ms: 120_000, ..EvaluationPlan::default() },
             retry_look_after_ms: 600_000,
             remember_discarded_ms: 24 * 3_600_000,
@@ -294,6 +336,10 @@ impl Config {
         let file = folder.join("sources.toml");
         let sources = if file.exists() { Some(load_sources(&file)?) } else { None };
         config.apply_env(&env::get)?;
+        if config.gateway_config.is_none() {
+            let usual = ["gateway.toml", "gateway.json"].map(|name| folder.join(name));
+            config.gateway_config = usual.into_iter().find(|file| file.exists());
+        }
         config.sources = sources.unwrap_or_else(|| own_documents(config.gateway_url.is_some()));
         Ok(config)
     }
@@ -309,6 +355,8 @@ impl Config {
         self.listen = SocketAddr::new(host, file.port.unwrap_or(self.listen.port()));
         self.public_url = file.public_url.or(self.public_url.take());
         self.gateway_url = file.gateway_url.or(self.gateway_url.take());
+        self.gateway_config = file.gateway_config.or(self.gateway_config.take());
+        self.gateway_binary = file.gateway_binary.or(self.gateway_binary.take());
         set(&mut self.plan.trials, file.trials);
         set(&mut self.plan.sittings, file.sittings);
         set(&mut self.plan.sitting_gap_ms, file.sitting_gap_ms);
@@ -356,8 +404,20 @@ impl Config {
         };
         self.public_url = address("KING_PUBLIC_URL")?.or(self.public_url.take());
         self.gateway_url = address("GATEWAY_ADDRESS")?.or(self.gateway_url.take());
+        let file = GATEWAY_CONFIG.into_iter().find_map(env).map(PathBuf::from);
+        self.gateway_config = file.or(self.gateway_config.take());
+        let binary = env("EVO_GATEWAY_BINARY").map(PathBuf::from);
+        self.gateway_binary = binary.or(self.gateway_binary.take());
         self.first_cycle = env::parse(env, "KING_FIRST_CYCLE")?.unwrap_or(self.first_cycle);
         Ok(())
+    }
+
+    /// The gateway's program and its first arguments.
+    pub(crate) fn gateway_command(&self) -> Option<Vec<OsString>> {
+        match &self.gateway_binary {
+            Some(binary) => Some(vec![binary.into()]),
+            None => self.machine.component("evo-gateway", "gateway"),
+        }
     }
 
     /// How long an attempt of a stage may take.

@@ -41,6 +41,9 @@ pub enum Error {
     /// The pipeline.
     #[error(transparent)]
     Pipeline(#[from] crate::pipeline::Error),
+    /// Programs can't be started.
+    #[error("the thread that starts programs can't be started")]
+    Children(#[source] std::io::Error),
     /// The server stopped.
     #[error("the server stopped")]
     Serve(#[source] std::io::Error),

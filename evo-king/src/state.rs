@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, net::SocketAddr, ops::Deref, sync::Arc};
 use evo_common::{clock::Timestamp, runtime::Shutdown};
 
 use crate::{
-    access::Keyring, artifacts::ArtifactStore, commands::Commands, config::Config, error::Error,
-    pipeline::Coordinator, registry::Registry, sources::Sources, store::Store,
-    system_info::SystemInfo,
+    access::Keyring, artifacts::ArtifactStore, child::Launcher, commands::Commands, config::Config,
+    config_sync::ConfigSync, error::Error, pipeline::Coordinator, registry::Registry,
+    sources::Sources, store::Store, system_info::SystemInfo,
 };
 
 /// What handlers work with. Cheap to clone.
@@ -30,6 +30,8 @@ pub struct Parts {
     pub(crate) keyring: Keyring,
     /// Where Learning looks.
     pub sources: Sources,
+    /// The gateway's configuration.
+    pub config_sync: ConfigSync,
     /// What king knows of its machine.
     pub system_info: SystemInfo,
     /// The configuration.
@@ -81,9 +83,12 @@ impl King {
             config.clone(),
         );
         pipeline.recover().await?;
+        let executable = config.machine.executable().map(ToOwned::to_owned);
+        let launcher = Launcher::start(executable).map_err(Error::Children)?;
         let keyring = Keyring::load(config.tokens.clone(), config.open, store.clone()).await?;
         Ok(Self(Arc::new(Parts {
             commands: Commands::new(store.clone(), registry.clone(), sources.clone()),
+            config_sync: ConfigSync::new(&config, store.clone(), launcher),
             system_info: SystemInfo::new(config.machine()),
             store,
             keyring,

@@ -117,11 +117,13 @@ impl Cluster {
     pub(crate) async fn start(settings: Settings, runners: Runners) -> Result<Self> {
         let model = ModelSettings::load(&evo_agents::config::environment).map_err(Stop::usage)?;
         let Settings { mut king, gateway, cache, evotown } = settings;
+        let gateway_file = gateway.file.clone();
         let gateway = start_gateway(gateway).await?;
         let gateway_address = gateway.address();
         // Whoever starts a cluster knows which cycle it wants.
         king.first_cycle = false;
         king.gateway_url = Some(format!("http://{}", reachable(gateway_address)));
+        king.gateway_config = gateway_file;
         let tokens = king.tokens.clone();
         let king = evo_king::App::start(king).await.map_err(|error| {
             let hint = match error {

@@ -5,6 +5,7 @@
 mod bad_input;
 mod bridge;
 mod commands;
+mod config_swap;
 mod evotown;
 mod health;
 mod models;

@@ -19,6 +19,8 @@ const OPEN_ROUTES: &[&str] = &["/health", "/ready"];
 
 /// Routes whose scope is not the usual one.
 const SPECIAL_ROUTES: &[(Method, &str, Scope)] = &[
+    // Headers of providers may hold keys.
+    (Method::GET, "/gateway/config", Scope::Operator),
     (Method::PUT, "/artifacts/{digest}", Scope::Runner),
     (Method::POST, "/skills/{name}/invoke", Scope::Invoke),
     (Method::POST, "/v1/traces", Scope::Runner),

@@ -84,7 +84,7 @@ impl ApiError {
         error
     }
 
-    fn with_details(mut self, details: Value) -> Self {
+    pub(super) fn with_details(mut self, details: Value) -> Self {
         self.0.details = Some(details);
         self
     }

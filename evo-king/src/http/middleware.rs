@@ -17,10 +17,12 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_REQUEST_ID: usize = 128;
 /// Until the answer begins. Long answers (the event stream) may go on after that.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
-/// The same for routes that wait for a runner, which has a deadline of its own.
+/// The same for routes that wait for a runner, or for a test of a configuration, which have
+/// deadlines of their own.
 const RUNNER_TIME_LIMIT: Duration = Duration::from_secs(90);
 /// Those routes.
-const RUNNER_ROUTES: &[&str] = &["/skills/{name}/invoke", "/agents/{agent_id}/command"];
+const RUNNER_ROUTES: &[&str] =
+    &["/skills/{name}/invoke", "/agents/{agent_id}/command", "/gateway/config"];
 /// The same for routes that read and write whole files.
 const FILE_TIME_LIMIT: Duration = Duration::from_secs(3_600);
 /// Those routes.

@@ -111,6 +111,7 @@ pub(super) fn base() -> OpenApi {
             tag("events", "What happened."),
             tag("memories", "What was learned from what happened."),
             tag("admin", "What operators do."),
+            tag("gateway", "Which models there are, and whom the gateway asks."),
             tag("traces", "Who did what for a run, and how long it took."),
         ]))
         .build()

@@ -431,7 +431,9 @@ async fn every_operation_lets_the_right_token_in_and_answers_as_documented() {
 async fn every_example_of_a_read_works_once_a_cycle_runs() {
     let server = Server::seeded().await;
     for operation in operations() {
-        if operation.method != Method::GET || operation.streams() {
+        // There is no gateway here.
+        let of_gateway = operation.path.starts_with("/gateway/");
+        if operation.method != Method::GET || operation.streams() || of_gateway {
             continue;
         }
         for query in [true, false] {

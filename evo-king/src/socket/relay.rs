@@ -8,7 +8,7 @@ use socketioxide::SocketIo;
 use crate::{
     memory,
     state::King,
-    store::{self, EventFilter},
+    store::{self, EventFilter, config_history::UPDATED},
 };
 
 const PAGE: u32 = 500;
@@ -57,6 +57,12 @@ async fn relay(io: &SocketIo, event: &EventRecord) {
     if event.kind == "config.sync" {
         // The agents have it from the outbox.
         send(io, events::ROOM_DASHBOARD, events::KING_CONFIG_UPDATE, &event.payload).await;
+    }
+    if event.kind == UPDATED {
+        let update = &event.payload;
+        if let Err(error) = io.emit(events::KING_CONFIG_UPDATE, update).await {
+            tracing::warn!(%error, "A new configuration was not told to everybody: {error}");
+        }
     }
     let name = match event.kind.as_str() {
         "stage.dispatched" => events::PIPELINE_NEXT,

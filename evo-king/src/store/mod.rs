@@ -9,6 +9,7 @@ pub(crate) mod agent_history;
 pub(crate) mod agents;
 pub(crate) mod audit;
 pub(crate) mod cases;
+pub(crate) mod config_history;
 mod connect;
 mod connection;
 pub(crate) mod events;

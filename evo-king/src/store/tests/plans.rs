@@ -4,7 +4,8 @@ use std::cell::RefCell;
 
 use super::super::{
     Connection, EventFilter, MemoryFilter, RunFilter, SkillFilter, TraceFilter, agent_history,
-    agents, cases, events, memories, migrate, recoveries, row, runs, skills, timers, traces,
+    agents, cases, config_history, events, memories, migrate, recoveries, row, runs, skills,
+    timers, traces,
 };
 use crate::pipeline::state::RunState;
 use evo_common::{
@@ -162,6 +163,21 @@ async fn hot_queries_search_in_indexes() {
     searches(connection, "memory", memories::detail(connection, "mem-evo")).await;
     searches(connection, "memory by key", memories::id_of_key(connection, "s", "a", "k")).await;
     searches(connection, "memory stats", memories::stats(connection)).await;
+    let change = config_history::NewChange {
+        config_hash: "a".to_owned(),
+        previous_hash: None,
+        action: "update",
+        who: "file".to_owned(),
+        diff: Vec::new(),
+    };
+    config_history::begin(connection, now, &change).await.unwrap();
+    searches(connection, "pending change", config_history::pending(connection)).await;
+    searches(connection, "newest change", config_history::newest(connection)).await;
+    searches(connection, "change", config_history::get(connection, 1)).await;
+    for cursor in [None, Some(7)] {
+        let list = config_history::list(connection, 5, cursor);
+        searches(connection, "changes", list).await;
+    }
     for has in choices(2) {
         let filter = EventFilter {
             after: 7,
