@@ -4,4 +4,5 @@
 
 mod kill;
 mod long_stage;
+mod random;
 mod steps;

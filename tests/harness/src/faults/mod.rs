@@ -1,12 +1,14 @@
 //! What the tests of faults share: a king that is killed and started again, a network that fails,
 //! runners whose stages do nothing, and the checker of the history that king tells.
 
+mod chaos;
 mod history;
 mod proxy;
 mod runners;
 mod service;
 mod tally;
 
+pub use chaos::{Outcome, kill_at_random};
 pub use history::{Acknowledged, Expected, Fault, History};
 pub use proxy::{Proxy, Weather};
 pub use runners::{Done, Ledger, Runners};

@@ -41,13 +41,16 @@ pub struct Service {
     pub expected: Expected,
     /// What was counted so far.
     pub tally: Tally,
+    args: &'static [&'static str],
     fail_points: Option<String>,
     wrapper: Option<(PathBuf, Vec<String>)>,
 }
 
 impl Service {
-    /// A fresh folder; nothing runs yet. `binary` is the program `evo`.
+    /// A fresh folder; nothing runs yet. `binary` is the program `evo` or `evo-king`.
     pub async fn new(binary: impl Into<PathBuf>) -> Self {
+        let binary = binary.into();
+        let alone = binary.file_name().is_some_and(|name| name == "evo-king");
         let evo = Evo::new(binary);
         evo.file("data/config/king.toml", SETTINGS);
         let tokens = Tokens::load_or_create(&evo.data().join("tokens.toml"), &|_| None)
@@ -61,6 +64,7 @@ impl Service {
             http: None,
             expected: Expected::default(),
             tally: Tally::default(),
+            args: if alone { &["--port", "0"] } else { &["king", "--port", "0"] },
             fail_points: None,
             wrapper: None,
         }
@@ -98,7 +102,7 @@ impl Service {
     pub fn launch(&mut self) {
         self.proxy.retarget(None);
         self.address = None;
-        let mut command = self.evo.command(&["king", "--port", "0"]);
+        let mut command = self.evo.command(self.args);
         if let Some((program, args)) = &self.wrapper {
             let king = command;
             command = std::process::Command::new(program);
@@ -117,8 +121,15 @@ impl Service {
     /// Starts king and waits until it can be reached.
     pub async fn start(&mut self) {
         self.launch();
+        self.serves().await;
+    }
+
+    /// Waits until king can be reached.
+    pub async fn serves(&mut self) {
+        let mut rest = START.as_millis() / PAUSE.as_millis();
         while self.address.is_none() {
             self.tend();
+            rest = rest.checked_sub(1).unwrap_or_else(|| panic!("no start: {}", self.log()));
             tokio::time::sleep(PAUSE).await;
         }
     }
