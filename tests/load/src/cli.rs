@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 
-use crate::{bench, child, king, stop::Stop, targets::Kind, upstream};
+use crate::{bench, chaos, child, king, scenario::Scenario, stop::Stop, targets::Kind, upstream};
 
 /// Measures Evo's services under load. Linux only.
 #[derive(Debug, Parser)]
@@ -25,6 +25,7 @@ pub struct Cli {
 enum Command {
     Gateway(GatewayArgs),
     King(KingArgs),
+    Chaos(ChaosArgs),
     Upstream(UpstreamArgs),
     /// Becomes PROGRAM, which ends when its parent ends.
     #[command(hide = true)]
@@ -156,6 +157,35 @@ impl KingArgs {
     }
 }
 
+/// Kills king at random moments while people start runs and runners of the SDK work, and starts it
+/// again each time.
+///
+/// Afterwards king's whole event log is checked: every run that was confirmed has ended, its stages
+/// are in order, and each has one applied result. The latencies told are those of king's starts: from
+/// the start of its process until it serves, over a database that was left by kill -9.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  cargo build --release -p evo-king && cargo run --release -p evo-load -- chaos --kills 200 --json
+  evo-load chaos --kills 20 --seed 7 --binary target/debug/evo
+
+Exit codes: 0 nothing was lost or doubled, 1 it failed, 2 wrong arguments, 4 a run was lost or
+applied twice (the output says how many).")]
+pub struct ChaosArgs {
+    /// How often king is killed.
+    #[arg(long, value_name = "NUMBER", default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..))]
+    pub kills: u64,
+    /// Chooses the moments.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    pub seed: u64,
+    /// Writes one JSON object to standard output; the text goes to standard error.
+    #[arg(long)]
+    json: bool,
+    /// King: evo-king or evo [default: beside this program].
+    #[arg(long, value_name = "FILE")]
+    pub binary: Option<PathBuf>,
+}
+
 fn runners(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(number @ 5..=10_000) => Ok(number),
@@ -180,6 +210,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Gateway(args) => gateway(&args),
         Command::King(args) => king(&args),
+        Command::Chaos(args) => chaos(&args),
         Command::Upstream(args) => upstream::serve(args.listen).map(|()| ExitCode::SUCCESS),
         Command::Child { program } => Err(child::become_child(&program)),
     }
@@ -210,16 +241,26 @@ fn king(args: &KingArgs) -> Result<ExitCode> {
     let mut clean = true;
     king::run(args, &stop, |scenario| {
         clean &= scenario.is_clean();
-        let mut stdout = io::stdout().lock();
-        if args.json {
-            say(&scenario.text());
-            serde_json::to_writer(&mut stdout, scenario).context("standard output")?;
-            writeln!(stdout).context("standard output")
-        } else {
-            writeln!(stdout, "{}", scenario.text()).context("standard output")
-        }
+        tell(scenario, args.json)
     })?;
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::from(4) })
+}
+
+fn chaos(args: &ChaosArgs) -> Result<ExitCode> {
+    let scenario = chaos::run(args)?;
+    tell(&scenario, args.json)?;
+    Ok(if scenario.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(4) })
+}
+
+fn tell(scenario: &Scenario, json: bool) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    if json {
+        say(&scenario.text());
+        serde_json::to_writer(&mut stdout, scenario).context("standard output")?;
+        writeln!(stdout).context("standard output")
+    } else {
+        writeln!(stdout, "{}", scenario.text()).context("standard output")
+    }
 }
 
 /// Tells people what goes on.

@@ -2,6 +2,7 @@
 //! what the machine's disk and loopback can do.
 
 mod bench;
+mod chaos;
 mod child;
 mod cli;
 mod config;

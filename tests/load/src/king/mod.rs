@@ -29,6 +29,7 @@ use books::Books;
 use http::Client;
 use limits::Limits;
 use process::King;
+pub use process::find as program;
 use runners::Fleet;
 
 /// How long one answer, or one run, may take before it counts as failed.
