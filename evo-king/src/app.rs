@@ -116,6 +116,16 @@ async fn serve(king: King, listener: TcpListener, shutdown: &Shutdown, drain: &S
     tasks.spawn("reconcile", OnError::Shutdown, reconcile);
     let relay = sockets.relay();
     tasks.spawn("relay", OnError::Shutdown, async move { Ok(relay.await?) });
+    let shown = sockets.show_debug();
+    tasks.spawn("show debug", OnError::Log, async move {
+        shown.await;
+        Ok(())
+    });
+    let debug = king.clone();
+    tasks.spawn("debug", OnError::Log, async move {
+        debug.debug.run(debug.shutdown.clone()).await;
+        Ok(())
+    });
     let watch = sockets.watch_tokens();
     tasks.spawn("tokens", OnError::Log, async move {
         watch.await;

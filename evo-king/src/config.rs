@@ -17,7 +17,7 @@ use evo_common::{
 };
 use serde::Deserialize;
 
-use crate::{store::Database, system_info::Machine};
+use crate::{debug::DebugConfig, store::Database, system_info::Machine};
 
 /// The port of king when nothing says otherwise.
 pub const DEFAULT_PORT: u16 = 3000;
@@ -77,6 +77,8 @@ pub struct Config {
     pub limits: Limits,
     /// Origins whose pages may use king from a browser.
     pub cors_origins: Vec<String>,
+    /// What operators may try by hand.
+    pub debug: DebugConfig,
     /// What this process knows of its machine.
     pub machine: MachineConfig,
 }
@@ -225,6 +227,8 @@ pub struct KingFile {
     pub limits: Option<Limits>,
     /// Origins whose pages may use king from a browser.
     pub cors_origins: Option<Vec<String>>,
+    /// What operators may try by hand.
+    pub debug: Option<DebugConfig>,
 }
 
 impl load::Validate for KingFile {
@@ -253,6 +257,9 @@ impl load::Validate for KingFile {
             ] {
                 at_least(key, Some(u64::from(value)), 1);
             }
+        }
+        if let Some(debug) = &self.debug {
+            debug.check(faults);
         }
         for origin in self.cors_origins.iter().flatten() {
             if let Err(message) = check_origin(origin) {
@@ -316,6 +323,7 @@ impl Config {
             first_cycle: false,
             limits: Limits::default(),
             cors_origins: Vec::new(),
+            debug: DebugConfig::default(),
             machine: MachineConfig::from_env(),
         }
     }
@@ -373,6 +381,7 @@ impl Config {
         set(&mut self.first_cycle, file.first_cycle);
         set(&mut self.limits, file.limits);
         set(&mut self.cors_origins, file.cors_origins);
+        set(&mut self.debug, file.debug);
     }
 
     /// Puts the environment over what is set: `KING_PORT`, `KING_HOST`, `KING_DB_PATH`,

@@ -14,6 +14,7 @@ pub mod cli;
 mod commands;
 mod config;
 mod config_sync;
+mod debug;
 mod drain;
 mod error;
 mod failpoints;

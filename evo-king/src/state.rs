@@ -5,9 +5,19 @@ use std::{collections::BTreeMap, net::SocketAddr, ops::Deref, sync::Arc};
 use evo_common::{clock::Timestamp, runtime::Shutdown};
 
 use crate::{
-    access::Keyring, artifacts::ArtifactStore, child::Launcher, commands::Commands, config::Config,
-    config_sync::ConfigSync, error::Error, pipeline::Coordinator, registry::Registry,
-    sources::Sources, store::Store, system_info::SystemInfo,
+    access::Keyring,
+    artifacts::ArtifactStore,
+    child::Launcher,
+    commands::Commands,
+    config::Config,
+    config_sync::ConfigSync,
+    debug::{Book, Debug},
+    error::Error,
+    pipeline::Coordinator,
+    registry::Registry,
+    sources::Sources,
+    store::Store,
+    system_info::SystemInfo,
 };
 
 /// What handlers work with. Cheap to clone.
@@ -26,6 +36,8 @@ pub struct Parts {
     pub registry: Registry,
     /// Commands to runners.
     pub commands: Commands,
+    /// Prompts through agents, and configured commands.
+    pub(crate) debug: Debug,
     /// Who may do what.
     pub(crate) keyring: Keyring,
     /// Where Learning looks.
@@ -86,7 +98,11 @@ impl King {
         let executable = config.machine.executable().map(ToOwned::to_owned);
         let launcher = Launcher::start(executable).map_err(Error::Children)?;
         let keyring = Keyring::load(config.tokens.clone(), config.open, store.clone()).await?;
+        let book = Book::new(store.clone());
+        let debug =
+            Debug::new(registry.clone(), book, config.debug.clone(), shutdown.child_token());
         Ok(Self(Arc::new(Parts {
+            debug,
             commands: Commands::new(store.clone(), registry.clone(), sources.clone()),
             config_sync: ConfigSync::new(&config, store.clone(), launcher),
             system_info: SystemInfo::new(config.machine()),

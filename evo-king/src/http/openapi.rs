@@ -112,6 +112,7 @@ pub(super) fn base() -> OpenApi {
             tag("memories", "What was learned from what happened."),
             tag("admin", "What operators do."),
             tag("gateway", "Which models there are, and whom the gateway asks."),
+            tag("debug", "What operators try by hand."),
             tag("traces", "Who did what for a run, and how long it took."),
         ]))
         .build()

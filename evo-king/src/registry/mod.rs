@@ -137,6 +137,21 @@ impl Registry {
             .map(|(agent_id, _)| agent_id.clone())
     }
 
+    /// A runner of this role that may be given work. The name of a custom role only counts when
+    /// one is asked for; runners of the original are the last choice.
+    pub fn one_of_role(&self, role: &AgentRole) -> Option<String> {
+        let agents = self.agents();
+        let fits = |own: &AgentRole| match role {
+            AgentRole::User(name) if name.is_empty() || name == "user" => own.kind() == role.kind(),
+            role => own == role,
+        };
+        agents
+            .iter()
+            .filter(|(_, agent)| takes_work(agent.status) && fits(&agent.role))
+            .min_by_key(|(agent_id, agent)| (agent.legacy, (*agent_id).clone()))
+            .map(|(agent_id, _)| agent_id.clone())
+    }
+
     /// Runners of this role that may be given work and have this capability, in id order.
     pub fn able(&self, role: &AgentRole, capability: &str) -> Vec<String> {
         let mut able: Vec<String> = self

@@ -308,6 +308,7 @@ async fn on_disconnect(
         return;
     }
     tracing::info!(agent.id = %agent_id, "{agent_id} is gone");
+    king.debug.lost(&agent_id).await;
     if king.shutdown.is_cancelled() {
         return;
     }
@@ -352,7 +353,7 @@ pub(super) fn speaker(
 }
 
 /// A connection speaks for the agent that it registered, and for no other.
-fn speaks_for(
+pub(super) fn speaks_for(
     king: &King,
     socket: &SocketRef,
     identity: MaybeExtension<Identity>,

@@ -1,5 +1,123 @@
-//! Answers of agents to prompts of operators.
+//! Answers of agents to prompts of operators, and what is shown of them.
 
-use socketioxide::extract::SocketRef;
+use evo_common::messages::{DebugResponse, DebugStream, Reply, events};
+use serde_json::{Value, json};
+use socketioxide::{
+    SocketIo,
+    extract::{AckSender, MaybeExtension, SocketRef, State, TryData},
+};
+use tokio::sync::broadcast::error::RecvError;
 
-pub(super) fn register_handlers(_socket: &SocketRef) {}
+use super::{
+    agent::{Identity, speaker, speaks_for},
+    answer, read,
+};
+use crate::{debug::Shown, state::King};
+
+pub(super) fn register_handlers(socket: &SocketRef) {
+    socket.on(events::DEBUG_STREAM, on_stream);
+    socket.on(events::DEBUG_RESPONSE, on_response);
+}
+
+async fn on_stream(
+    socket: SocketRef,
+    TryData(payload): TryData<Value>,
+    ack: AckSender,
+    identity: MaybeExtension<Identity>,
+    State(king): State<King>,
+) {
+    let stream: DebugStream = match read(events::DEBUG_STREAM, payload) {
+        Ok(stream) => stream,
+        Err(reply) => return answer(&socket, ack, &reply),
+    };
+    let agent_id = match speaker(&king, &socket, identity, "") {
+        Ok(agent_id) => agent_id,
+        Err(reply) => return answer(&socket, ack, &reply),
+    };
+    let request_id = stream.request_id.clone();
+    if king.debug.streamed(&agent_id, stream) {
+        answer(&socket, ack, &Reply::accepted(""));
+    } else {
+        answer(&socket, ack, &not_asked("", &request_id));
+    }
+}
+
+async fn on_response(
+    socket: SocketRef,
+    TryData(payload): TryData<Value>,
+    ack: AckSender,
+    identity: MaybeExtension<Identity>,
+    State(king): State<King>,
+) {
+    let response: DebugResponse = match read(events::DEBUG_RESPONSE, payload) {
+        Ok(response) => response,
+        Err(reply) => return answer(&socket, ack, &reply),
+    };
+    let req_id = response.req_id.clone().unwrap_or_default();
+    if let Err(reply) = speaks_for(&king, &socket, identity, &response.agent_id, &req_id) {
+        return answer(&socket, ack, &reply);
+    }
+    let (agent_id, request_id) = (response.agent_id.clone(), response.request_id.clone());
+    if king.debug.responded(&agent_id, response).await {
+        answer(&socket, ack, &Reply::accepted(req_id));
+    } else {
+        answer(&socket, ack, &not_asked(&req_id, &request_id));
+    }
+}
+
+fn not_asked(req_id: &str, request_id: &str) -> Reply {
+    let message = format!("no prompt {request_id:?} waits for an answer of this agent");
+    Reply::rejected(req_id, "not_asked", message)
+}
+
+/// Shows pieces and answers to dashboards and to those who follow the task, in order, until
+/// shutdown.
+pub(super) async fn show(king: King, io: SocketIo) {
+    let mut shown = king.debug.follow();
+    loop {
+        let next = tokio::select! {
+            () = king.shutdown.cancelled() => return,
+            next = shown.recv() => next,
+        };
+        match next {
+            Ok(Shown::Piece(piece)) => {
+                let room = format!("{}{}", events::ROOM_TASK_PREFIX, piece.task_id);
+                emit(&io, room.clone(), events::TASK_OUTPUT, &json!(*piece)).await;
+                let stream = DebugStream {
+                    request_id: piece.request_id.clone(),
+                    delta: piece.delta.clone(),
+                    chunk_index: piece.chunk_index,
+                    task_id: Some(piece.task_id.clone()),
+                };
+                if !piece.is_final {
+                    emit(&io, room, events::DEBUG_STREAM, &json!(stream)).await;
+                    to_dashboards(&io, events::DEBUG_STREAM, &json!(stream)).await;
+                }
+            }
+            Ok(Shown::Answered(response)) => {
+                let task_id = response.task_id.as_deref().unwrap_or_default();
+                let room = format!("{}{task_id}", events::ROOM_TASK_PREFIX);
+                emit(&io, room, events::DEBUG_RESPONSE, &json!(*response)).await;
+                to_dashboards(&io, events::DEBUG_RESPONSE, &json!(*response)).await;
+            }
+            Err(RecvError::Lagged(missed)) => {
+                tracing::warn!(
+                    missed,
+                    "{missed} pieces of answers were not shown: too many at once"
+                );
+            }
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+async fn to_dashboards(io: &SocketIo, event: &str, data: &Value) {
+    let message = json!({"event": event, "data": data});
+    emit(io, events::ROOM_DASHBOARD.to_owned(), events::DASHBOARD_EVENT, &message).await;
+}
+
+async fn emit(io: &SocketIo, room: String, event: &'static str, payload: &Value) {
+    if let Err(error) = io.to(room).emit(event, payload).await {
+        tracing::warn!(event, error = %error, "{event} did not reach everybody: {error}");
+    }
+}

@@ -78,6 +78,11 @@ impl Sockets {
         }
     }
 
+    /// Shows what comes of prompts and commands until shutdown.
+    pub(crate) fn show_debug(&self) -> impl Future<Output = ()> + Send + 'static {
+        debug::show(self.king.clone(), self.io.clone())
+    }
+
     /// Closes every connection, so that runners look for the next king at once.
     pub(crate) async fn close(&self) {
         self.io.close().await;
