@@ -25,20 +25,6 @@ pub(super) struct Report<'r> {
     pub(super) digest: &'r str,
 }
 
-fn dispatch_key(run_id: &str, stage: PipelineStage, attempt: Attempt) -> String {
-    format!("dispatch:{run_id}:{stage}:{attempt}")
-}
-
-/// The runner has the attempt: nothing has to be sent any more.
-pub(super) async fn confirm_dispatch(
-    connection: &Connection,
-    run_id: &str,
-    stage: PipelineStage,
-    attempt: Attempt,
-) -> super::Result<()> {
-    Ok(outbox::remove(connection, &dispatch_key(run_id, stage, attempt)).await?)
-}
-
 impl Coordinator {
     /// Writes a decision about a run. `report` is there when a result led to it.
     pub(super) fn apply<'a>(
@@ -59,6 +45,19 @@ impl Coordinator {
                 runs::save_artifact(connection, &run.run_id, report.artifact_id).await?;
             }
             runs::save_state(connection, now, &run.run_id, &decision.next).await?;
+            if run.kind == RunKind::Candidate
+                && is_building(&run.state)
+                && !is_building(&decision.next)
+            {
+                // Its siblings may have waited for it.
+                connection.leaves_waiting(PipelineStage::Evaluation);
+            }
+            if let Some(agent) = run.state.agent() {
+                self.parts.registry.released(agent);
+            }
+            if let Some(agent) = decision.next.agent() {
+                self.parts.registry.leased(agent);
+            }
             for effect in &decision.effects {
                 self.apply_effect(connection, now, run, &decision.next, effect, report).await?;
             }
@@ -81,7 +80,7 @@ impl Coordinator {
         })
     }
 
-    async fn apply_effect(
+    pub(super) async fn apply_effect(
         &self,
         connection: &Connection,
         now: Timestamp,
@@ -95,32 +94,36 @@ impl Coordinator {
             Effect::Dispatch => {
                 let RunState::Leased { stage, attempt, agent, .. } = next else { return Ok(()) };
                 runs::open_attempt(connection, now, run_id, *stage, *attempt, agent).await?;
+                let artifact_id = artifact_of(run, report);
                 let row = runs::StageRow {
                     run_id,
                     stage: *stage,
                     status: PipelineRunStatus::Running,
                     attempt: *attempt,
                     agent_id: Some(agent),
-                    artifact_id: &run.artifact_id,
+                    artifact_id,
                     output: None,
                     error: None,
                 };
                 runs::save_stage(connection, now, row).await?;
                 let payload = json!({"run_id": run_id, "stage": stage, "attempt": attempt});
-                let key = dispatch_key(run_id, *stage, *attempt);
-                outbox::push(connection, now, outbox::DISPATCH, &key, Some(agent), &payload)
-                    .await?;
                 let (id, agent) = (Some(run_id), Some(agent.as_str()));
                 events::append(connection, now, "stage.dispatched", id, agent, &payload).await?;
+                // The lease itself is the effect: it says what is to be sent until it ends.
+                self.send_after_commit(connection, run, next, artifact_id).await?;
             }
             Effect::CloseAttempt { stage, attempt, how } => {
                 let digest = report.map(|report| report.digest);
                 runs::close_attempt(connection, now, run_id, *stage, *attempt, *how, digest)
                     .await?;
-                outbox::remove(connection, &dispatch_key(run_id, *stage, *attempt)).await?;
                 if let (AttemptEnd::Lost, Some(agent)) = (how, run.state.agent()) {
                     agents::lost_attempt(connection, now, agent).await?;
                 }
+                let (this, run_id) = (self.clone(), run_id.to_owned());
+                let (stage, attempt) = (*stage, *attempt);
+                connection.after_commit(move || {
+                    this.parts.flights.remove(&run_id, stage, attempt);
+                });
             }
             Effect::CancelAttempt { agent, stage, attempt, reason } => {
                 let payload = json!({
@@ -136,10 +139,7 @@ impl Coordinator {
             Effect::StageEnded { stage, status, error } => {
                 let attempt = run.state.at().map_or(Attempt::FIRST, |(_, attempt)| attempt);
                 let agent_id = report.map(|report| report.agent_id).or_else(|| run.state.agent());
-                let artifact_id = report
-                    .map(|report| report.artifact_id)
-                    .filter(|id| !id.is_empty())
-                    .unwrap_or(&run.artifact_id);
+                let artifact_id = artifact_of(run, report);
                 let output = report.and_then(|report| report.output);
                 let row = runs::StageRow {
                     run_id,
@@ -186,10 +186,7 @@ impl Coordinator {
             return Ok(());
         }
         if let (Some(candidate), Some(outcome)) = (&run.candidate, outcome) {
-            let artifact_id = report
-                .map(|report| report.artifact_id)
-                .filter(|id| !id.is_empty())
-                .unwrap_or(&run.artifact_id);
+            let artifact_id = artifact_of(run, report);
             self.end_candidate(connection, now, run, &candidate.name, artifact_id, outcome).await?;
         }
         let name = run.candidate.as_ref().map(|candidate| &candidate.name);
@@ -235,6 +232,15 @@ impl Coordinator {
         }
         Ok(())
     }
+}
+
+/// The package of a run once a report is applied.
+fn artifact_of<'a>(run: &'a runs::Run, report: Option<&Report<'a>>) -> &'a str {
+    report.map(|report| report.artifact_id).filter(|id| !id.is_empty()).unwrap_or(&run.artifact_id)
+}
+
+fn is_building(state: &RunState) -> bool {
+    state.at().is_some_and(|(stage, _)| stage == PipelineStage::Building)
 }
 
 /// Whether more trials can turn a hold into something else.

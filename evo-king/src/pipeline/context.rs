@@ -25,20 +25,31 @@ impl Coordinator {
         run_id: &str,
     ) -> store::Result<Option<(String, StageDispatch)>> {
         let Some(run) = runs::load(connection, run_id).await? else { return Ok(None) };
-        let RunState::Leased { stage, attempt, agent, deadline, .. } = &run.state else {
+        self.dispatch(connection, &run, &run.state, &run.artifact_id).await
+    }
+
+    /// The dispatch of a run that is leased as `state` says.
+    async fn dispatch(
+        &self,
+        connection: &Connection,
+        run: &runs::Run,
+        state: &RunState,
+        artifact_id: &str,
+    ) -> store::Result<Option<(String, StageDispatch)>> {
+        let RunState::Leased { stage, attempt, agent, deadline, .. } = state else {
             return Ok(None);
         };
         let metadata = match run.kind {
             RunKind::Direct => {
                 let legacy = self.parts.registry.is_legacy(agent);
-                direct::metadata(connection, &run, legacy).await?
+                direct::metadata(connection, run, *stage, legacy).await?
             }
             RunKind::Cycle | RunKind::Candidate => {
-                self.context(connection, &run, *stage).await?.into_metadata()
+                self.context(connection, run, *stage).await?.into_metadata()
             }
         };
         let dispatch = StageDispatch {
-            next: PipelineNext { stage: *stage, artifact_id: run.artifact_id.clone(), metadata },
+            next: PipelineNext { stage: *stage, artifact_id: artifact_id.to_owned(), metadata },
             run_id: run.run_id.clone(),
             attempt: *attempt,
             deadline_ms: deadline.0,
@@ -46,6 +57,32 @@ impl Coordinator {
             trace: None,
         };
         Ok(Some((agent.clone(), dispatch)))
+    }
+
+    /// Sends a lease's dispatch once it is committed. What a direct run is told is made here, where
+    /// everything about it is at hand; the others' takes reading, which the loop does.
+    pub(super) async fn send_after_commit(
+        &self,
+        connection: &Connection,
+        run: &runs::Run,
+        state: &RunState,
+        artifact_id: &str,
+    ) -> store::Result<()> {
+        let dispatch = match run.kind {
+            RunKind::Direct => self.dispatch(connection, run, state, artifact_id).await?,
+            RunKind::Cycle | RunKind::Candidate => None,
+        };
+        let (this, run_id, state) = (self.clone(), run.run_id.clone(), state.clone());
+        connection.after_commit(move || {
+            let flights = &this.parts.flights;
+            flights.add(&run_id, &state, dispatch.is_some());
+            match dispatch {
+                // What can't be sent now is sent when it was not confirmed in time.
+                Some((agent, dispatch)) => drop(this.hand_over(&agent, dispatch)),
+                None => this.parts.wake.notify_one(),
+            }
+        });
+        Ok(())
     }
 
     async fn context(

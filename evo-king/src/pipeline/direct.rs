@@ -8,10 +8,7 @@ use evo_common::{
 };
 use serde_json::{Value, json};
 
-use super::{
-    ReadResult,
-    state::{RunState, StageEnd},
-};
+use super::{ReadResult, state::StageEnd};
 use crate::store::{self, Connection, runs};
 
 /// Largest output of a stage, as JSON. All of a run's outputs travel with its last dispatch.
@@ -63,10 +60,11 @@ fn too_large(result: &PipelineStageResult) -> Option<String> {
 pub(super) async fn metadata(
     connection: &Connection,
     run: &runs::Run,
+    stage: PipelineStage,
     legacy: bool,
 ) -> store::Result<HashMap<String, Value>> {
-    let outputs = match &run.state {
-        RunState::Leased { stage: PipelineStage::Learning, .. } => Vec::new(),
+    let outputs = match stage {
+        PipelineStage::Learning => Vec::new(),
         _ => runs::outputs(connection, &run.run_id).await?,
     };
     let trigger = run.trigger.clone();

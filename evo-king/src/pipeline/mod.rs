@@ -8,6 +8,7 @@ mod apply;
 mod context;
 mod direct;
 mod fan_out;
+mod flights;
 mod reconcile;
 mod recovery;
 mod results;
@@ -18,13 +19,18 @@ pub mod state;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use evo_common::{
+    api::RunKind,
     clock::Timestamp,
     ids::{RunId, sha256_hex},
     messages::{
-        AgentHeartbeat, AgentRegistration, AttemptAccepted, PipelineRunStatus, Reply, StageReport,
+        AgentHeartbeat, AgentRegistration, AttemptAccepted, PipelineRunStatus, PipelineStage,
+        Reply, StageReport,
     },
     tracing_context,
 };
@@ -39,7 +45,7 @@ use crate::{
     sources::Sources,
     store::{self, Connection, Store, agents, events, runs},
 };
-use state::{Command, Policy, Rejection, RunState, StageEnd, decide};
+use state::{Command, Effect, Policy, Rejection, RunState, StageEnd, decide};
 
 /// Why the pipeline did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +96,10 @@ struct Parts {
     policy: Policy,
     /// Something may have to be assigned or delivered.
     wake: Notify,
+    /// What is out.
+    flights: flights::Flights,
+    /// Whether attempts are given out: from when the loop runs until king ends.
+    assigning: AtomicBool,
 }
 
 impl Coordinator {
@@ -102,9 +112,18 @@ impl Coordinator {
         config: Arc<Config>,
     ) -> Self {
         let policy = Policy { advice_ms: config.recovery_ms, ..Policy::default() };
-        let wake = Notify::new();
         Self {
-            parts: Arc::new(Parts { store, artifacts, registry, sources, config, policy, wake }),
+            parts: Arc::new(Parts {
+                store,
+                artifacts,
+                registry,
+                sources,
+                config,
+                policy,
+                wake: Notify::new(),
+                flights: flights::Flights::default(),
+                assigning: AtomicBool::new(false),
+            }),
         }
     }
 
@@ -181,27 +200,15 @@ impl Coordinator {
             .await
     }
 
-    /// The runner has an attempt in hand.
-    pub async fn accepted(&self, message: AttemptAccepted) -> Result<()> {
-        let this = self.clone();
-        self.parts
-            .store
-            .write(async move |connection: &Connection| {
-                let run = runs::load(connection, &message.run_id)
-                    .await?
-                    .ok_or_else(|| Error::UnknownRun(message.run_id.clone()))?;
-                let AttemptAccepted { agent_id: agent, stage, attempt, .. } = message;
-                let command = Command::Accept { agent, stage, attempt };
-                match this.command(connection, &run, &command).await {
-                    Ok(()) => {
-                        apply::confirm_dispatch(connection, &run.run_id, stage, attempt).await
-                    }
-                    // Confirmed before.
-                    Err(Error::Rejected(Rejection::NothingToDo)) => Ok(()),
-                    Err(error) => Err(error),
-                }
-            })
-            .await
+    /// The runner has an attempt in hand. The database hears of it when the attempt is still out a
+    /// moment later; most are over by then.
+    pub fn accepted(&self, message: &AttemptAccepted) -> Result<()> {
+        let AttemptAccepted { agent_id, run_id, stage, attempt } = message;
+        if self.parts.flights.confirm(run_id, *stage, *attempt, agent_id) {
+            return Ok(());
+        }
+        let current = "it is not out to this runner".to_owned();
+        Err(Rejection::StaleAttempt { stage: *stage, given: *attempt, current }.into())
     }
 
     /// A sign of life. Extends the leases of what the agent has in hand.
@@ -251,8 +258,7 @@ impl Coordinator {
                     let Some(run) = runs::load(connection, &run.run_id).await? else { continue };
                     match this.command(connection, &run, &command).await {
                         Ok(()) => {
-                            apply::confirm_dispatch(connection, &run.run_id, stage, attempt)
-                                .await?;
+                            this.parts.flights.confirm(&run.run_id, stage, attempt, &agent_id);
                         }
                         // It ended between the reading and the writing.
                         Err(Error::Rejected(_)) => {}
@@ -283,7 +289,10 @@ impl Coordinator {
         let (run_id, stage) = (report.result.run_id.clone(), report.result.stage);
         match self.apply_report(report).await {
             Ok(true) => {
-                self.parts.wake.notify_one();
+                // A place is free for whoever waits for it.
+                if self.parts.store.signals().waits(stage) {
+                    self.parts.wake.notify_one();
+                }
                 Reply::accepted(req_id)
             }
             Ok(false) => Reply::duplicate(req_id),
@@ -307,11 +316,8 @@ impl Coordinator {
                 "field `status`: a result is `completed`, `failed` or `timed_out`, not `running`",
             ));
         }
-        let digest = sha256_hex(
-            json!([result.status, result.artifact_id, result.output, result.error])
-                .to_string()
-                .as_bytes(),
-        );
+        let said = (result.status, &result.artifact_id, &result.output, &result.error);
+        let digest = sha256_hex(store::row::to_json(&said).as_bytes());
         // The package must be here before anything points at it.
         let package_missing = results::package_missing(&self.parts.artifacts, result).await;
         let this = self.clone();
@@ -347,7 +353,16 @@ impl Coordinator {
                 return Err(ReportError::rejected("stale_attempt", message));
             }
         };
-        match runs::applied_digest(connection, &run.run_id, result.stage, attempt).await? {
+        // What is out has not been answered yet.
+        let applied = match &run.state {
+            RunState::Leased { stage, attempt: out, .. }
+                if (*stage, *out) == (result.stage, attempt) =>
+            {
+                None
+            }
+            _ => runs::applied_digest(connection, &run.run_id, result.stage, attempt).await?,
+        };
+        match applied {
             Some(applied) if applied == digest => return Ok(false),
             Some(_) => {
                 return Err(ReportError::rejected(
@@ -376,9 +391,16 @@ impl Coordinator {
             end: read.end,
             now,
         };
-        let decision = self
+        let mut decision = self
             .decide(run.state.agent(), &run.state, &command)
             .map_err(|rejection| ReportError::rejected(rejection.code(), rejection.to_string()))?;
+        // Straight to the next stage's runner, in the same transaction.
+        if run.kind == RunKind::Direct
+            && let Some(leased) = self.placed(connection, &decision.next, now)
+        {
+            decision.next = leased;
+            decision.effects.push(Effect::Dispatch);
+        }
         let report = apply::Report {
             agent_id: &result.agent_id,
             artifact_id: &read.artifact_id,
@@ -396,9 +418,43 @@ impl Coordinator {
         run: &runs::Run,
         command: &Command,
     ) -> Result<()> {
-        let decision = self.decide(run.state.agent(), &run.state, command)?;
+        let mut state = run.state.clone();
+        // The database may not know yet that the runner has confirmed the attempt.
+        if let RunState::Leased { stage, attempt, accepted, .. } = &mut state
+            && matches!(command, Command::RunnerLost { .. } | Command::Tick { .. })
+        {
+            *accepted |= self.parts.flights.is_confirmed(&run.run_id, *stage, *attempt);
+        }
+        let decision = self.decide(state.agent(), &state, command)?;
         self.apply(connection, Timestamp::now(), run, decision, None).await?;
         Ok(())
+    }
+
+    /// The lease of a run that waits for a runner, when one is free and nobody was there before it.
+    fn placed(
+        &self,
+        connection: &Connection,
+        waiting: &RunState,
+        now: Timestamp,
+    ) -> Option<RunState> {
+        let RunState::Waiting { stage, .. } = waiting else { return None };
+        if !self.parts.assigning.load(Ordering::Relaxed) || connection.waits(*stage) {
+            return None;
+        }
+        let agent = self.parts.registry.free_runner(*stage)?;
+        let command = self.assignment(agent, *stage, now);
+        Some(decide(waiting, &command, &self.parts.policy).ok()?.next)
+    }
+
+    /// An attempt for this runner.
+    fn assignment(&self, agent: String, stage: PipelineStage, now: Timestamp) -> Command {
+        Command::Assign {
+            agent,
+            now,
+            lease_ms: self.parts.config.lease_ms,
+            timeout_ms: self.parts.config.timeout_ms(stage),
+            boot: self.parts.store.boots(),
+        }
     }
 }
 

@@ -1,15 +1,14 @@
 //! The one loop that makes what is stored happen: timers, assignment of waiting runs to runners,
 //! delivery of committed effects. It takes no input and may run at any time, any number of times.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::atomic::Ordering, time::Duration};
 
 use evo_common::{
     clock::Timestamp,
-    messages::{PipelineStage, TraceContext, events as wire},
+    messages::{PipelineStage, StageDispatch, TraceContext, events as wire},
     runtime::Shutdown,
     tracing_context,
 };
-use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{
@@ -26,13 +25,16 @@ const RESEND: Duration = Duration::from_secs(3);
 /// A question that was not answered is asked again after this long.
 const RESEND_QUESTION: Duration = Duration::from_secs(10);
 /// The loop looks around at least this often.
-const IDLE: Duration = Duration::from_secs(2);
+const IDLE: Duration = Duration::from_secs(1);
 
 /// Pause after a failure of the database.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
-/// When each undelivered dispatch was last sent.
-type Sent = HashMap<i64, Instant>;
+/// A confirmation is written when its attempt is still out after this long.
+const CONFIRMED_AFTER: Duration = Duration::from_secs(1);
+
+/// When each question was last sent.
+type Asked = HashMap<i64, Instant>;
 
 /// Loads a run; one that can't be read is left alone, so that it does not stop the others.
 async fn load_readable(
@@ -70,7 +72,10 @@ impl Coordinator {
                         lease_until: now.plus_ms(grace),
                     };
                     this.command(connection, &run, &command).await?;
+                    this.parts.flights.add(&run.run_id, &run.state, false);
                 }
+                let leased = runs::leased_by_agent(connection).await?;
+                this.parts.registry.set_leases(leased);
                 Ok::<_, Error>(())
             })
             .await
@@ -78,11 +83,18 @@ impl Coordinator {
 
     /// Runs until shutdown. While draining nothing new is dispatched.
     pub async fn reconcile(&self, shutdown: Shutdown) -> Result<(), Error> {
-        let mut sent = Sent::new();
-        let mut committed = self.parts.store.committed();
+        self.parts.assigning.store(true, Ordering::Relaxed);
+        let ended = self.work(&shutdown).await;
+        self.parts.assigning.store(false, Ordering::Relaxed);
+        ended
+    }
+
+    async fn work(&self, shutdown: &Shutdown) -> Result<(), Error> {
+        let mut asked = Asked::new();
+        // At first, and after a failure, everything is looked at.
+        let mut all = true;
         loop {
-            committed.mark_unchanged();
-            let next = match self.step(&mut sent).await {
+            let next = match self.step(&mut asked, all).await {
                 Ok(next) => next,
                 Err(Error::Store(store::Error::Closed)) => return Ok(()),
                 // What is stored is still to be done; a database that is away comes back.
@@ -92,12 +104,12 @@ impl Coordinator {
                     AFTER_FAILURE
                 }
             };
-            tokio::select! {
+            all = tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
-                () = self.parts.wake.notified() => {}
-                changed = committed.changed() => if changed.is_err() { return Ok(()) },
-                () = tokio::time::sleep(next) => {}
-            }
+                () = self.parts.wake.notified() => true,
+                () = self.parts.store.signals().come() => false,
+                () = tokio::time::sleep(next) => true,
+            };
         }
     }
 
@@ -106,16 +118,59 @@ impl Coordinator {
         self.parts.wake.notify_one();
     }
 
-    async fn step(&self, sent: &mut Sent) -> Result<Duration, Error> {
+    /// Does what there is to do, and gives the time until something else will be. Commits say what
+    /// they leave; `all` looks at everything.
+    async fn step(&self, asked: &mut Asked, all: bool) -> Result<Duration, Error> {
         let now = Timestamp::now();
+        let work = self.parts.store.signals().take();
+        if all {
+            self.keep_books().await?;
+        }
         let (due, next) = self.parts.store.timers_next(now).await?;
         if due {
             self.tick(now).await?;
         }
-        self.assign(now).await?;
-        self.deliver(sent).await?;
+        let stages: Vec<PipelineStage> =
+            if all { PipelineStage::ALL.into() } else { work.stages().collect() };
+        self.assign(now, stages).await?;
+        if all || self.parts.flights.take_unsent() {
+            self.deliver_dispatches().await?;
+        }
+        if all || work.outbox {
+            self.deliver(asked).await?;
+        }
         let wait = next.map_or(IDLE, |next| Duration::from_millis(next.ms_since(now) + 1));
         Ok(wait.min(IDLE))
+    }
+
+    /// Writes which attempts their runners have confirmed, and counts who has how many.
+    async fn keep_books(&self) -> Result<(), Error> {
+        let confirmed = self.parts.flights.to_store(CONFIRMED_AFTER);
+        let this = self.clone();
+        if !confirmed.is_empty() {
+            self.parts
+                .store
+                .write(async move |connection: &Connection| {
+                    for confirmed in confirmed {
+                        let run = runs::load(connection, &confirmed.run_id).await?;
+                        let Some(run) = run else { continue };
+                        let command = Command::Accept {
+                            agent: confirmed.agent.clone(),
+                            stage: confirmed.stage,
+                            attempt: confirmed.attempt,
+                        };
+                        match this.command(connection, &run, &command).await {
+                            Ok(()) | Err(Error::Rejected(_)) => {}
+                            Err(error) => return Err(error),
+                        }
+                        let this = this.clone();
+                        connection.after_commit(move || this.parts.flights.stored(&confirmed));
+                    }
+                    Ok::<_, Error>(())
+                })
+                .await?;
+        }
+        Ok(())
     }
 
     async fn tick(&self, now: Timestamp) -> Result<(), Error> {
@@ -134,8 +189,13 @@ impl Coordinator {
                         Ok(()) => {
                             tracing::warn!(run.id = %run_id, timer = %kind, "The {kind} of run {run_id} has passed");
                         }
-                        // Nothing is due any more: the timer is a leftover.
-                        Err(Error::Rejected(_)) => timers::clear(connection, &run_id).await?,
+                        // Nothing is due yet, or any more.
+                        Err(Error::Rejected(_)) => match run.state.due_at() {
+                            Some((kind, due)) if due > now => {
+                                timers::replace(connection, &run_id, kind, due).await?;
+                            }
+                            _ => timers::clear(connection, &run_id).await?,
+                        },
                         Err(error) => return Err(error),
                     }
                 }
@@ -144,32 +204,28 @@ impl Coordinator {
             .await
     }
 
-    /// Gives waiting runs to runners with free capacity.
-    async fn assign(&self, now: Timestamp) -> Result<(), Error> {
-        let ready = self.parts.registry.ready();
-        if ready.is_empty() {
+    /// Gives runs that wait for these stages to runners with free capacity.
+    async fn assign(&self, now: Timestamp, stages: Vec<PipelineStage>) -> Result<(), Error> {
+        if stages.is_empty() {
             return Ok(());
         }
-        let waiting = {
-            let stages: Vec<PipelineStage> = PipelineStage::ALL
-                .into_iter()
-                .filter(|s| ready.iter().any(|r| r.stage == *s))
-                .collect();
-            self.parts
-                .store
-                .read(async move |connection| {
-                    for stage in stages {
-                        if !runs::waiting(connection, stage, now, 1).await?.is_empty() {
-                            return Ok(true);
-                        }
+        let waiting = self
+            .parts
+            .store
+            .read(async move |connection| {
+                let mut waiting = Vec::new();
+                for stage in stages {
+                    if !runs::waiting(connection, stage, now, 1).await?.is_empty() {
+                        waiting.push(stage);
                     }
-                    Ok(false)
-                })
-                .await?
-        };
-        if !waiting {
+                }
+                Ok(waiting)
+            })
+            .await?;
+        if waiting.is_empty() {
             return Ok(());
         }
+        let ready = self.parts.registry.ready();
         let this = self.clone();
         self.parts
             .store
@@ -178,53 +234,71 @@ impl Coordinator {
                 let now = Timestamp::now();
                 let leased = runs::leased_by_agent(connection).await?;
                 let mut slots = placement::Slots::new(ready, &leased);
-                for stage in PipelineStage::ALL {
-                    let free = slots.free(stage);
-                    if free == 0 {
-                        continue;
-                    }
-                    for run_id in runs::waiting(connection, stage, now, free).await? {
-                        let Some(agent) = slots.take(stage) else { break };
-                        let Some(run) = load_readable(connection, &run_id).await? else { continue };
-                        let command = Command::Assign {
-                            agent,
-                            now,
-                            lease_ms: this.parts.config.lease_ms,
-                            timeout_ms: this.parts.config.timeout_ms(stage),
-                            boot: this.parts.store.boots(),
-                        };
-                        match this.command(connection, &run, &command).await {
-                            // It may go a little later: the next round finds it.
-                            Ok(()) | Err(Error::Rejected(_)) => {}
-                            Err(error) => return Err(error),
-                        }
-                    }
+                // Counted in the writer, where nothing changes them meanwhile.
+                this.parts.registry.set_leases(leased);
+                for stage in waiting {
+                    this.assign_stage(connection, now, stage, &mut slots).await?;
                 }
                 Ok::<_, Error>(())
             })
             .await
     }
 
-    /// Sends what was committed. A dispatch stays until its runner confirms it.
-    async fn deliver(&self, sent: &mut Sent) -> Result<(), Error> {
+    async fn assign_stage(
+        &self,
+        connection: &Connection,
+        now: Timestamp,
+        stage: PipelineStage,
+        slots: &mut placement::Slots,
+    ) -> Result<(), Error> {
+        let free = slots.free(stage);
+        // One more, to know whether one is left.
+        let waiting = runs::waiting(connection, stage, now, free.saturating_add(1)).await?;
+        for run_id in waiting {
+            let Some(agent) = slots.take(stage) else {
+                self.parts.store.signals().still_waits(stage);
+                break;
+            };
+            let Some(run) = load_readable(connection, &run_id).await? else { continue };
+            match self.command(connection, &run, &self.assignment(agent, stage, now)).await {
+                // It may go a little later: the next round finds it.
+                Ok(()) | Err(Error::Rejected(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the attempts that were not sent, or not confirmed in time.
+    async fn deliver_dispatches(&self) -> Result<(), Error> {
+        // A legacy runner would do the work twice: it is told once per connection.
+        let once = |agent: &str| self.parts.registry.is_legacy(agent);
+        for run_id in self.parts.flights.to_send(RESEND, once) {
+            let this = self.clone();
+            let dispatch = self
+                .parts
+                .store
+                .read(async move |connection| this.dispatch_of(connection, &run_id).await)
+                .await
+                .map_err(|error: store::Error| Error::Store(error))?;
+            if let Some((agent, dispatch)) = dispatch {
+                let (stage, attempt) = (dispatch.next.stage, dispatch.attempt);
+                let run_id = dispatch.run_id.clone();
+                if self.hand_over(&agent, dispatch) {
+                    self.parts.flights.sent(&run_id, stage, attempt);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what was committed.
+    async fn deliver(&self, sent: &mut Asked) -> Result<(), Error> {
         let effects = self.parts.store.outbox_list().await?;
         sent.retain(|id, _| effects.iter().any(|effect| effect.id == *id));
         let mut delivered = Vec::new();
         for effect in effects {
             match effect.kind.as_str() {
-                outbox::DISPATCH => {
-                    if sent.get(&effect.id).is_some_and(|at| at.elapsed() < RESEND) {
-                        continue;
-                    }
-                    let Some(agent) = effect.agent_id.as_deref() else { continue };
-                    // A legacy runner would do the work twice: it is told once per connection.
-                    if sent.contains_key(&effect.id) && self.parts.registry.is_legacy(agent) {
-                        continue;
-                    }
-                    if self.send_dispatch(&effect.payload).await? {
-                        sent.insert(effect.id, Instant::now());
-                    }
-                }
                 outbox::CANCEL => {
                     if let Some(agent) = &effect.agent_id {
                         let payload = effect.payload;
@@ -258,17 +332,8 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Whether the dispatch went out.
-    async fn send_dispatch(&self, payload: &Value) -> Result<bool, Error> {
-        let run_id = payload.get("run_id").and_then(Value::as_str).unwrap_or_default().to_owned();
-        let this = self.clone();
-        let dispatch = self
-            .parts
-            .store
-            .read(async move |connection| this.dispatch_of(connection, &run_id).await)
-            .await
-            .map_err(|error: store::Error| Error::Store(error))?;
-        let Some((agent, mut dispatch)) = dispatch else { return Ok(false) };
+    /// Sends a dispatch; says whether it went out.
+    pub(super) fn hand_over(&self, agent: &str, mut dispatch: StageDispatch) -> bool {
         let span = tracing::info_span!(
             "pipeline.dispatch",
             run.id = %dispatch.run_id, stage = %dispatch.next.stage, agent.id = %agent
@@ -282,6 +347,6 @@ impl Coordinator {
             TraceContext(if carrier.is_empty() { root } else { carrier })
         }));
         let payload = serde_json::to_value(&dispatch).expect("a dispatch is plain data");
-        Ok(self.parts.registry.send(&agent, wire::PIPELINE_NEXT, &payload))
+        self.parts.registry.send(agent, wire::PIPELINE_NEXT, &payload)
     }
 }

@@ -8,7 +8,10 @@ use evo_common::{
 };
 use serde_json::json;
 
-use super::{Coordinator, Error, Result, state::RunState};
+use super::{
+    Coordinator, Error, Result,
+    state::{Effect, RunState},
+};
 use crate::store::{Connection, events, runs};
 
 /// Most and least that `priority` can be.
@@ -20,16 +23,68 @@ impl Coordinator {
     /// Starts a cycle or a direct run.
     pub async fn start(&self, request: StartRun) -> Result<StartedRun> {
         self.check(&request)?;
-        let boots = self.parts.store.boots();
         let kind = request.kind;
+        let this = self.clone();
         let started = self
             .parts
             .store
-            .write(async move |connection: &Connection| insert(connection, &request, boots).await)
+            .write(async move |connection: &Connection| this.insert(connection, &request).await)
             .await?;
-        tracing::info!(run.id = %started.run_id, ?kind, created = started.created, "Run {} is on its way", started.run_id);
-        self.parts.wake.notify_one();
+        tracing::debug!(run.id = %started.run_id, ?kind, created = started.created, "Run {} is on its way", started.run_id);
         Ok(started)
+    }
+
+    async fn insert(&self, connection: &Connection, request: &StartRun) -> Result<StartedRun> {
+        let now = Timestamp::now();
+        let digest = request.idempotency_key.as_ref().map(|_| digest_of(request));
+        let once = request.idempotency_key.as_deref().zip(digest.as_deref());
+        let once = once.map(|(key, digest)| runs::Once { key, digest });
+        if let Some(runs::Once { key, digest }) = once
+            && let Some((run_id, earlier)) = runs::by_idempotency_key(connection, key).await?
+        {
+            // A database of an older version has no digest.
+            if earlier.is_some_and(|earlier| earlier != digest) {
+                return Err(Error::KeyReused { key: key.to_owned(), run_id });
+            }
+            return Ok(StartedRun { success: true, run_id, created: false });
+        }
+        let run_id = RunId::new();
+        let waiting = RunState::start(PipelineStage::Learning, now);
+        let state = match request.kind {
+            RunKind::Direct => self.placed(connection, &waiting, now),
+            RunKind::Cycle | RunKind::Candidate => None,
+        };
+        let new = runs::NewRun {
+            run_id: run_id.as_str(),
+            parent_run_id: None,
+            kind: request.kind,
+            candidate: None,
+            source: None,
+            trigger: &request.trigger,
+            look: 1,
+            version: "",
+            artifact_id: "",
+            evidence: None,
+            state: state.as_ref().unwrap_or(&waiting),
+            priority: request.priority,
+            once,
+            boots: self.parts.store.boots(),
+        };
+        runs::insert(connection, now, new.clone()).await?;
+        let kind = match request.kind {
+            RunKind::Cycle => "cycle.started",
+            RunKind::Candidate | RunKind::Direct => "run.started",
+        };
+        let payload = json!({"kind": request.kind, "trigger": request.trigger});
+        events::append(connection, now, kind, Some(run_id.as_str()), None, &payload).await?;
+        if let Some(state) = &state {
+            let run = runs::Run::of(&new, waiting.clone());
+            if let Some(agent) = state.agent() {
+                self.parts.registry.leased(agent);
+            }
+            self.apply_effect(connection, now, &run, state, &Effect::Dispatch, None).await?;
+        }
+        Ok(StartedRun { success: true, run_id: run_id.into(), created: true })
     }
 
     fn check(&self, request: &StartRun) -> Result<()> {
@@ -67,47 +122,6 @@ impl Coordinator {
             None => Ok(()),
         }
     }
-}
-
-async fn insert(connection: &Connection, request: &StartRun, boots: i64) -> Result<StartedRun> {
-    let now = Timestamp::now();
-    let digest = request.idempotency_key.as_ref().map(|_| digest_of(request));
-    let once = request.idempotency_key.as_deref().zip(digest.as_deref());
-    let once = once.map(|(key, digest)| runs::Once { key, digest });
-    if let Some(runs::Once { key, digest }) = once
-        && let Some((run_id, earlier)) = runs::by_idempotency_key(connection, key).await?
-    {
-        // A database of an older version has no digest.
-        if earlier.is_some_and(|earlier| earlier != digest) {
-            return Err(Error::KeyReused { key: key.to_owned(), run_id });
-        }
-        return Ok(StartedRun { success: true, run_id, created: false });
-    }
-    let run_id = RunId::new();
-    let new = runs::NewRun {
-        run_id: run_id.as_str(),
-        parent_run_id: None,
-        kind: request.kind,
-        candidate: None,
-        source: None,
-        trigger: &request.trigger,
-        look: 1,
-        version: "",
-        artifact_id: "",
-        evidence: None,
-        state: &RunState::start(PipelineStage::Learning, now),
-        priority: request.priority,
-        once,
-        boots,
-    };
-    runs::insert(connection, now, new).await?;
-    let kind = match request.kind {
-        RunKind::Cycle => "cycle.started",
-        RunKind::Candidate | RunKind::Direct => "run.started",
-    };
-    let payload = json!({"kind": request.kind, "trigger": request.trigger});
-    events::append(connection, now, kind, Some(run_id.as_str()), None, &payload).await?;
-    Ok(StartedRun { success: true, run_id: run_id.into(), created: true })
 }
 
 /// Digest of what a start asks for. Objects are maps in key order, so that the order in which a

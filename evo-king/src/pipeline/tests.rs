@@ -159,7 +159,7 @@ impl Bench {
                     stage,
                     attempt: dispatch.attempt,
                 };
-                pipeline.accepted(accepted).await.unwrap();
+                pipeline.accepted(&accepted).unwrap();
                 let report = script(&artifacts, &dispatch, &context).await;
                 let reply = pipeline.report(report.clone()).await;
                 assert_eq!(reply.status, ReplyStatus::Accepted, "{reply:?}");

@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use evo_common::messages::{AgentRole, ModelPreference, RunnerStatus};
+use evo_common::messages::{AgentRole, ModelPreference, PipelineStage, RunnerStatus};
 use serde_json::Value;
 
 use crate::failpoints;
@@ -46,6 +46,8 @@ pub struct Connected {
 #[derive(Clone, Default)]
 pub struct Registry {
     agents: Arc<Mutex<HashMap<String, Connected>>>,
+    /// How many attempts each agent has, whether it is connected or not.
+    leased: Arc<Mutex<HashMap<String, u32>>>,
     opened: Arc<AtomicU64>,
     /// King ends; nobody gets work any more.
     closed: Arc<AtomicBool>,
@@ -67,6 +69,43 @@ impl Registry {
     /// Whether an agent can be reached.
     pub fn is_connected(&self, agent_id: &str) -> bool {
         self.agents().contains_key(agent_id)
+    }
+
+    fn leases(&self) -> MutexGuard<'_, HashMap<String, u32>> {
+        self.leased.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An agent was given an attempt.
+    pub fn leased(&self, agent_id: &str) {
+        let mut leases = self.leases();
+        match leases.get_mut(agent_id) {
+            Some(count) => *count += 1,
+            None => drop(leases.insert(agent_id.to_owned(), 1)),
+        }
+    }
+
+    /// An attempt of an agent is over.
+    pub fn released(&self, agent_id: &str) {
+        if let Some(count) = self.leases().get_mut(agent_id) {
+            *count = count.saturating_sub(1);
+        }
+    }
+
+    /// How many attempts each agent has by the database, which a job that failed has left as it was.
+    pub fn set_leases(&self, counts: Vec<(String, u32)>) {
+        *self.leases() = counts.into_iter().collect();
+    }
+
+    /// The ready runner of this stage with the most free places, if one has any.
+    pub fn free_runner(&self, stage: PipelineStage) -> Option<String> {
+        let (agents, leases) = (self.agents(), self.leases());
+        agents
+            .iter()
+            .filter(|(_, agent)| takes_work(agent.status) && agent.role.stage() == Some(stage))
+            .map(|(id, agent)| (id, agent.capacity.saturating_sub(*leases.get(id).unwrap_or(&0))))
+            .filter(|(_, free)| *free > 0)
+            .max_by_key(|(_, free)| *free)
+            .map(|(id, _)| id.clone())
     }
 
     /// The place of a connection that was just opened.

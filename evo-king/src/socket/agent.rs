@@ -184,11 +184,11 @@ async fn on_accepted(
         return answer(&socket, ack, &reply);
     }
     let (run_id, stage) = (accepted.run_id.clone(), accepted.stage);
-    match king.pipeline.accepted(accepted).await {
+    match king.pipeline.accepted(&accepted) {
         Ok(()) => {}
         // The runner does work that nobody waits for; its result will be refused by name.
         Err(pipeline::Error::Rejected(rejection)) => {
-            tracing::info!(run.id = %run_id, stage = %stage, "A confirmation came too late: {rejection}");
+            tracing::debug!(run.id = %run_id, stage = %stage, "A confirmation came too late: {rejection}");
         }
         Err(error) => {
             not_stored(&king, "A confirmation", &error);

@@ -4,6 +4,7 @@ use std::{
     ops::Deref,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -17,7 +18,7 @@ use libsql::TransactionBehavior;
 #[cfg(feature = "remote")]
 use tokio::time::Instant;
 
-use super::{Connection, Error, Result};
+use super::{Connection, Error, Result, signals::Signals};
 
 /// What a remote server may take for one job.
 const REMOTE_LIMIT: Duration = Duration::from_secs(30);
@@ -86,7 +87,7 @@ impl Database {
             #[cfg(feature = "remote")]
             Self::Remote { url, token } => (open_remote(url, token, &name).await?, false),
         };
-        Ok(Opened { database: std::sync::Arc::new(database), local, name })
+        Ok(Opened { database: Arc::new(database), local, name, signals: Arc::default() })
     }
 }
 
@@ -147,10 +148,11 @@ pub(super) enum Access {
 /// A database that connections can be made to.
 #[derive(Clone)]
 pub(super) struct Opened {
-    database: std::sync::Arc<libsql::Database>,
+    database: Arc<libsql::Database>,
     /// Whether it is a file: only then there are pragmas and checkpoints.
     pub(super) local: bool,
     name: String,
+    pub(super) signals: Arc<Signals>,
 }
 
 impl Opened {
@@ -180,9 +182,9 @@ impl Opened {
         let raw = self.database.connect()?;
         #[cfg(feature = "remote")]
         if !self.local {
-            return Ok(Connection::remote(raw));
+            return Ok(Connection::remote(raw).telling(self.signals.clone()));
         }
-        Ok(Connection::local(raw))
+        Ok(Connection::local(raw).telling(self.signals.clone()))
     }
 
     /// Begins a transaction.
@@ -238,7 +240,7 @@ async fn begin_remote(connection: &Connection, access: Access) -> Result<Transac
         };
         match connection.transaction(behavior).await {
             Ok(stream) => {
-                let connection = Connection::remote((*stream).clone());
+                let connection = connection.stream((*stream).clone());
                 return Ok(Transaction::Remote { stream, connection });
             }
             Err(error) if Instant::now() >= give_up => return Err(error.into()),

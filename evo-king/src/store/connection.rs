@@ -4,12 +4,17 @@
 use std::{
     collections::HashMap,
     ops::ControlFlow,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use libsql::{Row, Rows, Statement, params::IntoParams};
 
-use super::Result;
+use evo_common::{clock::Timestamp, messages::PipelineStage};
+
+use super::{
+    Result,
+    signals::{Left, Signals},
+};
 
 /// Statements that are kept. The texts of king's statements are few; those of filtered lists have
 /// as many variants as there are combinations of filters.
@@ -20,6 +25,9 @@ pub struct Connection {
     raw: libsql::Connection,
     /// None on a remote database, whose server forgets them with the transaction.
     kept: Option<Mutex<Kept>>,
+    /// What the jobs of this transaction leave behind.
+    left: Arc<Mutex<Left>>,
+    signals: Arc<Signals>,
 }
 
 /// Prepared statements by their text; one that is in use is not in its place.
@@ -28,13 +36,57 @@ type Kept = HashMap<Box<str>, Option<Statement>>;
 impl Connection {
     /// A connection to a file.
     pub(super) fn local(raw: libsql::Connection) -> Self {
-        Self { raw, kept: Some(Mutex::default()) }
+        Self { raw, kept: Some(Mutex::default()), left: Arc::default(), signals: Arc::default() }
     }
 
-    /// A connection to a server, or a transaction on it.
+    /// A connection to a server.
     #[cfg(feature = "remote")]
     pub(super) fn remote(raw: libsql::Connection) -> Self {
-        Self { raw, kept: None }
+        Self { raw, kept: None, left: Arc::default(), signals: Arc::default() }
+    }
+
+    /// The same, where others hear of what it leaves to be done.
+    pub(super) fn telling(self, signals: Arc<Signals>) -> Self {
+        Self { signals, ..self }
+    }
+
+    /// A transaction on a server.
+    #[cfg(feature = "remote")]
+    pub(super) fn stream(&self, raw: libsql::Connection) -> Self {
+        Self { raw, kept: None, left: self.left.clone(), signals: self.signals.clone() }
+    }
+
+    /// What the jobs of this transaction leave behind.
+    pub(super) fn left(&self) -> MutexGuard<'_, Left> {
+        // A panic while holding the lock can't leave it half-written.
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does something once this job is committed, and never otherwise: right before whoever asked
+    /// for the job gets its answer. A crash in between loses it, so it must follow from what the job
+    /// writes.
+    pub(crate) fn after_commit(&self, later: impl FnOnce() + Send + 'static) {
+        self.left().later.push(Box::new(later));
+    }
+
+    /// A run will wait for a runner of this stage.
+    pub(crate) fn leaves_waiting(&self, stage: PipelineStage) {
+        self.left().work().add_waiting(stage);
+    }
+
+    /// An effect will have to be delivered.
+    pub(super) fn leaves_effect(&self) {
+        self.left().work().outbox = true;
+    }
+
+    /// A timer will be due.
+    pub(super) fn leaves_timer(&self, due: Timestamp) {
+        self.left().work().add_timer(due);
+    }
+
+    /// Whether a run may wait for a runner of this stage, as of this transaction.
+    pub(crate) fn waits(&self, stage: PipelineStage) -> bool {
+        self.left().work().waits(stage) || self.signals.waits(stage)
     }
 
     /// Executes a statement that gives no rows; says how many rows it changed.

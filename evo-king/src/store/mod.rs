@@ -23,6 +23,7 @@ mod reader;
 pub(crate) mod recoveries;
 pub(crate) mod row;
 pub(crate) mod runs;
+pub(crate) mod signals;
 mod skill_calls;
 pub(crate) mod skills;
 mod stats;
@@ -126,6 +127,7 @@ pub struct Store {
     readers: reader::Readers,
     committed: watch::Sender<i64>,
     facts: meta::Facts,
+    signals: std::sync::Arc<signals::Signals>,
     /// Whether it is a file on this machine.
     local: bool,
 }
@@ -152,6 +154,7 @@ impl Store {
         let connection = opened.connect_for_writing().await?;
         Ok(Self {
             local: opened.local,
+            signals: opened.signals.clone(),
             readers: reader::Readers::start(&opened)?,
             writer: writer::Writer::start(connection, opened, committed.clone())?,
             committed,
@@ -182,6 +185,11 @@ impl Store {
     /// The newest event's `seq`, after every commit.
     pub fn committed(&self) -> watch::Receiver<i64> {
         self.committed.subscribe()
+    }
+
+    /// What commits leave to be done.
+    pub(crate) fn signals(&self) -> &signals::Signals {
+        &self.signals
     }
 
     /// How often king has started on this database, this time included.

@@ -15,8 +15,6 @@ pub(crate) struct Effect {
     pub(crate) payload: Value,
 }
 
-/// An attempt is to be sent to its runner, again and again until it is confirmed or closed.
-pub(crate) const DISPATCH: &str = "dispatch";
 /// A runner is to stop an attempt.
 pub(crate) const CANCEL: &str = "cancel";
 /// A runner is asked how to go on after a failure, again and again until that is settled.
@@ -40,6 +38,7 @@ pub(crate) async fn push(
             params![kind, key, agent_id, row::to_json(payload), at.0],
         )
         .await?;
+    connection.leaves_effect();
     Ok(())
 }
 

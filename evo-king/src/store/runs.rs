@@ -59,6 +59,26 @@ pub(crate) struct NewRun<'r> {
     pub(crate) boots: i64,
 }
 
+impl Run {
+    /// A run that was just made, in this state.
+    pub(crate) fn of(new: &NewRun<'_>, state: RunState) -> Self {
+        Self {
+            run_id: new.run_id.to_owned(),
+            parent_run_id: new.parent_run_id.map(ToOwned::to_owned),
+            kind: new.kind,
+            candidate: new.candidate.cloned(),
+            source: new.source.cloned(),
+            trigger: new.trigger.clone(),
+            priority: new.priority,
+            look: new.look,
+            version: new.version.to_owned(),
+            artifact_id: new.artifact_id.to_owned(),
+            evidence: new.evidence.cloned(),
+            state,
+        }
+    }
+}
+
 /// What makes a start happen once.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Once<'r> {
@@ -104,6 +124,10 @@ pub(crate) async fn insert(connection: &Connection, now: Timestamp, run: NewRun<
             ],
         )
         .await?;
+    leaves_waiting(connection, run.state);
+    if let (RunState::Leased { .. }, Some((kind, due_at))) = (run.state, run.state.due_at()) {
+        timers::set(connection, run.run_id, kind, due_at).await?;
+    }
     save_outcome(connection, run.run_id, run.state).await?;
     traces::begin(connection, run.run_id).await
 }
@@ -134,6 +158,7 @@ pub(crate) async fn save_state(
             ],
         )
         .await?;
+    leaves_waiting(connection, state);
     match state.due_at() {
         Some((kind, due_at)) => timers::set(connection, run_id, kind, due_at).await?,
         None => timers::clear(connection, run_id).await?,
@@ -143,6 +168,12 @@ pub(crate) async fn save_state(
         traces::save_root(connection, run_id).await?;
     }
     Ok(())
+}
+
+fn leaves_waiting(connection: &Connection, state: &RunState) {
+    if let RunState::Waiting { stage, .. } = state {
+        connection.leaves_waiting(*stage);
+    }
 }
 
 async fn save_outcome(connection: &Connection, run_id: &str, state: &RunState) -> Result<()> {

@@ -8,8 +8,29 @@ use super::{Connection, Result, Store, row};
 /// A held run's next look is due.
 pub(crate) const LOOK: &str = "look";
 
-/// Sets the run's one timer.
+/// Sets the run's one timer. One of a lease that is due earlier stays: whoever finds nothing to do
+/// when it is due sets it anew, which is cheaper than doing so at every step of a run.
 pub(crate) async fn set(
+    connection: &Connection,
+    run_id: &str,
+    kind: &str,
+    due_at: Timestamp,
+) -> Result<()> {
+    connection
+        .execute(
+            "INSERT INTO timers (run_id, kind, due_at) VALUES (?, ?, ?)
+             ON CONFLICT (run_id) DO UPDATE SET kind = excluded.kind, due_at = excluded.due_at
+             WHERE due_at > excluded.due_at OR kind NOT IN ('lease', 'deadline')
+                 OR excluded.kind NOT IN ('lease', 'deadline')",
+            params![run_id, kind, due_at.0],
+        )
+        .await?;
+    connection.leaves_timer(due_at);
+    Ok(())
+}
+
+/// Sets the run's one timer, whatever it was.
+pub(crate) async fn replace(
     connection: &Connection,
     run_id: &str,
     kind: &str,
@@ -21,6 +42,7 @@ pub(crate) async fn set(
             params![run_id, kind, due_at.0],
         )
         .await?;
+    connection.leaves_timer(due_at);
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use super::{
     Connection, Error, Result,
     connect::{self, Access, Opened},
     events, row,
+    signals::Later,
 };
 use crate::failpoints;
 
@@ -24,7 +25,8 @@ const CHECKPOINT_EVERY: u32 = 500;
 type Output = (Box<dyn Any + Send>, bool);
 type Work = Box<dyn for<'c> FnOnce(&'c Connection) -> LocalBoxFuture<'c, Output> + Send>;
 
-type Answered = Result<Box<dyn Any + Send>>;
+/// What a job came to, and what is to be done now that it is committed.
+type Answered = Result<(Box<dyn Any + Send>, Vec<Later>)>;
 type Answer = oneshot::Sender<Answered>;
 
 enum Job {
@@ -73,7 +75,8 @@ impl Writer {
         });
         let (answer, answered) = oneshot::channel();
         self.jobs.send(Job::Work { work, answer }).await.map_err(|_| Error::Closed)?;
-        let output = answered.await.map_err(|_| Error::Closed)??;
+        let (output, later) = answered.await.map_err(|_| Error::Closed)??;
+        run_all(later);
         *output
             .downcast::<std::result::Result<T, E>>()
             .expect("a job's output has the type that its caller asked for")
@@ -132,16 +135,21 @@ impl WriterLoop {
                 if let Some(last) = last {
                     self.committed.send_replace(last);
                 }
+                self.opened.signals.committed(&mut self.connection.left());
                 for (answer, output) in waiting.into_iter().zip(done) {
-                    // A caller that stopped waiting has no use for the answer.
-                    answer.send(output).unwrap_or_default();
+                    // A caller that stopped waiting has no use for the answer, but what was to
+                    // follow follows.
+                    if let Err(Ok((_, later))) = answer.send(output) {
+                        run_all(later);
+                    }
                 }
             }
             Err(error) => {
                 tracing::error!(error = %error, cause = ?error, "A commit failed: {error}");
                 let error = Arc::new(error);
                 for answer in waiting {
-                    answer.send(Err(Error::NotCommitted(error.clone()))).unwrap_or_default();
+                    // A caller that stopped waiting has no use for the answer.
+                    drop(answer.send(Err(Error::NotCommitted(error.clone()))));
                 }
             }
         }
@@ -166,7 +174,8 @@ impl WriterLoop {
                     Ok((output, ok)) => (Ok(output), ok),
                     Err(panic) => (Err(panic), false),
                 };
-                done.push(output);
+                let later = std::mem::take(&mut transaction.left().later);
+                done.push(output.map(|output| (output, if ok { later } else { Vec::new() })));
                 if alone && !ok {
                     return Ok((None, done));
                 }
@@ -199,5 +208,11 @@ impl WriterLoop {
         if let Err(error) = row::number(&self.connection, &sql, ()).await {
             tracing::warn!(error = %error, "A checkpoint failed: {error}");
         }
+    }
+}
+
+fn run_all(later: Vec<Later>) {
+    for later in later {
+        later();
     }
 }
