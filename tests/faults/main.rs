@@ -4,5 +4,7 @@
 
 mod kill;
 mod long_stage;
+mod messages;
+mod network;
 mod random;
 mod steps;

@@ -7,6 +7,7 @@ mod proxy;
 mod runners;
 mod service;
 mod tally;
+mod wire;
 
 pub use chaos::{Outcome, kill_at_random};
 pub use history::{Acknowledged, Expected, Fault, History};
@@ -14,3 +15,4 @@ pub use proxy::{Proxy, Weather};
 pub use runners::{Done, Ledger, Runners};
 pub use service::{Service, lines_of};
 pub use tally::Tally;
+pub use wire::Wire;

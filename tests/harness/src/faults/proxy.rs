@@ -2,7 +2,10 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -126,11 +129,12 @@ impl Shared {
             // Latency is the weather's business.
             stream.set_nodelay(true).unwrap_or_default();
         }
+        let pulled_out = AtomicBool::new(false);
         let was_reset = {
             let ((near_read, near_write), (far_read, far_write)) = (near.split(), far.split());
             tokio::select! {
-                () = self.pass(near_read, far_write) => false,
-                () = self.pass(far_read, near_write) => false,
+                () = self.pass(near_read, far_write, &pulled_out) => false,
+                () = self.pass(far_read, near_write, &pulled_out) => false,
                 _ = resets.changed() => true,
             }
         };
@@ -141,7 +145,7 @@ impl Shared {
     }
 
     /// Carries one direction until it ends.
-    async fn pass(&self, mut from: ReadHalf<'_>, mut to: WriteHalf<'_>) {
+    async fn pass(&self, mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, pulled_out: &AtomicBool) {
         let mut weather = self.weather.subscribe();
         let mut buffer = vec![0; 16 * 1024];
         loop {
@@ -150,10 +154,14 @@ impl Shared {
                 _ => return,
             };
             let now = *weather.borrow_and_update();
+            // Bytes are missing: this connection is of no more use, and nobody tells its ends.
+            if now == Weather::HalfOpen {
+                pulled_out.store(true, Ordering::Relaxed);
+            }
             match now {
-                Weather::Fine => {}
+                _ if pulled_out.load(Ordering::Relaxed) => continue,
+                Weather::Fine | Weather::HalfOpen => {}
                 Weather::Slow(delay) => tokio::time::sleep(delay).await,
-                Weather::HalfOpen => continue,
                 Weather::Stalled | Weather::Cut => {
                     let passes = |weather: &Weather| *weather != Weather::Stalled;
                     if weather.wait_for(passes).await.is_err() {
