@@ -7,4 +7,5 @@ mod long_stage;
 mod messages;
 mod network;
 mod random;
+mod runners;
 mod steps;

@@ -4,6 +4,7 @@
 mod chaos;
 mod history;
 mod proxy;
+mod runner_process;
 mod runners;
 mod service;
 mod tally;
@@ -12,6 +13,7 @@ mod wire;
 pub use chaos::{Outcome, kill_at_random};
 pub use history::{Acknowledged, Expected, Fault, History};
 pub use proxy::{Proxy, Weather};
+pub use runner_process::{RunnerProcess, serve as serve_as_runner};
 pub use runners::{Done, Ledger, Runners};
 pub use service::{Service, lines_of};
 pub use tally::Tally;
