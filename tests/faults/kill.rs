@@ -5,11 +5,14 @@ use std::{
     time::Duration,
 };
 
-use evo_harness::Evo;
+use evo_harness::{
+    Evo,
+    faults::{Expected, History, Tally},
+};
 use serde_json::Value;
 
 /// How often the process is killed.
-const KILLS: u32 = 20;
+const KILLS: u64 = 20;
 /// Fixed, so that a failure can be repeated as far as timing allows.
 const SEED: u64 = 0x0e50_2026;
 
@@ -30,31 +33,34 @@ impl Moments {
 async fn a_cycle_survives_twenty_kills_and_every_run_ends_once() {
     let mut moments = Moments(SEED);
     let mut evo = Evo::new(env!("CARGO_BIN_EXE_evo"));
-    let (mut kills, mut resumed) = (0, 0);
-    while kills < KILLS {
+    let mut tally = Tally::default();
+    let mut resumed = 0;
+    while tally.kills < KILLS {
         let mut process = evo.up(&["--once", "--json"]);
         std::thread::sleep(moments.next());
-        resumed += u32::from(process.stderr().contains("Going on with the unfinished cycle"));
+        resumed += u64::from(process.stderr().contains("Going on with the unfinished cycle"));
         if process.stdout().is_empty() && process.exited().is_none() {
-            kills += 1;
+            tally.kills += 1;
+            tally.steps += 1;
             process.kill();
         } else {
             // This cycle has ended in spite of all kills; only a new one has a middle.
             let answer = evo.finish(process, Duration::from_secs(30)).expect_code(0);
-            check(&evo, &answer.json()).await;
+            check(&evo, &answer.json(), &mut tally).await;
             evo = Evo::new(env!("CARGO_BIN_EXE_evo"));
         }
     }
     assert!(resumed >= KILLS / 4, "only {resumed} starts found an unfinished cycle");
     let report = evo.once::<&str>(&[]).expect_code(0).json();
-    check(&evo, &report).await;
+    check(&evo, &report, &mut tally).await;
+    println!("{tally}");
 }
 
 /// What must hold after a cycle, however often its process was killed.
-async fn check(evo: &Evo, report: &Value) {
+async fn check(evo: &Evo, report: &Value, tally: &mut Tally) {
     assert!(report["active"].as_array().unwrap().len() >= 5, "{report}");
     check_outcomes(evo);
-    check_log(evo).await;
+    check_log(evo, tally).await;
 }
 
 /// Every run of every cycle has ended, with one outcome each, and no candidate was run twice.
@@ -87,18 +93,21 @@ fn check_outcomes(evo: &Evo) {
     }
 }
 
-/// The event log is in order and tells every end once.
-async fn check_log(evo: &Evo) {
+/// The event log is in order and tells every end once. Counts what it tells.
+async fn check_log(evo: &Evo, tally: &mut Tally) {
     let mut running = evo.up::<&str>(&[]);
     let instance = evo.instance(&mut running);
-    let events = evo.king(&instance).events().await;
+    let history = History::read(&evo.king(&instance)).await.expect("king answers");
+    assert_eq!(history.faults(&Expected::default()), []);
+    let events = &history.events;
     let places: Vec<i64> = events.iter().map(|event| event["seq"].as_i64().unwrap()).collect();
     assert!(places.is_sorted_by(|a, b| a < b), "seq grows");
     for kind in ["run.ended", "cycle.ended", "cycle.fanned_out", "skill.activated"] {
-        for (run, count) in count_by_run(&events, kind) {
+        for (run, count) in count_by_run(events, kind) {
             assert_eq!(count, 1, "{kind} of {run}");
         }
     }
+    tally.finished += history.runs.len() as u64;
 }
 
 fn count_by_run(events: &[Value], kind: &str) -> BTreeMap<String, u32> {

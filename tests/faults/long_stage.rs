@@ -15,7 +15,10 @@ use evo_common::{
     stage::LearningOutput,
     tokens::Tokens,
 };
-use evo_harness::{King, eventually_async};
+use evo_harness::{
+    King, eventually_async,
+    faults::{Expected, History},
+};
 use evo_king::{App, Config};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -96,6 +99,13 @@ async fn ended(king: &King) -> Value {
     .await
 }
 
+/// Nothing is lost, doubled or out of order.
+async fn check(king: &King, run: &Value) {
+    let history = History::read(king).await.expect("king answers");
+    let runs = [run["run_id"].as_str().unwrap().to_owned()].into();
+    assert_eq!(history.faults(&Expected { runs, ..Expected::default() }), []);
+}
+
 /// A king, its slow runner, and a cycle that has been started.
 struct Set {
     data: TempDir,
@@ -126,6 +136,7 @@ async fn a_stage_that_works_for_long_keeps_its_connection() {
     assert_eq!(agent["registration_count"], 1, "{agent}");
     let offline = king.get("/events?kind=agent.offline").await;
     assert_eq!(offline["count"], 0, "{offline}");
+    check(&king, &run).await;
     assert!(runner_tasks.shutdown(DEADLINE).await);
     assert!(king_tasks.shutdown(DEADLINE).await);
 }
@@ -145,6 +156,7 @@ async fn a_result_survives_a_king_that_goes_away_meanwhile() {
     assert_eq!(again, address);
     let run = ended(&king).await;
     assert_eq!((&run["status"], &run["attempt"]), (&json!("completed"), &json!(1)), "{run}");
+    check(&king, &run).await;
     assert!(runner_tasks.shutdown(DEADLINE).await);
     assert!(king_tasks.shutdown(DEADLINE).await);
 }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails best where it stands")]
 
+mod disk;
 mod kill;
 mod long_stage;
 mod messages;

@@ -228,6 +228,20 @@ impl Service {
         }
     }
 
+    /// Waits until king has noticed that every agent is gone.
+    pub async fn agents_gone(&mut self) {
+        let mut rest = PATIENCE.as_millis() / PAUSE.as_millis();
+        loop {
+            let (_, answer) = self.ask(Method::GET, "/agents", None).await;
+            let agents = answer["agents"].as_array().map_or(&[][..], Vec::as_slice);
+            if agents.iter().all(|agent| agent["status"] == "offline") {
+                return;
+            }
+            rest = rest.checked_sub(1).unwrap_or_else(|| panic!("still there: {answer}"));
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
     /// Starts a direct run, for certain once, and gives its id.
     pub async fn start_run(&mut self, key: &str) -> String {
         let body = json!({"kind": "direct", "idempotency_key": key, "trigger": {"key": key}});
