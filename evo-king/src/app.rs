@@ -141,6 +141,11 @@ async fn serve(king: King, listener: TcpListener, shutdown: &Shutdown, drain: &S
         config_sync.run(stop).await;
         Ok(())
     });
+    let (supervisor, stop) = (king.supervisor.clone(), king.shutdown.clone());
+    tasks.spawn("supervisor", OnError::Log, async move {
+        supervisor.run(stop).await;
+        Ok(())
+    });
     if king.config.first_cycle {
         let king = king.clone();
         tasks.spawn(

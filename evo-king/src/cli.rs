@@ -37,6 +37,10 @@ pub struct Args {
     /// Address to listen on [default: 127.0.0.1].
     #[arg(long)]
     pub host: Option<IpAddr>,
+    /// Run the agents of this folder, one process each; its folders with a soul.md or an agent.toml
+    /// are agents.
+    #[arg(long, value_name = "DIR", env = "KERNEL_AGENTS_DIR")]
+    pub agents: Option<PathBuf>,
     /// No tokens, for runners of the original. Loopback only.
     #[arg(long)]
     pub open: bool,
@@ -110,6 +114,7 @@ impl Args {
             config.listen.set_ip(host);
         }
         config.open |= self.open;
+        config.supervisor.agents = self.agents.clone().or(config.supervisor.agents.take());
         Ok(config)
     }
 }

@@ -45,6 +45,10 @@ pub struct Config {
     pub gateway_config: Option<PathBuf>,
     /// The program that a gateway's configuration is tested with; found by itself when none is named.
     pub gateway_binary: Option<PathBuf>,
+    /// Where the tokens are, if they came from a file.
+    pub tokens_file: Option<PathBuf>,
+    /// The agents whose processes king runs.
+    pub supervisor: SupervisorConfig,
     /// How evaluations are run.
     pub plan: EvaluationPlan,
     /// Pause before a held candidate's next look.
@@ -151,6 +155,46 @@ impl MachineConfig {
     }
 }
 
+/// A path that means the same from every folder. One without a folder is looked for in `PATH`.
+fn absolute(path: &Path) -> PathBuf {
+    if path.components().count() < 2 {
+        return path.to_owned();
+    }
+    // It fails for the empty path only.
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// The agents whose processes king runs: the table `supervisor` of `king.toml`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SupervisorConfig {
+    /// The folder that holds the agents' folders; without one king supervises nobody.
+    pub agents: Option<PathBuf>,
+    /// The program that runs a folder that has none of its own; found by itself when none is named.
+    pub runner: Option<PathBuf>,
+    /// Variables of king's environment that agents get besides the usual ones.
+    pub env: Vec<String>,
+    /// Pause before an agent that ended is started again; doubled each time.
+    pub restart_ms: u64,
+    /// The longest such pause.
+    pub restart_max_ms: u64,
+    /// An agent that ran for so long begins with the shortest pause again.
+    pub stable_ms: u64,
+}
+
+impl Default for SupervisorConfig {
+    fn default() -> Self {
+        Self {
+            agents: None,
+            runner: None,
+            env: Vec::new(),
+            restart_ms: 1_000,
+            restart_max_ms: 60_000,
+            stable_ms: 60_000,
+        }
+    }
+}
+
 /// How long an attempt of each stage may take, in milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -195,6 +239,8 @@ pub struct KingFile {
     pub gateway_config: Option<PathBuf>,
     /// The program that a gateway's configuration is tested with.
     pub gateway_binary: Option<PathBuf>,
+    /// The agents whose processes king runs.
+    pub supervisor: Option<SupervisorConfig>,
     /// Held-out trials of a look.
     pub trials: Option<u32>,
     /// Sittings over which they are spread.
@@ -248,6 +294,11 @@ impl load::Validate for KingFile {
         at_least("traces_keep_days", self.traces_keep_days.map(u64::from), 1);
         at_least("traces_max", self.traces_max.map(u64::from), 1);
         let heartbeat = self.heartbeat_ms.unwrap_or(HEARTBEAT_MS);
+        if let Some(supervisor) = &self.supervisor {
+            let SupervisorConfig { restart_ms, restart_max_ms, .. } = supervisor;
+            at_least("supervisor.restart_ms", Some(*restart_ms), 10);
+            at_least("supervisor.restart_max_ms", Some(*restart_max_ms), *restart_ms);
+        }
         at_least("lease_ms", self.lease_ms, heartbeat * 2);
         if let Some(limits) = &self.limits {
             for (key, value) in [
@@ -307,6 +358,8 @@ impl Config {
             gateway_url: None,
             gateway_config: None,
             gateway_binary: None,
+            tokens_file: None,
+            supervisor: SupervisorConfig::default(),
             plan: EvaluationPlan { sitting_gap_ms: 120_000, ..EvaluationPlan::default() },
             retry_look_after_ms: 600_000,
             remember_discarded_ms: 24 * 3_600_000,
@@ -332,10 +385,10 @@ impl Config {
     /// when it is missing), `config/king.toml`, `config/sources.toml`, and the environment over
     /// them.
     pub fn load(data: &Path) -> Result<Self, ConfigError> {
-        let tokens =
+        let file =
             env::get("EVO_TOKENS_FILE").map_or_else(|| data.join("tokens.toml"), PathBuf::from);
-        let tokens = Tokens::load_or_create(&tokens, &env::get)?;
-        let mut config = Self::new(data, tokens);
+        let tokens = Tokens::load_or_create(&file, &env::get)?;
+        let mut config = Self { tokens_file: Some(file), ..Self::new(data, tokens) };
         let folder = data.join("config");
         let file = folder.join("king.toml");
         if file.exists() {
@@ -365,6 +418,7 @@ impl Config {
         self.gateway_url = file.gateway_url.or(self.gateway_url.take());
         self.gateway_config = file.gateway_config.or(self.gateway_config.take());
         self.gateway_binary = file.gateway_binary.or(self.gateway_binary.take());
+        set(&mut self.supervisor, file.supervisor);
         set(&mut self.plan.trials, file.trials);
         set(&mut self.plan.sittings, file.sittings);
         set(&mut self.plan.sitting_gap_ms, file.sitting_gap_ms);
@@ -415,16 +469,28 @@ impl Config {
         self.gateway_url = address("GATEWAY_ADDRESS")?.or(self.gateway_url.take());
         let file = GATEWAY_CONFIG.into_iter().find_map(env).map(PathBuf::from);
         self.gateway_config = file.or(self.gateway_config.take());
+        let agents = env("KERNEL_AGENTS_DIR").map(PathBuf::from);
+        self.supervisor.agents = agents.or(self.supervisor.agents.take());
+        let runner = env("RUNNER_BINARY").map(PathBuf::from);
+        self.supervisor.runner = runner.or(self.supervisor.runner.take());
         let binary = env("EVO_GATEWAY_BINARY").map(PathBuf::from);
         self.gateway_binary = binary.or(self.gateway_binary.take());
         self.first_cycle = env::parse(env, "KING_FIRST_CYCLE")?.unwrap_or(self.first_cycle);
         Ok(())
     }
 
+    /// The runner's program and its first arguments.
+    pub(crate) fn runner_command(&self) -> Option<Vec<OsString>> {
+        match &self.supervisor.runner {
+            Some(binary) => Some(vec![absolute(binary).into()]),
+            None => self.machine.component("evo-runner", "runner"),
+        }
+    }
+
     /// The gateway's program and its first arguments.
     pub(crate) fn gateway_command(&self) -> Option<Vec<OsString>> {
         match &self.gateway_binary {
-            Some(binary) => Some(vec![binary.into()]),
+            Some(binary) => Some(vec![absolute(binary).into()]),
             None => self.machine.component("evo-gateway", "gateway"),
         }
     }

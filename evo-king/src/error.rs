@@ -42,7 +42,7 @@ pub enum Error {
     #[error(transparent)]
     Pipeline(#[from] crate::pipeline::Error),
     /// Programs can't be started.
-    #[error("the thread that starts programs can't be started")]
+    #[error("programs can't be started")]
     Children(#[source] std::io::Error),
     /// The server stopped.
     #[error("the server stopped")]

@@ -31,6 +31,7 @@ mod socket;
 mod sources;
 mod state;
 mod store;
+mod supervisor;
 mod system_info;
 
 pub use app::App;

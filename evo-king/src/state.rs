@@ -17,6 +17,7 @@ use crate::{
     registry::Registry,
     sources::Sources,
     store::Store,
+    supervisor::Supervisor,
     system_info::SystemInfo,
 };
 
@@ -44,6 +45,8 @@ pub struct Parts {
     pub sources: Sources,
     /// The gateway's configuration.
     pub config_sync: ConfigSync,
+    /// The agents whose processes king runs.
+    pub supervisor: Supervisor,
     /// What king knows of its machine.
     pub system_info: SystemInfo,
     /// The configuration.
@@ -104,7 +107,9 @@ impl King {
         Ok(Self(Arc::new(Parts {
             debug,
             commands: Commands::new(store.clone(), registry.clone(), sources.clone()),
-            config_sync: ConfigSync::new(&config, store.clone(), launcher),
+            config_sync: ConfigSync::new(&config, store.clone(), launcher.clone()),
+            supervisor: Supervisor::new(&config, &own_url(address), store.clone(), launcher)
+                .map_err(Error::Children)?,
             system_info: SystemInfo::new(config.machine()),
             store,
             keyring,
@@ -124,13 +129,17 @@ impl King {
 
     /// How king reaches itself.
     pub(crate) fn own_url(&self) -> String {
-        format!("http://{}", reachable(self.address))
+        own_url(self.address)
     }
 
     /// Source name → base URL.
     pub fn servers(&self) -> BTreeMap<String, String> {
         self.sources.servers()
     }
+}
+
+fn own_url(address: SocketAddr) -> String {
+    format!("http://{}", reachable(address))
 }
 
 /// An address that a client on this machine can use.

@@ -124,6 +124,8 @@ impl Cluster {
         king.first_cycle = false;
         king.gateway_url = Some(format!("http://{}", reachable(gateway_address)));
         king.gateway_config = gateway_file;
+        // The agents are tasks of this process.
+        king.supervisor.agents = None;
         let tokens = king.tokens.clone();
         let king = evo_king::App::start(king).await.map_err(|error| {
             let hint = match error {

@@ -129,6 +129,8 @@ impl ConfigSync {
              beside it, or name one with gateway_binary in king.toml",
         )?;
         let files = Files::of(path, &config.data.join("gateway-config"));
+        // A test gateway runs in a folder of its own.
+        let data = std::path::absolute(&config.data);
         Ok(Parts {
             files: files.map_err(|error| format!("{}: {error}", path.display()))?,
             live,
@@ -136,7 +138,7 @@ impl ConfigSync {
                 launcher,
                 command,
                 environment: evo_common::config::env::get,
-                data: config.data.clone(),
+                data: data.map_err(|error| format!("{}: {error}", config.data.display()))?,
                 path: config.machine.path_variable(),
             },
         })

@@ -26,6 +26,7 @@ mod serve;
 mod skills;
 mod sources;
 mod stats;
+mod supervisor;
 mod system_info;
 mod tasks;
 mod tokens;
@@ -90,6 +91,7 @@ fn routes() -> OpenApiRouter<King> {
         .merge(admin::routes())
         .merge(debug::routes())
         .merge(gateway::routes())
+        .merge(supervisor::routes())
         .merge(logs::routes())
         .merge(tokens::routes())
         .merge(metrics::routes())

@@ -27,6 +27,7 @@ pub(crate) mod signals;
 mod skill_calls;
 pub(crate) mod skills;
 mod stats;
+mod supervisor;
 pub(crate) mod timers;
 pub(crate) mod tokens;
 pub(crate) mod traces;
