@@ -11,7 +11,7 @@ use crate::{
     config::SourceConfig,
     evidence::{Evidence, Scores},
     messages::PipelineStage,
-    outcome::Outcome,
+    outcome::{Outcome, Verdict},
     skill::{SkillIO, SkillManifest, Written},
 };
 
@@ -56,6 +56,10 @@ pub struct StageContext {
     /// king does not say; a model must not change a name then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub names: Option<Vec<KnownName>>,
+    /// How earlier tries to make skills of the sources' operations ended, for Learning: at most 500,
+    /// the newest first within each source.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub past: Vec<PastOutcome>,
     /// Digest of the last package that was made of the same definition, for Building, so that a
     /// model is asked about a definition only once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -79,6 +83,31 @@ pub struct KnownName {
     /// What a model wrote in the newest candidate.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub written: Vec<Written>,
+}
+
+/// How the last try to make a skill of an operation ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PastOutcome {
+    /// Name of the source.
+    pub source: String,
+    /// What in the source: `GET /agents/{agent_id}`.
+    pub locator: String,
+    /// What the candidate was called.
+    pub name: String,
+    /// Digest of the definition that was tried.
+    pub fingerprint: String,
+    /// What became of it.
+    pub decision: Verdict,
+    /// Stable code of the reason.
+    pub code: String,
+    /// The reason.
+    pub reason: String,
+    /// How often in a row this definition ended so.
+    pub count: u32,
+    /// Since when (RFC 3339).
+    pub first_at: String,
+    /// When it last ended so (RFC 3339).
+    pub last_at: String,
 }
 
 /// What a model's calls came to in a stage.
@@ -159,6 +188,9 @@ pub struct Candidate {
     /// What in it a model wrote: `name`, `description`. Nothing that the fingerprint covers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub written: Vec<Written>,
+    /// How the last try with the same definition ended, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub past: Option<PastOutcome>,
 }
 
 /// A skill that a candidate is compared with.

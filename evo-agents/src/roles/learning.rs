@@ -1,12 +1,15 @@
 //! Learning: looks into the sources and lists what could become a skill.
 
+use std::collections::BTreeMap;
+
 use evo_common::{
     config::{
         SourceConfig, SourceKind,
         sources::{GATEWAY_LOCATION, KING_LOCATION},
     },
     messages::PipelineStage,
-    stage::{Candidate, FailedSource, LearningOutput, StageContext},
+    outcome::{Verdict, codes},
+    stage::{Candidate, FailedSource, LearningOutput, PastOutcome, StageContext},
 };
 use futures_util::future::BoxFuture;
 use url::Url;
@@ -47,7 +50,8 @@ async fn learn(job: &StageJob) -> Result<LearningOutput, StageError> {
         }
         let found = match load(source, &job.context, &job.services.executor).await {
             Ok(bytes) => {
-                let (found, back) = read(source.clone(), bytes, names).await?;
+                let past = past_of(source, &job.context);
+                let (found, back) = read(source.clone(), bytes, names, past).await?;
                 names = back;
                 found
             }
@@ -75,6 +79,7 @@ async fn read(
     source: SourceConfig,
     bytes: Vec<u8>,
     mut names: Names,
+    past: BTreeMap<String, PastOutcome>,
 ) -> Result<(Result<Vec<Candidate>, String>, Names), StageError> {
     let work = move || {
         let SourceKind::Openapi = source.kind;
@@ -83,7 +88,11 @@ async fn read(
             location => &shown(location),
         };
         let found = Document::parse(&bytes, location)
-            .map(|document| ranked(openapi::candidates(&document, &source, &mut names), &source))
+            .map(|document| {
+                let mut found = openapi::candidates(&document, &source, &mut names);
+                recall(&mut found, past);
+                ranked(found, &source)
+            })
             .map_err(|error| error.to_string());
         (found, names)
     };
@@ -92,16 +101,52 @@ async fn read(
         .map_err(|error| StageError::permanent(format!("reading a document broke off: {error}")))
 }
 
-/// At most as many candidates as the source allows; those that may be executed come first.
+/// What king remembers of a source's operations, by their locators.
+fn past_of(source: &SourceConfig, context: &StageContext) -> BTreeMap<String, PastOutcome> {
+    let of_source = context.past.iter().filter(|past| past.source == source.name);
+    of_source.map(|past| (past.locator.clone(), past.clone())).collect()
+}
+
+/// Notes at each candidate how the last try with the same definition ended. Another definition is
+/// a new chance.
+fn recall(candidates: &mut [Candidate], mut past: BTreeMap<String, PastOutcome>) {
+    for candidate in candidates {
+        candidate.past = past
+            .remove(&candidate.locator)
+            .filter(|past| past.fingerprint == candidate.fingerprint);
+    }
+}
+
+/// At most as many candidates as the source allows. Those that may be executed come first, and of
+/// them those that were not tried as they are; what failed often comes late, so that a limited
+/// cycle does not try the same again and again.
 fn ranked(mut candidates: Vec<Candidate>, source: &SourceConfig) -> Vec<Candidate> {
-    let Some(most) = source.max_candidates else { return candidates };
+    let Some(most) = source.max_candidates else {
+        candidates.sort_by_key(|candidate| tried(candidate.past.as_ref()));
+        return candidates;
+    };
     let executable = |candidate: &Candidate| {
         serde_json::from_value::<Operation>(candidate.definition.clone())
             .is_ok_and(|operation| operation.is_allowed(source) && operation.problem.is_none())
     };
-    candidates.sort_by_cached_key(|candidate| !executable(candidate));
+    candidates
+        .sort_by_cached_key(|candidate| (!executable(candidate), tried(candidate.past.as_ref())));
     candidates.truncate(most as usize);
     candidates
+}
+
+/// How little can be hoped of another try with the same definition.
+fn tried(past: Option<&PastOutcome>) -> (u8, u32) {
+    let Some(past) = past else { return (0, 0) };
+    match past.decision {
+        // It waits for more trials, which the next try makes.
+        Verdict::Held if [codes::NEED_MORE_EVIDENCE, codes::FLAKY].contains(&&*past.code) => (0, 0),
+        // What it lacks may be there by now.
+        Verdict::Held | Verdict::Failed => (1, past.count),
+        // It is in use.
+        Verdict::Active => (2, 0),
+        Verdict::Discarded => (3, past.count),
+    }
 }
 
 async fn load(

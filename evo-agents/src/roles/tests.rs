@@ -10,10 +10,10 @@ use evo_common::{
     config::SourceConfig,
     evidence::{Paired, Trials},
     ids::Attempt,
-    outcome::Outcome,
+    outcome::{Outcome, Verdict},
     stage::{
-        BuildingOutput, EvaluationOutput, Incumbent, KnownSkill, LearningOutput, PreLoadOutput,
-        SkillManageOutput,
+        BuildingOutput, EvaluationOutput, Incumbent, KnownSkill, LearningOutput, PastOutcome,
+        PreLoadOutput, SkillManageOutput,
     },
 };
 use tokio_util::sync::CancellationToken;
@@ -313,6 +313,52 @@ async fn broken_sources_fail_alone() {
     assert_eq!((learned.failed_sources.len(), learned.candidates.len()), (5, 3));
 }
 
+/// A limited cycle takes what was not tried before, and says of the rest how it ended.
+#[tokio::test]
+async fn what_was_tried_comes_late_and_carries_its_end() {
+    let api = Api::start().await;
+    let mut bed = Bed::of(&api);
+    let before = bed.learn().await.candidates;
+    assert!(before.len() > 4 && before.iter().all(|candidate| candidate.past.is_none()));
+    bed.source.max_candidates = Some(u32::try_from(before.len()).unwrap());
+    bed.context.sources = vec![bed.source.clone()];
+    let before = bed.learn().await.candidates;
+    let past = |candidate: &Candidate, decision, code: &str, count| PastOutcome {
+        source: candidate.source.clone(),
+        locator: candidate.locator.clone(),
+        name: candidate.name.clone(),
+        fingerprint: candidate.fingerprint.clone(),
+        decision,
+        code: code.to_owned(),
+        reason: "a reason".to_owned(),
+        count,
+        first_at: String::new(),
+        last_at: String::new(),
+    };
+    let changed = PastOutcome {
+        fingerprint: "another".to_owned(),
+        ..past(&before[4], Verdict::Discarded, "unsafe", 9)
+    };
+    bed.context.past = vec![
+        past(&before[0], Verdict::Discarded, "below_threshold", 1),
+        past(&before[1], Verdict::Held, "unreachable", 3),
+        past(&before[2], Verdict::Held, "unreachable", 2),
+        past(&before[3], Verdict::Held, "need_more_evidence", 5),
+        changed,
+        PastOutcome { source: "other".to_owned(), ..past(&before[5], Verdict::Failed, "x", 1) },
+    ];
+    let after = bed.learn().await.candidates;
+    let place = |index: usize| after.iter().position(|c| c.name == before[index].name).unwrap();
+    assert!(place(3) < place(4) && place(4) < place(5), "those keep their order");
+    assert!(place(5) < place(2) && place(2) < place(1) && place(1) < place(0));
+    let told: Vec<_> = (0..6).map(|index| after[place(index)].past.is_some()).collect();
+    assert_eq!(told, [true, true, true, true, false, false]);
+    assert_eq!(after.len(), before.len());
+    bed.source.max_candidates = Some(1);
+    bed.context.sources = vec![bed.source.clone()];
+    assert_eq!(bed.learn().await.candidates[0].name, before[3].name);
+}
+
 #[tokio::test]
 async fn a_new_version_is_compared_in_pairs() {
     let api = Api::start().await;
@@ -375,6 +421,7 @@ async fn bad_jobs_are_errors_that_say_what_is_missing() {
         definition: serde_json::Value::Null,
         cases: Vec::new(),
         written: Vec::new(),
+        past: None,
     });
     let gone = error(bed.run(AgentRole::PreLoad, "", &context).await);
     assert!(gone.message.contains("the source \"other\""), "{gone}");

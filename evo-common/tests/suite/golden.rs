@@ -29,8 +29,8 @@ use evo_common::{
     skill::{HttpMethod, SkillIO, SkillManifest, Written},
     stage::{
         BuildingOutput, Candidate, EvaluationOutput, EvaluationPlan, FailedSource, Finding,
-        Incumbent, KnownName, KnownSkill, LearningOutput, ModelUsage, PreLoadOutput, Severity,
-        SkillManageOutput, StageContext,
+        Incumbent, KnownName, KnownSkill, LearningOutput, ModelUsage, PastOutcome, PreLoadOutput,
+        Severity, SkillManageOutput, StageContext,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -575,6 +575,21 @@ fn manifest() -> SkillManifest {
     }
 }
 
+fn past() -> PastOutcome {
+    PastOutcome {
+        source: text("petstore"),
+        locator: text("GET /pets"),
+        name: text("petstore-list-pets"),
+        fingerprint: "ef".repeat(32),
+        decision: Verdict::Held,
+        code: text("unreachable"),
+        reason: text("nobody answers"),
+        count: 2,
+        first_at: text("2026-01-30T12:00:00.000Z"),
+        last_at: text("2026-01-31T12:00:00.000Z"),
+    }
+}
+
 fn candidate() -> Candidate {
     Candidate {
         name: text("petstore-find-pets"),
@@ -588,6 +603,7 @@ fn candidate() -> Candidate {
         definition: json!({"method": "GET", "path": "/pets"}),
         cases: vec![case()],
         written: vec![],
+        past: None,
     }
 }
 
@@ -661,6 +677,7 @@ fn stage_payloads(goldens: &mut Goldens) {
             version: text("0.1.1"),
             plan: EvaluationPlan::default(),
             names: None,
+            past: vec![],
             earlier: None,
         },
     );
@@ -682,6 +699,17 @@ fn stage_payloads(goldens: &mut Goldens) {
             }]),
             earlier: Some("ab".repeat(32)),
             ..StageContext::default()
+        },
+    );
+    goldens.value(
+        "stage_context.past",
+        &StageContext { past: vec![past()], ..StageContext::default() },
+    );
+    goldens.value(
+        "learning_output.past",
+        &LearningOutput {
+            candidates: vec![Candidate { past: Some(past()), ..candidate() }],
+            ..LearningOutput::default()
         },
     );
     goldens.value(

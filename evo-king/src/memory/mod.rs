@@ -2,6 +2,7 @@
 //! is checked against the limits, secrets are taken out of it, and whoever follows is told. All
 //! functions that write run in the caller's transaction.
 
+pub(crate) mod outcomes;
 pub(crate) mod text;
 
 use std::collections::BTreeSet;
@@ -31,6 +32,8 @@ const MAX_TAGS: usize = 50;
 const MAX_ID: usize = 128;
 /// Most bytes of metadata, as JSON.
 const MAX_METADATA: usize = 32 * 1024;
+/// Whom king's own memories belong to; no agent may change them.
+const OWNER: &str = "evo-king";
 /// The kind of event that tells of a change.
 pub(crate) const CHANGED: &str = "memory.changed";
 

@@ -15,7 +15,10 @@ use super::{
     Coordinator, recovery,
     state::{AttemptEnd, Command, Decision, Effect, RunState, decide},
 };
-use crate::store::{self, Connection, agents, events, outbox, runs, skills, timers};
+use crate::{
+    memory::outcomes,
+    store::{self, Connection, agents, events, outbox, runs, skills, timers},
+};
 
 /// What a report brings into a decision.
 pub(super) struct Report<'r> {
@@ -188,6 +191,7 @@ impl Coordinator {
         if let (Some(candidate), Some(outcome)) = (&run.candidate, outcome) {
             let artifact_id = artifact_of(run, report);
             self.end_candidate(connection, now, run, &candidate.name, artifact_id, outcome).await?;
+            outcomes::remember(connection, now, &run.run_id, candidate, outcome).await?;
         }
         let name = run.candidate.as_ref().map(|candidate| &candidate.name);
         let payload = json!({"kind": run.kind, "name": name, "status": status, "outcome": outcome});

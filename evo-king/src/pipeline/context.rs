@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::{Coordinator, direct, state::RunState};
 use crate::{
+    memory::outcomes,
     skills::promotion::PASSES_AFTER_FAILURE,
     store::{self, Connection, runs, skills},
 };
@@ -108,6 +109,11 @@ impl Coordinator {
         }
         if stage == PipelineStage::Learning {
             context.names = Some(skills::names(connection).await?);
+            for source in &context.sources {
+                let room = outcomes::MAX_TOLD.saturating_sub(context.past.len());
+                let past = outcomes::of_source(connection, &source.name, room).await?;
+                context.past.extend(past);
+            }
         }
         let Some(candidate) = &run.candidate else { return Ok(context) };
         let (train, holdout) = store::cases::of_run(connection, &run.run_id).await?;

@@ -202,6 +202,7 @@ impl Coordinator {
             "name": candidate.name,
             "locator": candidate.locator,
             "parent_run_id": cycle.run_id,
+            "past": candidate.past,
         });
         events::append(connection, now, "run.started", id, None, &payload).await?;
         if let RunState::Ended { status, outcome } = &start.state {

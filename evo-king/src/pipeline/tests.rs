@@ -13,6 +13,7 @@ use evo_common::{
     api::{CycleReport, RunKind, StartRun},
     artifact::{self, Files},
     case::{Case, Expectation},
+    config::SourceConfig,
     evidence::{Evidence, IntegrationCheck, Trials},
     ids::{Attempt, RunId},
     messages::{
@@ -20,7 +21,7 @@ use evo_common::{
         PipelineStage, PipelineStageResult, Reply, ReplyStatus, RunnerStatus, StageDispatch,
         StageReport, events,
     },
-    outcome::Outcome,
+    outcome::{Outcome, Verdict},
     skill::{SkillManifest, Written},
     stage::{
         BuildingOutput, Candidate, EvaluationOutput, KnownName, LearningOutput, PreLoadOutput,
@@ -83,7 +84,11 @@ impl Bench {
         let store = Store::open(database).await.unwrap();
         let artifacts = ArtifactStore::open(&folder.path().join("artifacts")).unwrap();
         let registry = Registry::default();
-        let sources = Sources::new(Vec::new(), "http://127.0.0.1:1", None);
+        let sources = Sources::new(
+            vec![SourceConfig::openapi("api", "api.json")],
+            "http://127.0.0.1:1",
+            None,
+        );
         let pipeline = Coordinator::new(
             store.clone(),
             artifacts.clone(),
@@ -234,6 +239,7 @@ fn candidate(name: &str) -> Candidate {
             })
             .collect(),
         written: Vec::new(),
+        past: None,
     }
 }
 
@@ -388,6 +394,27 @@ async fn run_a_cycle(bench: &Bench) {
     let report = bench.ended(&RunId::parse(again.run_id).unwrap()).await;
     assert_eq!(report.active.iter().filter(|skill| skill.new).count(), 0);
     assert_eq!(report.active.len(), 2);
+    // What became of each was remembered with its end, and Learning was told of it.
+    let told: Vec<_> = {
+        let contexts = bench.contexts.lock().unwrap();
+        let mut learning =
+            contexts.iter().filter(|(stage, _)| *stage == PipelineStage::Learning).map(|(_, c)| c);
+        assert_eq!(learning.next().unwrap().past, []);
+        let mut past = learning.next().unwrap().past.clone();
+        past.sort_by(|a, b| a.name.cmp(&b.name));
+        past.into_iter().map(|past| (past.name, past.decision, past.code, past.count)).collect()
+    };
+    let outcome =
+        |name: &str, decision, code: &str| (name.to_owned(), decision, code.to_owned(), 1);
+    assert_eq!(
+        told,
+        [
+            outcome("api-a", Verdict::Active, "passed"),
+            outcome("api-b", Verdict::Active, "passed"),
+            outcome("api-c", Verdict::Held, "unreachable"),
+            outcome("api-d", Verdict::Discarded, "below_threshold"),
+        ]
+    );
     let duplicates: Vec<_> = report.discarded.iter().map(|d| d.code.as_str()).collect();
     assert_eq!(duplicates, ["duplicate", "duplicate", "duplicate"]);
     bench.shutdown.cancel();
@@ -579,6 +606,8 @@ async fn a_cancelled_cycle_ends_with_all_its_children() {
     assert_eq!(report.failed.len(), 4);
     assert!(report.failed.iter().all(|candidate| candidate.code == "cancelled"));
     assert!(matches!(bench.pipeline.cancel(&cycle).await, Err(Error::Rejected(Rejection::Ended))));
+    let memories = bench.store.memories_stats().await.unwrap();
+    assert_eq!(memories["pipeline"], 0, "a person's decision says nothing about an operation");
     bench.shutdown.cancel();
 }
 

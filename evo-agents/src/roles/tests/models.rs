@@ -446,6 +446,7 @@ fn texts_are_kept_only_for_the_same_operation() {
         definition: Value::Null,
         cases: Vec::new(),
         written: Vec::new(),
+        past: None,
     };
     let known = KnownName {
         name: "shop-a".to_owned(),

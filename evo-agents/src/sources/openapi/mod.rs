@@ -57,6 +57,7 @@ fn candidate(operation: &Operation, source: &SourceConfig, names: &mut Names) ->
         definition,
         name,
         written: Vec::new(),
+        past: None,
     }
 }
 

@@ -219,6 +219,7 @@ fn an_operation_becomes_a_whole_candidate() {
             ),
         ],
         written: Vec::new(),
+        past: None,
     };
     assert_eq!(candidate, expected);
     let again = find(V30, "GET /items/{item_id}").0;

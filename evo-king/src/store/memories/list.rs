@@ -105,6 +105,25 @@ pub(crate) async fn tasks_of_memory(
     .await
 }
 
+/// The metadata of the pipeline's cases with a tag that belong to this owner, the last changed first.
+pub(crate) async fn cases_with_tag(
+    connection: &Connection,
+    owner: &str,
+    tag: &str,
+    limit: u32,
+) -> Result<Vec<serde_json::Value>> {
+    row::all(
+        connection,
+        "SELECT m.metadata FROM memory_tags AS tagged
+         CROSS JOIN memories AS m ON m.memory_id = tagged.memory_id
+         WHERE tagged.tag = ? AND m.scope = 'pipeline' AND m.category = 'case' AND m.agent_id = ?
+         ORDER BY m.updated_at DESC LIMIT ?",
+        params![tag, owner, limit],
+        |row| row::json(row, 0),
+    )
+    .await
+}
+
 impl Store {
     /// A page of memories.
     pub(crate) async fn memories_list(&self, filter: MemoryFilter) -> Result<MemoryList> {

@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::{Connection, Result, Store, row};
 use crate::memory::text;
 
-pub(crate) use list::tasks_of_memory;
+pub(crate) use list::{cases_with_tag, tasks_of_memory};
 #[cfg(test)]
 pub(crate) use {
     list::{list, stats},
