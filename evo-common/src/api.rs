@@ -3,6 +3,7 @@
 
 mod agents;
 mod memories;
+mod runs;
 mod tokens;
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,7 @@ use crate::{
 
 pub use agents::*;
 pub use memories::*;
+pub use runs::*;
 pub use tokens::{AuditEntry, AuditList, CreateToken, CreatedToken, TokenList, TokenView};
 
 /// The one shape of every error answer.
@@ -54,7 +56,6 @@ pub struct StartRun {
     pub idempotency_key: Option<String>,
     /// `cycle`, or `direct` for one run straight through the five stages.
     #[serde(default)]
-    #[schema(inline)]
     pub kind: RunKind,
     /// Runs with a higher priority are given to runners first, from -100 to 100.
     #[serde(default)]
@@ -90,6 +91,8 @@ pub enum RunKind {
 /// One run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RunSummary {
+    /// Its id, as the original calls it in its rows.
+    pub id: String,
     /// Its id.
     pub run_id: String,
     /// The cycle that it belongs to, or the run whose evidence it adds to.
@@ -102,14 +105,29 @@ pub struct RunSummary {
     pub priority: i32,
     /// Whether it runs.
     pub status: PipelineRunStatus,
+    /// What it is doing: `waiting` for a runner, `leased` to one, `paused`, `recovering` (a runner
+    /// is asked how to go on), `fanned_out` (its candidates are on their way) or `ended`.
+    pub phase: String,
+    /// Whether nothing new of it is given to runners.
+    pub paused: bool,
     /// The current or last stage.
     pub stage: PipelineStage,
     /// Attempts of that stage so far.
     pub attempt: Attempt,
     /// Digest of the package; empty before Building made one.
     pub artifact_id: String,
+    /// Who is at work on it.
+    pub agent_id: Option<String>,
     /// How it ended; absent while it runs, and for cycles and direct runs that completed.
     pub outcome: Option<Outcome>,
+    /// The same as `outcome`, under the name that the original has.
+    pub result: Option<Outcome>,
+    /// What went wrong, when it failed.
+    pub error: Option<String>,
+    /// The run that it repeats from some stage on.
+    pub forked_from: Option<String>,
+    /// The run that repeats it, after it had failed.
+    pub retried_by: Option<String>,
     /// When it started (RFC 3339).
     pub created_at: String,
     /// When it last changed (RFC 3339).
@@ -130,6 +148,8 @@ pub struct RunList {
 /// One stage of one run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StageView {
+    /// Its id: that of the run, a colon, the stage.
+    pub id: String,
     /// The run.
     pub run_id: String,
     /// The stage.
@@ -166,6 +186,8 @@ pub struct RunDetail {
     pub children: u64,
     /// Of a cycle: how many of them have ended.
     pub children_ended: u64,
+    /// Where it waits, while it waits for a runner.
+    pub queue: Option<QueuePlace>,
 }
 
 /// A skill that is active at the end of a cycle.

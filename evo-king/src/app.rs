@@ -12,7 +12,7 @@ use crate::{
     error::Error,
     failpoints, first_cycle, http,
     lock::{self, Lock},
-    retention, socket,
+    retention, search_index, socket,
     state::King,
 };
 
@@ -114,6 +114,11 @@ async fn serve(king: King, listener: TcpListener, shutdown: &Shutdown, drain: &S
         async move { Ok(king.pipeline.reconcile(king.shutdown.clone()).await?) }
     };
     tasks.spawn("reconcile", OnError::Shutdown, reconcile);
+    let index = search_index::run(king.store.clone(), king.shutdown.clone());
+    tasks.spawn("search index", OnError::Log, async move {
+        index.await;
+        Ok(())
+    });
     let relay = sockets.relay();
     tasks.spawn("relay", OnError::Shutdown, async move { Ok(relay.await?) });
     let shown = sockets.show_debug();

@@ -71,6 +71,8 @@ pub struct Config {
     pub ping_timeout_ms: u64,
     /// How long an attempt of each stage may take.
     pub timeouts: Timeouts,
+    /// How many attempts of each stage are given out at the same time at most.
+    pub concurrency: Concurrency,
     /// How many days traces are kept.
     pub traces_keep_days: u32,
     /// How many traces are kept at most.
@@ -223,6 +225,43 @@ impl Default for Timeouts {
     }
 }
 
+/// How many attempts of each stage are given out at the same time at most, over all runners.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Concurrency {
+    /// Learning.
+    pub learning: Option<u32>,
+    /// Building.
+    pub building: Option<u32>,
+    /// Pre-load.
+    pub pre_load: Option<u32>,
+    /// Evaluation.
+    pub evaluation: Option<u32>,
+    /// Skill-Manage.
+    pub skill_manage: Option<u32>,
+}
+
+impl Concurrency {
+    /// The limit of a stage; without one the runners' capacity is the limit.
+    pub fn of(&self, stage: PipelineStage) -> Option<u32> {
+        match stage {
+            PipelineStage::Learning => self.learning,
+            PipelineStage::Building => self.building,
+            PipelineStage::PreLoad => self.pre_load,
+            PipelineStage::Evaluation => self.evaluation,
+            PipelineStage::SkillManage => self.skill_manage,
+        }
+    }
+}
+
+/// `[pipeline]` of `king.toml`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PipelineFile {
+    /// How many attempts of each stage are given out at the same time at most.
+    pub concurrency: Concurrency,
+}
+
 /// `king.toml`. Every key is optional.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
@@ -263,6 +302,8 @@ pub struct KingFile {
     pub drain_grace_ms: Option<u64>,
     /// How long an attempt of each stage may take.
     pub timeouts: Option<Timeouts>,
+    /// How work is given out.
+    pub pipeline: PipelineFile,
     /// How many days traces are kept.
     pub traces_keep_days: Option<u32>,
     /// How many traces are kept at most.
@@ -287,6 +328,10 @@ impl load::Validate for KingFile {
                 ));
             }
         };
+        for stage in PipelineStage::ALL {
+            let key = format!("pipeline.concurrency.{stage}");
+            at_least(&key, self.pipeline.concurrency.of(stage).map(u64::from), 1);
+        }
         at_least("trials", self.trials.map(u64::from), u64::from(evo_common::evidence::FIRST_LOOK));
         at_least("sittings", self.sittings.map(u64::from), 1);
         at_least("heartbeat_ms", self.heartbeat_ms, 100);
@@ -371,6 +416,7 @@ impl Config {
             ping_interval_ms: 25_000,
             ping_timeout_ms: 20_000,
             timeouts: Timeouts::default(),
+            concurrency: Concurrency::default(),
             traces_keep_days: 7,
             traces_max: 10_000,
             first_cycle: false,
@@ -430,6 +476,7 @@ impl Config {
         set(&mut self.recovery_ms, file.recovery_ms);
         set(&mut self.drain_grace_ms, file.drain_grace_ms);
         set(&mut self.timeouts, file.timeouts);
+        self.concurrency = file.pipeline.concurrency;
         set(&mut self.traces_keep_days, file.traces_keep_days);
         set(&mut self.traces_max, file.traces_max);
         set(&mut self.first_cycle, file.first_cycle);

@@ -55,6 +55,6 @@ pub(crate) async fn wait(king: &King, grace: Duration) -> bool {
 async fn busy(king: &King) -> Result<u64, crate::store::Error> {
     let leased =
         king.store.read(async |connection| runs::leased_by_agent(connection).await).await?;
-    let here = leased.iter().filter(|(agent, _)| king.registry.is_connected(agent));
-    Ok(here.map(|(_, attempts)| u64::from(*attempts)).sum())
+    let here = leased.iter().filter(|(agent, ..)| king.registry.is_connected(agent));
+    Ok(here.map(|(.., attempts)| u64::from(*attempts)).sum())
 }

@@ -26,6 +26,7 @@ mod otlp;
 mod pipeline;
 mod registry;
 mod retention;
+mod search_index;
 mod skills;
 mod socket;
 mod sources;

@@ -157,6 +157,9 @@ impl From<pipeline::Error> for ApiError {
             pipeline::Error::Rejected(rejection) => {
                 Self::new(StatusCode::CONFLICT, rejection.code(), sentence(&rejection.to_string()))
             }
+            pipeline::Error::Refused { code, message } => {
+                Self::new(StatusCode::CONFLICT, code, sentence(&message))
+            }
             pipeline::Error::KeyReused { .. } => Self::new(
                 StatusCode::CONFLICT,
                 "idempotency_key_reused",

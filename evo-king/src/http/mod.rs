@@ -22,6 +22,7 @@ mod metrics;
 mod middleware;
 mod openapi;
 mod pipeline;
+mod runs;
 mod serve;
 mod skills;
 mod sources;
@@ -85,6 +86,7 @@ fn routes() -> OpenApiRouter<King> {
         .routes(routes!(traces::receive_spans).layer(spans_limit))
         .routes(routes!(traces::list_traces))
         .routes(routes!(traces::get_trace))
+        .merge(runs::routes())
         .merge(tasks::routes())
         .merge(agents::routes())
         .merge(memories::routes())

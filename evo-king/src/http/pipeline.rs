@@ -3,8 +3,10 @@
 use axum::{Json, extract::State, http::StatusCode};
 use evo_common::{
     api::{CycleReport, ErrorBody, RunDetail, RunKind, RunList, StartRun, StartedRun},
+    clock::Timestamp,
     ids::RunId,
-    messages::PipelineRunStatus,
+    messages::{PipelineRunStatus, PipelineStage},
+    outcome::Verdict,
 };
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -66,6 +68,25 @@ pub(super) struct ListRuns {
     /// Only runs of this cycle; `latest` for the newest one.
     #[param(example = "latest")]
     parent_run_id: Option<String>,
+    /// Only runs that are at this stage, or ended there.
+    #[param(inline, example = "learning")]
+    stage: Option<PipelineStage>,
+    /// Only runs about which this was decided.
+    #[param(inline, example = "held")]
+    decision: Option<Verdict>,
+    /// Only runs that ended with this code.
+    #[param(example = "flaky")]
+    code: Option<String>,
+    /// Only runs that started then or later (RFC 3339).
+    #[param(example = "2026-01-01T00:00:00Z")]
+    since: Option<String>,
+    /// Only runs that started before (RFC 3339).
+    #[param(example = "2100-01-01T00:00:00Z")]
+    until: Option<String>,
+    /// Only runs that have all of these words in candidate, code, reason, id or trigger; the last
+    /// word may be the beginning of one.
+    #[param(example = "health")]
+    q: Option<String>,
 }
 
 /// List the runs.
@@ -83,12 +104,22 @@ pub(super) async fn list_runs(
     QueryParams(params): QueryParams<ListRuns>,
 ) -> Result<Json<RunList>> {
     let parent = about_run(&king, params.parent_run_id).await?;
+    let query = params.q.map(|words| words.trim().to_owned()).filter(|words| !words.is_empty());
+    if query.is_some() {
+        king.store.runs_index().await?;
+    }
     let filter = RunFilter {
         limit: limit(params.limit)?,
         cursor: params.cursor,
         kind: params.kind,
         status: params.status,
         parent,
+        stage: params.stage,
+        decision: params.decision,
+        code: params.code,
+        since: moment("since", params.since)?,
+        until: moment("until", params.until)?,
+        query,
     };
     Ok(Json(king.store.runs_list(filter).await?))
 }
@@ -174,8 +205,17 @@ pub(super) async fn get_cycle_report(
     })
 }
 
+fn moment(name: &str, text: Option<String>) -> Result<Option<Timestamp>> {
+    let Some(text) = text else { return Ok(None) };
+    let moment = Timestamp::parse_rfc3339(&text).ok_or_else(|| {
+        let message = format!("{text:?} is no moment such as 2026-01-01T00:00:00Z");
+        ApiError::parameter(name, message)
+    })?;
+    Ok(Some(moment))
+}
+
 /// Reads a run's id, or finds the newest cycle.
-async fn run_id(king: &King, id: String) -> Result<RunId> {
+pub(super) async fn run_id(king: &King, id: String) -> Result<RunId> {
     if id != LATEST {
         return Ok(RunId::parse(id)?);
     }
@@ -195,6 +235,6 @@ pub(super) async fn about_run(king: &King, id: Option<String>) -> Result<Option<
     Ok(Some(king.store.runs_latest_cycle().await?.unwrap_or(id)))
 }
 
-fn no_such_run(id: &RunId) -> ApiError {
+pub(super) fn no_such_run(id: &RunId) -> ApiError {
     ApiError::not_found(format!("There is no run {id}; GET /pipeline/runs lists them."))
 }

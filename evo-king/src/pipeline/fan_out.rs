@@ -193,6 +193,8 @@ impl Coordinator {
             evidence: start.evidence.as_ref(),
             state: &start.state,
             priority: cycle.priority,
+            paused: cycle.paused,
+            forked_from: None,
             once: None,
             boots: self.parts.store.boots(),
         };
@@ -247,6 +249,8 @@ impl Coordinator {
             evidence: held.evidence.as_ref(),
             state: &RunState::start(PipelineStage::Evaluation, now),
             priority: held.priority,
+            paused: false,
+            forked_from: None,
             once: None,
             boots: self.parts.store.boots(),
         };

@@ -6,6 +6,7 @@
 
 mod apply;
 mod context;
+mod control;
 mod direct;
 mod fan_out;
 mod flights;
@@ -59,6 +60,14 @@ pub enum Error {
     /// The command does not fit the run's state.
     #[error(transparent)]
     Rejected(#[from] Rejection),
+    /// What was asked for does not fit what else there is.
+    #[error("{message}")]
+    Refused {
+        /// Stable code.
+        code: &'static str,
+        /// What is in the way and what to do.
+        message: String,
+    },
     /// The idempotency key was used for another request.
     #[error(
         "the idempotency key {key:?} started run {run_id} with another request; take a new key"
@@ -396,6 +405,7 @@ impl Coordinator {
             .map_err(|rejection| ReportError::rejected(rejection.code(), rejection.to_string()))?;
         // Straight to the next stage's runner, in the same transaction.
         if run.kind == RunKind::Direct
+            && !run.paused
             && let Some(leased) = self.placed(connection, &decision.next, now)
         {
             decision.next = leased;
@@ -439,6 +449,10 @@ impl Coordinator {
     ) -> Option<RunState> {
         let RunState::Waiting { stage, .. } = waiting else { return None };
         if !self.parts.assigning.load(Ordering::Relaxed) || connection.waits(*stage) {
+            return None;
+        }
+        // What is out of a stage is counted when the loop gives it out.
+        if self.parts.config.concurrency.of(*stage).is_some() {
             return None;
         }
         let agent = self.parts.registry.free_runner(*stage)?;

@@ -233,7 +233,8 @@ impl Coordinator {
                 // Time has passed in the queue; what was stored meanwhile may be newer.
                 let now = Timestamp::now();
                 let leased = runs::leased_by_agent(connection).await?;
-                let mut slots = placement::Slots::new(ready, &leased);
+                let limit = |stage| this.parts.config.concurrency.of(stage);
+                let mut slots = placement::Slots::new(ready, &leased, limit);
                 // Counted in the writer, where nothing changes them meanwhile.
                 this.parts.registry.set_leases(leased);
                 for stage in waiting {

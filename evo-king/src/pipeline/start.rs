@@ -67,6 +67,8 @@ impl Coordinator {
             evidence: None,
             state: state.as_ref().unwrap_or(&waiting),
             priority: request.priority,
+            paused: false,
+            forked_from: None,
             once,
             boots: self.parts.store.boots(),
         };

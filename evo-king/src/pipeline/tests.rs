@@ -459,10 +459,9 @@ async fn crash_and_go_on(folder: &TempDir, database: &Database, reports: usize) 
         .store
         .runs_list(store::RunFilter {
             limit: 100,
-            cursor: None,
             kind: Some(RunKind::Candidate),
-            status: None,
             parent: Some(cycle.clone()),
+            ..store::RunFilter::default()
         })
         .await
         .unwrap();

@@ -92,8 +92,12 @@ impl Registry {
     }
 
     /// How many attempts each agent has by the database, which a job that failed has left as it was.
-    pub fn set_leases(&self, counts: Vec<(String, u32)>) {
-        *self.leases() = counts.into_iter().collect();
+    pub fn set_leases(&self, counts: Vec<(String, PipelineStage, u32)>) {
+        let mut leases = HashMap::new();
+        for (agent_id, _, count) in counts {
+            *leases.entry(agent_id).or_default() += count;
+        }
+        *self.leases() = leases;
     }
 
     /// The ready runner of this stage with the most free places, if one has any.

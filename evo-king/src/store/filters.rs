@@ -5,11 +5,12 @@ use evo_common::{
     api::{RunKind, TraceStatus},
     clock::Timestamp,
     ids::RunId,
-    messages::{MemoryCategory, MemoryScope, PipelineRunStatus},
+    messages::{MemoryCategory, MemoryScope, PipelineRunStatus, PipelineStage},
+    outcome::Verdict,
 };
 
 /// Which runs to list, newest first.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RunFilter {
     /// Most runs in one page.
     pub limit: u32,
@@ -21,6 +22,18 @@ pub struct RunFilter {
     pub status: Option<PipelineRunStatus>,
     /// Only runs of this cycle.
     pub parent: Option<RunId>,
+    /// Only runs that are at this stage, or ended there.
+    pub stage: Option<PipelineStage>,
+    /// Only runs about which this was decided.
+    pub decision: Option<Verdict>,
+    /// Only runs that ended with this code.
+    pub code: Option<String>,
+    /// Only runs that started then or later.
+    pub since: Option<Timestamp>,
+    /// Only runs that started before.
+    pub until: Option<Timestamp>,
+    /// Only runs with these words in candidate, code, reason, id or trigger.
+    pub query: Option<String>,
 }
 
 /// Which skills to list, in name order.

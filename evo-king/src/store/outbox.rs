@@ -48,26 +48,28 @@ pub(crate) async fn remove(connection: &Connection, key: &str) -> Result<()> {
     Ok(())
 }
 
+/// What is to be delivered, oldest first.
+pub(crate) async fn list(connection: &Connection) -> Result<Vec<Effect>> {
+    row::all(
+        connection,
+        "SELECT id, kind, agent_id, payload FROM outbox ORDER BY id LIMIT 1000",
+        (),
+        |row| {
+            Ok(Effect {
+                id: row.get(0)?,
+                kind: row.get(1)?,
+                agent_id: row.get(2)?,
+                payload: row::json(row, 3)?,
+            })
+        },
+    )
+    .await
+}
+
 impl Store {
     /// What is to be delivered, oldest first.
     pub(crate) async fn outbox_list(&self) -> Result<Vec<Effect>> {
-        self.read(async |connection| {
-            row::all(
-                connection,
-                "SELECT id, kind, agent_id, payload FROM outbox ORDER BY id LIMIT 1000",
-                (),
-                |row| {
-                    Ok(Effect {
-                        id: row.get(0)?,
-                        kind: row.get(1)?,
-                        agent_id: row.get(2)?,
-                        payload: row::json(row, 3)?,
-                    })
-                },
-            )
-            .await
-        })
-        .await
+        self.read(async |connection| list(connection).await).await
     }
 
     /// These were delivered.

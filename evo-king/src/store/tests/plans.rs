@@ -4,8 +4,8 @@ use std::cell::RefCell;
 
 use super::super::{
     Connection, EventFilter, MemoryFilter, RunFilter, SkillFilter, TraceFilter, agent_history,
-    agents, cases, config_history, events, memories, migrate, recoveries, row, runs, skills,
-    timers, traces,
+    agents, cases, config_history, events, memories, migrate, outbox, recoveries, row, runs,
+    skills, timers, traces,
 };
 use crate::pipeline::state::RunState;
 use evo_common::{
@@ -13,6 +13,7 @@ use evo_common::{
     clock::Timestamp,
     ids::{Attempt, RunId},
     messages::{MemoryCategory, MemoryScope, PipelineRunStatus, PipelineStage},
+    outcome::Verdict,
 };
 
 thread_local! {
@@ -29,13 +30,19 @@ pub(crate) fn note(sql: &str) {
     });
 }
 
-/// Tables that stay small, and the index that holds leased runs only.
-const SMALL: [&str; 7] = [
+/// Tables that stay small, indexes of what is under way only, and searches by words.
+const SMALL: [&str; 13] = [
     "pointer",
     "skill_pointers",
     "agents",
     "CONSTANT ROW",
+    "line",
     "runs USING INDEX runs_leased",
+    "runs USING INDEX runs_waiting",
+    "runs USING INDEX runs_paused",
+    "runs USING INDEX runs_dead",
+    "outbox",
+    "run_fts VIRTUAL TABLE INDEX 192:M",
     "memory_counts",
     "memory_fts VIRTUAL TABLE INDEX 0:M",
 ];
@@ -91,6 +98,8 @@ async fn hot_queries_search_in_indexes() {
         evidence: None,
         state: &RunState::start(PipelineStage::Learning, now),
         priority: 0,
+        paused: false,
+        forked_from: None,
         once: None,
         boots: 1,
     };
@@ -110,7 +119,8 @@ async fn hot_queries_search_in_indexes() {
     searches(connection, "outputs", runs::outputs(connection, id)).await;
     let digest = runs::applied_digest(connection, id, PipelineStage::Learning, Attempt::FIRST);
     searches(connection, "applied_digest", digest).await;
-    searches(connection, "cycle_report", runs::cycle_report(connection, id.to_owned())).await;
+    searches(connection, "cycle_report", runs::views::cycle_report(connection, id.to_owned()))
+        .await;
     searches(connection, "cases", cases::of_run(connection, id)).await;
     searches(connection, "timers::next", timers::next(connection, now)).await;
     searches(connection, "known", skills::known(connection, "s")).await;
@@ -187,16 +197,37 @@ async fn hot_queries_search_in_indexes() {
         };
         searches(connection, &format!("{filter:?}"), events::after(connection, &filter)).await;
     }
-    for has in choices(4) {
+    for has in choices(10) {
         let filter = RunFilter {
             limit: 5,
             cursor: has(0).then(|| id.to_owned()),
             kind: has(1).then_some(RunKind::Candidate),
             status: has(2).then_some(PipelineRunStatus::Running),
             parent: has(3).then(|| cycle.clone()),
+            stage: has(4).then_some(PipelineStage::Building),
+            decision: has(5).then_some(Verdict::Held),
+            code: has(6).then(|| "flaky".to_owned()),
+            since: has(7).then_some(Timestamp(7)),
+            until: has(8).then_some(now),
+            query: has(9).then(|| "word".to_owned()),
         };
-        searches(connection, &format!("{filter:?}"), runs::list(connection, filter)).await;
+        searches(connection, &format!("{filter:?}"), runs::views::list(connection, filter)).await;
     }
+    for cursor in [None, Some(id.to_owned())] {
+        searches(connection, "dead", runs::fork::dead_letters(connection, cursor, 5)).await;
+    }
+    searches(connection, "fork_source", runs::fork_source(connection, id)).await;
+    searches(connection, "stages_done", runs::stages_done(connection, id)).await;
+    searches(connection, "history", runs::history::history(connection, &cycle)).await;
+    searches(connection, "queues", runs::queue::queues(connection)).await;
+    searches(connection, "place", runs::place(connection, id, PipelineStage::Learning, 0)).await;
+    searches(connection, "search::next", runs::search::next(connection)).await;
+    searches(connection, "search::index", runs::search::index(connection, id)).await;
+    let candidate = runs::load(connection, id).await.unwrap().unwrap();
+    searches(connection, "cycle_of", runs::cycle_of(connection, &candidate)).await;
+    searches(connection, "latest_cycle", runs::views::latest_cycle(connection)).await;
+    searches(connection, "source", runs::views::source(connection, id)).await;
+    searches(connection, "outbox", outbox::list(connection)).await;
     for has in choices(3) {
         let filter = SkillFilter {
             limit: 5,

@@ -1,19 +1,28 @@
 //! Runs, their stages and attempts.
 
+pub(crate) mod fork;
+pub(crate) mod history;
+pub(crate) mod queue;
+pub(crate) mod search;
+pub(crate) mod views;
+
+pub(crate) use fork::{ForkSource, fork_source, stages_done, was_retried};
+pub(crate) use queue::{
+    leased, leased_by_agent, leased_to, open_children, place, set_paused, waiting,
+};
+pub(crate) use search::index_some;
+
 use evo_common::{
-    api::{
-        ActiveSkill, CycleReport, InactiveCandidate, RunDetail, RunKind, RunList, RunSummary,
-        StageView,
-    },
+    api::RunKind,
     clock::Timestamp,
     config::SourceConfig,
     evidence::Evidence,
-    ids::{Attempt, RunId},
+    ids::Attempt,
     messages::{PipelineRunStatus, PipelineStage},
-    outcome::{Outcome, Verdict},
-    stage::{Candidate, LearningOutput},
+    outcome::codes,
+    stage::Candidate,
 };
-use libsql::{Row, params};
+use libsql::params;
 use serde_json::Value;
 
 use super::{Connection, Error, Result, RunFilter, Store, row, timers, traces};
@@ -36,6 +45,7 @@ pub(crate) struct Run {
     /// What was measured about the package, over all looks so far.
     pub(crate) evidence: Option<Evidence>,
     pub(crate) priority: i32,
+    pub(crate) paused: bool,
     pub(crate) state: RunState,
 }
 
@@ -55,6 +65,9 @@ pub(crate) struct NewRun<'r> {
     pub(crate) evidence: Option<&'r Evidence>,
     pub(crate) state: &'r RunState,
     pub(crate) priority: i32,
+    pub(crate) paused: bool,
+    /// The run that it repeats from some stage on.
+    pub(crate) forked_from: Option<&'r str>,
     pub(crate) once: Option<Once<'r>>,
     pub(crate) boots: i64,
 }
@@ -70,6 +83,7 @@ impl Run {
             source: new.source.cloned(),
             trigger: new.trigger.clone(),
             priority: new.priority,
+            paused: new.paused,
             look: new.look,
             version: new.version.to_owned(),
             artifact_id: new.artifact_id.to_owned(),
@@ -95,8 +109,9 @@ pub(crate) async fn insert(connection: &Connection, now: Timestamp, run: NewRun<
         .execute(
             "INSERT INTO runs (run_id, parent_run_id, kind, candidate, definition, source, trigger, look,
                  version, state, phase, status, stage, attempt, artifact_id, evidence, priority,
-                 idempotency_key, idempotency_digest, king_version, boots, created_at, updated_at)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                 paused, forked_from, idempotency_key, idempotency_digest, king_version, boots,
+                 created_at, updated_at)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             params![
                 run.run_id,
                 run.parent_run_id,
@@ -108,13 +123,15 @@ pub(crate) async fn insert(connection: &Connection, now: Timestamp, run: NewRun<
                 run.look,
                 run.version,
                 row::to_json(run.state),
-                run.state.phase(),
+                phase_of(run.state, run.paused),
                 row::name_of(&run.state.status()),
                 stage.as_str(),
                 attempt.0,
                 run.artifact_id,
                 run.evidence.map(row::to_json),
                 run.priority,
+                run.paused,
+                run.forked_from,
                 run.once.map(|once| once.key),
                 run.once.map(|once| once.digest),
                 crate::VERSION,
@@ -132,6 +149,14 @@ pub(crate) async fn insert(connection: &Connection, now: Timestamp, run: NewRun<
     traces::begin(connection, run.run_id).await
 }
 
+/// The word to search for: a run that would wait is `paused` instead.
+fn phase_of(state: &RunState, paused: bool) -> &'static str {
+    match state.phase() {
+        "waiting" if paused => "paused",
+        phase => phase,
+    }
+}
+
 /// Writes a run's new state, and its timer.
 pub(crate) async fn save_state(
     connection: &Connection,
@@ -142,7 +167,8 @@ pub(crate) async fn save_state(
     let at = state.at();
     connection
         .execute(
-            "UPDATE runs SET state = ?2, phase = ?3, status = ?4,
+            "UPDATE runs SET state = ?2, phase = iif(?3 = 'waiting' AND paused, 'paused', ?3),
+                 status = ?4,
                  stage = coalesce(?5, stage), attempt = coalesce(?6, attempt), agent_id = ?7,
                  updated_at = ?8
              WHERE run_id = ?1",
@@ -177,15 +203,19 @@ fn leaves_waiting(connection: &Connection, state: &RunState) {
 }
 
 async fn save_outcome(connection: &Connection, run_id: &str, state: &RunState) -> Result<()> {
-    if let RunState::Ended { outcome: Some(outcome), .. } = state {
+    if let RunState::Ended { status, outcome: Some(outcome) } = state {
+        let by_intent = [codes::CANCELLED, codes::DECOMPOSED].contains(&outcome.code.as_str());
+        let dead = *status != PipelineRunStatus::Completed && !by_intent;
         connection
             .execute(
-                "UPDATE runs SET decision = ?2, code = ?3, reason = ?4 WHERE run_id = ?1",
+                "UPDATE runs SET decision = ?2, code = ?3, reason = ?4, dead = ?5
+                 WHERE run_id = ?1",
                 params![
                     run_id,
                     outcome.decision.as_str(),
                     outcome.code.clone(),
-                    outcome.reason.clone()
+                    outcome.reason.clone(),
+                    dead
                 ],
             )
             .await?;
@@ -241,7 +271,7 @@ pub(crate) async fn load(connection: &Connection, run_id: &str) -> Result<Option
     row::first(
         connection,
         "SELECT run_id, parent_run_id, kind, definition, trigger, look, version, artifact_id, state,
-             evidence, source, priority
+             evidence, source, priority, paused
          FROM runs WHERE run_id = ?",
         params![run_id],
         |row| {
@@ -258,6 +288,7 @@ pub(crate) async fn load(connection: &Connection, run_id: &str) -> Result<Option
                 evidence: row::optional_json(row, 9)?,
                 source: row::optional_json(row, 10)?,
                 priority: row.get(11)?,
+                paused: row.get(12)?,
             })
         },
     )
@@ -276,90 +307,6 @@ pub(crate) async fn by_idempotency_key(
         |row| Ok((row.get(0)?, row.get(1)?)),
     )
     .await
-}
-
-/// Runs that wait for a runner of this stage and may go now. An evaluation waits until none of its
-/// siblings is being built, since it is compared with them.
-pub(crate) async fn waiting(
-    connection: &Connection,
-    stage: PipelineStage,
-    now: Timestamp,
-    limit: u32,
-) -> Result<Vec<String>> {
-    row::all(
-        connection,
-        "SELECT run_id FROM runs AS run
-         WHERE phase = 'waiting' AND stage = ?1
-           AND NOT EXISTS (SELECT 1 FROM timers WHERE timers.run_id = run.run_id AND due_at > ?2)
-           AND (?1 <> 'evaluation' OR NOT EXISTS (
-               SELECT 1 FROM runs AS sibling
-               WHERE sibling.parent_run_id = run.parent_run_id AND sibling.stage = 'building'
-                 AND sibling.phase <> 'ended'))
-         ORDER BY priority DESC, run_id LIMIT ?3",
-        params![stage.as_str(), now.0, limit],
-        |row| Ok(row.get(0)?),
-    )
-    .await
-}
-
-/// How many attempts each agent has.
-pub(crate) async fn leased_by_agent(connection: &Connection) -> Result<Vec<(String, u32)>> {
-    row::all(
-        connection,
-        "SELECT agent_id, COUNT(*) FROM runs WHERE phase = 'leased' GROUP BY agent_id",
-        (),
-        |row| Ok((row.get(0)?, row.get(1)?)),
-    )
-    .await
-}
-
-/// Runs whose attempt this agent has.
-pub(crate) async fn leased_to(connection: &Connection, agent_id: &str) -> Result<Vec<Run>> {
-    let ids: Vec<String> = row::all(
-        connection,
-        "SELECT run_id FROM runs WHERE phase = 'leased' AND agent_id = ?",
-        params![agent_id],
-        |row| Ok(row.get(0)?),
-    )
-    .await?;
-    load_all(connection, ids).await
-}
-
-/// Every run that is leased.
-pub(crate) async fn leased(connection: &Connection) -> Result<Vec<Run>> {
-    let ids: Vec<String> =
-        row::all(connection, "SELECT run_id FROM runs WHERE phase = 'leased'", (), |row| {
-            Ok(row.get(0)?)
-        })
-        .await?;
-    load_all(connection, ids).await
-}
-
-/// Children of a cycle that have not ended.
-pub(crate) async fn open_children(connection: &Connection, run_id: &str) -> Result<Vec<Run>> {
-    let ids: Vec<String> = row::all(
-        connection,
-        "SELECT run_id FROM runs WHERE parent_run_id = ? AND phase <> 'ended'",
-        params![run_id],
-        |row| Ok(row.get(0)?),
-    )
-    .await?;
-    load_all(connection, ids).await
-}
-
-async fn load_all(connection: &Connection, ids: Vec<String>) -> Result<Vec<Run>> {
-    let mut runs = Vec::with_capacity(ids.len());
-    for id in ids {
-        match load(connection, &id).await {
-            Ok(run) => runs.extend(run),
-            // One run that can't be read must not stop the others.
-            Err(Error::Corrupt(reason)) => {
-                tracing::error!(run.id = %id, "Run {id} can't be read: {reason}");
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(runs)
 }
 
 /// A stage's row to be written.
@@ -500,229 +447,4 @@ pub(crate) async fn applied_digest(
     )
     .await?
     .flatten())
-}
-
-const SUMMARY: &str = "run_id, parent_run_id, kind, candidate, status, stage, attempt, artifact_id,
-    decision, code, reason, created_at, updated_at, priority";
-
-fn summary(row: &Row) -> Result<RunSummary> {
-    let decision: Option<String> = row.get(8)?;
-    let outcome = match decision {
-        Some(_) => Some(Outcome {
-            decision: row::parsed::<Verdict>(row, 8)?,
-            code: row.get(9)?,
-            reason: row.get(10)?,
-        }),
-        None => None,
-    };
-    Ok(RunSummary {
-        run_id: row.get(0)?,
-        parent_run_id: row.get(1)?,
-        kind: row::named(row, 2)?,
-        candidate: row.get(3)?,
-        status: row::named(row, 4)?,
-        stage: row::parsed(row, 5)?,
-        attempt: Attempt(row.get(6)?),
-        artifact_id: row.get(7)?,
-        outcome,
-        created_at: row::moment(row, 11)?,
-        updated_at: row::moment(row, 12)?,
-        priority: row.get(13)?,
-    })
-}
-
-impl Store {
-    /// The source of a run's candidate as it was configured when it was found.
-    pub(crate) async fn runs_source(&self, run_id: &str) -> Result<Option<SourceConfig>> {
-        let run_id = run_id.to_owned();
-        self.read(async move |connection| {
-            Ok(row::first(
-                connection,
-                "SELECT source FROM runs WHERE run_id = ?",
-                params![run_id],
-                |row| row::optional_json(row, 0),
-            )
-            .await?
-            .flatten())
-        })
-        .await
-    }
-
-    /// A page of runs, newest first.
-    pub async fn runs_list(&self, filter: RunFilter) -> Result<RunList> {
-        self.read(async move |connection| list(connection, filter).await).await
-    }
-
-    /// The newest cycle.
-    pub async fn runs_latest_cycle(&self) -> Result<Option<RunId>> {
-        let id: Option<String> = self
-            .read(async |connection| {
-                row::first(
-                    connection,
-                    "SELECT run_id FROM runs WHERE kind = 'cycle' ORDER BY run_id DESC LIMIT 1",
-                    (),
-                    |row| Ok(row.get(0)?),
-                )
-                .await
-            })
-            .await?;
-        id.map(|id| RunId::parse(id).map_err(|e| Error::Corrupt(e.to_string()))).transpose()
-    }
-
-    /// One run with its stages.
-    pub async fn runs_get(&self, run_id: &RunId) -> Result<Option<RunDetail>> {
-        let run_id = run_id.as_str().to_owned();
-        self.read(async move |connection| {
-            let sql = format!("SELECT {SUMMARY} FROM runs WHERE run_id = ?");
-            let Some(run) = row::first(connection, &sql, params![run_id.clone()], summary).await?
-            else {
-                return Ok(None);
-            };
-            let stages = row::all(
-                connection,
-                "SELECT run_id, stage, status, attempt, agent_id, artifact_id, output, error,
-                     created_at, updated_at
-                 FROM stages WHERE run_id = ? ORDER BY ordinal",
-                params![run_id.clone()],
-                |row| {
-                    Ok(StageView {
-                        run_id: row.get(0)?,
-                        stage: row::parsed(row, 1)?,
-                        status: row::named(row, 2)?,
-                        attempt: Attempt(row.get(3)?),
-                        agent_id: row.get(4)?,
-                        artifact_id: row.get(5)?,
-                        result: row::optional_json(row, 6)?,
-                        error: row.get(7)?,
-                        created_at: row::moment(row, 8)?,
-                        updated_at: row::moment(row, 9)?,
-                    })
-                },
-            )
-            .await?;
-            let (children, children_ended) = children(connection, &run_id).await?;
-            Ok(Some(RunDetail { run, count: stages.len(), stages, children, children_ended }))
-        })
-        .await
-    }
-
-    /// What a cycle came to.
-    pub async fn cycle_report(&self, run_id: &RunId) -> Result<Option<CycleReport>> {
-        let cycle_id = run_id.as_str().to_owned();
-        self.read(async move |connection| cycle_report(connection, cycle_id).await).await
-    }
-}
-
-/// A page of runs, newest first.
-pub(super) async fn list(connection: &Connection, filter: RunFilter) -> Result<RunList> {
-    let limit = i64::from(filter.limit);
-    let (sql, params) = row::Conditions::default()
-        .and("run_id < ?", filter.cursor)
-        .and("kind = ?", filter.kind.as_ref().map(row::name_of))
-        .and("status = ?", filter.status.as_ref().map(row::name_of))
-        .and("parent_run_id = ?", filter.parent.map(String::from))
-        .query(&format!("SELECT {SUMMARY} FROM runs"), "run_id DESC", limit + 1);
-    let mut runs = row::all(connection, &sql, params, summary).await?;
-    let more = runs.len() > usize::try_from(limit).unwrap_or(usize::MAX);
-    if more {
-        runs.pop();
-    }
-    let next_cursor = more.then(|| runs.last().map(|run| run.run_id.clone())).flatten();
-    Ok(RunList { count: runs.len(), runs, next_cursor })
-}
-
-async fn children(connection: &Connection, run_id: &str) -> Result<(u64, u64)> {
-    Ok(row::first(
-        connection,
-        "SELECT COUNT(*), coalesce(SUM(phase = 'ended'), 0) FROM runs WHERE parent_run_id = ?",
-        params![run_id],
-        |row| Ok((row.get(0)?, row.get(1)?)),
-    )
-    .await?
-    .unwrap_or_default())
-}
-
-pub(super) async fn cycle_report(
-    connection: &Connection,
-    cycle_id: String,
-) -> Result<Option<CycleReport>> {
-    let cycle = row::first(
-        connection,
-        "SELECT status, boots, created_at, updated_at,
-             (SELECT output FROM stages WHERE stages.run_id = runs.run_id AND stage = 'learning'),
-             (SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'boots')
-         FROM runs WHERE run_id = ? AND kind = 'cycle'",
-        params![cycle_id.clone()],
-        |row| {
-            let status: PipelineRunStatus = row::named(row, 0)?;
-            let (boots, started, changed): (i64, i64, i64) =
-                (row.get(1)?, row.get(2)?, row.get(3)?);
-            let learning: Option<LearningOutput> = row::optional_json(row, 4)?;
-            let now_boots: i64 = row.get(5)?;
-            let until =
-                if status == PipelineRunStatus::Running { Timestamp::now().0 } else { changed };
-            let duration = Timestamp(until).ms_since(Timestamp(started));
-            Ok((status, boots != now_boots, duration, learning))
-        },
-    )
-    .await?;
-    let Some((status, resumed, duration_ms, learning)) = cycle else { return Ok(None) };
-    let ended = row::all(
-        connection,
-        "SELECT candidate, decision, code, reason FROM runs
-         WHERE parent_run_id = ? AND phase = 'ended' ORDER BY candidate",
-        params![cycle_id.clone()],
-        |row| {
-            let verdict = row::parsed::<Verdict>(row, 1)?;
-            let candidate =
-                InactiveCandidate { name: row.get(0)?, code: row.get(2)?, reason: row.get(3)? };
-            Ok((verdict, candidate))
-        },
-    )
-    .await?;
-    let of = |wanted: Verdict| {
-        ended
-            .iter()
-            .filter(|(verdict, _)| *verdict == wanted)
-            .map(|(_, candidate)| candidate.clone())
-            .collect()
-    };
-    let active = row::all(
-        connection,
-        "SELECT pointer.skill, pointer.version, version.scores, version.evidence,
-             EXISTS (SELECT 1 FROM runs WHERE runs.parent_run_id = ?1
-                 AND runs.candidate = pointer.skill AND runs.decision = 'active')
-         FROM skill_pointers AS pointer
-         JOIN skill_versions AS version
-           ON version.skill = pointer.skill AND version.artifact_id = pointer.artifact_id
-         WHERE pointer.channel = 'active' ORDER BY pointer.skill",
-        params![cycle_id.clone()],
-        |row| {
-            let scores: Option<evo_common::evidence::Scores> = row::optional_json(row, 2)?;
-            let evidence: Option<evo_common::evidence::Evidence> = row::optional_json(row, 3)?;
-            let evidence = evidence.unwrap_or_default();
-            Ok(ActiveSkill {
-                name: row.get(0)?,
-                version: row.get(1)?,
-                score: scores.map_or(0.0, |scores| scores.overall.low),
-                cases_run: evidence.cases_run,
-                trials_run: evidence.holdout.total,
-                new: row.get::<i64>(4)? != 0,
-            })
-        },
-    )
-    .await?;
-    let (candidates, _) = children(connection, &cycle_id).await?;
-    Ok(Some(CycleReport {
-        cycle_id,
-        resumed,
-        status,
-        candidates,
-        active,
-        held: of(Verdict::Held),
-        discarded: of(Verdict::Discarded),
-        failed: of(Verdict::Failed),
-        failed_sources: learning.map(|output| output.failed_sources).unwrap_or_default(),
-        duration_ms,
-    }))
 }
