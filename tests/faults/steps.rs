@@ -43,6 +43,19 @@ async fn one_run(place: Option<u64>) -> (Tally, Vec<String>, Vec<String>) {
     (service.tally, faults, places)
 }
 
+/// [`one_run`], again when it took a shorter way that did not lead by the place: commits that come at
+/// the same moment are one.
+async fn killed_at(place: u64) -> (Tally, Vec<String>) {
+    let mut tries = 3;
+    loop {
+        let (tally, faults, _) = one_run(Some(place)).await;
+        tries -= 1;
+        if tally.kills > 0 || tries == 0 {
+            return (tally, faults);
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_ends_the_same_wherever_king_is_killed() {
     let (tally, faults, places) = one_run(None).await;
@@ -57,16 +70,13 @@ async fn a_run_ends_the_same_wherever_king_is_killed() {
         }
     }
     let all = 1..=places.len() as u64;
-    let runs = stream::iter(all.map(|place| one_run(Some(place)))).buffer_unordered(ABREAST);
+    let runs = stream::iter(all.map(killed_at)).buffer_unordered(ABREAST);
     let (sum, faults) = runs
-        .fold(
-            (Tally::default(), Vec::new()),
-            |(mut sum, mut faults), (tally, more, _)| async move {
-                sum += tally;
-                faults.extend(more);
-                (sum, faults)
-            },
-        )
+        .fold((Tally::default(), Vec::new()), |(mut sum, mut faults), (tally, more)| async move {
+            sum += tally;
+            faults.extend(more);
+            (sum, faults)
+        })
         .await;
     println!("{sum}");
     assert_eq!(faults, Vec::<String>::new(), "{sum}");
