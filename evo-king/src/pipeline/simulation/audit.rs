@@ -354,6 +354,9 @@ impl Book {
                 if self.out.is_some() || self.asked.is_some() {
                     return fault("it ended with an attempt or a question out");
                 }
+                if matches!(command, Command::ChildEnded) && self.children > 0 {
+                    return fault(format!("it ended while {} of its runs go on", self.children));
+                }
                 let given_up = matches!(command, Command::Tick { .. } | Command::RunnerLost { .. })
                     || matches!(
                         command,

@@ -48,7 +48,10 @@ fn whatever_happens_every_run_ends_once_and_nothing_confirmed_is_lost() {
     for often in [seen.crashes, seen.lost_runners, seen.lost_messages, seen.repeats, seen.retries] {
         assert!(often > seeds.end - seeds.start, "{summary}");
     }
-    assert!(seen.cancels > 0 && seen.runs > 0 && seen.questions > 0, "{summary}");
+    assert!(
+        seen.claims > 0 && seen.cancels > 0 && seen.runs > 0 && seen.questions > 0,
+        "{summary}"
+    );
 }
 
 #[test]

@@ -202,7 +202,7 @@ impl World {
         self.say(agent, ToKing::Accepted(key));
     }
 
-    fn say(&mut self, agent: usize, message: ToKing) {
+    pub(super) fn say(&mut self, agent: usize, message: ToKing) {
         let connection = self.runners[agent].connection;
         if connection != 0 {
             self.send(|| Event::ToKing { agent, connection, message: message.clone() });

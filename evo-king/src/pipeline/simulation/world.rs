@@ -187,6 +187,7 @@ pub(super) struct Seen {
     pub(super) lost_messages: u64,
     pub(super) repeats: u64,
     pub(super) cancels: u64,
+    pub(super) claims: u64,
     pub(super) runs: u64,
     pub(super) retries: u64,
     pub(super) questions: u64,
@@ -200,6 +201,7 @@ impl Seen {
             lost_messages: self.lost_messages + other.lost_messages,
             repeats: self.repeats + other.repeats,
             cancels: self.cancels + other.cancels,
+            claims: self.claims + other.claims,
             runs: self.runs + other.runs,
             retries: self.retries + other.retries,
             questions: self.questions + other.questions,
@@ -421,11 +423,28 @@ impl World {
             1 | 2 => self.runner_dies(agent),
             3..=5 => self.cut(agent),
             6 if self.random.per_mille(300) => self.cancel_some_run()?,
+            7 | 8 => self.claim_somebody_elses(agent),
             _ => {}
         }
         let wait = self.random.ms(1, self.weather.strike_every_ms * 2);
         self.after(wait, Event::Strike);
         Ok(())
+    }
+
+    /// A runner speaks of an attempt that another one has.
+    fn claim_somebody_elses(&mut self, agent: usize) {
+        let mine = &self.runners[agent].name;
+        let leased = self.store.runs.iter().enumerate().filter_map(|(run, row)| {
+            let (stage, attempt) = row.state.at()?;
+            row.state.agent().filter(|holder| holder != mine)?;
+            Some(Key { run, stage, attempt })
+        });
+        let leased: Vec<Key> = leased.collect();
+        let Some(key) = self.random.pick(&leased).copied() else { return };
+        let answer = Answer { key, end: StageEnd::Advance, digest: self.random.next() };
+        self.say(agent, ToKing::Accepted(key));
+        self.say(agent, ToKing::Report(answer));
+        self.seen.claims += 1;
     }
 
     fn cancel_some_run(&mut self) -> Result<(), String> {
@@ -547,7 +566,7 @@ impl Plan {
             finishes_at: some(random, 200),
             breaks_at: some(random, 100),
             stumbles: some(random, 300)
-                .map(|stage| (stage, 1 + u32::try_from(random.below(2)).unwrap_or_default())),
+                .map(|stage| (stage, 1 + u32::try_from(random.below(4)).unwrap_or_default())),
         }
     }
 }
