@@ -139,10 +139,7 @@ impl ActiveSkills {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        collections::HashMap,
-        sync::{Arc, Mutex},
-    };
+    use std::collections::HashMap;
 
     use axum::{
         Json, Router,
@@ -150,15 +147,27 @@ mod tests {
         http::{HeaderMap, StatusCode},
         routing::get,
     };
+    use evo_common::skill::files;
     use serde_json::json;
 
     use super::*;
+    use crate::skill::package::Package;
+
+    const MANIFEST: &str = "name = \"a\"\nversion = \"0.1.0\"\ndescription = \"\"\ncapabilities = []\ninputs = []\noutputs = []\n";
+    const CONFIG: &str =
+        "[[endpoints]]\nname = \"call\"\nurl = \"https://shop.example/a\"\nmethod = \"GET\"\n";
 
     #[tokio::test]
-    async fn every_page_is_read_and_packages_are_fetched_ahead() {
-        let archive = b"an archive".to_vec();
-        let id = ArtifactId::of(&archive);
-        let fetched = Arc::new(Mutex::new(0));
+    async fn every_page_is_read_and_packages_are_fetched_once() {
+        let package = Package::from_files(
+            [
+                (files::MANIFEST.to_owned(), MANIFEST.as_bytes().to_vec()),
+                (files::CONFIG.to_owned(), CONFIG.as_bytes().to_vec()),
+            ]
+            .into(),
+        );
+        let (id, archive) = package.unwrap().pack().unwrap();
+        let fetched = Arc::new(std::sync::Mutex::new(0));
         let list = {
             let id = id.clone();
             move |headers: HeaderMap, Query(query): Query<HashMap<String, String>>| async move {
@@ -168,23 +177,36 @@ mod tests {
                     None => ("a", Some("a")),
                     Some(_) => ("b", None),
                 };
+                let id = if name == "a" { id } else { ArtifactId::of(b"never stored") };
                 let skill = json!({
                     "name": name, "status": "active", "version": "0.1.0", "artifact_id": id,
-                    "description": "", "source": "s", "score": 0.9, "outcome": null,
+                    "description": "", "source": "shop", "score": 0.9, "outcome": null,
                     "updated_at": ""
                 });
                 Json(json!({"skills": [skill], "count": 1, "next_cursor": next}))
             }
         };
-        let package = {
+        let sources = || async {
+            let shop = json!({
+                "name": "shop", "kind": "openapi", "location": "https://shop.example/api.json",
+                "allow_env": ["SHOP_TOKEN"], "resolved_base_url": null,
+            });
+            Json(json!({"sources": [shop], "count": 1}))
+        };
+        let artifact = {
             let (fetched, id) = (Arc::clone(&fetched), id.clone());
             move |Path(asked): Path<String>| async move {
+                if asked != id.as_str() {
+                    return Err(StatusCode::NOT_FOUND);
+                }
                 *fetched.lock().unwrap() += 1;
-                if asked == id.as_str() { Ok(archive) } else { Err(StatusCode::NOT_FOUND) }
+                Ok(archive)
             }
         };
-        let router =
-            Router::new().route("/skills", get(list)).route("/artifacts/{digest}", get(package));
+        let router = Router::new()
+            .route("/skills", get(list))
+            .route("/sources", get(sources))
+            .route("/artifacts/{digest}", get(artifact));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         #[expect(clippy::disallowed_methods, reason = "ends with the test's runtime")]
@@ -193,9 +215,15 @@ mod tests {
         let cache = tempfile::tempdir().unwrap();
         let token = Some(Secret::new("t"));
         let artifacts = ArtifactClient::new(&address, token.clone(), cache.path().to_owned());
-        let skills = ActiveSkills::new(&address, token, artifacts.clone());
+        let skills = ActiveSkills::new(&address, token, artifacts);
+        // A task that comes before the first refresh looks by itself.
+        let known = skills.known().await;
         assert_eq!(skills.refresh().await.unwrap(), ["a", "b"]);
-        assert_eq!(*fetched.lock().unwrap(), 1, "the second time it comes from the cache");
-        assert!(artifacts.get(&ArtifactId::of(b"other")).await.is_err());
+        let [one] = &*known else { panic!("{known:?}") };
+        assert_eq!(one.artifact_id.as_deref(), Some(id.as_str()));
+        assert_eq!(one.source.as_ref().unwrap().allow_env, ["SHOP_TOKEN"]);
+        assert_eq!(*fetched.lock().unwrap(), 1);
+        let again = skills.known().await;
+        assert!(Arc::ptr_eq(&again[0].package, &one.package), "it is not read again");
     }
 }

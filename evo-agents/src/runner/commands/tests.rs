@@ -192,3 +192,31 @@ async fn a_skill_reaches_no_server_of_another_source() {
     let policy = run::policy_of(&package("/pets", ""), &[], &servers);
     assert_eq!(policy.servers.into_keys().collect::<Vec<_>>(), ["shop"]);
 }
+
+#[tokio::test]
+async fn king_says_which_model_is_asked_and_takes_it_back() {
+    use crate::{config::ModelSettings, gateway::GatewayClient};
+
+    let cache = tempfile::tempdir().unwrap();
+    let mut commander = commander(cache.path(), package("/pets", ""));
+    let set = |params: Value| command(SET_MODEL, params);
+    let (result, _) = run(commander.clone(), set(json!({"req_id": "q", "model": "a:b"}))).await;
+    assert_eq!(result.code.as_deref(), Some("no_gateway"));
+
+    let gateway = GatewayClient::new("http://127.0.0.1:1", None, ModelSettings::default());
+    commander.services.gateway = Some(gateway.clone());
+    // Without a req_id nobody waits for an answer.
+    let params = json!({"model": " a:b ", "reasoning_effort": "high"});
+    assert_eq!(commander.clone().run(set(params)).await, []);
+    let preferred = gateway.preferred().unwrap();
+    assert_eq!(
+        (preferred.model.as_str(), preferred.reasoning_effort.as_deref()),
+        ("a:b", Some("high"))
+    );
+    let (result, _) = run(commander.clone(), set(json!({"req_id": "q", "model": 7}))).await;
+    assert_eq!(result.code.as_deref(), Some("invalid_input"));
+    assert!(gateway.preferred().is_some(), "a wrong command changes nothing");
+    let (result, _) = run(commander, set(json!({"req_id": "q", "model": null}))).await;
+    assert_eq!(result.output, Some(json!({"model": null, "reasoning_effort": null})));
+    assert_eq!(gateway.preferred(), None);
+}

@@ -14,6 +14,15 @@ const CACHED: u64 = 64;
 /// Arguments of the first tool that is called; the second gets none.
 const ARGUMENTS: &str = r#"{"city":"Zürich","units":["°C","K"],"days":3}"#;
 
+/// What a model of a test's own does.
+#[derive(Debug, Clone)]
+pub(super) enum Script {
+    /// Always says this.
+    Says(String),
+    /// Calls this tool with these arguments, saying this; repeats the result afterwards.
+    Calls(String, String, String),
+}
+
 #[derive(Debug, Clone)]
 pub(super) struct Answer {
     pub(super) thinking: String,
@@ -43,7 +52,7 @@ pub(super) enum End {
 }
 
 /// The answer, or nothing when there is no such model.
-pub(super) fn answer(prompt: &Prompt, fixed: &HashMap<String, String>) -> Option<Answer> {
+pub(super) fn answer(prompt: &Prompt, fixed: &HashMap<String, Script>) -> Option<Answer> {
     let mut answer = Answer {
         thinking: String::new(),
         text: String::new(),
@@ -53,10 +62,19 @@ pub(super) fn answer(prompt: &Prompt, fixed: &HashMap<String, String>) -> Option
         cached_tokens: 0,
         output_tokens: 0,
     };
-    if let Some(text) = fixed.get(&prompt.model) {
-        answer.text.clone_from(text);
-    } else {
-        invent(prompt, &mut answer)?;
+    match fixed.get(&prompt.model) {
+        Some(Script::Says(text)) => answer.text.clone_from(text),
+        Some(Script::Calls(tool, arguments, before)) => {
+            let results = prompt.results();
+            if results.is_empty() {
+                answer.text.clone_from(before);
+                answer.calls = vec![Call { name: tool.clone(), arguments: arguments.clone() }];
+                answer.end = End::Calls;
+            } else {
+                answer.text = format!("The tools say: {}.", results.join("; "));
+            }
+        }
+        None => invent(prompt, &mut answer)?,
     }
     for stop in &prompt.stop {
         if let Some(at) = answer.text.find(stop) {

@@ -8,7 +8,7 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    answer::{self, Answer, End, MODELS},
+    answer::{self, Answer, End, MODELS, Script},
     fault::{self, Fault},
     prompt::{self, Choice, Part, Prompt, Role},
     server::{Api, Reply, Request, Sent, Server},
@@ -22,8 +22,8 @@ pub struct Anthropic {
     fixed: Fixed,
 }
 
-/// Model → what it always says.
-type Fixed = Arc<Mutex<HashMap<String, String>>>;
+/// Model → what it does.
+type Fixed = Arc<Mutex<HashMap<String, Script>>>;
 
 impl Anthropic {
     /// The keys that it takes.
@@ -49,7 +49,7 @@ impl Anthropic {
     /// From now on there is a model of this name that always answers with this text.
     pub fn says(&self, model: &str, text: &str) {
         let mut fixed = self.fixed.lock().unwrap_or_else(PoisonError::into_inner);
-        fixed.insert(model.to_owned(), text.to_owned());
+        fixed.insert(model.to_owned(), Script::Says(text.to_owned()));
     }
 
     /// Every request so far, in the order they came.

@@ -30,8 +30,8 @@
 //! | `no-done` | A stream that ends without its end mark |
 //! | `error-in-stream` | An error event in the middle |
 //!
-//! [`OpenAi::says`] and [`Anthropic::says`] add models with a fixed answer. Any other name does not
-//! exist.
+//! [`OpenAi::says`] and [`Anthropic::says`] add models with a fixed answer, [`OpenAi::calls`] one that
+//! calls a certain tool. Any other name does not exist.
 
 mod answer;
 mod anthropic;

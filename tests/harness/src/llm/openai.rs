@@ -8,7 +8,7 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    answer::{self, Answer, End, MODELS},
+    answer::{self, Answer, End, MODELS, Script},
     fault::{self, Fault},
     prompt::{Choice, Part, Prompt, Role},
     server::{Api, Reply, Request, Sent, Server},
@@ -22,8 +22,8 @@ pub struct OpenAi {
     fixed: Fixed,
 }
 
-/// Model → what it always says.
-type Fixed = Arc<Mutex<HashMap<String, String>>>;
+/// Model → what it does.
+type Fixed = Arc<Mutex<HashMap<String, Script>>>;
 
 impl OpenAi {
     /// The keys that it takes.
@@ -44,7 +44,15 @@ impl OpenAi {
     /// From now on there is a model of this name that always answers with this text.
     pub fn says(&self, model: &str, text: &str) {
         let mut fixed = self.fixed.lock().unwrap_or_else(PoisonError::into_inner);
-        fixed.insert(model.to_owned(), text.to_owned());
+        fixed.insert(model.to_owned(), Script::Says(text.to_owned()));
+    }
+
+    /// From now on there is a model of this name that says this and calls a tool with these
+    /// arguments; shown the result, it repeats it.
+    pub fn calls(&self, model: &str, says: &str, tool: &str, arguments: &Value) {
+        let mut fixed = self.fixed.lock().unwrap_or_else(PoisonError::into_inner);
+        let script = Script::Calls(tool.to_owned(), arguments.to_string(), says.to_owned());
+        fixed.insert(model.to_owned(), script);
     }
 
     /// Every request so far, in the order they came.
