@@ -40,7 +40,7 @@ pub(crate) async fn run(command: Command) -> Result<()> {
             let (_log, otel) = logging::init_service_logging("evo-runner");
             evo_agents::cli::export_spans(otel.as_ref(), &config);
             let shutdown = shutdown_on_signals().context("can't listen for signals")?;
-            Box::pin(evo_agents::run(config, shutdown)).await.map_err(stop)
+            Box::pin(evo_agents::cli::serve_until(config, shutdown)).await.map_err(stop)
         }
         Command::Gateway(args) => Box::pin(evo_gateway::cli::run(args))
             .await

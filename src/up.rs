@@ -47,7 +47,9 @@ pub(crate) async fn run(args: UpArgs) -> Result<()> {
         welcome(&args, &data, &token_file, &cluster, &added);
         evolve(&args, &clients, &cluster, &shutdown).await
     };
-    let result = result.await;
+    // The figures of the runners and the bridge; king and gateway serve their own.
+    let result = evo_common::metrics::beside(Some(tokens.viewer), result).await;
+    let result = result.unwrap_or_else(|error| Err(Stop::Usage(error.into())));
     if shutdown.is_cancelled() {
         say("Ending; a cycle that is left unfinished goes on at the next start …");
     }

@@ -59,9 +59,13 @@ pub fn export_spans(otel: Option<&OtelGuard>, config: &RunnerConfig) {
     }
 }
 
-/// Runs the agent until a signal ends it. For programs that have a runtime and a log of their own.
-pub async fn run(args: Args, shutdown: Shutdown) -> Result<(), Error> {
-    crate::run(args.config()?, shutdown).await
+/// Runs the agent until shutdown, with its figures where `EVO_METRICS_ADDRESS` says. For programs that
+/// have a runtime and a log of their own.
+pub async fn serve_until(config: RunnerConfig, shutdown: Shutdown) -> Result<(), Error> {
+    let token = config.viewer_token.clone();
+    evo_common::metrics::beside(token, crate::run(config, shutdown))
+        .await
+        .map_err(Error::Metrics)?
 }
 
 /// The whole program: arguments, log, runtime, signals. Gives the exit code.
@@ -89,7 +93,7 @@ fn serve(config: RunnerConfig) -> Result<(), Error> {
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Error::Start)?;
     runtime.block_on(async {
         let shutdown = shutdown_on_signals().map_err(Error::Start)?;
-        crate::run(config, shutdown).await
+        serve_until(config, shutdown).await
     })
 }
 

@@ -37,13 +37,16 @@ pub enum Error {
     /// The process can't be set up.
     #[error("the runner can't be started: {0}")]
     Start(std::io::Error),
+    /// Its figures can't be served.
+    #[error(transparent)]
+    Metrics(std::io::Error),
 }
 
 impl Error {
     /// Exit code of a process that ends with this error: 2 for wrong usage, else 1.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) => 2,
+            Self::Config(_) | Self::Metrics(_) => 2,
             Self::Unauthorized { .. }
             | Self::Displaced { .. }
             | Self::Outbox(_)

@@ -15,6 +15,7 @@ pub mod evaluation;
 pub mod gateway;
 pub mod handler;
 mod king;
+mod metrics;
 pub mod prompt;
 pub mod roles;
 mod runner;

@@ -15,6 +15,8 @@ pub mod ids;
 pub mod king_socket;
 pub mod logging;
 pub mod messages;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 pub mod outcome;
 pub mod redact;
 pub mod runtime;

@@ -91,7 +91,13 @@ async fn serve(settings: &Settings, shutdown: Shutdown) -> Result<(), Error> {
         let url = logging::otlp_traces_url(&config.king);
         otel.export_to(&url, config::traces_token(settings).as_ref());
     }
-    Box::pin(crate::run(config, shutdown)).await
+    let token = config.viewer_token.clone();
+    let run = async {
+        let bridge = Bridge::open(config).await?;
+        bridge.health().publish();
+        bridge.run(shutdown).await
+    };
+    Box::pin(evo_common::metrics::beside(token, run)).await.map_err(Error::Metrics)?
 }
 
 async fn register(settings: &Settings) -> Result<(), Error> {

@@ -32,6 +32,9 @@ pub enum Error {
     /// No HTTP client can be made.
     #[error("no HTTP client can be made: {0}")]
     Client(String),
+    /// Its figures can't be served.
+    #[error(transparent)]
+    Metrics(std::io::Error),
     /// A result can't be printed.
     #[error("can't print the result")]
     Print(#[source] std::io::Error),
@@ -46,7 +49,7 @@ impl Error {
     /// What the process should exit with: 2 when something has to be changed first, else 1.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Unauthorized { .. } => 2,
+            Self::Config(_) | Self::Unauthorized { .. } | Self::Metrics(_) => 2,
             Self::Spool(_)
             | Self::Register(_)
             | Self::NotRunning(_)

@@ -2,6 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
+use evo_common::metrics;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric as _},
+    metrics::{counter::ConstCounter, gauge::ConstGauge},
+};
 use serde::Serialize;
 use tokio::sync::{Notify, watch};
 
@@ -65,6 +71,11 @@ impl Health {
         self.report.borrow().clone()
     }
 
+    /// Shows this bridge among the figures of the process.
+    pub fn publish(&self) {
+        metrics::process().register_collector(Box::new(Figures(self.clone())));
+    }
+
     /// Waits until everything that king's log holds at this moment has been delivered; false when
     /// that takes longer than `patience`, or the bridge ends. What is not delivered stays queued.
     pub async fn settled(&self, patience: Duration) -> bool {
@@ -122,6 +133,32 @@ impl Health {
     }
 }
 
+/// A bridge as figures for Prometheus.
+#[derive(Debug)]
+struct Figures(Health);
+
+impl Collector for Figures {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let report = self.0.report();
+        let count = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let gauges = [
+            ("king_up", "Whether king's event log could be read", i64::from(report.king)),
+            ("evotown_up", "Whether Evotown took what it was sent", i64::from(report.evotown)),
+            ("backlog", "Deliveries that wait", count(report.backlog)),
+            ("parked", "Deliveries that Evotown refused for good", count(report.parked)),
+            ("cursor", "Place in king's event log that was read up to", report.cursor),
+        ];
+        for (name, help, value) in gauges {
+            let gauge = ConstGauge::new(value);
+            let name = format!("evo_bridge_{name}");
+            gauge.encode(encoder.encode_descriptor(&name, help, None, gauge.metric_type())?)?;
+        }
+        let delivered = ConstCounter::new(report.delivered);
+        let (name, help) = ("evo_bridge_delivered", "Deliveries that Evotown has taken");
+        delivered.encode(encoder.encode_descriptor(name, help, None, delivered.metric_type())?)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,5 +190,19 @@ mod tests {
         assert!(before.elapsed().is_zero(), "there is nothing to wait for");
         let error = health.report().last_error.unwrap();
         assert_eq!(error, "the bridge has ended: the disk is full");
+    }
+
+    #[test]
+    fn it_shows_as_figures() {
+        let health = Health::new();
+        health.update(|report| {
+            (report.king, report.backlog, report.delivered) = (true, 3, 7);
+        });
+        health.publish();
+        let text = metrics::text(&metrics::process());
+        for line in ["evo_bridge_king_up 1", "evo_bridge_backlog 3", "evo_bridge_delivered_total 7"]
+        {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
     }
 }

@@ -15,6 +15,8 @@ use std::{
 use tokio::time::Instant;
 use tracing::{Dispatch, Span, dispatcher};
 
+use crate::metrics::Metrics;
+
 /// Lines that may wait; more are dropped and counted.
 const QUEUE: usize = 16_384;
 /// Room for lines that is kept.
@@ -36,6 +38,7 @@ struct Queue {
     asleep: AtomicBool,
     ended: AtomicBool,
     thread: thread::Thread,
+    metrics: Metrics,
 }
 
 /// The thread that writes; ends and writes what is left when it is dropped.
@@ -61,6 +64,7 @@ pub(crate) fn start() -> std::io::Result<Writer> {
         asleep: AtomicBool::new(false),
         ended: AtomicBool::new(false),
         thread: thread.thread().clone(),
+        metrics: Metrics::new(),
     }));
     sender.send(log.clone()).map_err(std::io::Error::other)?;
     Ok(Writer { log, thread: Some(thread) })
@@ -86,6 +90,11 @@ impl Drop for Writer {
 }
 
 impl AccessLog {
+    /// What the requests add up to.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
     fn push(&self, line: Line) {
         let queue = &*self.0;
         {
@@ -152,7 +161,7 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Cancelled => "cancelled",
             Self::Answered => "answered",
@@ -299,6 +308,7 @@ pub(crate) struct Entry {
 impl Entry {
     /// A request that begins now.
     pub(crate) fn new(log: AccessLog, facts: Facts) -> Self {
+        log.metrics().begin();
         Self {
             facts,
             outcome: Outcome::default(),
@@ -338,12 +348,10 @@ impl Drop for Entry {
             }
             span.record("outcome", self.outcome.as_str());
         }
-        self.log.push(Line {
-            facts,
-            outcome: self.outcome,
-            first_byte: self.first_byte,
-            total: self.started.elapsed(),
-        });
+        let (outcome, first_byte, total) = (self.outcome, self.first_byte, self.started.elapsed());
+        // Here and not by the thread that writes: a line may be dropped, a request is counted.
+        self.log.metrics().end(&facts, outcome, first_byte, total);
+        self.log.push(Line { facts, outcome, first_byte, total });
     }
 }
 

@@ -14,6 +14,7 @@ mod convert;
 mod error;
 mod gateway;
 mod http;
+mod metrics;
 mod model;
 mod peek;
 mod provider;

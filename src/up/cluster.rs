@@ -198,6 +198,7 @@ impl Cluster {
             .await
             .map_err(|error| Stop::Failed(anyhow::Error::new(error)))?;
         let health = bridge.health();
+        health.publish();
         let stop = self.services.token().clone();
         self.services.spawn("bridge", OnError::Log, async move {
             bridge.run(stop).await.map_err(|error| whole(error.into()))

@@ -38,6 +38,7 @@ use crate::{
     gateway::GatewayClient,
     handler::{AgentHandler, Services},
     king::{FromKing, KingLink, ToKing},
+    metrics,
     skill::execute::{Executor, ExecutorConfig, GATEWAY_SERVER, KING_SERVER},
     soul::Soul,
 };
@@ -343,6 +344,7 @@ impl Runner {
     /// King knows this runner now: what waited for that goes out.
     fn registered(&mut self) {
         tracing::info!(agent.id = %self.config.agent_id, "Registered with king");
+        metrics::registered(&self.config.agent_id);
         self.skills_changed = false;
         for message in std::mem::take(&mut self.pending) {
             self.say(message);
@@ -381,6 +383,7 @@ impl Runner {
             }
             Done::Work { key, report } => {
                 self.jobs.remove(&key);
+                metrics::in_hand(&self.config.agent_id, self.jobs.len());
                 self.decide(Command::Ended { key, report, now: Timestamp::now() }).await;
             }
             Done::Command(messages) => {
@@ -399,6 +402,7 @@ impl Runner {
     }
 
     async fn command(&mut self, command: KingCommand) {
+        metrics::command(&self.config.agent_id);
         if command.command == commands::DRAIN {
             self.decide(Command::Drain).await;
             if let Some(answer) = commands::done(&self.config.agent_id, &command, json!("draining"))

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use evo_common::{clock::Timestamp, runtime::OnError};
+use tokio::time::Instant;
 
 use super::{
     COMMANDS, Done, Runner,
@@ -12,7 +13,7 @@ use super::{
     task::{self, Invited, Workshop},
     work::{Dispatch, Report},
 };
-use crate::{handler::Services, king::Ask, task::progress::Say};
+use crate::{handler::Services, king::Ask, metrics, task::progress::Say};
 
 impl Runner {
     pub(super) async fn invited(&mut self, payload: serde_json::Value, now: Timestamp) {
@@ -73,17 +74,22 @@ impl Runner {
         let services = Services { cancel, ..self.commander.services.clone() };
         let handler = Arc::clone(&self.commander.handler);
         let (agent_id, done) = (self.config.agent_id.clone(), self.done_sender.clone());
+        metrics::in_hand(&agent_id, self.jobs.len());
+        let started = Instant::now();
         match dispatch {
             Dispatch::Stage(dispatch) => {
                 self.work_tasks.spawn("stage", OnError::Log, async move {
-                    let report = dispatch::run(handler, services, dispatch, agent_id).await;
+                    let stage = dispatch.next.stage.as_str();
+                    let report = dispatch::run(handler, services, dispatch, agent_id.clone()).await;
+                    let status = report.as_ref().map(|report| report.result.status);
+                    metrics::work_ended(&agent_id, stage, status, started.elapsed());
                     done.send(Done::Work { key, report: report.map(Report::Stage) }).await?;
                     Ok(())
                 });
             }
             Dispatch::Task(dispatch) => {
                 let shop = Workshop {
-                    agent_id,
+                    agent_id: agent_id.clone(),
                     handler,
                     services,
                     behavior: self.behavior.clone(),
@@ -94,6 +100,7 @@ impl Runner {
                 };
                 self.work_tasks.spawn("task", OnError::Log, async move {
                     let report = task::run(shop, dispatch).await;
+                    metrics::work_ended(&agent_id, "task", None, started.elapsed());
                     done.send(Done::Work { key, report }).await?;
                     Ok(())
                 });

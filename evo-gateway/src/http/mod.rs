@@ -28,6 +28,7 @@ pub(crate) use serve::{Ends, Workers};
 fn routes() -> OpenApiRouter<Arc<Gateway>> {
     OpenApiRouter::with_openapi(openapi::base())
         .routes(routes!(system::get_health))
+        .routes(routes!(system::get_metrics))
         .routes(routes!(openapi::get_openapi))
         .routes(routes!(models::list_models))
         .routes(routes!(models::get_model))

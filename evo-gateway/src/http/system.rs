@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::{Json, extract::State};
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderValue, header},
+    response::{IntoResponse as _, Response},
+};
 use evo_common::api::Health;
 
 use crate::gateway::Gateway;
@@ -27,4 +32,23 @@ pub(super) async fn get_health(State(gateway): State<Arc<Gateway>>) -> Json<Heal
         service: "evo-gateway".to_owned(),
         version: crate::VERSION.to_owned(),
     })
+}
+
+/// Show the figures.
+///
+/// In OpenMetrics' text format, for Prometheus: requests by route, provider, status and outcome, how
+/// long they took, how many are under way.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "system",
+    responses((
+        status = 200, description = "The figures.", body = String,
+        content_type = "application/openmetrics-text",
+        example = json!("# EOF\n"),
+    )),
+)]
+pub(super) async fn get_metrics(State(gateway): State<Arc<Gateway>>) -> Response {
+    let kind = HeaderValue::from_static(evo_common::metrics::CONTENT_TYPE);
+    ([(header::CONTENT_TYPE, kind)], gateway.log.metrics().text()).into_response()
 }
