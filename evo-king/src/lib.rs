@@ -22,6 +22,7 @@ mod first_cycle;
 mod http;
 mod lock;
 mod memory;
+mod metrics;
 mod otlp;
 mod pipeline;
 mod registry;

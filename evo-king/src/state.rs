@@ -13,6 +13,7 @@ use crate::{
     config_sync::ConfigSync,
     debug::{Book, Debug},
     error::Error,
+    metrics::Metrics,
     pipeline::Coordinator,
     registry::Registry,
     sources::Sources,
@@ -41,6 +42,8 @@ pub struct Parts {
     pub(crate) debug: Debug,
     /// Who may do what.
     pub(crate) keyring: Keyring,
+    /// Figures for Prometheus.
+    pub(crate) metrics: Metrics,
     /// Where Learning looks.
     pub sources: Sources,
     /// The gateway's configuration.
@@ -113,6 +116,7 @@ impl King {
             system_info: SystemInfo::new(config.machine()),
             store,
             keyring,
+            metrics: Metrics::new(),
             artifacts,
             pipeline,
             registry,

@@ -44,7 +44,7 @@ pub(super) async fn get_health(State(gateway): State<Arc<Gateway>>) -> Json<Heal
     tag = "system",
     responses((
         status = 200, description = "The figures.", body = String,
-        content_type = "application/openmetrics-text",
+        content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8",
         example = json!("# EOF\n"),
     )),
 )]

@@ -70,7 +70,11 @@ impl RequestId {
 
 /// Gives every answer the request's id and writes one log line: for debugging when the answer is
 /// what it should be or the caller's own mistake, as an error when king has a fault.
-pub(super) async fn observe(mut request: Request, next: Next) -> Response {
+pub(super) async fn observe(
+    State(king): State<King>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let started = tokio::time::Instant::now();
     let id = request_id(&request);
     request.extensions_mut().insert(RequestId(id.clone()));
@@ -81,6 +85,8 @@ pub(super) async fn observe(mut request: Request, next: Next) -> Response {
         failpoints::passed("before an answer over HTTP");
     }
     let status = response.status().as_u16();
+    let route = response.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    king.metrics.answered(method.as_str(), route, status, started.elapsed());
     tracing::debug!(
         request.id = ?id,
         http.method = %method,
@@ -115,6 +121,16 @@ fn request_id(request: &Request) -> HeaderValue {
             HeaderValue::try_from(format!("req-{}", uuid::Uuid::now_v7().simple()))
                 .expect("hex digits make a header value")
         })
+}
+
+/// Tells [`observe`] which route answered.
+pub(super) async fn name_route(request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let mut response = next.run(request).await;
+    if let Some(route) = route {
+        response.extensions_mut().insert(route);
+    }
+    response
 }
 
 /// Ends requests whose answer does not begin in time.

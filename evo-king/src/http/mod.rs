@@ -111,13 +111,14 @@ pub fn router_around(king: King, wrap: impl FnOnce(Router) -> Router) -> Router 
         .layer(layer::from_fn_with_state(king.clone(), audit::audit))
         .layer(layer::from_fn_with_state(king.clone(), middleware::refuse_while_draining))
         .layer(layer::from_fn_with_state(king.clone(), auth::require_token))
+        .layer(layer::from_fn(middleware::name_route))
         .with_state(king.clone());
     let cors = cors(&king.config.cors_origins);
     wrap(routes)
-        .layer(layer::from_fn_with_state(king, auth::check_host_and_origin))
+        .layer(layer::from_fn_with_state(king.clone(), auth::check_host_and_origin))
         .layer(cors)
         .layer(CatchPanicLayer::custom(error::panicked))
-        .layer(layer::from_fn(middleware::observe))
+        .layer(layer::from_fn_with_state(king, middleware::observe))
 }
 
 /// Lets the pages of the listed origins read answers; without any, browsers keep them from every page.

@@ -263,7 +263,10 @@ fn every_operation_has_an_example_and_the_examples_are_true() {
         }
         let parameters = value["parameters"].as_array().into_iter().flatten();
         let mut examples = parameters.filter(|p| p.get("example").is_some()).count();
-        let answer = &value["responses"]["200"]["content"]["application/json"];
+        let answers = &value["responses"]["200"]["content"];
+        let (text, answer) =
+            (&answers[evo_common::metrics::CONTENT_TYPE], &answers["application/json"]);
+        examples += usize::from(text.get("example").is_some());
         for content in [&value["requestBody"]["content"]["application/json"], answer] {
             if let Some(example) = content.get("example") {
                 examples += 1;

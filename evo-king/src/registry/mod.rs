@@ -4,7 +4,7 @@
 pub mod placement;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -165,6 +165,17 @@ impl Registry {
                 })
             })
             .collect()
+    }
+
+    /// By role: how many agents are connected, and how much they take at the same time.
+    pub fn by_role(&self) -> BTreeMap<&'static str, (u32, u32)> {
+        let mut roles = BTreeMap::new();
+        for agent in self.agents().values() {
+            let (agents, capacity) = roles.entry(agent.role.kind()).or_insert((0_u32, 0_u32));
+            *agents += 1;
+            *capacity = capacity.saturating_add(agent.capacity);
+        }
+        roles
     }
 
     /// Who runs skills: a user agent, else any runner that understands commands.

@@ -50,7 +50,11 @@ pub(crate) async fn list(connection: &Connection, filter: AuditFilter) -> Result
     let (sql, params) = row::Conditions::default()
         .and("id < ?", filter.cursor)
         .and("token_id = ?", filter.token_id)
-        .and("at >= ?", filter.since.map(|at| at.0))
+        // The log grows with time: whatever came since begins at the first entry since.
+        .and(
+            "id >= coalesce((SELECT id FROM audit WHERE at >= ? ORDER BY at LIMIT 1), 1 << 62)",
+            filter.since.map(|at| at.0),
+        )
         .query(
             "SELECT id, at, token_id, token_name, scope, action, target, status, remote, request_id
              FROM audit",

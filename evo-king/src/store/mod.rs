@@ -26,7 +26,7 @@ pub(crate) mod runs;
 pub(crate) mod signals;
 mod skill_calls;
 pub(crate) mod skills;
-mod stats;
+pub(crate) mod stats;
 mod supervisor;
 pub(crate) mod timers;
 pub(crate) mod tokens;

@@ -8,6 +8,7 @@ use super::super::{
     skills, timers, traces,
 };
 use crate::pipeline::state::RunState;
+use crate::store::{AuditFilter, audit, stats, tokens};
 use evo_common::{
     api::{RunKind, TraceStatus},
     clock::Timestamp,
@@ -110,6 +111,15 @@ async fn hot_queries_search_in_indexes() {
         searches(connection, "waiting", runs::waiting(connection, stage, now, 5)).await;
     }
     searches(connection, "leased_by_agent", runs::leased_by_agent(connection)).await;
+    // The outbox holds what is on its way and is counted whole.
+    searches(connection, "on_the_way", stats::on_the_way(connection, true)).await;
+    let filter =
+        AuditFilter { limit: 5, cursor: Some(7), token_id: Some("t".to_owned()), since: None };
+    searches(connection, "audit", audit::list(connection, filter)).await;
+    let filter = AuditFilter { limit: 5, cursor: None, token_id: None, since: Some(now) };
+    searches(connection, "audit since", audit::list(connection, filter)).await;
+    searches(connection, "owner", tokens::owner(connection, "a")).await;
+    searches(connection, "revoke", tokens::revoke(connection, now, "t")).await;
     searches(connection, "leased_to", runs::leased_to(connection, "a")).await;
     searches(connection, "leased", runs::leased(connection)).await;
     searches(connection, "open_children", runs::open_children(connection, id)).await;
