@@ -176,8 +176,14 @@ pub(crate) enum RunsCommand {
 
 /// `evo doctor`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: evo doctor --data /tmp/evo")]
+#[command(
+    after_help = "Examples:\n  evo doctor --data /tmp/evo\n  evo doctor --fix\n\nExit codes: 0 nothing is a problem (any more), 1 something is."
+)]
 pub(crate) struct DoctorArgs {
+    /// Do what is safe: create missing folders, tokens and configuration files, make tokens readable
+    /// for their owner only, remove what a killed process left behind.
+    #[arg(long)]
+    pub(crate) fix: bool,
     /// Port that king is to have [default: the one that `evo up` would take].
     #[arg(long, value_name = "PORT")]
     pub(crate) king_port: Option<u16>,

@@ -7,10 +7,7 @@ use std::{
 };
 
 pub(crate) use evo_common::config::env::get as env;
-use evo_common::{
-    config::{SourceConfig, SourcesConfig, load},
-    logging::{self, Console, LogOptions, OtelGuard, WorkerGuard},
-};
+use evo_common::logging::{self, Console, LogOptions, OtelGuard, WorkerGuard};
 
 use crate::{
     instance::DataFolder,
@@ -69,13 +66,6 @@ pub(crate) fn init_logging(data: &DataFolder) -> Logs {
 /// King's configuration on this folder: `king.toml`, `sources.toml`, then the environment.
 pub(crate) fn king(data: &DataFolder) -> Result<evo_king::Config> {
     evo_king::Config::load(data.path()).map_err(|error| Stop::Usage(error.into()))
-}
-
-/// The sources of this folder.
-pub(crate) fn sources(data: &DataFolder) -> Result<Vec<SourceConfig>> {
-    let file: SourcesConfig = load::load_valid(&data.config_file("sources.toml"))
-        .map_err(|error| Stop::Usage(error.into()))?;
-    Ok(file.sources)
 }
 
 /// The gateway's configuration on this folder: `gateway.toml`, then the environment.

@@ -13,6 +13,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use evo_king::doctor::DEFAULT_FILES;
 use serde::{Deserialize, Serialize};
 
 use crate::stop::{Result, Stop};
@@ -45,13 +46,6 @@ pub(crate) struct Lock {
     _file: File,
     instance: PathBuf,
 }
-
-/// Files written on first start, with their defaults.
-const DEFAULTS: [(&str, &str); 3] = [
-    ("gateway.toml", include_str!("../config/gateway.toml")),
-    ("sources.toml", include_str!("../config/sources.toml")),
-    ("king.toml", include_str!("../config/king.toml")),
-];
 
 /// How often a taken lock is tried again: somebody may only be looking whether it is free.
 const LOCK_TRIES: u32 = 5;
@@ -114,7 +108,7 @@ impl DataFolder {
         let lock = self.lock()?;
         self.create(&self.logs())?;
         self.create(&self.config())?;
-        for (name, text) in DEFAULTS {
+        for (name, text) in DEFAULT_FILES {
             let path = self.config_file(name);
             if !path.exists() {
                 write_whole(&path, text.as_bytes(), 0o644)?;
@@ -320,7 +314,7 @@ mod tests {
     fn the_first_start_writes_the_defaults_and_later_ones_keep_changes() {
         let (_temp, data) = folder();
         drop(data.open().unwrap());
-        for (name, text) in DEFAULTS {
+        for (name, text) in DEFAULT_FILES {
             assert_eq!(std::fs::read_to_string(data.config_file(name)).unwrap(), text);
         }
         std::fs::write(data.config_file("sources.toml"), "sources = []\n").unwrap();

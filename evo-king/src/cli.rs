@@ -12,7 +12,10 @@ use evo_common::{
     runtime::Shutdown,
 };
 
-use crate::{App, Config};
+use crate::{
+    App, Config,
+    doctor::{self, Findings},
+};
 
 pub use child::ChildArgs;
 
@@ -91,6 +94,21 @@ pub enum Command {
     /// Create, list and revoke tokens.
     #[command(subcommand, after_help = "Example: evo-king token create --name ci --scope viewer")]
     Token(token::TokenCommand),
+    /// Look whether everything that king needs is in order, and say what to do.
+    #[command(
+        after_help = "Examples:\n  evo-king doctor\n  evo-king doctor --fix --json\n\n--fix creates missing folders, tokens and configuration files, makes tokens readable for their owner\nonly, and removes what a killed process left behind; it says what it did.\nExit codes: 0 nothing is a problem (any more), 1 something is."
+    )]
+    Doctor {
+        /// Do what is safe.
+        #[arg(long)]
+        fix: bool,
+        /// Port that king is to have [default: the configured one].
+        #[arg(long)]
+        port: Option<u16>,
+        /// Print one JSON object on stdout; everything else goes to stderr.
+        #[arg(long)]
+        json: bool,
+    },
     /// Become another program that ends with the process that started this one. Used by king.
     #[command(hide = true, after_help = "Example: evo-king child --parent 1 -- evo-gateway")]
     Child(ChildArgs),
@@ -99,7 +117,7 @@ pub enum Command {
 impl Command {
     /// Whether there must be a data folder already.
     fn wants_data(&self) -> bool {
-        !matches!(self, Self::Token(_))
+        !matches!(self, Self::Token(_) | Self::Doctor { .. })
     }
 }
 
@@ -124,6 +142,10 @@ pub async fn run(mut args: Args, shutdown: Shutdown) -> Result<(), Failure> {
     if let Some(Command::Child(child)) = &args.command {
         return Err(Failure::Command(child.become_program()));
     }
+    if let Some(Command::Doctor { fix, port, json }) = args.command {
+        let data = crate::config::data_folder(args.data).map_err(Failure::Config)?;
+        return doctor(data, port, fix, json).await;
+    }
     if args.command.as_ref().is_some_and(Command::wants_data) {
         maintenance::check_folder(&args)?;
     }
@@ -139,6 +161,13 @@ pub async fn run(mut args: Args, shutdown: Shutdown) -> Result<(), Failure> {
             serve(args, config, shutdown, otel.as_ref()).await
         }
     }
+}
+
+async fn doctor(data: PathBuf, port: Option<u16>, fix: bool, json: bool) -> Result<(), Failure> {
+    let options = doctor::Options { data, fix, king_port: port };
+    let findings = Findings::new(&options.data, doctor::examine(&options).await);
+    token::show(json, &findings, findings.lines().trim_end())?;
+    if findings.ok { Ok(()) } else { Err(Failure::Told) }
 }
 
 /// Runs king until shutdown. Its own spans go where all go: to king.

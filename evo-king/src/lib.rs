@@ -15,6 +15,7 @@ mod commands;
 mod config;
 mod config_sync;
 mod debug;
+pub mod doctor;
 mod drain;
 mod error;
 mod failpoints;

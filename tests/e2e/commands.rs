@@ -138,3 +138,33 @@ fn doctor_says_what_is_wrong_and_what_to_do() {
     assert_eq!(failed, ["tokens", "config/sources.toml"], "{broken}");
     assert!(broken.to_string().contains("location"), "the missing key is named: {broken}");
 }
+
+#[test]
+fn doctor_repairs_what_is_safe_and_says_what_it_did() {
+    let evo = evo();
+    // The whole, and king alone.
+    let whole = ["doctor", "--fix", "--json", "--king-port", "0", "--gateway-port", "0"];
+    let alone = ["king", "doctor", "--fix", "--json", "--port", "0"];
+    let fixed = |args: &[&str]| {
+        let findings = evo.run(args).expect_code(0).json();
+        assert_eq!(findings["ok"], true, "{findings}");
+        let checks = findings["checks"].as_array().unwrap();
+        let fixed = checks.iter().filter(|check| check["mark"] == "fixed");
+        fixed.map(|check| check["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(fixed(&whole), ["data folder", "tokens", "configuration"]);
+    assert_eq!(fixed(&whole), [""; 0]);
+    assert_eq!(fixed(&alone), [""; 0]);
+    let mode = |mode| {
+        let owner = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(evo.data().join("tokens.toml"), owner).unwrap();
+    };
+    mode(0o644);
+    std::fs::remove_file(evo.data().join("config/king.toml")).unwrap();
+    std::fs::write(evo.data().join("instance.json"), "{}").unwrap();
+    assert_eq!(fixed(&alone), ["tokens", "configuration", "leftovers"]);
+    mode(0o644);
+    assert_eq!(fixed(&whole), ["tokens"]);
+    let report = evo.once::<&str>(&[]).expect_code(0).json();
+    assert!(!report["active"].as_array().unwrap().is_empty(), "{report}");
+}

@@ -8,8 +8,10 @@ use crate::{root, source::production_text};
 
 /// Environment variables that the code names: `"EVO_HOME"` in production code.
 pub(crate) fn variables_in_code() -> BTreeSet<String> {
-    let name =
-        Regex::new(r#""((?:EVO|KING|GATEWAY|AGENT|EVOTOWN|SKILLLITE|RUST)_[A-Z0-9_]+)""#).unwrap();
+    let name = Regex::new(
+        r#""((?:EVO|KING|KERNEL|GATEWAY|AGENT|RUNNER|EVOTOWN|SKILLLITE|RUST)_[A-Z0-9_]+)""#,
+    )
+    .unwrap();
     name.captures_iter(&production_text()).map(|found| found[1].to_owned()).collect()
 }
 

@@ -44,6 +44,9 @@ pub(super) async fn run(command: Command, config: &Config) -> Result<()> {
         Command::Backup { file, overwrite, json } => back_up(config, &file, overwrite, json).await,
         Command::Restore { file, json } => restore(config, &file, json).await,
         Command::Check { json } => look(config, json).await,
+        Command::Doctor { fix, port, json } => {
+            super::doctor(config.data.clone(), port, fix, json).await
+        }
         Command::Child(child) => Err(Failure::Command(child.become_program())),
         Command::Token(command) => super::token::run(command, config.clone()).await,
     }

@@ -38,6 +38,11 @@ use crate::{
 
 pub use live::LiveError;
 
+/// Folders of tests that a king that was killed left behind.
+pub(crate) fn leftovers(data: &std::path::Path) -> Vec<std::path::PathBuf> {
+    trial::leftovers(data)
+}
+
 /// How often the file is looked at although nothing was told, and an undecided change gone on with.
 const LOOK: Duration = Duration::from_secs(3);
 /// Who changed the file when nobody else is known.

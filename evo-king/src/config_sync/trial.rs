@@ -76,14 +76,16 @@ impl Drop for Scratch {
     }
 }
 
+/// What a king that was killed left behind.
+pub(super) fn leftovers(data: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(data).into_iter().flatten().flatten();
+    let ours = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(FOLDER));
+    ours.map(|entry| entry.path()).collect()
+}
+
 /// Removes what a king that was killed left behind.
 pub(super) fn clean_up(data: &Path) {
-    let Ok(entries) = fs::read_dir(data) else { return };
-    for entry in entries.flatten() {
-        if entry.file_name().to_string_lossy().starts_with(FOLDER) {
-            drop(Scratch(entry.path()));
-        }
-    }
+    leftovers(data).into_iter().map(Scratch).for_each(drop);
 }
 
 impl Trial {

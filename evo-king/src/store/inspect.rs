@@ -75,6 +75,13 @@ impl Inspection {
         Ok(found.into_iter().filter(|line| line != "ok").collect())
     }
 
+    /// What is wrong with the file at a quick look: pages and their order, not every index.
+    pub(crate) async fn quick(&self) -> Result<Vec<String>> {
+        let sql = format!("PRAGMA quick_check({MOST})");
+        let found = row::all(&self.connection, &sql, (), |row| Ok(row.get::<String>(0)?)).await?;
+        Ok(found.into_iter().filter(|line| line != "ok").collect())
+    }
+
     /// Rows that refer to nothing, by table.
     pub(crate) async fn orphans(&self) -> Result<Vec<Orphans>> {
         let broken: Vec<(String, String)> =

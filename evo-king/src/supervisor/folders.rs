@@ -26,6 +26,21 @@ pub(super) fn find(below: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(folders)
 }
 
+/// Whether one of an agent's files says which role it has; the runner reads them for real.
+pub(super) fn names_a_role(folder: &Path) -> bool {
+    let [soul, configuration] = MARKS.map(|mark| fs::read_to_string(folder.join(mark)));
+    let in_soul = soul.is_ok_and(|text| {
+        let mut lines = text.lines().map(str::trim);
+        let heading = |line: &str| line.to_ascii_lowercase().starts_with("## role");
+        lines.any(heading)
+            && lines.find(|line| !line.is_empty()).is_some_and(|line| !line.starts_with("## "))
+    });
+    let in_configuration = configuration.is_ok_and(|text| {
+        text.parse::<toml::Table>().is_ok_and(|table| table.contains_key("role"))
+    });
+    in_soul || in_configuration
+}
+
 /// What runs an agent: its folder's own program, else the runner with the folder's path.
 pub(super) fn command(folder: &Path, runner: Option<&[OsString]>) -> Option<Vec<OsString>> {
     if let Some(own) = own_program(folder) {
@@ -70,6 +85,10 @@ mod tests {
         make(".git", "soul.md");
         fs::write(below.path().join("soul.md"), "x").unwrap();
         assert_eq!(find(below.path()).unwrap(), [kernel.clone(), user.clone()]);
+        assert!(!names_a_role(&kernel) && !names_a_role(&user));
+        fs::write(kernel.join("soul.md"), "# A\n## Role\n\nlearning\n").unwrap();
+        fs::write(user.join("agent.toml"), "role = \"user\"\n").unwrap();
+        assert!(names_a_role(&kernel) && names_a_role(&user));
 
         let runner = [OsString::from("/bin/evo"), "runner".into()];
         let expected = [runner[0].clone(), runner[1].clone(), user.clone().into()];

@@ -21,6 +21,15 @@ pub use agent::SupervisedAgent;
 use self::agent::{Agent, PASSED_ON, Wish, variables};
 use crate::{child::Launcher, config::Config, store::Store};
 
+/// The agents below a folder, by name, and whether each names a role.
+pub(crate) fn souls(folder: &std::path::Path) -> std::io::Result<Vec<(String, bool)>> {
+    let named = |path: PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        (name, folders::names_a_role(&path))
+    };
+    Ok(folders::find(folder)?.into_iter().map(named).collect())
+}
+
 /// How often it is looked whether folders came or went.
 const LOOK: Duration = Duration::from_secs(5);
 
