@@ -4,6 +4,7 @@
 mod agents;
 mod memories;
 mod runs;
+mod tasks;
 mod tokens;
 
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,7 @@ use crate::{
 pub use agents::*;
 pub use memories::*;
 pub use runs::*;
+pub use tasks::*;
 pub use tokens::{AuditEntry, AuditList, CreateToken, CreatedToken, TokenList, TokenView};
 
 /// The one shape of every error answer.

@@ -119,6 +119,11 @@ async fn serve(king: King, listener: TcpListener, shutdown: &Shutdown, drain: &S
         index.await;
         Ok(())
     });
+    let give_tasks = {
+        let king = king.clone();
+        async move { Ok(king.tasks.reconcile(king.shutdown.clone()).await?) }
+    };
+    tasks.spawn("tasks", OnError::Shutdown, give_tasks);
     let relay = sockets.relay();
     tasks.spawn("relay", OnError::Shutdown, async move { Ok(relay.await?) });
     let shown = sockets.show_debug();

@@ -11,7 +11,7 @@ use evo_common::{
         SourceConfig, SourcesConfig, check_http_url, env, load,
         sources::{GATEWAY_LOCATION, KING_LOCATION},
     },
-    messages::PipelineStage,
+    messages::{PipelineStage, TaskLimits},
     stage::EvaluationPlan,
     tokens::Tokens,
 };
@@ -73,6 +73,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// How many attempts of each stage are given out at the same time at most.
     pub concurrency: Concurrency,
+    /// How tasks are done.
+    pub tasks: TasksConfig,
     /// How many days traces are kept.
     pub traces_keep_days: u32,
     /// How many traces are kept at most.
@@ -197,6 +199,14 @@ impl Default for SupervisorConfig {
     }
 }
 
+/// How tasks are done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TasksConfig {
+    /// What the work on a task may use up when the task does not say.
+    pub limits: TaskLimits,
+}
+
 /// How long an attempt of each stage may take, in milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -304,6 +314,8 @@ pub struct KingFile {
     pub timeouts: Option<Timeouts>,
     /// How work is given out.
     pub pipeline: PipelineFile,
+    /// How tasks are done.
+    pub tasks: Option<TasksConfig>,
     /// How many days traces are kept.
     pub traces_keep_days: Option<u32>,
     /// How many traces are kept at most.
@@ -417,6 +429,7 @@ impl Config {
             ping_timeout_ms: 20_000,
             timeouts: Timeouts::default(),
             concurrency: Concurrency::default(),
+            tasks: TasksConfig::default(),
             traces_keep_days: 7,
             traces_max: 10_000,
             first_cycle: false,
@@ -477,6 +490,7 @@ impl Config {
         set(&mut self.drain_grace_ms, file.drain_grace_ms);
         set(&mut self.timeouts, file.timeouts);
         self.concurrency = file.pipeline.concurrency;
+        set(&mut self.tasks, file.tasks);
         set(&mut self.traces_keep_days, file.traces_keep_days);
         set(&mut self.traces_max, file.traces_max);
         set(&mut self.first_cycle, file.first_cycle);

@@ -44,6 +44,9 @@ pub enum Error {
     /// Programs can't be started.
     #[error("programs can't be started")]
     Children(#[source] std::io::Error),
+    /// The tasks.
+    #[error(transparent)]
+    Tasks(#[from] crate::tasks::Error),
     /// The server stopped.
     #[error("the server stopped")]
     Serve(#[source] std::io::Error),

@@ -36,6 +36,7 @@ mod state;
 mod store;
 mod supervisor;
 mod system_info;
+mod tasks;
 
 pub use app::App;
 pub use config::{Config, ConfigError, Timeouts, check_file};

@@ -20,6 +20,7 @@ use crate::{
     store::Store,
     supervisor::Supervisor,
     system_info::SystemInfo,
+    tasks::Tasks,
 };
 
 /// What handlers work with. Cheap to clone.
@@ -36,6 +37,8 @@ pub struct Parts {
     pub pipeline: Coordinator,
     /// Who is connected.
     pub registry: Registry,
+    /// Tasks.
+    pub tasks: Tasks,
     /// Commands to runners.
     pub commands: Commands,
     /// Prompts through agents, and configured commands.
@@ -103,6 +106,8 @@ impl King {
         pipeline.recover().await?;
         let executable = config.machine.executable().map(ToOwned::to_owned);
         let launcher = Launcher::start(executable).map_err(Error::Children)?;
+        let tasks = Tasks::new(store.clone(), registry.clone(), pipeline.clone(), config.clone());
+        tasks.recover().await?;
         let keyring = Keyring::load(config.tokens.clone(), config.open, store.clone()).await?;
         let book = Book::new(store.clone());
         let debug =
@@ -119,6 +124,7 @@ impl King {
             metrics: Metrics::new(),
             artifacts,
             pipeline,
+            tasks,
             registry,
             sources,
             config,

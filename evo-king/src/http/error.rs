@@ -20,7 +20,7 @@ use serde_json::Value;
 use crate::{
     artifacts,
     commands::{CommandError, InvokeError},
-    memory, pipeline, store,
+    memory, pipeline, store, tasks,
 };
 
 pub(super) type Result<T> = std::result::Result<T, ApiError>;
@@ -166,6 +166,23 @@ impl From<pipeline::Error> for ApiError {
                 sentence(&error.to_string()),
             ),
             pipeline::Error::Invalid { field, message } => Self::field(field, message),
+        }
+    }
+}
+
+impl From<tasks::Error> for ApiError {
+    fn from(error: tasks::Error) -> Self {
+        let (code, message) = (error.code(), sentence(&error.to_string()));
+        match error {
+            tasks::Error::Store(error) => error.into(),
+            tasks::Error::Pipeline(error) => error.into(),
+            tasks::Error::Unknown(_) => Self::not_found(message),
+            tasks::Error::Invalid { field, message } => Self::field(field, message),
+            tasks::Error::NotYours { .. } => Self::new(StatusCode::FORBIDDEN, code, message),
+            tasks::Error::Rejected(_)
+            | tasks::Error::OfRun { .. }
+            | tasks::Error::NotAsked(_)
+            | tasks::Error::KeyReused { .. } => Self::new(StatusCode::CONFLICT, code, message),
         }
     }
 }

@@ -109,6 +109,7 @@ pub(super) fn base() -> OpenApi {
             tag("skills", "What was learned."),
             tag("artifacts", "Packages of skills."),
             tag("events", "What happened."),
+            tag("tasks", "What people and agents want done."),
             tag("memories", "What was learned from what happened."),
             tag("admin", "What operators do."),
             tag("gateway", "Which models there are, and whom the gateway asks."),

@@ -138,25 +138,34 @@ impl Coordinator {
 
     /// Ends a run; of a cycle, its children too.
     pub async fn cancel(&self, run_id: &RunId) -> Result<()> {
-        let run_id = run_id.as_str().to_owned();
-        let this = self.clone();
+        let (this, run_id) = (self.clone(), run_id.clone());
         self.parts
             .store
             .write(async move |connection: &Connection| {
-                let run = runs::load(connection, &run_id)
-                    .await?
-                    .ok_or_else(|| Error::UnknownRun(run_id.clone()))?;
-                let reason = "cancelled by an operator".to_owned();
-                // The cycle first: the end of its last child must not end it as completed.
-                this.command(connection, &run, &Command::Cancel { reason: reason.clone() }).await?;
-                for child in runs::open_children(connection, &run_id).await? {
-                    let command = Command::Cancel { reason: reason.clone() };
-                    this.command(connection, &child, &command).await?;
-                }
-                Ok::<_, Error>(())
+                this.cancel_within(connection, &run_id).await
             })
             .await?;
         self.parts.wake.notify_one();
+        Ok(())
+    }
+
+    /// The same in the caller's transaction; the runner is told when the pipeline is woken.
+    pub(crate) async fn cancel_within(
+        &self,
+        connection: &Connection,
+        run_id: &RunId,
+    ) -> Result<()> {
+        let run_id = run_id.as_str();
+        let run = runs::load(connection, run_id)
+            .await?
+            .ok_or_else(|| Error::UnknownRun(run_id.to_owned()))?;
+        let reason = "cancelled by an operator".to_owned();
+        // The cycle first: the end of its last child must not end it as completed.
+        self.command(connection, &run, &Command::Cancel { reason: reason.clone() }).await?;
+        for child in runs::open_children(connection, run_id).await? {
+            let command = Command::Cancel { reason: reason.clone() };
+            self.command(connection, &child, &command).await?;
+        }
         Ok(())
     }
 

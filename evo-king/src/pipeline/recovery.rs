@@ -19,7 +19,7 @@ use super::{
     apply::Report,
     state::{Advice, AdviceEnd, Advisor, Command, Decision, Policy, Rejection, RunState, decide},
 };
-use crate::store::{self, Connection, events as log, outbox, recoveries, runs};
+use crate::store::{self, Connection, events as log, outbox, recoveries, runs, tasks};
 
 /// The capability of a runner that can be asked.
 const CAPABILITY: &str = "recovery";
@@ -90,11 +90,13 @@ impl Coordinator {
         };
         recoveries::insert(connection, now, question).await?;
         let output = report.and_then(|report| report.output);
+        // A direct run is its own; a candidate's is a part of its cycle's task.
+        let cycle = runs::cycle_of(connection, run).await?;
         let dispatch = RecoveryDispatch {
             request: ErrorRecoveryRequest {
                 request_id: request_id.clone(),
                 run_id: run.run_id.clone(),
-                task_id: String::new(),
+                task_id: tasks::id_of_run(&cycle.unwrap_or_else(|| run.run_id.clone())),
                 failed_stage: *stage,
                 error_message: error.clone(),
                 stage_output: output
@@ -183,15 +185,20 @@ impl Coordinator {
         let run = runs::load(connection, &asked.run_id).await?.ok_or_else(|| {
             ReportError::rejected("unknown_run", format!("there is no run {:?}", asked.run_id))
         })?;
+        let now = Timestamp::now();
         let command = Command::Advised {
             agent: agent_id.to_owned(),
             request_id: request_id.to_owned(),
             advice: advice(&run, response)?,
-            now: Timestamp::now(),
+            now,
         };
         let decision = decide(&run.state, &command, &self.parts.policy)
             .map_err(|rejection| ReportError::rejected(rejection.code(), rejection.to_string()))?;
-        self.apply(connection, Timestamp::now(), &run, decision, None).await?;
+        self.apply(connection, now, &run, decision, None).await?;
+        if response.action == ErrorRecoveryAction::Decompose {
+            let parts = subtasks(&response.params)?;
+            crate::tasks::create_subtasks_of_run(connection, now, &run, &parts).await?;
+        }
         let reasoning = short(&response.reasoning);
         recoveries::save_answer(connection, request_id, &digest, &reasoning).await?;
         Ok(true)

@@ -12,7 +12,7 @@ use super::{
     Coordinator, Error, Result,
     state::{Effect, RunState},
 };
-use crate::store::{Connection, events, runs};
+use crate::store::{Connection, events, runs, tasks};
 
 /// Most and least that `priority` can be.
 const PRIORITY: i32 = 100;
@@ -73,6 +73,7 @@ impl Coordinator {
             boots: self.parts.store.boots(),
         };
         runs::insert(connection, now, new.clone()).await?;
+        tasks::insert_for_run(connection, now, run_id.as_str()).await?;
         let kind = match request.kind {
             RunKind::Cycle => "cycle.started",
             RunKind::Candidate | RunKind::Direct => "run.started",

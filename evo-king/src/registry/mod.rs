@@ -223,6 +223,22 @@ impl Registry {
         able
     }
 
+    /// User agents that may be given tasks, with how many they take at the same time.
+    pub fn ready_for_tasks(&self) -> Vec<(String, u32)> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        self.agents()
+            .iter()
+            .filter(|(_, agent)| {
+                !agent.legacy
+                    && takes_work(agent.status)
+                    && matches!(agent.role, AgentRole::User(_))
+            })
+            .map(|(agent_id, agent)| (agent_id.clone(), agent.capacity))
+            .collect()
+    }
+
     /// An operator wants this agent to think with this model; `None` for its own choice.
     pub fn set_model(&self, agent_id: &str, preference: Option<ModelPreference>) {
         let mut models = self.models();

@@ -64,6 +64,7 @@ async fn on_register(
     let role = registration.register.role.clone();
     let capabilities = registration.register.capabilities.clone();
     let version = registration.version.clone();
+    let tasks_in_hand = registration.tasks_in_hand.clone();
     // Stored first: whoever is ready in the registry is known to the database.
     if let Err(error) = king.pipeline.register(registration, capacity).await {
         not_stored(&king, "A registration", &error);
@@ -76,6 +77,11 @@ async fn on_register(
     socket.join(format!("{}{}", events::ROOM_ROLE_PREFIX, role.kind()));
     socket.extensions.insert(Identity(agent_id.clone()));
     let connection = socket.id.to_string();
+    if let Err(error) = king.tasks.registered(&agent_id, tasks_in_hand).await {
+        not_stored(&king, "A registration", &error);
+        let message = "king could not store the registration; send it again";
+        return answer(&socket, ack, &Reply::retry(req_id, message));
+    }
     let is_current = king.registry.connect(
         &agent_id,
         Connected {
@@ -102,6 +108,7 @@ async fn on_register(
     answer(&socket, ack, &Reply::accepted(req_id));
     emit(&socket, events::KING_SYSTEM_INFO, &king.system_info.get().await);
     king.pipeline.wake();
+    king.tasks.wake();
 }
 
 /// Whether the connection's token may be used for this agent in this role.
@@ -159,6 +166,10 @@ async fn on_status(
         return answer(&socket, ack, &reply);
     }
     king.registry.set_status(&agent_id, heartbeat.status.status);
+    if let Err(error) = king.tasks.heartbeat(&agent_id, &heartbeat.tasks_in_hand).await {
+        not_stored(&king, "A heartbeat", &error);
+        return answer(&socket, ack, &Reply::retry(req_id, "king could not store the heartbeat"));
+    }
     match king.pipeline.heartbeat(heartbeat).await {
         Ok(()) => answer(&socket, ack, &Reply::accepted(req_id)),
         Err(error) => {

@@ -1,7 +1,10 @@
 //! The event log, as it grows, to the rooms that follow it. The log is the truth: whoever missed
 //! something here reads it there.
 
+use std::borrow::Cow;
+
 use evo_common::{api::EventRecord, messages::events};
+use serde::Serialize;
 use serde_json::{Value, json};
 use socketioxide::SocketIo;
 
@@ -38,6 +41,7 @@ pub(super) async fn run(king: King, io: SocketIo) -> Result<(), store::Error> {
             after = page.last_seq;
             for event in &page.events {
                 relay(&io, event).await;
+                super::task::relay(&king, &io, event).await;
             }
         }
     }
@@ -76,9 +80,16 @@ async fn relay(io: &SocketIo, event: &EventRecord) {
     send(io, events::ROOM_DASHBOARD, events::DASHBOARD_EVENT, &message).await;
 }
 
-async fn send(io: &SocketIo, room: &'static str, event: &'static str, payload: &Value) {
-    if let Err(error) = io.to(room).emit(event, payload).await {
-        tracing::warn!(room, event, error = %error, "{event} did not reach everybody in {room}: {error}");
+/// Sends to a room.
+pub(super) async fn send(
+    io: &SocketIo,
+    room: impl Into<Cow<'static, str>>,
+    event: &'static str,
+    payload: &impl Serialize,
+) {
+    let room: Cow<'static, str> = room.into();
+    if let Err(error) = io.to(room.clone()).emit(event, payload).await {
+        tracing::warn!(%room, event, error = %error, "{event} did not reach everybody in {room}: {error}");
     }
 }
 

@@ -28,6 +28,7 @@ mod skill_calls;
 pub(crate) mod skills;
 pub(crate) mod stats;
 mod supervisor;
+pub(crate) mod tasks;
 pub(crate) mod timers;
 pub(crate) mod tokens;
 pub(crate) mod traces;

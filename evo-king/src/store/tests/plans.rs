@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use super::super::{
     Connection, EventFilter, MemoryFilter, RunFilter, SkillFilter, TraceFilter, agent_history,
     agents, cases, config_history, events, memories, migrate, outbox, recoveries, row, runs,
-    skills, timers, traces,
+    skills, tasks, timers, traces,
 };
 use crate::pipeline::state::RunState;
 use crate::store::{AuditFilter, audit, stats, tokens};
@@ -13,7 +13,7 @@ use evo_common::{
     api::{RunKind, TraceStatus},
     clock::Timestamp,
     ids::{Attempt, RunId},
-    messages::{MemoryCategory, MemoryScope, PipelineRunStatus, PipelineStage},
+    messages::{MemoryCategory, MemoryScope, PipelineRunStatus, PipelineStage, TaskStatus},
     outcome::Verdict,
 };
 
@@ -32,7 +32,7 @@ pub(crate) fn note(sql: &str) {
 }
 
 /// Tables that stay small, indexes of what is under way only, and searches by words.
-const SMALL: [&str; 13] = [
+const SMALL: [&str; 16] = [
     "pointer",
     "skill_pointers",
     "agents",
@@ -44,6 +44,9 @@ const SMALL: [&str; 13] = [
     "runs USING INDEX runs_dead",
     "outbox",
     "run_fts VIRTUAL TABLE INDEX 192:M",
+    "tasks USING INDEX tasks_leased",
+    "tasks USING INDEX tasks_evaluating",
+    "tasks USING INDEX tasks_asked",
     "memory_counts",
     "memory_fts VIRTUAL TABLE INDEX 0:M",
 ];
@@ -246,5 +249,51 @@ async fn hot_queries_search_in_indexes() {
             source: has(2).then(|| "api".to_owned()),
         };
         searches(connection, &format!("{filter:?}"), skills::list(connection, filter)).await;
+    }
+}
+
+#[tokio::test]
+async fn queries_about_tasks_search_in_indexes() {
+    let database = libsql::Builder::new_local(":memory:").build().await.unwrap();
+    let connection = &Connection::local(database.connect().unwrap());
+    migrate::run(connection, "memory").await.unwrap();
+    let now = Timestamp::now();
+    let run_id = RunId::new();
+    tasks::insert_for_run(connection, now, run_id.as_str()).await.unwrap();
+    let id = &*tasks::id_of_run(run_id.as_str());
+    searches(connection, "load", tasks::load(connection, id)).await;
+    searches(connection, "by_key", tasks::by_key(connection, "k")).await;
+    for wanted in [None, Some("a")] {
+        searches(connection, "waiting", tasks::waiting(connection, wanted, now, 5)).await;
+    }
+    searches(connection, "leased_by_agent", tasks::leased_by_agent(connection)).await;
+    searches(connection, "leased_to", tasks::leased_to(connection, "a")).await;
+    searches(connection, "leased", tasks::leased(connection)).await;
+    searches(connection, "not_asked", tasks::not_asked(connection, 5)).await;
+    searches(connection, "asked", tasks::asked(connection)).await;
+    searches(connection, "due", tasks::due(connection, now)).await;
+    searches(connection, "parts", tasks::parts(connection, id)).await;
+    searches(connection, "subtree", tasks::subtree(connection, id)).await;
+    searches(connection, "get", tasks::get(connection, id)).await;
+    searches(connection, "subtasks", tasks::subtasks(connection, id, 5, 0)).await;
+    searches(connection, "current", tasks::current(connection)).await;
+    searches(connection, "latest", tasks::latest(connection)).await;
+    let page = tasks::LogPage { after: 1, offset: 1, limit: 5 };
+    searches(connection, "logs of a run", tasks::logs(connection, id, page)).await;
+    let own = tasks::load(connection, id).await.unwrap().unwrap();
+    let own = tasks::Task { task_id: "task-own".to_owned(), run_id: None, ..own };
+    tasks::insert(connection, now, &own, None).await.unwrap();
+    searches(connection, "logs", tasks::logs(connection, "task-own", page)).await;
+    for is_set in choices(4) {
+        for status in TaskStatus::ALL {
+            let filter = tasks::TaskFilter {
+                limit: 5,
+                cursor: is_set(0).then(|| id.to_owned()),
+                status: is_set(1).then_some(status),
+                agent_id: is_set(2).then(|| "a".to_owned()),
+                parent_id: is_set(3).then(|| id.to_owned()),
+            };
+            searches(connection, "list", tasks::list(connection, &filter)).await;
+        }
     }
 }

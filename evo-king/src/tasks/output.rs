@@ -1,0 +1,163 @@
+//! What tasks write while they are at work: passed on as it comes, kept up to a bound.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use evo_common::{ids::Attempt, messages::TaskOutput};
+
+use super::{Error, Result, Tasks};
+use crate::store::{
+    Connection,
+    tasks::{self},
+};
+
+/// Between two looks at a task that somebody waits for.
+pub(super) const PAUSE: Duration = Duration::from_millis(20);
+/// Most bytes of a task's output that are kept.
+const MAX_KEPT: usize = 64 * 1024;
+/// Most bytes of one piece.
+const MAX_PIECE: usize = 64 * 1024;
+/// Most pieces that are kept.
+const MAX_PIECES: usize = 16 * 1024;
+/// Most tasks whose output is kept in memory.
+const MAX_STREAMS: usize = 1_000;
+
+/// The pieces of one attempt by their place: they may come out of order.
+#[derive(Debug, Default)]
+struct Stream {
+    attempt: Option<Attempt>,
+    agent: String,
+    pieces: BTreeMap<u32, String>,
+    kept: usize,
+    is_cut: bool,
+    /// Whether there is more than what is stored.
+    is_new: bool,
+}
+
+impl Stream {
+    fn add(&mut self, output: &TaskOutput) {
+        if self.kept + output.delta.len() > MAX_KEPT || self.pieces.len() >= MAX_PIECES {
+            self.is_cut = true;
+            return;
+        }
+        if !self.pieces.contains_key(&output.chunk_index) {
+            self.kept += output.delta.len();
+            self.pieces.insert(output.chunk_index, output.delta.clone());
+            self.is_new = true;
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut text: String = self.pieces.values().map(String::as_str).collect();
+        if self.is_cut {
+            text.push_str("\n[cut]");
+        }
+        text
+    }
+}
+
+/// Every task's output.
+#[derive(Debug, Default)]
+pub(super) struct Streams(Mutex<HashMap<String, Stream>>);
+
+impl Streams {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Stream>> {
+        // A panic while holding the lock can't leave a map half-written.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What an attempt has written.
+    pub(super) fn text(&self, task_id: &str, attempt: Attempt) -> Option<String> {
+        let streams = self.lock();
+        let stream = streams.get(task_id).filter(|stream| stream.attempt == Some(attempt))?;
+        Some(stream.text())
+    }
+
+    /// The task is over.
+    pub(super) fn forget(&self, task_id: &str) {
+        self.lock().remove(task_id);
+    }
+
+    /// What was written since it was asked last, by task.
+    fn news(&self) -> Vec<(String, String)> {
+        let mut streams = self.lock();
+        let fresh = streams.iter_mut().filter(|(_, stream)| stream.is_new);
+        fresh
+            .map(|(task_id, stream)| {
+                stream.is_new = false;
+                (task_id.clone(), stream.text())
+            })
+            .collect()
+    }
+}
+
+impl Tasks {
+    /// A piece of what a task writes. It is an error when the agent does not have the task.
+    pub(crate) async fn output(&self, agent_id: &str, output: &TaskOutput) -> Result<()> {
+        if output.delta.len() > MAX_PIECE {
+            let message = format!("it has {} bytes; {MAX_PIECE} is the most", output.delta.len());
+            return Err(Error::Invalid { field: "delta", message });
+        }
+        let known = {
+            let mut streams = self.parts.streams.lock();
+            match streams.get_mut(&output.task_id) {
+                Some(stream) if stream.agent == agent_id => {
+                    stream.add(output);
+                    true
+                }
+                _ => false,
+            }
+        };
+        if known {
+            return Ok(());
+        }
+        let task_id = output.task_id.clone();
+        let load = async move |connection: &Connection| tasks::load(connection, &task_id).await;
+        let task = self.parts.store.read(load).await?;
+        let task = task.ok_or_else(|| Error::Unknown(output.task_id.clone()))?;
+        let lease = task.state.as_ref().and_then(super::state::TaskState::lease);
+        let attempt = lease.filter(|(holder, _)| *holder == agent_id).map(|(_, attempt)| attempt);
+        let not_yours =
+            || Error::NotYours { task_id: output.task_id.clone(), agent: agent_id.to_owned() };
+        if attempt.is_none() && task.agent_id.as_deref() != Some(agent_id) {
+            return Err(not_yours());
+        }
+        let mut streams = self.parts.streams.lock();
+        if streams.len() < MAX_STREAMS || streams.contains_key(&output.task_id) {
+            let stream = streams.entry(output.task_id.clone()).or_default();
+            if stream.agent != agent_id || stream.attempt != attempt {
+                *stream = Stream { attempt, agent: agent_id.to_owned(), ..Stream::default() };
+            }
+            stream.add(output);
+        }
+        Ok(())
+    }
+
+    /// An attempt was given out: what an earlier one wrote is no part of it.
+    pub(super) fn begin_output(&self, task_id: &str, attempt: Attempt, agent: &str) {
+        let mut streams = self.parts.streams.lock();
+        if streams.get(task_id).is_some_and(|s| s.attempt != Some(attempt) || s.agent != agent) {
+            streams.remove(task_id);
+        }
+    }
+
+    /// Stores what was written lately, for those who look at a task while it is at work.
+    pub(super) async fn store_output(&self) -> Result<()> {
+        let news = self.parts.streams.news();
+        if news.is_empty() {
+            return Ok(());
+        }
+        self.parts
+            .store
+            .write(async move |connection: &Connection| {
+                for (task_id, text) in news {
+                    tasks::save_output(connection, &task_id, &text).await?;
+                }
+                Ok::<_, Error>(())
+            })
+            .await
+    }
+}
