@@ -28,7 +28,14 @@ const ADVICE_MS: i64 = 300;
 const ADVISOR: &str = "advisor";
 
 fn policy() -> Policy {
-    Policy { backoff_ms: 10, advice_ms: ADVICE_MS.unsigned_abs(), ..Policy::default() }
+    // Little patience, so that runs are given up in a short life, too.
+    Policy {
+        max_lost: 2,
+        max_undelivered: 3,
+        backoff_ms: 10,
+        advice_ms: ADVICE_MS.unsigned_abs(),
+        ..Policy::default()
+    }
 }
 
 /// What survives king.
