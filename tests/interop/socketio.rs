@@ -74,3 +74,16 @@ fn nobody_connects_with_a_wrong_token() {
     assert!(!status.success());
     assert!(!runner.stdout().contains("system_info"), "{}", runner.stdout());
 }
+
+#[test]
+fn memories_and_commands_are_answered_by_acks() {
+    let python = python();
+    let evo = evo();
+    let mut running = evo.up::<&str>(&[]);
+    let instance = evo.instance(&mut running);
+    let tokens = ["runner", "operator", "viewer"].map(|scope| evo.token(scope));
+    let mut args = vec![instance.king.as_str()];
+    args.extend(tokens.iter().map(String::as_str));
+    let mut client = python.start(&file("memory_client.py"), &args);
+    client.line_with("all is well", MINUTE);
+}
