@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use evo_common::king_socket::{Incoming, Socket};
 use evo_harness::{Evo, King, Process, eventually_async};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -112,6 +113,10 @@ async fn a_configuration_is_tested_swapped_and_put_back_in_a_running_evo() {
     let adopted = decided(&king, |change| change["action"] == "adopt").await;
     assert_eq!(adopted["config_hash"], sha256(&file), "{adopted}");
 
+    // Anybody who is connected hears of it.
+    let viewer = evo_common::tokens::Secret::new(evo.token("viewer"));
+    let mut socket = Socket::connect(&instance.king, Some(&viewer)).await.unwrap();
+
     // Sent as JSON: written in the file's own format, tested, swapped.
     let (status, put) = king.send(Method::PUT, "/gateway/config", Some(&config("sent"))).await;
     assert_eq!(status, StatusCode::OK, "{put}");
@@ -120,6 +125,21 @@ async fn a_configuration_is_tested_swapped_and_put_back_in_a_running_evo() {
     assert_eq!(running(&gateway).await, sha256(&file));
     assert_eq!(sha256(&folder.join("gateway-running.conf")), sha256(&file));
     assert!(fs::read_to_string(&file).unwrap().contains("[[providers]]"));
+    let heard = async {
+        loop {
+            match socket.next().await {
+                Incoming::Event(name, update) if name == "king:config_update" => break update,
+                Incoming::Broken(why) | Incoming::Rejected(why) => panic!("{why}"),
+                _ => {}
+            }
+        }
+    };
+    let update = tokio::time::timeout(PATIENCE, heard).await.unwrap();
+    assert_eq!(update["config_type"], "gateway", "{update}");
+    for key in ["new_config_hash", "config_hash"] {
+        assert_eq!(update[key], put["config_hash"], "{update}");
+    }
+    assert_eq!(update["providers"], 1, "{update}");
     let change = &put["change"];
     assert_eq!(change["who"], "file:operator", "{put}");
     let backup = change["backup_path"].as_str().unwrap();

@@ -12,6 +12,7 @@ mod models;
 mod security;
 mod signals;
 mod sources;
+#[cfg(target_os = "linux")]
 mod supervisor;
 mod traces;
 mod up;
