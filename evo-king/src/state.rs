@@ -109,9 +109,10 @@ impl King {
         let tasks = Tasks::new(store.clone(), registry.clone(), pipeline.clone(), config.clone());
         tasks.recover().await?;
         let keyring = Keyring::load(config.tokens.clone(), config.open, store.clone()).await?;
-        let book = Book::new(store.clone());
+        let book = Book::new(tasks.clone(), store.clone());
         let debug =
             Debug::new(registry.clone(), book, config.debug.clone(), shutdown.child_token());
+        debug.recover().await?;
         Ok(Self(Arc::new(Parts {
             debug,
             commands: Commands::new(store.clone(), registry.clone(), sources.clone()),

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails best where it stands")]
 
+mod agent;
 mod bad_input;
 mod bridge;
 mod commands;

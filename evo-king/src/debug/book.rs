@@ -1,18 +1,31 @@
-//! Where prompts and commands are written down.
+//! The tasks that prompts and commands are.
 
+use evo_common::{api::ChangeTask, messages::TaskStatus};
 use serde_json::{Value, json};
 
-use crate::store::{Result, Store};
+use crate::{
+    store::{Store, tasks::TaskFilter},
+    tasks::{Error, NewTask, Tasks, Who},
+};
 
-/// Writes prompts and commands down. Cheap to clone.
+/// Kinds of these tasks.
+pub(super) const PROMPT: &str = "debug_prompt";
+pub(super) const COMMAND: &str = "debug_bash";
+/// Longest text that is kept of an answer or output, as JSON.
+const MAX_TEXT: usize = 96 * 1024;
+/// Tasks in one page.
+const PAGE: u32 = 500;
+
+/// Keeps the tasks. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Book {
+    tasks: Tasks,
     store: Store,
 }
 
 impl Book {
-    pub(crate) fn new(store: Store) -> Self {
-        Self { store }
+    pub(crate) fn new(tasks: Tasks, store: Store) -> Self {
+        Self { tasks, store }
     }
 
     /// Something begins; gives its task.
@@ -21,46 +34,81 @@ impl Book {
         task_type: &str,
         summary: &str,
         about: Value,
-    ) -> Result<String> {
-        let task_id = format!("task-{}", uuid::Uuid::now_v7().simple());
-        let payload = json!({"task_id": task_id, "task_type": task_type, "summary": summary, "payload": about});
-        self.store.events_append("debug.begun", None, payload).await?;
+    ) -> Result<String, Error> {
+        let (task_id, _) = self.tasks.create(NewTask::new(task_type, summary, about)).await?;
+        self.change(&task_id, TaskStatus::InProgress, None).await?;
         Ok(task_id)
     }
 
-    /// It ended; `failed` says why it came to nothing.
+    /// It ended. The payload holds its `result`, and its `error` when it came to nothing.
     pub(super) async fn end(
         &self,
         task_id: &str,
-        failed: Option<&str>,
+        failed: bool,
         payload: Value,
-    ) -> Result<()> {
-        let status = if failed.is_some() { "failed" } else { "completed" };
-        let payload =
-            json!({"task_id": task_id, "status": status, "error": failed, "payload": payload});
-        self.store.events_append("debug.ended", None, payload).await
+    ) -> Result<(), Error> {
+        let status = if failed { TaskStatus::Failed } else { TaskStatus::Completed };
+        match self.change(task_id, status, Some(payload)).await {
+            // Somebody cancelled or removed it meanwhile.
+            Err(error @ (Error::Unknown(_) | Error::Rejected(_))) => {
+                tracing::debug!(task.id = %task_id, %error, "The end of {task_id} is not wanted: {error}");
+                Ok(())
+            }
+            changed => changed,
+        }
+    }
+
+    async fn change(
+        &self,
+        task_id: &str,
+        status: TaskStatus,
+        payload: Option<Value>,
+    ) -> Result<(), Error> {
+        let change = ChangeTask { status: Some(status), payload, ..ChangeTask::default() };
+        self.tasks.change(task_id, change, Who::Operator).await
+    }
+
+    /// Fails what an earlier king left open: nobody answers that any more.
+    pub(super) async fn fail_left_over(&self) -> Result<(), Error> {
+        let mut cursor = None;
+        loop {
+            let filter = TaskFilter {
+                limit: PAGE,
+                cursor,
+                status: Some(TaskStatus::InProgress),
+                ..TaskFilter::default()
+            };
+            let page = self.store.tasks_list(filter).await?;
+            for task in page.tasks {
+                if [PROMPT, COMMAND].contains(&task.task_type.as_str()) {
+                    let mut payload = task.payload;
+                    payload["error"] = json!("king ended before it did");
+                    self.end(&task.id, true, payload).await?;
+                }
+            }
+            cursor = page.next_cursor;
+            if cursor.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// How a task is: its status, its error and its result; waits for its end.
+    #[cfg(test)]
+    pub(super) async fn ended(&self, task_id: &str) -> (String, String, Value) {
+        let until = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
+        let task = self.tasks.result(task_id, until).await.unwrap();
+        assert!(task.ended, "{task:?}");
+        (task.status.to_string(), task.error.unwrap_or_default(), task.result.unwrap_or_default())
     }
 }
 
-#[cfg(test)]
-impl Book {
-    /// Waits for the end of a task; gives its status and payload.
-    pub(super) async fn ended(&self, task_id: &str) -> (String, Value) {
-        for _ in 0..400 {
-            let filter = crate::store::EventFilter {
-                after: 0,
-                limit: 500,
-                run_id: None,
-                kind: Some("debug.ended".to_owned()),
-            };
-            let page = self.store.events_list(filter).await.unwrap();
-            let found = page.events.iter().find(|event| event.payload["task_id"] == task_id);
-            if let Some(event) = found {
-                let status = event.payload["status"].as_str().unwrap().to_owned();
-                return (status, event.payload["payload"].clone());
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(25)).await;
-        }
-        panic!("{task_id} does not end");
+/// The beginning of a text that has room in a task, and whether that is all of it.
+pub(super) fn kept(text: &str) -> (&str, bool) {
+    let mut end = text.floor_char_boundary(MAX_TEXT);
+    // What has to be escaped takes up to six times its length.
+    while json!(text[..end]).to_string().len() > MAX_TEXT {
+        end = text.floor_char_boundary(end / 2);
     }
+    (&text[..end], end == text.len())
 }

@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{Begun, Debug, Error, Shown};
+use super::{Begun, Debug, Error, Shown, book};
 
 /// Where a command finds other programs.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
@@ -56,7 +56,7 @@ impl Debug {
             request_id.unwrap_or_else(|| format!("debug-{}", uuid::Uuid::now_v7().simple()));
         let about = json!({"request_id": request_id, "command": name});
         let summary = format!("The command {name}");
-        let task_id = self.parts.book.begin("debug_bash", &summary, about.clone()).await?;
+        let task_id = self.parts.book.begin(book::COMMAND, &summary, about.clone()).await?;
         let begun = Begun { request_id, task_id };
         let (this, argv, work) = (self.clone(), argv.clone(), begun.clone());
         self.parts.commands.spawn("debug command", OnError::Log, async move {
@@ -65,9 +65,10 @@ impl Debug {
             drop(place);
             let latency_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
             let mut payload = about;
+            let (output, is_whole) = book::kept(&ended.output);
             payload["result"] = json!({
-                "exit_code": ended.exit_code, "output": ended.output, "is_cut": ended.is_cut,
-                "latency_ms": latency_ms,
+                "exit_code": ended.exit_code, "output": output,
+                "is_cut": ended.is_cut || !is_whole, "latency_ms": latency_ms,
             });
             let failed = ended.failed.or_else(|| match ended.exit_code {
                 Some(0) => None,
@@ -77,7 +78,7 @@ impl Debug {
             if let Some(failed) = &failed {
                 payload["error"] = json!(failed);
             }
-            this.end(&work.task_id, failed.as_deref(), payload).await;
+            this.end(&work.task_id, failed.is_some(), payload).await;
             Ok(())
         });
         Ok(begun)

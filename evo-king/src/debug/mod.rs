@@ -27,7 +27,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::{Notify, Semaphore, broadcast};
 
-use crate::{registry::Registry, store};
+use crate::{registry::Registry, tasks};
 pub(crate) use book::Book;
 pub(crate) use prompt::Asked;
 use prompt::Prompt;
@@ -101,9 +101,9 @@ pub(crate) enum Error {
         /// What there is.
         known: String,
     },
-    /// The database failed.
-    #[error("the database failed")]
-    Store(#[from] store::Error),
+    /// Its task could not be made.
+    #[error(transparent)]
+    Task(#[from] tasks::Error),
 }
 
 /// What is to be shown to those who watch.
@@ -160,6 +160,11 @@ impl Debug {
         Self { parts: Arc::new(parts) }
     }
 
+    /// Ends what an earlier king left open.
+    pub(crate) async fn recover(&self) -> Result<(), tasks::Error> {
+        self.parts.book.fail_left_over().await
+    }
+
     /// Follows what is to be shown.
     pub(crate) fn follow(&self) -> broadcast::Receiver<Shown> {
         self.parts.shown.subscribe()
@@ -176,7 +181,7 @@ impl Debug {
     }
 
     /// Ends a task; that it could not be stored is all that can be said about it.
-    async fn end(&self, task_id: &str, failed: Option<&str>, payload: Value) {
+    async fn end(&self, task_id: &str, failed: bool, payload: Value) {
         if let Err(error) = self.parts.book.end(task_id, failed, payload).await {
             tracing::error!(task.id = %task_id, %error, "The end of task {task_id} could not be stored: {error}");
         }

@@ -13,7 +13,7 @@ use evo_common::{
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{Begun, Debug, Error, PROMPTS, Shown, pieces::Pieces};
+use super::{Begun, Debug, Error, PROMPTS, Shown, book, pieces::Pieces};
 
 /// What is asked.
 #[derive(Debug, Clone)]
@@ -59,7 +59,7 @@ impl Debug {
             "reasoning_effort": asked.reasoning_effort,
         });
         let summary: String = asked.prompt.chars().take(200).collect();
-        let task_id = self.parts.book.begin("debug_prompt", &summary, about.clone()).await?;
+        let task_id = self.parts.book.begin(book::PROMPT, &summary, about.clone()).await?;
         let mut carrier = HashMap::new();
         tracing_context::inject_context(&mut carrier);
         let message = DebugPrompt {
@@ -147,11 +147,13 @@ impl Debug {
         let mut payload = prompt.asked;
         let failed = match (&response.response, &response.error) {
             (Some(text), None) => {
+                let (text, is_whole) = book::kept(text);
                 payload["result"] = json!({
-                    "response": text, "model": response.model, "usage": response.usage,
-                    "latency_ms": response.latency_ms, "total_ms": latency_ms,
+                    "response": text, "is_cut": !is_whole, "model": response.model,
+                    "usage": response.usage, "latency_ms": response.latency_ms,
+                    "total_ms": latency_ms,
                 });
-                None
+                false
             }
             (_, error) => {
                 let error = error.clone().unwrap_or_else(|| "the runner gave no answer".to_owned());
@@ -159,11 +161,11 @@ impl Debug {
                     "model": response.model, "latency_ms": response.latency_ms,
                     "total_ms": latency_ms,
                 });
-                payload["error"] = json!(error);
-                Some(error)
+                payload["error"] = json!(book::kept(&error).0);
+                true
             }
         };
-        self.end(&prompt.task_id, failed.as_deref(), payload).await;
+        self.end(&prompt.task_id, failed, payload).await;
         let task_id = Some(prompt.task_id);
         self.show(Shown::Answered(DebugResponse { task_id, ..response }.into()));
         true

@@ -71,8 +71,8 @@ impl Stand {
         self.king.debug.prompt(asked).await
     }
 
-    /// How a task ended: its status and its payload.
-    async fn ended(&self, task_id: &str) -> (String, Value) {
+    /// How a task ended: its status, its error and its result.
+    async fn ended(&self, task_id: &str) -> (String, String, Value) {
         self.king.debug.parts.book.ended(task_id).await
     }
 
@@ -140,8 +140,8 @@ async fn a_prompt_goes_to_one_runner_and_its_pieces_are_shown_in_order() {
     assert_eq!(stand.text().await, "Hello.");
     assert!(matches!(stand.shown.recv().await, Ok(Shown::Answered(answer))
         if answer.task_id.as_deref() == Some(&begun.task_id)));
-    let (status, payload) = stand.ended(&begun.task_id).await;
-    assert_eq!((status.as_str(), &payload["result"]["response"]), ("completed", &json!("Hello.")));
+    let (status, _, result) = stand.ended(&begun.task_id).await;
+    assert_eq!((status.as_str(), &result["response"]), ("completed", &json!("Hello.")));
 }
 
 #[tokio::test]
@@ -165,8 +165,7 @@ async fn an_error_a_lost_runner_and_silence_fail_the_task() {
     for (begun, reason) in
         [(refused, "no_model"), (lost, "connection"), (silent, "in time"), (open, "king ended")]
     {
-        let (status, payload) = stand.ended(&begun.task_id).await;
-        let error = payload["error"].as_str().unwrap();
+        let (status, error, _) = stand.ended(&begun.task_id).await;
         assert!(status == "failed" && error.contains(reason), "{status} {error}");
     }
 }
@@ -190,21 +189,17 @@ async fn only_configured_commands_run_with_nothing_from_outside() {
     let begun = stand.king.debug.command("env", Some("mine".to_owned())).await.unwrap();
     assert_eq!(begun.request_id, "mine");
     assert_eq!(stand.text().await, "PATH=/usr/local/bin:/usr/bin:/bin\n");
-    let (status, payload) = stand.ended(&begun.task_id).await;
-    assert_eq!((status.as_str(), &payload["result"]["exit_code"]), ("completed", &json!(0)));
+    let (status, _, result) = stand.ended(&begun.task_id).await;
+    assert_eq!((status.as_str(), &result["exit_code"]), ("completed", &json!(0)));
 
     let begun = stand.king.debug.command("fails", None).await.unwrap();
     let shown = stand.text().await;
     assert!(shown.contains("Zür") && shown.contains("ich"), "{shown}");
-    let (status, payload) = stand.ended(&begun.task_id).await;
-    assert_eq!(
-        (status.as_str(), &payload["error"]),
-        ("failed", &json!("it ended with exit code 3"))
-    );
+    let (status, error, _) = stand.ended(&begun.task_id).await;
+    assert_eq!((status.as_str(), error.as_str()), ("failed", "it ended with exit code 3"));
 
     let begun = stand.king.debug.command("missing", None).await.unwrap();
-    let (status, payload) = stand.ended(&begun.task_id).await;
-    let error = payload["error"].as_str().unwrap();
+    let (status, error, _) = stand.ended(&begun.task_id).await;
     assert!(status == "failed" && error.starts_with("it could not be started"), "{error}");
 }
 
@@ -220,16 +215,15 @@ async fn a_command_that_does_not_end_is_killed_with_what_it_started() {
     let mut stand = Stand::new(json!({"commands": commands, "timeout_ms": 300})).await;
     let begun = stand.king.debug.command("hangs", None).await.unwrap();
     assert_eq!(stand.text().await, "begun\n");
-    let (status, payload) = stand.ended(&begun.task_id).await;
-    let error = payload["error"].as_str().unwrap();
+    let (status, error, _) = stand.ended(&begun.task_id).await;
     assert!(status == "failed" && error.contains("debug.timeout_ms"), "{error}");
     tokio::time::sleep(Duration::from_millis(1_200)).await;
     assert!(!mark.exists(), "what it started in the background is gone too");
 
     let begun = stand.king.debug.command("floods", None).await.unwrap();
     assert_eq!(stand.text().await.len(), 64 * 1024);
-    let (_, payload) = stand.ended(&begun.task_id).await;
-    assert_eq!(payload["result"]["is_cut"], json!(true));
+    let (_, _, result) = stand.ended(&begun.task_id).await;
+    assert_eq!(result["is_cut"], json!(true));
 }
 
 #[test]

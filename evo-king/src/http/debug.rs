@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    error::{ApiError, Result, sentence},
+    error::{ApiError, Result, sentence, shutting_down},
     extract::JsonBody,
 };
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Longest prompt.
-const MAX_PROMPT: usize = 256 * 1024;
+const MAX_PROMPT: usize = 64 * 1024;
 /// Longest name of anything.
 const MAX_NAME: usize = 200;
 /// How long an answer may take: when the caller does not say, and at most.
@@ -101,6 +101,9 @@ async fn send_prompt(
     State(king): State<King>,
     JsonBody(asked): JsonBody<SendPrompt>,
 ) -> Result<Json<Begun>> {
+    if king.draining.is_cancelled() {
+        return Err(shutting_down());
+    }
     if asked.prompt.trim().is_empty() || asked.prompt.len() > MAX_PROMPT {
         let message =
             format!("it has {} bytes; 1 to {MAX_PROMPT} are possible", asked.prompt.len());
@@ -168,6 +171,9 @@ async fn run_command(
                        without --open.";
         return Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", message));
     }
+    if king.draining.is_cancelled() {
+        return Err(shutting_down());
+    }
     check_name("request_id", asked.request_id.as_deref())?;
     Ok(king.debug.command(&asked.command, asked.request_id).await?.into())
 }
@@ -188,7 +194,7 @@ impl From<debug::Error> for ApiError {
             debug::Error::Busy(_) => (StatusCode::TOO_MANY_REQUESTS, "busy"),
             debug::Error::NotEnabled => (StatusCode::NOT_FOUND, "not_enabled"),
             debug::Error::UnknownCommand { .. } => (StatusCode::NOT_FOUND, "not_found"),
-            debug::Error::Store(error) => return error.into(),
+            debug::Error::Task(error) => return error.into(),
         };
         Self::new(status, code, message)
     }

@@ -10,6 +10,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::{
     agent::{Identity, speaker, speaks_for},
+    allowance::Admitted,
     answer, read,
 };
 use crate::{debug::Shown, state::King};
@@ -20,6 +21,7 @@ pub(super) fn register_handlers(socket: &SocketRef) {
 }
 
 async fn on_stream(
+    _: Admitted,
     socket: SocketRef,
     TryData(payload): TryData<Value>,
     ack: AckSender,
@@ -43,6 +45,7 @@ async fn on_stream(
 }
 
 async fn on_response(
+    _: Admitted,
     socket: SocketRef,
     TryData(payload): TryData<Value>,
     ack: AckSender,

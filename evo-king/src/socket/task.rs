@@ -4,7 +4,8 @@ use evo_common::{
     api::{ChangeTask, EventRecord, TaskView},
     messages::{
         DecomposeReport, Reply, SummaryReport, TaskChanged, TaskCreation, TaskDelete, TaskEdit,
-        TaskGet, TaskInvite, TaskJoin, TaskList, TaskOutput, TaskReport, decode, events,
+        TaskGet, TaskInvite, TaskJoin, TaskList, TaskLog, TaskLogEntry, TaskOutput, TaskReport,
+        decode, events,
     },
     tokens::Scope,
 };
@@ -28,7 +29,7 @@ use crate::{
         self,
         tasks::{TaskFilter, id_of_run, of_event},
     },
-    tasks::{self, NewTask, Who},
+    tasks::{self, NOTED, NewTask, Who},
 };
 
 /// Most tasks in one answer.
@@ -45,6 +46,7 @@ pub(super) fn register_handlers(socket: &SocketRef) {
     socket.on(events::TASK_DELETE, on_delete);
     socket.on(events::TASK_JOIN, on_join);
     socket.on(events::TASK_OUTPUT, on_output);
+    socket.on(events::TASK_LOG, on_log);
     socket.on(events::TASK_SUMMARY, on_summary);
     socket.on(events::TASK_DECOMPOSE_RESULT, on_decompose_result);
 }
@@ -284,6 +286,24 @@ async fn on_output(
     tell(ack, done.await);
 }
 
+async fn on_log(
+    _: Admitted,
+    socket: SocketRef,
+    TryData(payload): Payload,
+    ack: AckSender,
+    identity: MaybeExtension<Identity>,
+    State(king): State<King>,
+) {
+    let done = async {
+        let TaskLog { task_id, log } = read(events::TASK_LOG, payload)?;
+        let agent_id = speaker(&king, &socket, identity, "")?;
+        let line = TaskLogEntry { task_id: task_id.clone(), ..log };
+        king.tasks.noted(&agent_id, line).await?;
+        Ok(json!({"success": true, "task_id": task_id}))
+    };
+    tell(ack, done.await);
+}
+
 async fn on_summary(
     _: Admitted,
     socket: SocketRef,
@@ -432,6 +452,9 @@ async fn relay_own(king: &King, io: &SocketIo, event: &EventRecord) {
         let message = json!({"task_id": task_id, "log": log});
         send(io, room(task_id), events::TASK_LOG, &message).await;
         send(io, events::ROOM_DASHBOARD, events::TASK_LOG, &message).await;
+    }
+    if event.kind == NOTED {
+        return;
     }
     // Removed since.
     let Some(task) = stored(king, task_id).await else { return };

@@ -1,5 +1,6 @@
 //! What clients and agents change about tasks by hand: fields, states, and that they are there.
 
+use evo_common::redact::redact;
 use evo_common::{
     api::ChangeTask,
     clock::Timestamp,
@@ -134,11 +135,15 @@ impl Tasks {
         };
         let ends = decision.effects.iter().any(|effect| matches!(effect, Effect::Ended { .. }));
         if ends {
+            let failed = change.status == Some(TaskStatus::Failed);
+            let error = payload.as_ref().and_then(|payload| payload.get("error")?.as_str());
+            let error = error.filter(|_| failed).map(|error| redact(error).into_owned());
             let result = payload.map(|payload| {
                 let result = payload.get("result").cloned();
                 bounded(result.unwrap_or(payload))
             });
-            tasks::save_result(connection, &task_id, result.as_ref(), None, None).await?;
+            tasks::save_result(connection, &task_id, result.as_ref(), error.as_deref(), None)
+                .await?;
         }
         let silent = decision.effects.is_empty();
         apply(connection, now, policy, &mut task, decision, out).await?;

@@ -38,6 +38,7 @@ use crate::{
 };
 pub(crate) use change::Who;
 pub(crate) use create::{NewTask, create_subtasks_of_run};
+pub(crate) use output::NOTED;
 use state::{Policy, Rejection};
 
 /// Most bytes of a task's payload and of its result, as JSON.

@@ -6,9 +6,16 @@ use std::{
     time::Duration,
 };
 
-use evo_common::{ids::Attempt, messages::TaskOutput};
+use evo_common::{
+    clock::Timestamp,
+    ids::Attempt,
+    messages::{TaskLogEntry, TaskOutput},
+};
 
-use super::{Error, Result, Tasks};
+use super::{
+    Error, Result, Tasks, cut,
+    lifecycle::{self, Note},
+};
 use crate::store::{
     Connection,
     tasks::{self},
@@ -24,6 +31,11 @@ const MAX_PIECE: usize = 64 * 1024;
 const MAX_PIECES: usize = 16 * 1024;
 /// Most tasks whose output is kept in memory.
 const MAX_STREAMS: usize = 1_000;
+
+/// Longest message and detail of a line that an agent adds to a log.
+const MAX_LINE: usize = 4 * 1024;
+/// The kind of the event that tells of such a line.
+pub(crate) const NOTED: &str = "task.noted";
 
 /// The pieces of one attempt by their place: they may come out of order.
 #[derive(Debug, Default)]
@@ -134,6 +146,36 @@ impl Tasks {
             stream.add(output);
         }
         Ok(())
+    }
+
+    /// A line that an agent adds to the log of a task that it has.
+    pub(crate) async fn noted(&self, agent_id: &str, line: TaskLogEntry) -> Result<()> {
+        let level = match line.level.as_str() {
+            "info" => "info",
+            "warn" => "warn",
+            "error" => "error",
+            other => {
+                let message = format!("{other:?} is none of info, warn and error");
+                return Err(Error::Invalid { field: "log.level", message });
+            }
+        };
+        let agent_id = agent_id.to_owned();
+        self.parts
+            .store
+            .write(async move |connection: &Connection| {
+                let task_id = line.task_id;
+                let task = tasks::load(connection, &task_id)
+                    .await?
+                    .ok_or_else(|| Error::Unknown(task_id.clone()))?;
+                if task.agent_id.as_ref() != Some(&agent_id) {
+                    return Err(Error::NotYours { task_id, agent: agent_id });
+                }
+                let message = cut(&line.message, MAX_LINE).to_owned();
+                let detail = cut(&line.detail, MAX_LINE);
+                let note = Note { kind: NOTED, level, message, detail };
+                Ok(lifecycle::note(connection, Timestamp::now(), &task, note).await?)
+            })
+            .await
     }
 
     /// An attempt was given out: what an earlier one wrote is no part of it.
