@@ -33,13 +33,13 @@ CREATE TABLE memory_tiers (
     created_at INTEGER NOT NULL,
     updated_at INTEGER NOT NULL,
     PRIMARY KEY (memory_id, tier)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 
 CREATE TABLE memory_tags (
     memory_id TEXT NOT NULL REFERENCES memories (memory_id) ON DELETE CASCADE,
     tag       TEXT NOT NULL,
     PRIMARY KEY (memory_id, tag)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 CREATE INDEX memory_tags_by_tag ON memory_tags (tag, memory_id);
 
 -- Which memories a task has to do with.
@@ -48,7 +48,7 @@ CREATE TABLE task_memories (
     memory_id  TEXT NOT NULL REFERENCES memories (memory_id) ON DELETE CASCADE,
     created_at INTEGER NOT NULL,
     PRIMARY KEY (task_id, memory_id)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 CREATE INDEX task_memories_by_memory ON task_memories (memory_id, task_id);
 
 -- How many memories there are, so that nobody has to count them.
@@ -57,7 +57,7 @@ CREATE TABLE memory_counts (
     category TEXT NOT NULL,
     count    INTEGER NOT NULL,
     PRIMARY KEY (scope, category)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 CREATE TRIGGER memories_inserted AFTER INSERT ON memories BEGIN
     INSERT INTO memory_counts (scope, category, count) VALUES (new.scope, new.category, 1)
     ON CONFLICT (scope, category) DO UPDATE SET count = count + 1;
