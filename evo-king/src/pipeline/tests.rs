@@ -1,6 +1,7 @@
 //! The pipeline over a real database, with a runner that answers from a script.
 
 mod by_hand;
+mod control;
 mod direct;
 mod recovery;
 

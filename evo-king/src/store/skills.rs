@@ -74,8 +74,12 @@ pub(crate) async fn known(connection: &Connection, name: &str) -> Result<Option<
     .await
 }
 
-/// What every skill is called and what its newest candidate was made from; of skills made from the
-/// same operation the active and then the newest first.
+/// Most names that Learning is told.
+const MAX_NAMES: i64 = 2_000;
+
+/// What skills are called and what their newest candidates were made from: the active and then the
+/// newest first, as many as a dispatch can carry. Whoever is not among them keeps its name when its
+/// operation is found again.
 pub(crate) async fn names(connection: &Connection) -> Result<Vec<KnownName>> {
     row::all(
         connection,
@@ -83,8 +87,8 @@ pub(crate) async fn names(connection: &Connection) -> Result<Vec<KnownName>> {
              fingerprint, json_extract(definition, '$.description'),
              json_extract(definition, '$.written')
          FROM skills LEFT JOIN runs ON runs.run_id = skills.run_id
-         ORDER BY skills.status = 'active' DESC, skills.created_at DESC, name",
-        (),
+         ORDER BY skills.status = 'active' DESC, skills.created_at DESC, name LIMIT ?",
+        params![MAX_NAMES],
         |row| {
             let written: Vec<Written> = row::optional_json(row, 5)?.unwrap_or_default();
             let description: Option<String> = row.get(4)?;

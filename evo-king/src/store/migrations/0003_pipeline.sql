@@ -53,3 +53,6 @@ CREATE TABLE run_docs (
 CREATE VIRTUAL TABLE run_fts USING fts5 (
     text, content = '', contentless_delete = 1, tokenize = 'unicode61 remove_diacritics 2'
 );
+
+-- What Learning is told of the names in use.
+CREATE INDEX skills_by_use ON skills (status = 'active' DESC, created_at DESC, name);

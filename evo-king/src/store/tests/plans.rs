@@ -32,7 +32,7 @@ pub(crate) fn note(sql: &str) {
 }
 
 /// Tables that stay small, indexes of what is under way only, and searches by words.
-const SMALL: [&str; 16] = [
+const SMALL: &[&str] = &[
     "pointer",
     "skill_pointers",
     "agents",
@@ -42,6 +42,7 @@ const SMALL: [&str; 16] = [
     "runs USING INDEX runs_waiting",
     "runs USING INDEX runs_paused",
     "runs USING INDEX runs_dead",
+    "skills USING INDEX skills_by_use",
     "outbox",
     "run_fts VIRTUAL TABLE INDEX 192:M",
     "tasks USING INDEX tasks_leased",
@@ -136,6 +137,9 @@ async fn hot_queries_search_in_indexes() {
         .await;
     searches(connection, "cases", cases::of_run(connection, id)).await;
     searches(connection, "timers::next", timers::next(connection, now)).await;
+    searches(connection, "names", skills::names(connection)).await;
+    searches(connection, "name_at", skills::name_at(connection, "s", "GET /")).await;
+    searches(connection, "package_of", skills::package_of(connection, "s", "f")).await;
     searches(connection, "known", skills::known(connection, "s")).await;
     searches(connection, "active_digest", skills::active_digest(connection)).await;
     searches(connection, "comparable", skills::comparable(connection, "s", Some(id))).await;
