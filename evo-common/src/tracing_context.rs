@@ -61,6 +61,16 @@ pub fn run_carrier(run_id: &str) -> HashMap<String, String> {
     HashMap::from([("traceparent".to_owned(), format!("00-{trace}-{span}-01"))])
 }
 
+/// [`run_carrier`] of a run that is not traced: whoever goes by it makes no spans.
+pub fn untraced_carrier(run_id: &str) -> HashMap<String, String> {
+    let mut carrier = run_carrier(run_id);
+    for traceparent in carrier.values_mut() {
+        traceparent.truncate(traceparent.len() - 1);
+        traceparent.push('0');
+    }
+    carrier
+}
+
 /// The id of a run's trace: 32 hex digits. See [`run_carrier`].
 pub fn run_trace_id(run_id: &str) -> String {
     hex(&Sha256::digest(format!("evo-run:{run_id}"))[..16])

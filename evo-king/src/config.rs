@@ -79,6 +79,8 @@ pub struct Config {
     pub traces_keep_days: u32,
     /// How many traces are kept at most.
     pub traces_max: u32,
+    /// How many direct runs per second are traced, of many.
+    pub traces_direct_per_second: u32,
     /// Whether king starts a cycle itself when it never had one.
     pub first_cycle: bool,
     /// What one client may take.
@@ -320,6 +322,8 @@ pub struct KingFile {
     pub traces_keep_days: Option<u32>,
     /// How many traces are kept at most.
     pub traces_max: Option<u32>,
+    /// How many direct runs per second are traced, of many.
+    pub traces_direct_per_second: Option<u32>,
     /// Whether king starts a cycle itself when it never had one.
     pub first_cycle: Option<bool>,
     /// What one client may take.
@@ -432,6 +436,7 @@ impl Config {
             tasks: TasksConfig::default(),
             traces_keep_days: 7,
             traces_max: 10_000,
+            traces_direct_per_second: 5,
             first_cycle: false,
             limits: Limits::default(),
             cors_origins: Vec::new(),
@@ -493,6 +498,7 @@ impl Config {
         set(&mut self.tasks, file.tasks);
         set(&mut self.traces_keep_days, file.traces_keep_days);
         set(&mut self.traces_max, file.traces_max);
+        set(&mut self.traces_direct_per_second, file.traces_direct_per_second);
         set(&mut self.first_cycle, file.first_cycle);
         set(&mut self.limits, file.limits);
         set(&mut self.cors_origins, file.cors_origins);

@@ -74,9 +74,10 @@ impl Coordinator {
             RunKind::Cycle | RunKind::Candidate => None,
         };
         let (this, run_id, state) = (self.clone(), run.run_id.clone(), state.clone());
+        let traced = run.traced;
         connection.after_commit(move || {
             let flights = &this.parts.flights;
-            flights.add(&run_id, &state, dispatch.is_some());
+            flights.add(&run_id, &state, dispatch.is_some(), traced);
             match dispatch {
                 // What can't be sent now is sent when it was not confirmed in time.
                 Some((agent, dispatch)) => drop(this.hand_over(&agent, dispatch)),

@@ -197,6 +197,7 @@ impl Coordinator {
             forked_from: None,
             once: None,
             boots: self.parts.store.boots(),
+            traced: true,
         };
         runs::insert(connection, now, new).await?;
         let id = Some(run_id);
@@ -253,6 +254,7 @@ impl Coordinator {
             forked_from: None,
             once: None,
             boots: self.parts.store.boots(),
+            traced: true,
         };
         runs::insert(connection, now, new).await?;
         runs::copy_stages(connection, &held.run_id, run_id, PipelineStage::Evaluation).await?;

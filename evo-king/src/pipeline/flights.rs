@@ -31,6 +31,7 @@ struct Flight {
     confirmed: Option<Instant>,
     /// Whether the database knows of the confirmation.
     stored: bool,
+    traced: bool,
 }
 
 /// Every attempt that is out, by its run.
@@ -57,7 +58,7 @@ impl Flights {
     }
 
     /// A run's attempt was leased. It is still to be sent, unless `sent`.
-    pub(super) fn add(&self, run_id: &str, state: &RunState, sent: bool) {
+    pub(super) fn add(&self, run_id: &str, state: &RunState, sent: bool, traced: bool) {
         let RunState::Leased { stage, attempt, agent, accepted, .. } = state else { return };
         let now = Instant::now();
         let flight = Flight {
@@ -67,6 +68,7 @@ impl Flights {
             sent: sent.then_some(now),
             confirmed: accepted.then_some(now),
             stored: *accepted,
+            traced,
         };
         self.lock().insert(run_id.to_owned(), flight);
         if !sent && !accepted {
@@ -113,6 +115,11 @@ impl Flights {
         self.lock()
             .get(run_id)
             .is_some_and(|f| (f.stage, f.attempt) == (stage, attempt) && f.confirmed.is_some())
+    }
+
+    /// Whether the run has a trace, as far as is known.
+    pub(super) fn is_traced(&self, run_id: &str) -> bool {
+        self.lock().get(run_id).is_none_or(|flight| flight.traced)
     }
 
     /// Whether an attempt waits to be sent for the first time.
@@ -193,7 +200,7 @@ mod tests {
     #[test]
     fn an_attempt_is_sent_until_it_is_confirmed_or_over() {
         let flights = Flights::default();
-        flights.add("r", &leased(1), false);
+        flights.add("r", &leased(1), false, true);
         assert!(flights.take_unsent() && !flights.take_unsent());
         assert_eq!(flights.to_send(Duration::MAX, |_| false), ["r"]);
         flights.sent("r", STAGE, Attempt(1));
@@ -208,7 +215,7 @@ mod tests {
         assert_eq!(confirmed.len(), 1);
         flights.stored(&confirmed[0]);
         assert!(flights.to_store(Duration::ZERO).is_empty());
-        flights.add("r", &leased(2), true);
+        flights.add("r", &leased(2), true, true);
         flights.remove("r", STAGE, Attempt(1));
         assert!(
             flights.confirm("r", STAGE, Attempt(2), "a"),

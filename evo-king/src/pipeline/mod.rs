@@ -13,6 +13,7 @@ mod flights;
 mod reconcile;
 mod recovery;
 mod results;
+mod sampler;
 #[cfg(test)]
 mod simulation;
 mod start;
@@ -107,6 +108,8 @@ struct Parts {
     wake: Notify,
     /// What is out.
     flights: flights::Flights,
+    /// Which direct runs are traced.
+    sampler: sampler::Sampler,
     /// Whether attempts are given out: from when the loop runs until king ends.
     assigning: AtomicBool,
 }
@@ -121,8 +124,10 @@ impl Coordinator {
         config: Arc<Config>,
     ) -> Self {
         let policy = Policy { advice_ms: config.recovery_ms, ..Policy::default() };
+        let sampler = sampler::Sampler::new(config.traces_direct_per_second);
         Self {
             parts: Arc::new(Parts {
+                sampler,
                 store,
                 artifacts,
                 registry,
@@ -291,6 +296,9 @@ impl Coordinator {
     /// A stage's result. The answer says what became of it.
     pub async fn report(&self, report: StageReport) -> Reply {
         let result = &report.result;
+        if !self.parts.flights.is_traced(&result.run_id) {
+            return self.answer_report(report).await;
+        }
         let span = tracing::info_span!(
             "pipeline.result",
             run.id = %result.run_id,

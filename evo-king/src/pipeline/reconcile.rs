@@ -72,7 +72,7 @@ impl Coordinator {
                         lease_until: now.plus_ms(grace),
                     };
                     this.command(connection, &run, &command).await?;
-                    this.parts.flights.add(&run.run_id, &run.state, false);
+                    this.parts.flights.add(&run.run_id, &run.state, false, run.traced);
                 }
                 let leased = runs::leased_by_agent(connection).await?;
                 this.parts.registry.set_leases(leased);
@@ -335,6 +335,11 @@ impl Coordinator {
 
     /// Sends a dispatch; says whether it went out.
     pub(super) fn hand_over(&self, agent: &str, mut dispatch: StageDispatch) -> bool {
+        if !self.parts.flights.is_traced(&dispatch.run_id) {
+            dispatch.trace =
+                Some(TraceContext(tracing_context::untraced_carrier(&dispatch.run_id)));
+            return self.send(agent, &dispatch);
+        }
         let span = tracing::info_span!(
             "pipeline.dispatch",
             run.id = %dispatch.run_id, stage = %dispatch.next.stage, agent.id = %agent
@@ -347,7 +352,11 @@ impl Coordinator {
             // Where king makes no spans, the runner's descend from the run itself.
             TraceContext(if carrier.is_empty() { root } else { carrier })
         }));
-        let payload = serde_json::to_value(&dispatch).expect("a dispatch is plain data");
+        self.send(agent, &dispatch)
+    }
+
+    fn send(&self, agent: &str, dispatch: &StageDispatch) -> bool {
+        let payload = serde_json::to_value(dispatch).expect("a dispatch is plain data");
         self.parts.registry.send(agent, wire::PIPELINE_NEXT, &payload)
     }
 }

@@ -71,6 +71,7 @@ impl Coordinator {
             forked_from: None,
             once,
             boots: self.parts.store.boots(),
+            traced: request.kind != RunKind::Direct || self.parts.sampler.take(),
         };
         runs::insert(connection, now, new.clone()).await?;
         tasks::insert_for_run(connection, now, run_id.as_str()).await?;

@@ -1,7 +1,7 @@
 //! The event log, as it grows, to the rooms that follow it. The log is the truth: whoever missed
 //! something here reads it there.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 use evo_common::{api::EventRecord, messages::events};
 use serde::Serialize;
@@ -16,6 +16,22 @@ use crate::{
 
 const PAGE: u32 = 500;
 
+/// While nobody follows everything, the log is looked at no more often than this.
+const QUIET: Duration = Duration::from_millis(50);
+/// What goes to agents as well.
+const FOR_ALL: [&str; 10] = [
+    UPDATED,
+    memory::CHANGED,
+    "cycle.started",
+    "task.created",
+    "task.updated",
+    "task.reopened",
+    "task.decomposed",
+    "task.ended",
+    "task.evaluated",
+    "task.deleted",
+];
+
 /// Runs until shutdown.
 pub(super) async fn run(king: King, io: SocketIo) -> Result<(), store::Error> {
     let mut committed = king.store.committed();
@@ -25,24 +41,54 @@ pub(super) async fn run(king: King, io: SocketIo) -> Result<(), store::Error> {
             () = king.shutdown.cancelled() => return Ok(()),
             changed = committed.changed() => if changed.is_err() { return Ok(()) },
         }
-        committed.mark_unchanged();
-        loop {
-            let filter = EventFilter { after, limit: PAGE, run_id: None, kind: None };
-            let page = match king.store.events_list(filter).await {
-                Ok(page) if page.events.is_empty() => break,
-                Ok(page) => page,
-                Err(store::Error::Closed) => return Ok(()),
-                // The next change tries again from the same place.
-                Err(error) => {
-                    tracing::error!(%error, "The event log can't be relayed for now: {error}");
-                    break;
-                }
-            };
-            after = page.last_seq;
-            for event in &page.events {
-                relay(&io, event).await;
-                super::task::relay(&king, &io, event).await;
+        let latest = *committed.borrow_and_update();
+        let followers = io.to([events::ROOM_OBSERVERS, events::ROOM_DASHBOARD]).sockets();
+        let relayed = if followers.is_empty() && !king.tasks.is_any_followed() {
+            let relayed = relay_for_all(&king, &io, after).await.map(|()| latest);
+            tokio::select! {
+                () = king.shutdown.cancelled() => return Ok(()),
+                () = tokio::time::sleep(QUIET) => {}
             }
+            relayed
+        } else {
+            relay_page(&king, &io, after, None).await
+        };
+        match relayed {
+            Ok(last) => after = last,
+            Err(store::Error::Closed) => return Ok(()),
+            // The next change tries again from the same place.
+            Err(error) => {
+                tracing::error!(%error, "The event log can't be relayed for now: {error}");
+            }
+        }
+    }
+}
+
+async fn relay_for_all(king: &King, io: &SocketIo, after: i64) -> Result<(), store::Error> {
+    for kind in FOR_ALL {
+        relay_page(king, io, after, Some(kind)).await?;
+    }
+    Ok(())
+}
+
+/// Relays what comes after this place, and gives the place of the last.
+async fn relay_page(
+    king: &King,
+    io: &SocketIo,
+    mut after: i64,
+    kind: Option<&str>,
+) -> Result<i64, store::Error> {
+    loop {
+        let kind = kind.map(str::to_owned);
+        let filter = EventFilter { after, limit: PAGE, run_id: None, kind };
+        let page = king.store.events_list(filter).await?;
+        if page.events.is_empty() {
+            return Ok(after);
+        }
+        after = page.last_seq;
+        for event in &page.events {
+            relay(io, event).await;
+            super::task::relay(king, io, event).await;
         }
     }
 }

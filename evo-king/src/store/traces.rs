@@ -157,7 +157,7 @@ pub(super) async fn begin(connection: &Connection, run_id: &str) -> Result<()> {
     write(connection, &root.trace_id, summed).await
 }
 
-/// Writes the root span of a run's trace as the run stands now.
+/// Writes the root span of a run's trace, if it has one, as the run stands now.
 pub(super) async fn save_root(connection: &Connection, run_id: &str) -> Result<()> {
     let Some(root) = root(connection, run_id).await? else { return Ok(()) };
     connection
@@ -176,7 +176,7 @@ async fn root(connection: &Connection, run_id: &str) -> Result<Option<NewSpan>> 
         connection,
         "SELECT kind, candidate, parent_run_id, status, decision, code, look, artifact_id,
              king_version, created_at, updated_at
-         FROM runs WHERE run_id = ?",
+         FROM runs WHERE run_id = ? AND traced",
         params![run_id],
         |row| root_of(run_id, row),
     )

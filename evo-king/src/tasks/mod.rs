@@ -174,6 +174,11 @@ impl Tasks {
         self.followed().contains(task_id)
     }
 
+    /// Whether somebody has joined any task's room.
+    pub(crate) fn is_any_followed(&self) -> bool {
+        !self.followed().is_empty()
+    }
+
     fn send(&self, outgoing: Vec<Outgoing>) {
         for Outgoing { agent, event, payload } in outgoing {
             // Whoever is gone is told by its next heartbeat's answer, or has lost the attempt.

@@ -46,6 +46,8 @@ pub(crate) struct Run {
     pub(crate) evidence: Option<Evidence>,
     pub(crate) priority: i32,
     pub(crate) paused: bool,
+    /// Whether it has a trace.
+    pub(crate) traced: bool,
     pub(crate) state: RunState,
 }
 
@@ -70,6 +72,8 @@ pub(crate) struct NewRun<'r> {
     pub(crate) forked_from: Option<&'r str>,
     pub(crate) once: Option<Once<'r>>,
     pub(crate) boots: i64,
+    /// Whether it has a trace.
+    pub(crate) traced: bool,
 }
 
 impl Run {
@@ -84,6 +88,7 @@ impl Run {
             trigger: new.trigger.clone(),
             priority: new.priority,
             paused: new.paused,
+            traced: new.traced,
             look: new.look,
             version: new.version.to_owned(),
             artifact_id: new.artifact_id.to_owned(),
@@ -109,9 +114,9 @@ pub(crate) async fn insert(connection: &Connection, now: Timestamp, run: NewRun<
         .execute(
             "INSERT INTO runs (run_id, parent_run_id, kind, candidate, definition, source, trigger, look,
                  version, state, phase, status, stage, attempt, artifact_id, evidence, priority,
-                 paused, forked_from, idempotency_key, idempotency_digest, king_version, boots,
+                 paused, forked_from, idempotency_key, idempotency_digest, king_version, boots, traced,
                  created_at, updated_at)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             params![
                 run.run_id,
                 run.parent_run_id,
@@ -136,6 +141,7 @@ pub(crate) async fn insert(connection: &Connection, now: Timestamp, run: NewRun<
                 run.once.map(|once| once.digest),
                 crate::VERSION,
                 run.boots,
+                run.traced,
                 now.0,
                 now.0,
             ],
@@ -146,7 +152,10 @@ pub(crate) async fn insert(connection: &Connection, now: Timestamp, run: NewRun<
         timers::set(connection, run.run_id, kind, due_at).await?;
     }
     save_outcome(connection, run.run_id, run.state).await?;
-    traces::begin(connection, run.run_id).await
+    if run.traced {
+        traces::begin(connection, run.run_id).await?;
+    }
+    Ok(())
 }
 
 /// The word to search for: a run that would wait is `paused` instead.
@@ -271,7 +280,7 @@ pub(crate) async fn load(connection: &Connection, run_id: &str) -> Result<Option
     row::first(
         connection,
         "SELECT run_id, parent_run_id, kind, definition, trigger, look, version, artifact_id, state,
-             evidence, source, priority, paused
+             evidence, source, priority, paused, traced
          FROM runs WHERE run_id = ?",
         params![run_id],
         |row| {
@@ -289,6 +298,7 @@ pub(crate) async fn load(connection: &Connection, run_id: &str) -> Result<Option
                 source: row::optional_json(row, 10)?,
                 priority: row.get(11)?,
                 paused: row.get(12)?,
+                traced: row.get(13)?,
             })
         },
     )

@@ -107,6 +107,7 @@ async fn hot_queries_search_in_indexes() {
         forked_from: None,
         once: None,
         boots: 1,
+        traced: true,
     };
     runs::insert(connection, now, run).await.unwrap();
     let id = cycle.as_str();
