@@ -117,6 +117,11 @@ impl Flights {
             .is_some_and(|f| (f.stage, f.attempt) == (stage, attempt) && f.confirmed.is_some())
     }
 
+    /// Whether the agent has an attempt.
+    pub(super) fn any_of(&self, agent_id: &str) -> bool {
+        self.lock().values().any(|flight| flight.agent == agent_id)
+    }
+
     /// Whether the run has a trace, as far as is known.
     pub(super) fn is_traced(&self, run_id: &str) -> bool {
         self.lock().get(run_id).is_none_or(|flight| flight.traced)

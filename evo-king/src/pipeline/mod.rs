@@ -10,6 +10,7 @@ mod control;
 mod direct;
 mod fan_out;
 mod flights;
+mod heard;
 mod reconcile;
 mod recovery;
 mod results;
@@ -108,6 +109,8 @@ struct Parts {
     wake: Notify,
     /// What is out.
     flights: flights::Flights,
+    /// Which signs of life the database knows.
+    heard: heard::Heard,
     /// Which direct runs are traced.
     sampler: sampler::Sampler,
     /// Whether attempts are given out: from when the loop runs until king ends.
@@ -136,6 +139,7 @@ impl Coordinator {
                 policy,
                 wake: Notify::new(),
                 flights: flights::Flights::default(),
+                heard: heard::Heard::default(),
                 assigning: AtomicBool::new(false),
             }),
         }
@@ -183,6 +187,7 @@ impl Coordinator {
             .write(async move |connection: &Connection| {
                 let now = Timestamp::now();
                 let agent_id = agent.register.agent_id.as_str();
+                this.parts.heard.forget(agent_id);
                 agents::register(connection, now, &agent, capacity).await?;
                 let payload = json!({
                     "role": agent.register.role.to_string(),
@@ -211,6 +216,7 @@ impl Coordinator {
 
     /// A connection was lost. The agent's attempts stay leased: it may come back and go on.
     pub async fn offline(&self, agent_id: String) -> Result<()> {
+        self.parts.heard.forget(&agent_id);
         self.parts
             .store
             .write(async move |connection: &Connection| {
@@ -239,12 +245,15 @@ impl Coordinator {
         let now = Timestamp::now();
         let lease_ms = self.parts.config.lease_ms;
         let agent_id = heartbeat.status.agent_id.clone();
-        let leased = {
+        let status = heartbeat.status.status;
+        let leased = if self.parts.flights.any_of(&agent_id) {
             let agent_id = agent_id.clone();
             self.parts
                 .store
                 .read(async move |connection| runs::leased_to(connection, &agent_id).await)
                 .await?
+        } else {
+            Vec::new()
         };
         // Writing is only worth it when half of a lease has gone by.
         let worth = now.plus_ms(lease_ms / 2);
@@ -264,12 +273,18 @@ impl Coordinator {
                 listed && *lease_until < worth
             })
             .collect();
+        // So with the moment at which it was heard of.
+        let noted = self.parts.heard.is_noted(&agent_id, status, lease_ms / 4);
+        if due.is_empty() && noted {
+            return Ok(());
+        }
         let this = self.clone();
-        let status = store::row::name_of(&heartbeat.status.status);
         self.parts
             .store
             .write(async move |connection: &Connection| {
-                agents::heard_of(connection, now, &agent_id, &status).await?;
+                agents::heard_of(connection, now, &agent_id, &store::row::name_of(&status)).await?;
+                let (heard, agent) = (this.clone(), agent_id.clone());
+                connection.after_commit(move || heard.parts.heard.note(agent, status));
                 for run in due {
                     let Some((stage, attempt)) = run.state.at() else { continue };
                     let command = Command::Extend {
