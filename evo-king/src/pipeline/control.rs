@@ -161,6 +161,7 @@ impl Coordinator {
             forked_from: Some(&run.run_id),
             once: None,
             boots: self.parts.store.boots(),
+            traced: true,
         };
         runs::insert(connection, now, new).await?;
         runs::copy_stages(connection, &run.run_id, run_id.as_str(), from).await?;
