@@ -25,7 +25,7 @@ pub(crate) enum Command {
     /// List, show and run skills.
     #[command(subcommand, after_help = "Example: evo skill run evo-king-get-health")]
     Skill(SkillCommand),
-    /// List and show runs of the pipeline.
+    /// List and show runs of the pipeline, and pause, retry, fork and cancel them.
     #[command(subcommand, after_help = "Example: evo runs show latest")]
     Runs(RunsCommand),
     /// Check the installation and say what to do.
@@ -146,14 +146,12 @@ pub(crate) enum SkillCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum RunsCommand {
     /// List runs, newest first.
-    #[command(after_help = "Example: evo runs list --kind cycle")]
+    #[command(
+        after_help = "Examples:\n  evo runs list --kind cycle\n  evo runs list --search \"petstore flaky\" --decision held"
+    )]
     List {
-        /// Only `cycle`, `candidate` or `direct` runs.
-        #[arg(long)]
-        kind: Option<String>,
-        /// Only the runs of this cycle.
-        #[arg(long, value_name = "RUN")]
-        cycle: Option<String>,
+        #[command(flatten)]
+        filter: RunsFilter,
         /// Most runs to print; 0 prints all.
         #[arg(long, default_value_t = 50)]
         limit: usize,
@@ -164,14 +162,104 @@ pub(crate) enum RunsCommand {
     },
     /// Show one run with its stages.
     #[command(after_help = "Example: evo runs show latest")]
-    Show {
-        /// Id of the run, or `latest` for the newest cycle.
-        run: String,
+    Show(RunArgs),
+    /// Give nothing new of a run to runners; an attempt that is under way may finish. Of a cycle
+    /// the same goes for its candidates.
+    #[command(after_help = "Example: evo runs pause latest")]
+    Pause(RunArgs),
+    /// Let a paused run, and of a cycle its candidates, go on.
+    #[command(after_help = "Example: evo runs resume latest")]
+    Resume(RunArgs),
+    /// Repeat a run that failed from the stage on that it failed at, as a new run.
+    #[command(after_help = "Example: evo runs retry run-0199aa00000070008000000000000001")]
+    Retry(RunArgs),
+    /// Start a run that repeats another one from a stage on, with copies of what came before.
+    #[command(
+        after_help = "Example: evo runs fork run-0199aa00000070008000000000000001 --from evaluation"
+    )]
+    Fork {
+        #[command(flatten)]
+        run: RunArgs,
+        /// The stage that it begins with: learning, building, pre_load, evaluation or skill_manage.
+        #[arg(long, value_name = "STAGE")]
+        from: String,
+        /// What starts it, as JSON, when that is not what started the first one.
+        #[arg(long, value_name = "JSON")]
+        trigger: Option<String>,
+    },
+    /// End a run, and of a cycle its candidates. The runner at work is told.
+    #[command(after_help = "Example: evo runs cancel latest")]
+    Cancel(RunArgs),
+    /// Show who waits for which runners.
+    #[command(after_help = "Example: evo runs queues")]
+    Queues {
         #[command(flatten)]
         format: FormatArgs,
         #[command(flatten)]
         data: DataArgs,
     },
+    /// List runs that failed and that nobody has retried or put aside.
+    #[command(
+        after_help = "Examples:\n  evo runs dead-letters\n  evo runs dead-letters --dismiss run-0199aa00000070008000000000000001"
+    )]
+    DeadLetters {
+        /// Put this one aside first.
+        #[arg(long, value_name = "RUN")]
+        dismiss: Option<String>,
+        /// Most runs to print, up to 500.
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
+        limit: u32,
+        #[command(flatten)]
+        format: FormatArgs,
+        #[command(flatten)]
+        data: DataArgs,
+    },
+    /// Print everything about a run as one JSON object.
+    #[command(after_help = "Example: evo runs export latest > run.json")]
+    Export(RunArgs),
+}
+
+/// Which run.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Id of the run, or `latest` for the newest cycle.
+    pub(crate) run: String,
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+}
+
+/// Which runs to list.
+#[derive(Debug, Args)]
+pub(crate) struct RunsFilter {
+    /// Only `cycle`, `candidate` or `direct` runs.
+    #[arg(long)]
+    pub(crate) kind: Option<String>,
+    /// Only the runs of this cycle.
+    #[arg(long, value_name = "RUN")]
+    pub(crate) cycle: Option<String>,
+    /// Only runs that are `running`, `completed`, `failed` or `timed_out`.
+    #[arg(long)]
+    pub(crate) status: Option<String>,
+    /// Only runs that are at this stage, or ended there.
+    #[arg(long)]
+    pub(crate) stage: Option<String>,
+    /// Only runs that are `active`, `held`, `discarded` or `failed`.
+    #[arg(long)]
+    pub(crate) decision: Option<String>,
+    /// Only runs that ended with this code.
+    #[arg(long)]
+    pub(crate) code: Option<String>,
+    /// Only runs that started then or later (RFC 3339).
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// Only runs that started before (RFC 3339).
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<String>,
+    /// Only runs with all of these words in candidate, code, reason, id or trigger.
+    #[arg(long, value_name = "WORDS")]
+    pub(crate) search: Option<String>,
 }
 
 /// `evo doctor`.

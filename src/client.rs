@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use evo_common::{
     api::{
-        AgentList, CycleReport, ErrorBody, EventList, Health, InvokeSkill, RunDetail, RunList,
-        SkillAnswer, SkillDetail, SkillList, StartRun, StartedRun,
+        AgentList, CycleReport, DeadLetterList, DismissedRun, ErrorBody, EventList, ForkRun,
+        Health, InvokeSkill, QueueList, RunDetail, RunHistory, RunList, SkillAnswer, SkillDetail,
+        SkillList, StartRun, StartedRun,
     },
     tokens::Secret,
 };
@@ -126,6 +127,47 @@ impl Client {
     /// One run; `latest` is the newest cycle.
     pub(crate) async fn run(&self, run_id: &str) -> Result<RunDetail, Error> {
         self.get(&["pipeline", "runs", run_id], &[]).await
+    }
+
+    /// Pauses or resumes a run.
+    pub(crate) async fn set_paused(&self, run_id: &str, paused: bool) -> Result<RunDetail, Error> {
+        let action = if paused { "pause" } else { "resume" };
+        self.call(Method::POST, &["pipeline", "runs", run_id, action], &[], None::<&()>).await
+    }
+
+    /// Ends a run.
+    pub(crate) async fn cancel(&self, run_id: &str) -> Result<RunDetail, Error> {
+        self.call(Method::DELETE, &["pipeline", "runs", run_id], &[], None::<&()>).await
+    }
+
+    /// Repeats a run that failed.
+    pub(crate) async fn retry(&self, run_id: &str) -> Result<StartedRun, Error> {
+        self.call(Method::POST, &["pipeline", "runs", run_id, "retry"], &[], None::<&()>).await
+    }
+
+    /// Repeats a run from a stage on.
+    pub(crate) async fn fork(&self, run_id: &str, fork: &ForkRun) -> Result<StartedRun, Error> {
+        self.call(Method::POST, &["pipeline", "runs", run_id, "fork"], &[], Some(fork)).await
+    }
+
+    /// Everything about a run.
+    pub(crate) async fn history(&self, run_id: &str) -> Result<RunHistory, Error> {
+        self.get(&["pipeline", "runs", run_id, "history"], &[]).await
+    }
+
+    /// Who waits for which runners.
+    pub(crate) async fn queues(&self) -> Result<QueueList, Error> {
+        self.get(&["pipeline", "queues"], &[]).await
+    }
+
+    /// Runs that failed and that nobody has looked after.
+    pub(crate) async fn dead_letters(&self, limit: u32) -> Result<DeadLetterList, Error> {
+        self.get(&["pipeline", "dead-letters"], &[("limit", &limit.to_string())]).await
+    }
+
+    /// Puts a run that failed aside.
+    pub(crate) async fn dismiss(&self, run_id: &str) -> Result<DismissedRun, Error> {
+        self.call(Method::DELETE, &["pipeline", "dead-letters", run_id], &[], None::<&()>).await
     }
 
     /// What a cycle came to.

@@ -1,4 +1,6 @@
-//! `evo runs list|show`.
+//! `evo runs …`.
+
+mod control;
 
 use anyhow::Context as _;
 use evo_common::{
@@ -8,7 +10,8 @@ use evo_common::{
 
 use super::session::Session;
 use crate::{
-    cli::{DataArgs, FormatArgs, RunsCommand},
+    cli::{DataArgs, FormatArgs, RunArgs, RunsCommand, RunsFilter},
+    client::{self, Client},
     report::{print, print_json, table},
     stop::{Result, Stop},
     up::Runners,
@@ -16,27 +19,71 @@ use crate::{
 
 pub(super) async fn run(command: RunsCommand) -> Result<()> {
     match command {
-        RunsCommand::List { kind, cycle, limit, format, data } => {
-            list(kind, cycle, limit, format, &data).await
+        RunsCommand::List { filter, limit, format, data } => {
+            list(filter, limit, format, &data).await
         }
-        RunsCommand::Show { run, format, data } => show(&run, format, &data).await,
+        RunsCommand::Show(args) => show(args).await,
+        RunsCommand::Pause(args) => control::set_paused(args, true).await,
+        RunsCommand::Resume(args) => control::set_paused(args, false).await,
+        RunsCommand::Retry(args) => control::retry(args).await,
+        RunsCommand::Fork { run, from, trigger } => control::fork(run, &from, trigger).await,
+        RunsCommand::Cancel(args) => control::cancel(args).await,
+        RunsCommand::Queues { format, data } => control::queues(format, &data).await,
+        RunsCommand::DeadLetters { dismiss, limit, format, data } => {
+            control::dead_letters(dismiss, limit, format, &data).await
+        }
+        RunsCommand::Export(args) => control::export(args).await,
     }
 }
 
-async fn list(
-    kind: Option<String>,
-    cycle: Option<String>,
-    limit: usize,
-    format: FormatArgs,
+/// Asks king something about a run.
+async fn ask<T>(
     data: &DataArgs,
-) -> Result<()> {
-    let kind = kind.unwrap_or_default();
-    if !matches!(kind.as_str(), "" | "cycle" | "candidate" | "direct") {
-        return Err(Stop::usage(format!("--kind {kind}: use cycle, candidate or direct")));
-    }
-    let cycle = cycle.unwrap_or_default();
+    run: &str,
+    question: impl AsyncFnOnce(&Client) -> std::result::Result<T, client::Error>,
+) -> Result<T> {
     let session = Session::open(data, Runners::None).await?;
-    let query = [("kind", kind.as_str()), ("parent_run_id", cycle.as_str())];
+    let result = question(&session.client).await;
+    session.close().await;
+    result.map_err(|error| {
+        if error.is_not_found() {
+            Stop::failed(format!("there is no run {run}; `evo runs list` shows the newest"))
+        } else {
+            Stop::Failed(error.into())
+        }
+    })
+}
+
+async fn list(filter: RunsFilter, limit: usize, format: FormatArgs, data: &DataArgs) -> Result<()> {
+    let RunsFilter { kind, cycle, status, stage, decision, code, since, until, search } = filter;
+    let words = [
+        ("kind", kind, "cycle, candidate or direct"),
+        ("status", status, "running, completed, failed or timed_out"),
+        ("stage", stage, "learning, building, pre_load, evaluation or skill_manage"),
+        ("decision", decision, "active, held, discarded or failed"),
+    ];
+    for (name, given, allowed) in &words {
+        let known = |word: &str| allowed.replace(" or ", ", ").split(", ").any(|one| one == word);
+        if let Some(word) = given.as_deref().filter(|word| !known(word)) {
+            return Err(Stop::usage(format!("--{name} {word}: use {allowed}")));
+        }
+    }
+    let texts = [
+        ("parent_run_id", cycle),
+        ("code", code),
+        ("since", since),
+        ("until", until),
+        ("q", search),
+    ];
+    let query: Vec<(&str, String)> = words
+        .into_iter()
+        .map(|(name, word, _)| (name, word))
+        .chain(texts)
+        .filter_map(|(name, value)| Some((name, value?)))
+        .collect();
+    let query: Vec<(&str, &str)> =
+        query.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    let session = Session::open(data, Runners::None).await?;
     let result = session.client.runs(&query, limit).await;
     session.close().await;
     let runs = result.context("listing runs")?;
@@ -71,7 +118,12 @@ fn about(run: &RunSummary) -> String {
 fn state(run: &RunSummary) -> String {
     match &run.outcome {
         Some(outcome) => format!("{} ({})", outcome.decision.as_str(), outcome.code),
-        None => status(run.status).to_owned(),
+        None if run.status != PipelineRunStatus::Running => status(run.status).to_owned(),
+        None => match run.phase.as_str() {
+            _ if run.paused => "paused".to_owned(),
+            phase @ ("waiting" | "recovering") => phase.to_owned(),
+            _ => status(run.status).to_owned(),
+        },
     }
 }
 
@@ -84,18 +136,14 @@ fn status(status: PipelineRunStatus) -> &'static str {
     }
 }
 
-async fn show(run: &str, format: FormatArgs, data: &DataArgs) -> Result<()> {
-    let session = Session::open(data, Runners::None).await?;
-    let result = session.client.run(run).await;
-    session.close().await;
-    let detail = result.map_err(|error| {
-        if error.is_not_found() {
-            Stop::failed(format!("there is no run {run}; `evo runs list` shows the newest"))
-        } else {
-            Stop::Failed(error.into())
-        }
-    })?;
-    if format.json { print_json(&detail) } else { print(&show_text(&detail)) }
+async fn show(args: RunArgs) -> Result<()> {
+    let run = args.run.as_str();
+    let detail = ask(&args.data, run, async |client| client.run(run).await).await?;
+    print_run(&detail, args.format)
+}
+
+fn print_run(detail: &RunDetail, format: FormatArgs) -> Result<()> {
+    if format.json { print_json(detail) } else { print(&show_text(detail)) }
 }
 
 fn show_text(detail: &RunDetail) -> String {
@@ -106,6 +154,16 @@ fn show_text(detail: &RunDetail) -> String {
     }
     if run.kind == RunKind::Cycle {
         text += &format!("  runs      {} of {} ended\n", detail.children_ended, detail.children);
+    }
+    if let Some(forked_from) = &run.forked_from {
+        text += &format!("  repeats   {forked_from}\n");
+    }
+    if let Some(retried_by) = &run.retried_by {
+        text += &format!("  retried   {retried_by}\n");
+    }
+    if let Some(queue) = &detail.queue {
+        let (place, all) = (queue.position, queue.waiting);
+        text += &format!("  waits     {place} of {all} for a runner of {}\n", queue.stage);
     }
     if let Some(outcome) = &run.outcome {
         text += &format!("  why       {}\n", outcome.reason);

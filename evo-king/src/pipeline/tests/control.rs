@@ -350,6 +350,7 @@ async fn a_paused_sibling_keeps_no_evaluation_back() {
                     paused,
                     forked_from: None,
                     once: None,
+                    traced: true,
                     boots: 1,
                 };
                 runs::insert(connection, now, new).await

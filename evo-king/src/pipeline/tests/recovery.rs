@@ -162,6 +162,8 @@ async fn a_question_survives_king_and_keeps_its_deadline() {
     second.connect_with(ADVISOR, "evaluation", Some(2), &["recovery"]).await;
     let (_, after) = second.asked().await;
     assert_eq!(after, before);
+    let task_id = format!("task-{}", run_id.as_str().strip_prefix("run-").unwrap());
+    assert_eq!(after.request.task_id, task_id);
     let mut decompose = advice(&after, ErrorRecoveryAction::Decompose);
     assert_eq!(second.advised(ADVISOR, decompose.clone()).await.1.unwrap(), "invalid_field");
     decompose.response.params = json!({"subtasks": [{"task_type": "user", "summary": "one"}, {"task_type": "user", "summary": "two"}]});
