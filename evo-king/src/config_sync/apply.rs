@@ -149,7 +149,7 @@ impl ConfigSync {
                 if let Some(good) = good {
                     parts.files.write_running(good)?;
                 }
-                self.0.store.config_decide(other.id, Verdict::Superseded).await?;
+                self.0.store.config_decide(other.id, left(&other)).await?;
             }
             None => {}
         }
@@ -179,7 +179,7 @@ impl ConfigSync {
                 return Ok(self.0.store.config_decide(pending.id, verdict).await?);
             }
             Some(other) => {
-                self.0.store.config_decide(other.id, Verdict::Superseded).await?;
+                self.0.store.config_decide(other.id, left(&other)).await?;
             }
             None => {}
         }
@@ -301,7 +301,9 @@ impl ConfigSync {
         mut reason: String,
     ) -> Result<Option<ConfigChange>, Error> {
         let Attempt { id, parts, file, good } = attempt;
-        let rejected = parts.files.keep_rejected(file, Utc::now())?;
+        let rejected = parts.files.keep_rejected(file, Utc::now())?.display().to_string();
+        let noted = (code.to_owned(), reason.clone(), rejected.clone());
+        self.0.store.config_refused(id, noted.0, noted.1, noted.2).await?;
         let good = good.filter(|good| good.hash != file.hash);
         match good {
             None => reason.push_str("; no earlier configuration is known, so the file stays"),
@@ -322,13 +324,26 @@ impl ConfigSync {
             "The gateway's configuration {} is not used: {reason}",
             file.hash
         );
-        let rejected_path = Some(rejected.display().to_string());
+        let rejected_path = Some(rejected);
         let verdict = Verdict::Rejected { code: code.to_owned(), reason, rejected_path };
         let change = self.0.store.config_decide(id, verdict).await?;
         let stays = parts.files.read()? == *file;
         // What was put back is looked at again: the gateway should run it.
         state.end(stays, stays.then(|| file.hash.clone()));
         Ok(change)
+    }
+}
+
+/// How a pending change ends that the file is not about any more: one that a king was putting back
+/// when it was killed is rejected.
+fn left(change: &ConfigChange) -> Verdict {
+    match (&change.code, &change.reason, &change.rejected_path) {
+        (Some(code), Some(reason), Some(path)) => Verdict::Rejected {
+            code: code.clone(),
+            reason: reason.clone(),
+            rejected_path: Some(path.clone()),
+        },
+        _ => Verdict::Superseded,
     }
 }
 

@@ -243,6 +243,24 @@ impl Store {
         .await
     }
 
+    /// Notes that a change is about to be put back, and why: a king that is killed meanwhile knows it
+    /// when it starts again.
+    pub(crate) async fn config_refused(
+        &self,
+        id: i64,
+        code: String,
+        reason: String,
+        rejected_path: String,
+    ) -> Result<()> {
+        self.write(async move |connection: &Connection| {
+            let sql = "UPDATE config_history SET code = ?2, reason = ?3, rejected_path = ?4
+                       WHERE id = ?1";
+            connection.execute(sql, params![id, code, reason, rejected_path]).await?;
+            Ok(())
+        })
+        .await
+    }
+
     /// Ends a change and gives it as it is now.
     pub(crate) async fn config_decide(
         &self,
