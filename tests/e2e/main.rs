@@ -15,6 +15,7 @@ mod signals;
 mod sources;
 #[cfg(target_os = "linux")]
 mod supervisor;
+mod tasks;
 mod traces;
 mod up;
 

@@ -14,7 +14,7 @@ use super::{
     Coordinator, Error, Result,
     state::{Rejection, RunState},
 };
-use crate::store::{self, Connection, events, runs, skills, tasks, timers};
+use crate::store::{self, Connection, events, runs, skills, timers};
 
 impl Coordinator {
     /// Gives nothing new of a run to runners; an attempt that is under way may finish. Of a cycle
@@ -165,9 +165,6 @@ impl Coordinator {
         };
         runs::insert(connection, now, new).await?;
         runs::copy_stages(connection, &run.run_id, run_id.as_str(), from).await?;
-        if run.candidate.is_none() {
-            tasks::insert_for_run(connection, now, run_id.as_str()).await?;
-        }
         if let Some(candidate) = &run.candidate {
             store::cases::copy(connection, &run.run_id, run_id.as_str()).await?;
             timers::clear(connection, &run.run_id).await?;

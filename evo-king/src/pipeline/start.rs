@@ -12,7 +12,7 @@ use super::{
     Coordinator, Error, Result,
     state::{Effect, RunState},
 };
-use crate::store::{Connection, events, runs, tasks};
+use crate::store::{Connection, events, runs};
 
 /// Most and least that `priority` can be.
 const PRIORITY: i32 = 100;
@@ -74,7 +74,6 @@ impl Coordinator {
             traced: request.kind != RunKind::Direct || self.parts.sampler.take(),
         };
         runs::insert(connection, now, new.clone()).await?;
-        tasks::insert_for_run(connection, now, run_id.as_str()).await?;
         let kind = match request.kind {
             RunKind::Cycle => "cycle.started",
             RunKind::Candidate | RunKind::Direct => "run.started",

@@ -1,11 +1,11 @@
 //! What clients and agents change about tasks by hand: fields, states, and that they are there.
 
-use evo_common::redact::redact;
 use evo_common::{
     api::ChangeTask,
     clock::Timestamp,
     ids::{AgentId, RunId},
     messages::TaskStatus,
+    redact::redact,
 };
 use serde_json::json;
 

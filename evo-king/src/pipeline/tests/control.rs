@@ -335,7 +335,6 @@ async fn a_paused_sibling_keeps_no_evaluation_back() {
             let parent = RunId::new();
             let insert = async |run_id: &RunId, parent: Option<&str>, stage, paused| {
                 let new = runs::NewRun {
-                    traced: true,
                     run_id: run_id.as_str(),
                     parent_run_id: parent,
                     kind: RunKind::Candidate,

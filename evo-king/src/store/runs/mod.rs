@@ -25,7 +25,7 @@ use evo_common::{
 use libsql::params;
 use serde_json::Value;
 
-use super::{Connection, Error, Result, RunFilter, Store, row, timers, traces};
+use super::{Connection, Error, Result, RunFilter, Store, row, tasks, timers, traces};
 use crate::pipeline::state::{AttemptEnd, RunState};
 
 /// A run as the pipeline works with it.
@@ -152,6 +152,10 @@ pub(crate) async fn insert(connection: &Connection, now: Timestamp, run: NewRun<
         timers::set(connection, run.run_id, kind, due_at).await?;
     }
     save_outcome(connection, run.run_id, run.state).await?;
+    // A candidate's run is a part of its cycle's task.
+    if run.kind != RunKind::Candidate {
+        tasks::insert_for_run(connection, now, run.run_id).await?;
+    }
     if run.traced {
         traces::begin(connection, run.run_id).await?;
     }
