@@ -51,6 +51,7 @@ pub(crate) async fn run(args: UpArgs) -> Result<()> {
     let result = evo_common::metrics::beside(Some(tokens.viewer), result).await;
     let result = result.unwrap_or_else(|error| Err(Stop::Usage(error.into())));
     if shutdown.is_cancelled() {
+        cluster.drain();
         say("Ending; a cycle that is left unfinished goes on at the next start …");
     }
     if let Some(otel) = &otel {
@@ -73,6 +74,7 @@ fn settings(args: &UpArgs, data: &DataFolder) -> Result<(Settings, Vec<String>)>
     let names = added.iter().map(|source| source.name.clone()).collect();
     king.sources.extend(added);
     king.open = args.open;
+    king.logs = Some(data.logs());
     gateway.auth.open = args.open;
     if let Some(port) = args.king_port {
         king.listen.set_port(port);

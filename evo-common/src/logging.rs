@@ -144,6 +144,11 @@ pub fn log_dir() -> PathBuf {
     env::get("EVO_LOG_DIR").map_or_else(|| PathBuf::from("./logs"), PathBuf::from)
 }
 
+/// The folder of the log files as [`log_dir`] has it; nothing when no files are written.
+pub fn log_files_dir() -> Option<PathBuf> {
+    Some(log_dir()).filter(|dir| wants_files(dir))
+}
+
 /// Sets up logging: JSON lines in `{log_dir}/{component}.YYYY-MM-DD.log`, plain text on standard
 /// output, filtered by `RUST_LOG` (default `info`). Call it once at startup and hold the guard.
 ///

@@ -12,7 +12,7 @@ use std::{
 };
 
 use evo_common::{
-    api::{EventList, EventRecord},
+    api::{ErrorBody, EventList, EventRecord},
     artifact,
     ids::sha256_hex,
     tokens::Secret,
@@ -75,6 +75,8 @@ enum Trouble {
     TooMuch(String),
     /// King answers with this status.
     Status(u16, String),
+    /// King's log does not go back so far: this is its oldest event.
+    Pruned(i64),
     /// It will not.
     Final(Error),
 }
@@ -84,6 +86,7 @@ impl Trouble {
     fn passing(self) -> Result<String, Error> {
         match self {
             Self::Passing(reason) | Self::TooMuch(reason) | Self::Status(_, reason) => Ok(reason),
+            Self::Pruned(oldest) => Ok(format!("its event log begins at {oldest} only")),
             Self::Final(error) => Err(error),
         }
     }
@@ -178,10 +181,26 @@ impl Follower {
             // The last event that is known comes along: if there is another one in its place, or
             // none, this is another log.
             let asked = self.page;
-            let page = self.events((place.cursor - 1).max(0)).await?;
+            // Without a known event there is nothing to compare.
+            let compares = place.cursor > 0 && !place.anchor.is_empty();
+            let after = if compares { place.cursor - 1 } else { place.cursor };
+            let page = match self.events(after).await {
+                // One that is another log as well can't be told from this one; its runs can.
+                Err(Trouble::Pruned(oldest)) if !restarted => {
+                    self.skip_to(oldest, place.cursor).await?;
+                    restarted = true;
+                    continue;
+                }
+                page => page?,
+            };
+            // Of the first event king can't say that it is gone: that is asked for from the beginning.
+            if let Some(first) = page.first().filter(|first| compares && first.seq > place.cursor) {
+                self.skip_to(first.seq, place.cursor).await?;
+                continue;
+            }
             let full = page.len() >= asked;
             let mut events = page.into_iter().peekable();
-            if place.cursor > 0 {
+            if compares {
                 let known = events.next().is_some_and(|event| fingerprint(&event) == place.anchor);
                 if !known && restarted {
                     let reason = "its event log does not go on where the last page ended";
@@ -193,7 +212,7 @@ impl Follower {
                          database was replaced or restored; reading it from the beginning",
                         place.cursor
                     );
-                    self.spool.restart_log().await?;
+                    self.spool.restart_log(0).await?;
                     self.sweep = true;
                     restarted = true;
                     continue;
@@ -219,6 +238,22 @@ impl Follower {
         }
         self.health.well(Side::King);
         self.health.update(|report| report.passes += 1);
+        Ok(())
+    }
+
+    /// Goes on with king's oldest event: what is older is gone, and with it the one that was known.
+    /// King keeps every event of runs that are not over, so that whatever was open and is not in what
+    /// follows has ended meanwhile.
+    async fn skip_to(&mut self, oldest: i64, cursor: i64) -> Result<(), Trouble> {
+        let lost = (oldest - 1 - cursor).max(0);
+        if lost > 0 {
+            tracing::warn!(
+                lost,
+                "King has taken away {lost} old events before they were read; going on at {oldest}"
+            );
+        }
+        self.spool.restart_log((oldest - 1).max(0)).await?;
+        self.sweep = true;
         Ok(())
     }
 
@@ -311,6 +346,16 @@ impl Follower {
             status if status.is_success() => {}
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 return Err(Trouble::Final(Error::Unauthorized { king: self.king.clone() }));
+            }
+            StatusCode::GONE => {
+                let body: Option<ErrorBody> = response.json().await.ok();
+                let oldest = body
+                    .filter(|body| body.error.code == "events_pruned")
+                    .and_then(|body| body.error.details?.get("oldest_seq")?.as_i64());
+                return Err(oldest.map_or_else(
+                    || Trouble::Status(410, format!("status 410 of {url}")),
+                    Trouble::Pruned,
+                ));
             }
             status => {
                 let reason = format!("status {} of {url}", status.as_u16());

@@ -275,18 +275,18 @@ impl Spool {
         Ok(added)
     }
 
-    /// King's log is another one than before: it is read from its beginning. Runs that were told
-    /// are not told again.
-    pub(crate) async fn restart_log(&self) -> Result<()> {
+    /// King's log is another one than before, or does not go back to where it was read: it is read
+    /// from the event after this place, 0 for its beginning. Runs that were told are not told again.
+    pub(crate) async fn restart_log(&self, cursor: i64) -> Result<()> {
         self.thread
             .submit(async move |connection: &Connection| {
                 let generation = place(connection).await?.generation + 1;
                 set_meta(connection, "generation", &generation.to_string()).await?;
-                set_meta(connection, "cursor", "0").await?;
+                set_meta(connection, "cursor", &cursor.to_string()).await?;
                 set_meta(connection, "anchor", "").await
             })
             .await?;
-        self.health.update(|report| report.cursor = 0);
+        self.health.update(|report| report.cursor = cursor);
         Ok(())
     }
 

@@ -8,18 +8,18 @@ use tokio::net::{TcpListener, TcpSocket};
 use crate::{
     backup,
     config::Config,
-    drain,
+    cron, drain,
     error::Error,
     failpoints, first_cycle, http,
     lock::{self, Lock},
-    retention, search_index, socket,
+    message_log, retention, search_index, socket,
     state::King,
 };
 
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 1_024;
 /// How long king's own tasks have to end once the answers under way are finished.
-const GRACE: Duration = Duration::from_secs(2);
+const GRACE: Duration = Duration::from_secs(5);
 
 /// King, ready to serve: the stores are open and the port is bound.
 pub struct App {
@@ -141,6 +141,13 @@ async fn serve(king: King, listener: TcpListener, shutdown: &Shutdown, drain: &S
         watch.await;
         Ok(())
     });
+    let messages = message_log::run(king.clone());
+    tasks.spawn("message log", OnError::Log, async move {
+        messages.await;
+        Ok(())
+    });
+    let jobs = cron::run(king.clone());
+    tasks.spawn("jobs", OnError::Log, async move { Ok(jobs.await?) });
     let keep = retention::run(king.store.clone(), king.config.clone(), king.shutdown.clone());
     tasks.spawn("retention", OnError::Log, async move {
         keep.await;

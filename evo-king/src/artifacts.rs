@@ -170,6 +170,10 @@ impl ArtifactStore {
         let id = ArtifactId::of(archive);
         let path = self.path(&id);
         if fs::read(&path).is_ok_and(|stored| stored == archive) {
+            // Whoever stores it is about to refer to it: the retention counts from now.
+            fs::File::open(&path)
+                .and_then(|file| file.set_modified(std::time::SystemTime::now()))
+                .map_err(|source| Error::Io { action: "touch", path, source })?;
             return Ok(id);
         }
         let fail = |action, path: &Path| {

@@ -271,7 +271,7 @@ fn tempfile_in(folder: &Path) -> Result<WorkFolder> {
     Ok(WorkFolder { path })
 }
 
-fn make_private(path: &Path) -> Result<()> {
+pub(crate) fn make_private(path: &Path) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     std::fs::DirBuilder::new()
         .recursive(true)

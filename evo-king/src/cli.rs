@@ -187,9 +187,10 @@ async fn serve(
         return Ok(app.run(shutdown).await?);
     };
     otel.export_to(&app.own_url(), Some(&token));
-    let stop = Shutdown::new();
+    let (stop, drain) = (Shutdown::new(), app.drain());
     let end = async {
         shutdown.cancelled().await;
+        drain.cancel();
         // While king still takes them.
         otel.flush().await;
         stop.cancel();

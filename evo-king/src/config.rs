@@ -1,5 +1,7 @@
 //! King's configuration: defaults, then `king.toml`, then the environment, then the command line.
 
+mod retention;
+
 use std::{
     ffi::OsString,
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -16,6 +18,8 @@ use evo_common::{
     tokens::Tokens,
 };
 use serde::Deserialize;
+
+pub use retention::Retention;
 
 use crate::{debug::DebugConfig, store::Database, system_info::Machine};
 
@@ -81,6 +85,10 @@ pub struct Config {
     pub traces_max: u32,
     /// How many direct runs per second are traced, of many.
     pub traces_direct_per_second: u32,
+    /// How long everything else is kept.
+    pub retention: Retention,
+    /// Folder of the log files of this process.
+    pub logs: Option<PathBuf>,
     /// Whether king starts a cycle itself when it never had one.
     pub first_cycle: bool,
     /// What one client may take.
@@ -103,11 +111,13 @@ pub struct Limits {
     pub runner_messages_per_s: u32,
     /// The same of any other connection.
     pub messages_per_s: u32,
+    /// Streams of events at the same time.
+    pub streams: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: 4_096, runner_messages_per_s: 5_000, messages_per_s: 100 }
+        Self { connections: 4_096, runner_messages_per_s: 5_000, messages_per_s: 100, streams: 256 }
     }
 }
 
@@ -324,6 +334,8 @@ pub struct KingFile {
     pub traces_max: Option<u32>,
     /// How many direct runs per second are traced, of many.
     pub traces_direct_per_second: Option<u32>,
+    /// How long everything else is kept.
+    pub retention: Option<Retention>,
     /// Whether king starts a cycle itself when it never had one.
     pub first_cycle: Option<bool>,
     /// What one client may take.
@@ -366,6 +378,7 @@ impl load::Validate for KingFile {
                 ("limits.connections", limits.connections),
                 ("limits.runner_messages_per_s", limits.runner_messages_per_s),
                 ("limits.messages_per_s", limits.messages_per_s),
+                ("limits.streams", limits.streams),
             ] {
                 at_least(key, Some(u64::from(value)), 1);
             }
@@ -437,6 +450,8 @@ impl Config {
             traces_keep_days: 7,
             traces_max: 10_000,
             traces_direct_per_second: 5,
+            retention: Retention::default(),
+            logs: None,
             first_cycle: false,
             limits: Limits::default(),
             cors_origins: Vec::new(),
@@ -453,6 +468,7 @@ impl Config {
             env::get("EVO_TOKENS_FILE").map_or_else(|| data.join("tokens.toml"), PathBuf::from);
         let tokens = Tokens::load_or_create(&file, &env::get)?;
         let mut config = Self { tokens_file: Some(file), ..Self::new(data, tokens) };
+        config.logs = evo_common::logging::log_files_dir();
         let folder = data.join("config");
         let file = folder.join("king.toml");
         if file.exists() {
@@ -499,6 +515,7 @@ impl Config {
         set(&mut self.traces_keep_days, file.traces_keep_days);
         set(&mut self.traces_max, file.traces_max);
         set(&mut self.traces_direct_per_second, file.traces_direct_per_second);
+        set(&mut self.retention, file.retention);
         set(&mut self.first_cycle, file.first_cycle);
         set(&mut self.limits, file.limits);
         set(&mut self.cors_origins, file.cors_origins);

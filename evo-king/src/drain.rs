@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::{state::King, store::runs};
+use crate::{
+    state::King,
+    store::{Connection, runs, tasks},
+};
 
 /// How often it is looked whether attempts are still under way, when nothing is stored meanwhile.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -53,8 +56,13 @@ pub(crate) async fn wait(king: &King, grace: Duration) -> bool {
 
 /// Attempts that connected runners have in hand.
 async fn busy(king: &King) -> Result<u64, crate::store::Error> {
-    let leased =
-        king.store.read(async |connection| runs::leased_by_agent(connection).await).await?;
-    let here = leased.iter().filter(|(agent, ..)| king.registry.is_connected(agent));
-    Ok(here.map(|(.., attempts)| u64::from(*attempts)).sum())
+    let read = async |connection: &Connection| {
+        let runs = runs::leased_by_agent(connection).await?;
+        Ok((runs, tasks::leased_by_agent(connection).await?))
+    };
+    let (runs, tasks) = king.store.read(read).await?;
+    let here = |agent: &str| king.registry.is_connected(agent);
+    let runs = runs.iter().filter(|lease| here(&lease.0)).map(|lease| u64::from(lease.2));
+    let tasks = tasks.iter().filter(|lease| here(&lease.0)).map(|lease| u64::from(lease.1));
+    Ok(runs.chain(tasks).sum())
 }

@@ -1,20 +1,50 @@
-//! Takes away what is too old to be kept.
+//! Takes away what is older than it is to be kept.
+//!
+//! Traces are looked at every minute, for they come fast. Everything else is swept by the job
+//! `retention`, table by table, in small transactions with pauses between them, so that nobody waits
+//! for it.
 
-use std::time::Duration;
+mod files;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeMap, time::Duration};
 
 use evo_common::{clock::Timestamp, runtime::Shutdown};
 
+pub(crate) use files::day_of;
+
 use crate::{
     config::Config,
-    store::{Store, traces::Keep},
+    state::King,
+    store::{
+        self, Connection, Store,
+        retention::{self as tables, LOGS, Limit},
+        traces::Keep,
+    },
 };
 
 /// Spans that are kept at most, whatever the number of their traces: some GiB if they are large.
 const MAX_SPANS: u64 = 500_000;
-/// How often it looks.
+/// How often the traces are looked at.
 const EVERY: Duration = Duration::from_secs(60);
+/// Between two batches of a sweep, for whoever else has something to write.
+const PAUSE: Duration = Duration::from_millis(5);
 const NS_PER_MS: i64 = 1_000_000;
 const MS_PER_DAY: i64 = 24 * 3_600_000;
+
+/// Why a sweep ended early.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The packages or log files.
+    #[error("old files can't be removed")]
+    Files(#[from] std::io::Error),
+}
+
+type Result<T> = std::result::Result<T, Error>;
 
 /// Keeps the traces within their limits until shutdown.
 pub(crate) async fn run(store: Store, config: std::sync::Arc<Config>, shutdown: Shutdown) {
@@ -23,10 +53,9 @@ pub(crate) async fn run(store: Store, config: std::sync::Arc<Config>, shutdown: 
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(EVERY) => {}
         }
-        let days = i64::from(config.traces_keep_days);
-        let before = Timestamp::now().0.saturating_sub(days.saturating_mul(MS_PER_DAY));
+        let before = days_before(Timestamp::now(), config.traces_keep_days);
         let keep = Keep {
-            since_ns: before.saturating_mul(NS_PER_MS),
+            since_ns: before.0.saturating_mul(NS_PER_MS),
             traces: config.traces_max,
             spans: MAX_SPANS,
         };
@@ -36,4 +65,96 @@ pub(crate) async fn run(store: Store, config: std::sync::Arc<Config>, shutdown: 
             Err(error) => tracing::warn!(%error, "Old traces could not be taken away: {error}"),
         }
     }
+}
+
+/// The moment so many days before.
+fn days_before(now: Timestamp, days: u32) -> Timestamp {
+    Timestamp(now.0.saturating_sub(i64::from(days).saturating_mul(MS_PER_DAY)))
+}
+
+/// Takes away what is too old now. Says how much, by table.
+pub(crate) async fn sweep(king: &King, now: Timestamp) -> Result<BTreeMap<&'static str, u64>> {
+    let keep = &king.config.retention;
+    let before = |days: u32| (days > 0).then(|| days_before(now, days));
+    let mut gone = BTreeMap::new();
+    if let Some(before) = before(keep.runs_days) {
+        gone.insert("runs", runs(king, before).await?);
+    }
+    if let Some(before) = before(keep.tasks_days) {
+        gone.insert("tasks", batches(king, Part::Tasks(before)).await?);
+    }
+    let limit = Limit { before: before(keep.events_days), rows: keep.events_rows };
+    gone.insert("events", batches(king, Part::Events(limit)).await?);
+    for log in LOGS {
+        let limit = match log.table {
+            "audit" => Limit { before: before(keep.audit_days), rows: 0 },
+            "agent_history" => Limit { before: before(keep.agent_history_days), rows: 0 },
+            "skill_calls" => Limit { before: before(keep.skill_calls_days), rows: 0 },
+            "socket_events" => {
+                Limit { before: before(keep.messages_days), rows: keep.messages_rows }
+            }
+            _ => Limit { before: before(keep.outbox_days), rows: 0 },
+        };
+        gone.insert(log.table, batches(king, Part::Log(log, limit)).await?);
+    }
+    if let Some(before) = before(keep.memories_days) {
+        gone.insert("memories", batches(king, Part::Memories(before)).await?);
+    }
+    if let Some(before) = before(keep.artifacts_days) {
+        gone.insert("artifacts", files::packages(king, before).await?);
+    }
+    if let (Some(before), Some(folder)) = (before(keep.logs_days), king.config.logs.clone()) {
+        gone.insert("log_files", files::logs(folder, before).await?);
+    }
+    gone.retain(|_, count| *count > 0);
+    if !gone.is_empty() {
+        tracing::info!(?gone, "What was too old was taken away");
+    }
+    Ok(gone)
+}
+
+/// What a batch takes away.
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    Events(Limit),
+    Log(tables::Log, Limit),
+    Memories(Timestamp),
+    Tasks(Timestamp),
+}
+
+/// Repeats a small transaction until it finds nothing more to take away.
+async fn batches(king: &King, part: Part) -> Result<u64> {
+    let mut gone = 0;
+    while !king.draining.is_cancelled() {
+        let removed = king
+            .store
+            .write(async move |connection: &Connection| match part {
+                Part::Events(limit) => tables::events(connection, limit).await,
+                Part::Log(log, limit) => tables::log(connection, log, limit).await,
+                Part::Memories(before) => tables::memories(connection, before).await,
+                Part::Tasks(before) => tables::tasks(connection, before).await,
+            })
+            .await?;
+        gone += removed;
+        if removed == 0 {
+            break;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(gone)
+}
+
+/// Runs that have ended, newest first, so that those of a cycle go before it. What a skill refers to
+/// stays.
+async fn runs(king: &King, before: Timestamp) -> Result<u64> {
+    let mut gone = 0;
+    let mut below = Some(tables::run_id_at(before));
+    while let Some(at) = below.take().filter(|_| !king.draining.is_cancelled()) {
+        let work = async move |connection: &Connection| tables::runs(connection, &at, before).await;
+        let (removed, next) = king.store.write(work).await?;
+        gone += removed;
+        below = next;
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(gone)
 }

@@ -11,8 +11,10 @@ use crate::{
     commands::Commands,
     config::Config,
     config_sync::ConfigSync,
+    cron,
     debug::{Book, Debug},
     error::Error,
+    message_log::MessageLog,
     metrics::Metrics,
     pipeline::Coordinator,
     registry::Registry,
@@ -67,6 +69,12 @@ pub struct Parts {
     pub restart: Shutdown,
     /// Cancelled when king ends.
     pub shutdown: Shutdown,
+    /// Jobs by the clock.
+    pub crons: cron::Crons,
+    /// Room for streams of events.
+    pub streams: Arc<tokio::sync::Semaphore>,
+    /// What is said over Socket.IO, written down.
+    pub(crate) messages: MessageLog,
     /// Held by what must not meet another of its kind: backup, restore, the removal of packages.
     pub maintenance: tokio::sync::Mutex<()>,
 }
@@ -86,6 +94,7 @@ impl King {
         shutdown: Shutdown,
     ) -> Result<Self, Error> {
         let store = Store::open(config.database.clone()).await?;
+        cron::prepare(&store, Timestamp::now()).await?;
         let artifacts = ArtifactStore::open(&config.data.join("artifacts"))?;
         let registry = Registry::default();
         for (agent_id, preference) in store.agents_models().await? {
@@ -96,6 +105,7 @@ impl King {
         let sources =
             Sources::new(config.sources.clone(), &king_url, config.gateway_url.as_deref());
         let config = Arc::new(config);
+        let streams = Arc::new(tokio::sync::Semaphore::new(config.limits.streams as usize));
         let pipeline = Coordinator::new(
             store.clone(),
             artifacts.clone(),
@@ -134,6 +144,9 @@ impl King {
             draining: shutdown.child_token(),
             restart: Shutdown::new(),
             shutdown,
+            crons: cron::Crons::default(),
+            streams,
+            messages: MessageLog::default(),
             maintenance: tokio::sync::Mutex::new(()),
         })))
     }

@@ -53,6 +53,8 @@ pub(crate) struct Cluster {
     bridge: Option<evo_evotown_bridge::Health>,
     services: TaskGroup,
     runners: TaskGroup,
+    /// Lets king give out nothing more.
+    drain: Shutdown,
 }
 
 struct Embedded {
@@ -140,6 +142,7 @@ impl Cluster {
             bridge: None,
             services: TaskGroup::new(Shutdown::new()),
             runners: TaskGroup::new(Shutdown::new()),
+            drain: king.drain(),
         };
         // Before anything runs that would have to be ended again.
         if let Some(evotown) = evotown {
@@ -236,8 +239,14 @@ impl Cluster {
         }
     }
 
+    /// From now on king is not ready and gives out nothing.
+    pub(crate) fn drain(&self) {
+        self.drain.cancel();
+    }
+
     /// Ends the runners first, so that king still takes their results, then the services.
     pub(crate) async fn shutdown(self) {
+        self.drain();
         if !self.runners.shutdown(RUNNER_GRACE).await {
             tracing::warn!("Work in hand was cut; king gives it out again at the next start");
         }

@@ -10,6 +10,7 @@ mod config_swap;
 mod evotown;
 mod health;
 mod models;
+mod operations;
 mod security;
 mod signals;
 mod sources;

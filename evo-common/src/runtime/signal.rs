@@ -5,8 +5,8 @@ use tokio_util::sync::CancellationToken;
 /// Ends a service: cancelled once, seen by everybody who holds a clone.
 pub type Shutdown = CancellationToken;
 
-/// A token that is cancelled on SIGINT or SIGTERM. A second signal ends the process at once with
-/// exit code 130.
+/// A token that is cancelled on SIGINT or SIGTERM. A second signal ends the process at once, with
+/// exit code 130 (SIGINT) or 143 (SIGTERM).
 pub fn shutdown_on_signals() -> std::io::Result<Shutdown> {
     let token = Shutdown::new();
     let cancel = token.clone();
@@ -15,9 +15,12 @@ pub fn shutdown_on_signals() -> std::io::Result<Shutdown> {
     let wait = async move {
         let mut first = true;
         loop {
-            tokio::select! {
-                signal = interrupt.recv() => if signal.is_none() { return },
-                signal = terminate.recv() => if signal.is_none() { return },
+            let (signal, code) = tokio::select! {
+                signal = interrupt.recv() => (signal, 130),
+                signal = terminate.recv() => (signal, 143),
+            };
+            if signal.is_none() {
+                return;
             }
             if !first {
                 #[expect(
@@ -25,7 +28,7 @@ pub fn shutdown_on_signals() -> std::io::Result<Shutdown> {
                     clippy::disallowed_methods,
                     reason = "the user asked twice"
                 )]
-                std::process::exit(130);
+                std::process::exit(code);
             }
             first = false;
             cancel.cancel();

@@ -72,3 +72,45 @@ async fn a_log_that_never_goes_on_does_not_keep_it_busy() {
     let trouble = follower.look().await.unwrap_err().passing().unwrap();
     assert!(trouble.contains("does not go on"), "{trouble}");
 }
+
+#[tokio::test]
+async fn events_that_king_has_taken_away_are_not_another_log() {
+    // The known event is gone; with others that were not read; the first one is the known one.
+    for (read, more, pruned) in [(2, 1, 12), (1, 3, 12), (1, 1, 6)] {
+        let (king, folder) = (King::start().await, tempfile::tempdir().unwrap());
+        for n in 0..read {
+            king.run(&format!("run-{n}"), "cycle", "active");
+        }
+        let mut follower = follower(&king, folder.path()).await;
+        assert_eq!(look(&mut follower).await, Vec::<String>::new());
+        let before = follower.health.report().backlog;
+        for n in read..read + more {
+            king.run(&format!("run-{n}"), "cycle", "active");
+        }
+        king.prune(pruned);
+        assert_eq!(look(&mut follower).await, Vec::<String>::new(), "{read} {more} {pruned}");
+        let place = follower.spool.place().await.unwrap();
+        assert_eq!(place.cursor, 6 * (read + more), "{read} {more} {pruned}");
+        let left = 6 * (read + more) - pruned;
+        let told = i64::try_from(follower.health.report().backlog - before).unwrap();
+        assert!(told >= left, "{told} of {left}: {read} {more} {pruned}");
+        assert_eq!(look(&mut follower).await, Vec::<String>::new());
+        let again = i64::try_from(follower.health.report().backlog - before).unwrap();
+        assert_eq!(again, told, "nothing is told twice");
+    }
+}
+
+#[tokio::test]
+async fn a_follower_that_knows_only_the_first_event_goes_on_where_the_log_begins() {
+    let (king, folder) = (King::start().await, tempfile::tempdir().unwrap());
+    king.run_started("run-a", "cycle");
+    let mut follower = follower(&king, folder.path()).await;
+    assert_eq!(look(&mut follower).await, Vec::<String>::new());
+    assert_eq!(follower.spool.place().await.unwrap().cursor, 1);
+    king.run("run-b", "cycle", "active");
+    king.prune(1);
+    assert_eq!(look(&mut follower).await, Vec::<String>::new());
+    let place = follower.spool.place().await.unwrap();
+    assert_eq!(place.cursor, 7);
+    assert_eq!(place.generation, 1, "once");
+}

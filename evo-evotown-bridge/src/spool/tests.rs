@@ -180,7 +180,7 @@ async fn a_new_log_is_read_from_its_beginning_and_lost_runs_are_ended() {
     let (spool, health) = folder.open().await;
     take(&spool, run(1, "ended")).await;
     take(&spool, vec![event(4, "lost", "run.started"), event(5, "known", "run.started")]).await;
-    spool.restart_log().await.unwrap();
+    spool.restart_log(0).await.unwrap();
     let place = spool.place().await.unwrap();
     assert_eq!(place, Place { generation: 1, ..Place::default() });
     // A log that was restored from an older copy: the same runs, other places.

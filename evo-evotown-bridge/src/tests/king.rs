@@ -49,6 +49,8 @@ struct Entries {
     events: Vec<EventRecord>,
     archives: BTreeMap<String, Vec<u8>>,
     ended: Vec<String>,
+    /// Events up to this one are taken away.
+    pruned: i64,
     /// How often the log began anew, which changes the moments in it.
     replaced: i64,
 }
@@ -88,6 +90,13 @@ impl King {
     /// Runs that have ended, cycles too.
     pub(crate) fn ended(&self) -> Vec<String> {
         self.entries().ended.clone()
+    }
+
+    /// Takes away the events up to this one.
+    pub(crate) fn prune(&self, last: i64) {
+        let mut entries = self.entries();
+        entries.events.retain(|event| event.seq > last);
+        entries.pruned = last;
     }
 
     /// The database is replaced by an empty one.
@@ -213,6 +222,11 @@ async fn events(
     }
     assert!((1..=500).contains(&page.limit), "king takes no other limit");
     let mut entries = log.entries();
+    if page.after > 0 && page.after < entries.pruned {
+        let details = json!({"oldest_seq": entries.pruned + 1});
+        let error = json!({"code": "events_pruned", "message": "Gone.", "details": details});
+        return (StatusCode::GONE, Json(json!({"error": error}))).into_response();
+    }
     let after = entries.events.iter().filter(|event| event.seq > page.after);
     let mut events: Vec<EventRecord> = after.take(page.limit).cloned().collect();
     if log.changing.load(Ordering::SeqCst) {

@@ -84,6 +84,7 @@ impl ApiError {
         error
     }
 
+    /// The same with something for programs to read.
     pub(super) fn with_details(mut self, details: Value) -> Self {
         self.0.details = Some(details);
         self

@@ -10,6 +10,7 @@ mod agents;
 mod artifacts;
 mod audit;
 mod auth;
+mod crons;
 mod debug;
 mod error;
 mod events;
@@ -21,6 +22,7 @@ mod memories;
 mod metrics;
 mod middleware;
 mod openapi;
+mod patience;
 mod pipeline;
 mod runs;
 mod serve;
@@ -91,6 +93,7 @@ fn routes() -> OpenApiRouter<King> {
         .merge(agents::routes())
         .merge(memories::routes())
         .merge(admin::routes())
+        .merge(crons::routes())
         .merge(debug::routes())
         .merge(gateway::routes())
         .merge(supervisor::routes())

@@ -19,12 +19,14 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
-use super::error::ApiError;
+use super::{error::ApiError, patience::Patient};
 
 /// How long answers under way may take once `stop` is done.
 const DRAIN: Duration = Duration::from_secs(2);
 /// How long a connection may take for the head of a request, and may be idle before one.
 const HEAD: Duration = Duration::from_secs(60);
+/// How long a client may take no byte of what is sent to it.
+const WRITE: Duration = Duration::from_secs(60);
 /// Largest head of a request.
 const MAX_HEAD: usize = 64 * 1024;
 /// Most headers of a request.
@@ -119,7 +121,8 @@ async fn connection(
         request.extensions_mut().insert(place.clone());
         router.clone().oneshot(request)
     });
-    let served = http().serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let stream = TokioIo::new(Patient::new(stream, WRITE));
+    let served = http().serve_connection(stream, service).with_upgrades();
     let mut served = pin!(served);
     let ended = tokio::select! {
         ended = served.as_mut() => ended,

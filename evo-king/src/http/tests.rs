@@ -4,6 +4,7 @@
 
 mod agents;
 mod memories;
+mod operations;
 mod traces;
 
 use axum::{

@@ -90,6 +90,16 @@ impl Coordinator {
         Ok(StartedRun { success: true, run_id: run_id.into(), created: true })
     }
 
+    /// Starts a run in the caller's transaction.
+    pub(crate) async fn start_within(
+        &self,
+        connection: &Connection,
+        request: &StartRun,
+    ) -> Result<StartedRun> {
+        self.check(request)?;
+        self.insert(connection, request).await
+    }
+
     fn check(&self, request: &StartRun) -> Result<()> {
         let invalid = |field, message: &str| Error::Invalid { field, message: message.to_owned() };
         if request.priority.abs() > PRIORITY {

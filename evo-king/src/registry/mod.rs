@@ -102,6 +102,9 @@ impl Registry {
 
     /// The ready runner of this stage with the most free places, if one has any.
     pub fn free_runner(&self, stage: PipelineStage) -> Option<String> {
+        if self.closed.load(Ordering::Relaxed) {
+            return None;
+        }
         let (agents, leases) = (self.agents(), self.leases());
         agents
             .iter()
@@ -225,6 +228,9 @@ impl Registry {
 
     /// User agents that may be given tasks, with how many they take at the same time.
     pub fn ready_for_tasks(&self) -> Vec<(String, u32)> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
         if self.closed.load(Ordering::Relaxed) {
             return Vec::new();
         }

@@ -21,8 +21,8 @@ use socketioxide::{
     socket::Socket,
 };
 
-use super::emit;
-use crate::config::Limits;
+use super::{agent_of, emit};
+use crate::{config::Limits, message_log::MessageLog};
 
 /// What a connection has left.
 #[derive(Clone)]
@@ -102,12 +102,19 @@ impl FromMessageParts<LocalAdapter> for Admitted {
 
     fn from_message_parts(
         socket: &Arc<Socket>,
-        _: &mut Value,
+        message: &mut Value,
         _: &Option<i64>,
     ) -> Result<Self, TooMany> {
         let Some(allowance) = socket.extensions.get::<Allowance>() else { return Err(TooMany) };
         match allowance.take() {
-            Verdict::Admitted => return Ok(Self),
+            Verdict::Admitted => {
+                if let (Value::Str(text, _), Some(log)) =
+                    (message, socket.extensions.get::<MessageLog>())
+                {
+                    log.inbound(text, agent_of(socket), socket.id.as_str());
+                }
+                return Ok(Self);
+            }
             Verdict::Dropped => {}
             Verdict::Told => {
                 tracing::warn!(socket.id = %socket.id, "A connection sends too many messages; some are dropped");

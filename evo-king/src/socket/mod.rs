@@ -28,7 +28,7 @@ use socketioxide::{
     layer::SocketIoLayer,
 };
 
-use crate::{access::Identity, failpoints, registry::Outlet, state::King};
+use crate::{access::Identity, failpoints, message_log::MessageLog, registry::Outlet, state::King};
 use allowance::Allowance;
 use evo_common::tokens::Scope;
 
@@ -146,6 +146,7 @@ async fn authenticate(
         .ok_or(Refused(refused))?;
     socket.extensions.insert(Allowance::new(&king.config.limits, identity.scope));
     socket.extensions.insert(Access(Arc::new(identity)));
+    socket.extensions.insert(king.messages.clone());
     Ok(())
 }
 
@@ -171,7 +172,12 @@ async fn on_connect(socket: SocketRef, State(king): State<King>) {
 /// Sends to one connection; says whether it was handed over.
 fn emit(socket: &SocketRef, event: &'static str, payload: &impl serde::Serialize) -> bool {
     match socket.emit(event, payload) {
-        Ok(()) => true,
+        Ok(()) => {
+            if let Some(log) = socket.extensions.get::<MessageLog>() {
+                log.outbound(event, payload, agent_of(socket), socket.id.as_str());
+            }
+            true
+        }
         // Whoever is gone asks again when it is back.
         Err(SendError::Socket(SocketError::Closed)) => {
             tracing::debug!(socket.id = %socket.id, event, "{event} came too late: the connection is closed");
@@ -195,6 +201,11 @@ impl Outlet for SocketOutlet {
 
 fn outlet(socket: &SocketRef) -> Arc<dyn Outlet> {
     Arc::new(SocketOutlet(socket.clone()))
+}
+
+/// The agent that registered on this connection.
+fn agent_of(socket: &socketioxide::socket::Socket) -> Option<String> {
+    socket.extensions.get::<agent::Identity>().map(|agent::Identity(agent_id)| agent_id)
 }
 
 /// The scope of this connection's token.

@@ -33,10 +33,35 @@ pub(crate) async fn last_seq(connection: &Connection) -> Result<i64> {
     row::number(connection, "SELECT MAX(seq) FROM events", ()).await
 }
 
+/// The oldest event's place; 0 without one.
+pub(crate) async fn first_seq(connection: &Connection) -> Result<i64> {
+    row::number(connection, "SELECT MIN(seq) FROM events", ()).await
+}
+
 /// Events after a place, oldest first.
 pub(crate) async fn after(
     connection: &Connection,
     filter: &EventFilter,
+) -> Result<Vec<EventRecord>> {
+    let kinds: Vec<&str> = filter.kind.iter().flat_map(|kind| kind.split(',')).collect();
+    if let [] | [_] = kinds[..] {
+        return after_of(connection, filter, kinds.first().copied()).await;
+    }
+    // Each kind by its index, so that rare ones are found without reading all the others.
+    let mut events = Vec::new();
+    for kind in kinds {
+        events.extend(after_of(connection, filter, Some(kind)).await?);
+    }
+    events.sort_by_key(|event| event.seq);
+    events.dedup_by_key(|event| event.seq);
+    events.truncate(filter.limit as usize);
+    Ok(events)
+}
+
+async fn after_of(
+    connection: &Connection,
+    filter: &EventFilter,
+    kind: Option<&str>,
 ) -> Result<Vec<EventRecord>> {
     let read = |row: &libsql::Row| {
         Ok(EventRecord {
@@ -51,7 +76,7 @@ pub(crate) async fn after(
     let (sql, params) = row::Conditions::default()
         .and("seq > ?", Some(filter.after))
         .and("run_id = ?", filter.run_id.as_ref().map(RunId::as_str))
-        .and("kind = ?", filter.kind.clone())
+        .and("kind = ?", kind)
         .query(
             "SELECT seq, at, kind, run_id, agent_id, payload FROM events",
             "seq",
@@ -61,6 +86,11 @@ pub(crate) async fn after(
 }
 
 impl Store {
+    /// The oldest event's place; 0 without one.
+    pub async fn events_first(&self) -> Result<i64> {
+        self.read(async |connection| first_seq(connection).await).await
+    }
+
     /// A page of the event log.
     pub async fn events_list(&self, filter: EventFilter) -> Result<EventList> {
         self.read(async move |connection| {

@@ -58,7 +58,7 @@ pub struct EventFilter {
     pub limit: u32,
     /// Only events about this run.
     pub run_id: Option<RunId>,
-    /// Only events of this kind.
+    /// Only events of this kind, or of these, with commas between them.
     pub kind: Option<String>,
 }
 

@@ -4,8 +4,8 @@ use std::cell::RefCell;
 
 use super::super::{
     Connection, EventFilter, MemoryFilter, RunFilter, SkillFilter, TraceFilter, agent_history,
-    agents, cases, config_history, events, memories, migrate, outbox, recoveries, row, runs,
-    skills, tasks, timers, traces,
+    agents, cases, config_history, cron, events, memories, messages, migrate, outbox, recoveries,
+    retention, row, runs, skills, tasks, timers, traces,
 };
 use crate::pipeline::state::RunState;
 use crate::store::{AuditFilter, audit, stats, tokens};
@@ -205,6 +205,27 @@ async fn hot_queries_search_in_indexes() {
     for cursor in [None, Some(7)] {
         let list = config_history::list(connection, 5, cursor);
         searches(connection, "changes", list).await;
+    }
+    searches(connection, "first event", events::first_seq(connection)).await;
+    searches(connection, "due jobs", cron::due(connection, now)).await;
+    searches(connection, "next due", cron::next_due(connection)).await;
+    searches(connection, "job", cron::get(connection, "backup")).await;
+    let limit = retention::Limit { before: Some(now), rows: 5 };
+    searches(connection, "old events", retention::events(connection, limit)).await;
+    searches(connection, "old runs", retention::runs(connection, "run-9", now)).await;
+    searches(connection, "old tasks", retention::tasks(connection, now)).await;
+    searches(connection, "old memories", retention::memories(connection, now)).await;
+    searches(connection, "used package", retention::is_package_used(connection, "a")).await;
+    for has in choices(4) {
+        let filter = messages::MessageFilter {
+            limit: 5,
+            cursor: has(0).then_some(7),
+            agent_id: has(1).then(|| "a".to_owned()),
+            event_name: has(2).then(|| "agent:register".to_owned()),
+            since: has(3).then_some(now),
+            ..messages::MessageFilter::default()
+        };
+        searches(connection, &format!("{filter:?}"), messages::list(connection, filter)).await;
     }
     for has in choices(2) {
         let filter = EventFilter {

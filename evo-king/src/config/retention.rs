@@ -1,0 +1,55 @@
+//! How long everything is kept.
+
+use serde::Deserialize;
+
+/// How long everything is kept. Days and rows; 0 keeps for ever.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retention {
+    /// Runs that have ended, with their stages, attempts and cases, unless a skill refers to them.
+    pub runs_days: u32,
+    /// Tasks that have ended, with their logs.
+    pub tasks_days: u32,
+    /// The event log; events of runs that are not over stay.
+    pub events_days: u32,
+    /// Most events.
+    pub events_rows: u64,
+    /// Reported calls of skills.
+    pub skill_calls_days: u32,
+    /// The audit log.
+    pub audit_days: u32,
+    /// Changes of agents' states.
+    pub agent_history_days: u32,
+    /// Messages over Socket.IO.
+    pub messages_days: u32,
+    /// Most of these messages.
+    pub messages_rows: u64,
+    /// Memories, by their last change.
+    pub memories_days: u32,
+    /// Effects that could not be delivered.
+    pub outbox_days: u32,
+    /// Packages that nothing refers to, from when they were last stored.
+    pub artifacts_days: u32,
+    /// Log files.
+    pub logs_days: u32,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            runs_days: 90,
+            tasks_days: 90,
+            events_days: 90,
+            events_rows: 0,
+            skill_calls_days: 180,
+            audit_days: 365,
+            agent_history_days: 30,
+            messages_days: 7,
+            messages_rows: 200_000,
+            memories_days: 0,
+            outbox_days: 30,
+            artifacts_days: 7,
+            logs_days: 30,
+        }
+    }
+}

@@ -1,0 +1,169 @@
+use std::net::SocketAddr;
+
+use evo_common::{runtime::Shutdown, tokens::Tokens};
+use tempfile::TempDir;
+
+use super::*;
+use crate::config::Config;
+
+const MINUTE: u64 = 60_000;
+const DAY: u64 = 24 * 60 * MINUTE;
+
+async fn open(folder: &TempDir) -> King {
+    let config = Config::new(folder.path(), Tokens::generate());
+    let address = SocketAddr::from(([127, 0, 0, 1], 3000));
+    King::open(config, address, Shutdown::new()).await.unwrap()
+}
+
+fn new(name: &str, job: Job, schedule: &str, missed: &str) -> NewJob {
+    NewJob {
+        name: name.to_owned(),
+        job: job.as_str().to_owned(),
+        description: String::new(),
+        schedule: schedule.to_owned(),
+        timezone: "UTC".to_owned(),
+        enabled: true,
+        missed: missed.to_owned(),
+        params: Map::new(),
+    }
+}
+
+/// The names of the jobs that are claimed at a moment.
+async fn claimed(king: &King, now: Timestamp) -> Vec<String> {
+    tick(king, now).await.unwrap().into_iter().map(|claimed| claimed.job.name).collect()
+}
+
+async fn get(king: &King, name: &str) -> CronJob {
+    king.crons.get(&king.store, name).await.unwrap()
+}
+
+/// A moment of today's clock, so that nothing is missed before.
+fn now() -> Timestamp {
+    Timestamp::now()
+}
+
+#[tokio::test]
+async fn nothing_runs_because_king_starts_and_each_moment_counts_once() {
+    let folder = TempDir::new().unwrap();
+    let king = open(&folder).await;
+    assert_eq!(claimed(&king, now()).await, Vec::<String>::new());
+    let due = get(&king, "gateway_health").await.due_at.unwrap();
+    assert!(due > now() && due <= now().plus_ms(5 * MINUTE));
+    assert_eq!(get(&king, "evolution_cycle").await.due_at, None, "it is off");
+
+    let first = tick(&king, due).await.unwrap().remove(0);
+    assert_eq!(claimed(&king, due).await, Vec::<String>::new());
+    let running = get(&king, "gateway_health").await;
+    assert_eq!((running.last_status.as_deref(), running.run_count), (Some("running"), 1));
+    assert_eq!(running.due_at, Some(due.plus_ms(5 * MINUTE)));
+    // It is not begun again while it is under way.
+    assert_eq!(claimed(&king, due.plus_ms(5 * MINUTE)).await.len(), 0);
+    finish(&king, first).await.unwrap();
+    let done = get(&king, "gateway_health").await;
+    assert_eq!((done.last_status.as_deref(), done.last_error), (Some("ok"), None));
+    assert_eq!(claimed(&king, done.due_at.unwrap()).await, ["gateway_health"]);
+}
+
+#[tokio::test]
+async fn a_missed_moment_is_skipped_or_made_up_for_once() {
+    let folder = TempDir::new().unwrap();
+    let king = open(&folder).await;
+    for (name, missed) in [("skips", "skip"), ("runs", "run_once")] {
+        let job = new(name, Job::GatewayHealth, "0 * * * *", missed);
+        king.crons.create(&king.store, now(), job).await.unwrap();
+    }
+    let later = now().plus_ms(3 * DAY);
+    // King was busy with something else, or its machine slept.
+    let ran = claimed(&king, later).await;
+    assert!(ran.contains(&"runs".to_owned()) && !ran.contains(&"skips".to_owned()), "{ran:?}");
+    let skipped = get(&king, "skips").await;
+    assert_eq!((skipped.last_status.as_deref(), skipped.run_count), (Some("skipped"), 0));
+    assert!(skipped.due_at.unwrap() > later);
+    // King was not there.
+    let much_later = later.plus_ms(3 * DAY);
+    prepare(&king.store, much_later).await.unwrap();
+    let interrupted = get(&king, "runs").await;
+    assert_eq!(interrupted.last_status.as_deref(), Some("interrupted"));
+    assert_eq!(claimed(&king, much_later).await, ["runs"]);
+    assert_eq!(claimed(&king, much_later).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_cycle_starts_with_its_claim_and_once_although_king_is_killed_then() {
+    // King's own jobs may be due in the same minute.
+    let nightly = async |king: &King, at| {
+        let mut names = claimed(king, at).await;
+        names.retain(|name| name == "nightly");
+        names
+    };
+    let folder = TempDir::new().unwrap();
+    let king = open(&folder).await;
+    let job = new("nightly", Job::EvolutionCycle, "* * * * *", "run_once");
+    let due = king.crons.create(&king.store, now(), job).await.unwrap().due_at.unwrap();
+    assert_eq!(nightly(&king, due).await, ["nightly"]);
+    let first = king.store.runs_latest_cycle().await.unwrap();
+    assert!(first.is_some());
+    // Killed before its end was stored.
+    king.store.close().await;
+    let king = open(&folder).await;
+    assert_eq!(get(&king, "nightly").await.last_status.as_deref(), Some("interrupted"));
+    assert_eq!(nightly(&king, due).await, Vec::<String>::new());
+    assert_eq!(king.store.runs_latest_cycle().await.unwrap(), first);
+    assert_eq!(nightly(&king, due.plus_ms(MINUTE)).await, ["nightly"]);
+    assert_ne!(king.store.runs_latest_cycle().await.unwrap(), first);
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_job_is_told_by_field() {
+    let folder = TempDir::new().unwrap();
+    let king = open(&folder).await;
+    let with = |change: fn(&mut NewJob)| {
+        let mut job = new("good", Job::Backup, "@daily", "skip");
+        change(&mut job);
+        job
+    };
+    for (job, field) in [
+        (with(|job| job.name = "Not Good".to_owned()), "name"),
+        (with(|job| job.job = "shell".to_owned()), "job"),
+        (with(|job| job.schedule = "often".to_owned()), "schedule"),
+        (with(|job| job.timezone = "Mars".to_owned()), "timezone"),
+        (with(|job| job.missed = "run_all".to_owned()), "missed"),
+        (with(|job| drop(job.params.insert("folder".to_owned(), json!("relative")))), "params"),
+        (with(|job| drop(job.params.insert("command".to_owned(), json!("rm")))), "params"),
+    ] {
+        match king.crons.create(&king.store, now(), job).await {
+            Err(Error::Invalid { field: found, .. }) => assert_eq!(found, field),
+            other => panic!("{field}: {other:?}"),
+        }
+    }
+    let change = Change { enabled: Some(false), ..Change::default() };
+    // By the original's name too.
+    let off = king.crons.change(&king.store, now(), "gateway_health_check", change).await.unwrap();
+    assert_eq!((off.name.as_str(), off.due_at), ("gateway_health", None));
+    let delete = king.crons.delete(&king.store, "backup").await;
+    assert!(matches!(delete, Err(Error::Builtin(_))), "{delete:?}");
+    let unknown = king.crons.delete(&king.store, "nothing").await;
+    assert!(matches!(unknown, Err(Error::Unknown(_))), "{unknown:?}");
+}
+
+#[tokio::test]
+async fn backups_are_made_and_only_the_newest_are_kept() {
+    let folder = TempDir::new().unwrap();
+    let king = open(&folder).await;
+    let to = TempDir::new().unwrap();
+    let mut job = new("backups", Job::Backup, "@daily", "skip");
+    job.params = json!({"folder": to.path(), "keep": 2}).as_object().unwrap().clone();
+    king.crons.create(&king.store, now(), job).await.unwrap();
+    std::fs::write(to.path().join("mine.backup"), "").unwrap();
+    for _ in 0..3 {
+        king.crons.run_now(&king, "backups").await.unwrap();
+        let done = get(&king, "backups").await;
+        assert_eq!(done.last_status.as_deref(), Some("ok"), "{:?}", done.last_error);
+    }
+    assert_eq!(std::fs::read_dir(to.path()).unwrap().count(), 3);
+    let failed = king.crons.run_now(&king, "update_check").await;
+    assert!(failed.is_ok(), "it has run");
+    let told = get(&king, "update_check").await;
+    assert_eq!(told.last_status.as_deref(), Some("failed"));
+    assert!(told.last_error.unwrap().contains("params"), "it says what to do");
+}

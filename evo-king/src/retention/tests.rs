@@ -1,0 +1,148 @@
+use std::{fs, net::SocketAddr};
+
+use evo_common::{
+    api::{RunKind, StartRun},
+    ids::RunId,
+    tokens::Tokens,
+};
+use serde_json::json;
+
+use super::*;
+use crate::store::{events, row};
+
+const DAY: u64 = 24 * 3_600_000;
+
+struct Server {
+    king: King,
+    folder: tempfile::TempDir,
+}
+
+impl Server {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::new(folder.path(), Tokens::generate());
+        config.logs = Some(folder.path().join("logs"));
+        let address = SocketAddr::from(([127, 0, 0, 1], 3000));
+        let king = King::open(config, address, Shutdown::new()).await.unwrap();
+        Self { king, folder }
+    }
+
+    async fn count(&self, table: &'static str) -> i64 {
+        let sql = format!("SELECT COUNT(*) FROM {table}");
+        let read = async move |connection: &Connection| row::number(connection, &sql, ()).await;
+        self.king.store.read(read).await.unwrap()
+    }
+
+    async fn execute(&self, sql: &'static str) {
+        let work = async move |connection: &Connection| {
+            connection.execute_batch(sql).await?;
+            Ok::<_, store::Error>(())
+        };
+        self.king.store.write(work).await.unwrap();
+    }
+
+    async fn run(&self) -> RunId {
+        let request = StartRun { kind: RunKind::Direct, ..StartRun::default() };
+        let started = self.king.pipeline.start(request).await.unwrap();
+        RunId::parse(started.run_id.clone()).unwrap()
+    }
+
+    async fn append(&self, count: usize) {
+        let work = async move |connection: &Connection| {
+            for _ in 0..count {
+                let now = Timestamp::now();
+                events::append(connection, now, "test", None, None, &json!({})).await?;
+            }
+            Ok::<_, store::Error>(())
+        };
+        self.king.store.write(work).await.unwrap();
+    }
+
+    async fn sweep_in(&self, days: u64) -> BTreeMap<&'static str, u64> {
+        sweep(&self.king, Timestamp::now().plus_ms(days * DAY)).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn what_is_young_stays_and_what_is_old_goes() {
+    let server = Server::start().await;
+    server
+        .execute(
+            "INSERT INTO audit (at, token_id, token_name, scope, action, target, status, remote, request_id)
+                 VALUES (unixepoch() * 1000, 't', 't', 's', 'a', 't', 200, 'r', 'q');
+             INSERT INTO agent_history (agent_id, new_status, trigger, detail, created_at)
+                 VALUES ('a', 'ready', 't', '', unixepoch() * 1000);
+             INSERT INTO socket_events (at, direction, event_name, socket_id, payload)
+                 VALUES (unixepoch() * 1000, 'inbound', 'x', 's', '{}');",
+        )
+        .await;
+    assert_eq!(server.sweep_in(0).await, BTreeMap::new());
+    assert_eq!(server.sweep_in(8).await, BTreeMap::from([("socket_events", 1)]));
+    assert_eq!(server.sweep_in(31).await, BTreeMap::from([("agent_history", 1)]));
+    assert_eq!(server.sweep_in(400).await, BTreeMap::from([("audit", 1)]));
+    assert_eq!(server.count("memories").await, 1, "they are kept unless somebody says otherwise");
+}
+
+#[tokio::test]
+async fn runs_that_have_ended_go_with_their_rows_and_open_ones_stay() {
+    let server = Server::start().await;
+    let (ended, open) = (server.run().await, server.run().await);
+    server.king.pipeline.cancel(&ended).await.unwrap();
+    assert_eq!(server.sweep_in(1).await, BTreeMap::new());
+    let gone = server.sweep_in(100).await;
+    assert_eq!(gone["runs"], 1, "{gone:?}");
+    assert_eq!(server.count("runs").await, 1);
+    assert!(server.king.store.runs_get(&open).await.unwrap().is_some());
+    server.king.pipeline.cancel(&open).await.unwrap();
+    server.sweep_in(100).await;
+    for table in ["runs", "stages", "attempts", "timers"] {
+        assert_eq!(server.count(table).await, 0, "{table}");
+    }
+}
+
+#[tokio::test]
+async fn events_go_from_the_oldest_on_but_not_those_of_open_runs_nor_the_newest() {
+    let server = Server::start().await;
+    server.append(2_000).await;
+    let open = server.run().await;
+    server.append(2_000).await;
+    let gone = server.sweep_in(100).await;
+    assert_eq!(gone["events"], 2_000, "{gone:?}");
+    server.king.pipeline.cancel(&open).await.unwrap();
+    let all = server.count("events").await;
+    let gone = server.sweep_in(100).await;
+    assert_eq!(i64::try_from(gone["events"]).unwrap(), all - 1_000, "{gone:?}");
+    assert_eq!(server.count("events").await, 1_000);
+}
+
+#[tokio::test]
+async fn packages_and_log_files_that_nobody_needs_go() {
+    let server = Server::start().await;
+    let archive = evo_common::artifact::pack(&[("a".to_owned(), b"x".to_vec())].into()).unwrap().1;
+    let id = server.king.artifacts.put(archive.clone().into()).await.unwrap();
+    let logs = server.folder.path().join("logs");
+    fs::create_dir(&logs).unwrap();
+    for name in ["evo.2020-01-01.log", "evo.9999-01-01.log", "notes.txt", "evo.log"] {
+        fs::write(logs.join(name), "").unwrap();
+    }
+    let gone = server.sweep_in(0).await;
+    assert_eq!(gone, BTreeMap::from([("log_files", 1)]));
+    let gone = server.sweep_in(8).await;
+    assert_eq!(gone, BTreeMap::from([("artifacts", 1)]));
+    assert!(!server.king.artifacts.exists(&id).await.unwrap());
+    let always = evo_common::ids::ArtifactId::parse(crate::artifacts::EMPTY_ARCHIVE).unwrap();
+    assert!(server.king.artifacts.exists(&always).await.unwrap());
+    assert_eq!(fs::read_dir(&logs).unwrap().count(), 3);
+
+    server.king.artifacts.put(archive.into()).await.unwrap();
+    let run = server.run().await;
+    let (run, package) = (run.as_str().to_owned(), id.to_string());
+    let refer = async move |connection: &Connection| {
+        let sql = "UPDATE runs SET artifact_id = ? WHERE run_id = ?";
+        connection.execute(sql, [package, run]).await?;
+        Ok::<_, store::Error>(())
+    };
+    server.king.store.write(refer).await.unwrap();
+    assert_eq!(server.sweep_in(8).await, BTreeMap::new());
+    assert!(server.king.artifacts.exists(&id).await.unwrap());
+}
