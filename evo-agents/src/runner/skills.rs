@@ -33,18 +33,16 @@ impl ActiveSkills {
         Self { http, address: address.to_owned(), token, artifacts, known: Arc::default() }
     }
 
-    /// The skills as they were at the last look; looks when there was none. Without king there
-    /// are none.
+    /// The skills as they are now: whoever gives out work may know of a skill that was activated a
+    /// moment ago. When king does not answer, as they were at the last look.
     pub(super) async fn known(&self) -> Arc<[Known]> {
         let mut known = self.known.lock().await;
-        if let Some(known) = known.as_ref() {
-            return Arc::clone(known);
-        }
-        match self.look(&[]).await {
+        let before = known.clone().unwrap_or_default();
+        match self.look(&before).await {
             Ok((_, found)) => Arc::clone(known.insert(found)),
             Err(error) => {
                 tracing::warn!(%error, "The active skills can't be listed: {error}");
-                Arc::default()
+                before
             }
         }
     }
@@ -216,7 +214,6 @@ mod tests {
         let token = Some(Secret::new("t"));
         let artifacts = ArtifactClient::new(&address, token.clone(), cache.path().to_owned());
         let skills = ActiveSkills::new(&address, token, artifacts);
-        // A task that comes before the first refresh looks by itself.
         let known = skills.known().await;
         assert_eq!(skills.refresh().await.unwrap(), ["a", "b"]);
         let [one] = &*known else { panic!("{known:?}") };

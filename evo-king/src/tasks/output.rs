@@ -12,6 +12,8 @@ use evo_common::{
     messages::{TaskLogEntry, TaskOutput},
 };
 
+use tokio::time::Instant;
+
 use super::{
     Error, Result, Tasks, cut,
     lifecycle::{self, Note},
@@ -32,6 +34,10 @@ const MAX_PIECES: usize = 16 * 1024;
 /// Most tasks whose output is kept in memory.
 const MAX_STREAMS: usize = 1_000;
 
+/// How long pieces may follow an attempt's result.
+const STRAGGLERS: Duration = Duration::from_secs(10);
+/// How long an attempt without a result is expected to write: longer than any may take.
+const SILENCE: Duration = Duration::from_secs(25 * 3_600);
 /// Longest message and detail of a line that an agent adds to a log.
 const MAX_LINE: usize = 4 * 1024;
 /// The kind of the event that tells of such a line.
@@ -47,9 +53,17 @@ struct Stream {
     is_cut: bool,
     /// Whether there is more than what is stored.
     is_new: bool,
+    /// When it is forgotten: a while after the attempt's result, since messages overtake each other
+    /// and the last pieces may follow it; else after a long silence.
+    until: Option<Instant>,
 }
 
 impl Stream {
+    fn of(attempt: Option<Attempt>, agent: &str) -> Self {
+        let until = Some(Instant::now() + SILENCE);
+        Self { attempt, agent: agent.to_owned(), until, ..Self::default() }
+    }
+
     fn add(&mut self, output: &TaskOutput) {
         if self.kept + output.delta.len() > MAX_KEPT || self.pieces.len() >= MAX_PIECES {
             self.is_cut = true;
@@ -88,21 +102,46 @@ impl Streams {
         Some(stream.text())
     }
 
-    /// The task is over.
+    /// The attempt's result is there.
+    pub(super) fn close(&self, task_id: &str) {
+        if let Some(stream) = self.lock().get_mut(task_id) {
+            stream.until = Some(Instant::now() + STRAGGLERS);
+        }
+    }
+
+    /// The task is gone.
     pub(super) fn forget(&self, task_id: &str) {
         self.lock().remove(task_id);
     }
 
-    /// What was written since it was asked last, by task.
-    fn news(&self) -> Vec<(String, String)> {
+    /// Tasks that have written something since it was asked last. What is over is forgotten.
+    fn news(&self) -> Vec<String> {
         let mut streams = self.lock();
+        let now = Instant::now();
+        streams.retain(|_, stream| stream.until.is_none_or(|until| now < until));
         let fresh = streams.iter_mut().filter(|(_, stream)| stream.is_new);
         fresh
             .map(|(task_id, stream)| {
                 stream.is_new = false;
-                (task_id.clone(), stream.text())
+                task_id.clone()
             })
             .collect()
+    }
+
+    /// What a task has written so far.
+    fn whole(&self, task_id: &str) -> Option<String> {
+        self.lock().get(task_id).map(Stream::text)
+    }
+}
+
+/// Leaves out the stream that would be forgotten first, when there are too many.
+fn make_room(streams: &mut HashMap<String, Stream>) {
+    if streams.len() < MAX_STREAMS {
+        return;
+    }
+    let first = streams.iter().min_by_key(|(_, stream)| stream.until);
+    if let Some(task_id) = first.map(|(task_id, _)| task_id.clone()) {
+        streams.remove(&task_id);
     }
 }
 
@@ -137,14 +176,19 @@ impl Tasks {
         if attempt.is_none() && task.agent_id.as_deref() != Some(agent_id) {
             return Err(not_yours());
         }
-        let mut streams = self.parts.streams.lock();
-        if streams.len() < MAX_STREAMS || streams.contains_key(&output.task_id) {
-            let stream = streams.entry(output.task_id.clone()).or_default();
-            if stream.agent != agent_id || stream.attempt != attempt {
-                *stream = Stream { attempt, agent: agent_id.to_owned(), ..Stream::default() };
-            }
-            stream.add(output);
+        if task.state.as_ref().is_some_and(|state| state.end().is_some()) {
+            // Its output is stored; a single late piece is not worth more than that.
+            return Ok(());
         }
+        let mut streams = self.parts.streams.lock();
+        if !streams.contains_key(&output.task_id) {
+            make_room(&mut streams);
+        }
+        let stream = streams.entry(output.task_id.clone()).or_default();
+        if stream.agent != agent_id || stream.attempt != attempt {
+            *stream = Stream::of(attempt, agent_id);
+        }
+        stream.add(output);
         Ok(())
     }
 
@@ -178,11 +222,15 @@ impl Tasks {
             .await
     }
 
-    /// An attempt was given out: what an earlier one wrote is no part of it.
+    /// An attempt was given out: what it writes is kept from now on, and what an earlier one wrote
+    /// is no part of it.
     pub(super) fn begin_output(&self, task_id: &str, attempt: Attempt, agent: &str) {
         let mut streams = self.parts.streams.lock();
-        if streams.get(task_id).is_some_and(|s| s.attempt != Some(attempt) || s.agent != agent) {
-            streams.remove(task_id);
+        let known = streams.get(task_id);
+        let same = known.is_some_and(|s| s.attempt == Some(attempt) && s.agent == agent);
+        if !same {
+            make_room(&mut streams);
+            streams.insert(task_id.to_owned(), Stream::of(Some(attempt), agent));
         }
     }
 
@@ -192,11 +240,15 @@ impl Tasks {
         if news.is_empty() {
             return Ok(());
         }
+        let this = self.clone();
         self.parts
             .store
             .write(async move |connection: &Connection| {
-                for (task_id, text) in news {
-                    tasks::save_output(connection, &task_id, &text).await?;
+                for task_id in news {
+                    // Read here, in the order of the writes: no older text replaces a newer one.
+                    if let Some(text) = this.parts.streams.whole(&task_id) {
+                        tasks::save_output(connection, &task_id, &text).await?;
+                    }
                 }
                 Ok::<_, Error>(())
             })

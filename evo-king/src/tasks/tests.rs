@@ -270,6 +270,35 @@ async fn a_task_ends_in_a_result_that_is_looked_at_and_remembered() {
 }
 
 #[tokio::test]
+async fn pieces_that_a_result_overtook_are_kept() {
+    let folder = TempDir::new().unwrap();
+    let bench = Bench::start(&folder).await;
+    let mut user = bench.connect("evo-user", "user", &[]);
+    let task_id = bench.create(user_task("Count the pets.")).await;
+    let dispatch: TaskDispatch = user.hears(wire::TASK_INVITE).await;
+    let done = report(&dispatch, TaskStatus::Completed);
+    let reply = bench.tasks.report("evo-user".to_owned(), done).await;
+    assert_eq!(reply, Reply::accepted("req-1"));
+    for (place, delta) in [(1, "pets."), (0, "Two ")] {
+        let output = TaskOutput {
+            task_id: task_id.clone(),
+            request_id: "r".to_owned(),
+            source: "llm".to_owned(),
+            delta: delta.to_owned(),
+            chunk_index: place,
+            is_final: false,
+        };
+        bench.tasks.output("evo-user", &output).await.unwrap();
+    }
+    bench.tasks.wake();
+    let until = tokio::time::Instant::now() + Duration::from_secs(20);
+    while bench.view(&task_id).await.output != "Two pets." {
+        assert!(tokio::time::Instant::now() < until, "{:?}", bench.view(&task_id).await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
 async fn without_an_evaluator_king_says_plainly_how_it_went() {
     let folder = TempDir::new().unwrap();
     let bench = Bench::start(&folder).await;

@@ -344,7 +344,7 @@ impl Tasks {
         let applied = self.apply_report(agent_id, report).await;
         match applied {
             Ok(true) => {
-                self.parts.streams.forget(&task_id);
+                self.parts.streams.close(&task_id);
                 self.wake();
                 Reply::accepted(req_id)
             }
@@ -385,7 +385,6 @@ impl Tasks {
             latency_ms: report.latency_ms,
             tool_calls,
         };
-        let output = self.parts.streams.text(&report.update.task_id, report.attempt);
         let (this, task_id, attempt) = (self.clone(), report.update.task_id, report.attempt);
         self.parts
             .store
@@ -415,7 +414,7 @@ impl Tasks {
                     let result = Some(&result).filter(|result| !result.is_null());
                     tasks::save_result(connection, &task_id, result, None, Some(&work)).await?;
                 }
-                if let Some(output) = output {
+                if let Some(output) = this.parts.streams.text(&task_id, attempt) {
                     tasks::save_output(connection, &task_id, &output).await?;
                 }
                 task.applied = Some((attempt, digest));
