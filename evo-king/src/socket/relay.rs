@@ -11,26 +11,13 @@ use socketioxide::SocketIo;
 use crate::{
     memory,
     state::King,
-    store::{self, EventFilter, config_history::UPDATED},
+    store::{self, config_history::UPDATED, events::Scope},
 };
 
 const PAGE: u32 = 500;
 
-/// While nobody follows everything, the log is looked at no more often than this.
+/// While nobody follows runs, the log is looked at no more often than this.
 const QUIET: Duration = Duration::from_millis(50);
-/// What goes to agents as well.
-const FOR_ALL: [&str; 10] = [
-    UPDATED,
-    memory::CHANGED,
-    "cycle.started",
-    "task.created",
-    "task.updated",
-    "task.reopened",
-    "task.decomposed",
-    "task.ended",
-    "task.evaluated",
-    "task.deleted",
-];
 
 /// Runs until shutdown.
 pub(super) async fn run(king: King, io: SocketIo) -> Result<(), store::Error> {
@@ -43,50 +30,41 @@ pub(super) async fn run(king: King, io: SocketIo) -> Result<(), store::Error> {
         }
         let latest = *committed.borrow_and_update();
         let followers = io.to([events::ROOM_OBSERVERS, events::ROOM_DASHBOARD]).sockets();
-        let relayed = if followers.is_empty() && !king.tasks.is_any_followed() {
-            let relayed = relay_for_all(&king, &io, after).await.map(|()| latest);
-            tokio::select! {
-                () = king.shutdown.cancelled() => return Ok(()),
-                () = tokio::time::sleep(QUIET) => {}
-            }
-            relayed
+        let scope = if followers.is_empty() && !king.tasks.is_any_followed() {
+            Scope::NoSteps
         } else {
-            relay_page(&king, &io, after, None).await
+            Scope::All
         };
-        match relayed {
-            Ok(last) => after = last,
+        match relay_from(&king, &io, after, scope).await {
+            Ok(last) if scope == Scope::All => after = last,
+            Ok(last) => after = last.max(latest),
             Err(store::Error::Closed) => return Ok(()),
             // The next change tries again from the same place.
             Err(error) => {
                 tracing::error!(%error, "The event log can't be relayed for now: {error}");
             }
         }
+        if scope == Scope::NoSteps {
+            tokio::select! {
+                () = king.shutdown.cancelled() => return Ok(()),
+                () = tokio::time::sleep(QUIET) => {}
+            }
+        }
     }
-}
-
-async fn relay_for_all(king: &King, io: &SocketIo, after: i64) -> Result<(), store::Error> {
-    for kind in FOR_ALL {
-        relay_page(king, io, after, Some(kind)).await?;
-    }
-    Ok(())
 }
 
 /// Relays what comes after this place, and gives the place of the last.
-async fn relay_page(
+async fn relay_from(
     king: &King,
     io: &SocketIo,
     mut after: i64,
-    kind: Option<&str>,
+    scope: Scope,
 ) -> Result<i64, store::Error> {
     loop {
-        let kind = kind.map(str::to_owned);
-        let filter = EventFilter { after, limit: PAGE, run_id: None, kind };
-        let page = king.store.events_list(filter).await?;
-        if page.events.is_empty() {
-            return Ok(after);
-        }
-        after = page.last_seq;
-        for event in &page.events {
+        let events = king.store.events_after(after, PAGE, scope).await?;
+        let Some(last) = events.last() else { return Ok(after) };
+        after = last.seq;
+        for event in &events {
             relay(io, event).await;
             super::task::relay(king, io, event).await;
         }

@@ -38,6 +38,47 @@ pub(crate) async fn first_seq(connection: &Connection) -> Result<i64> {
     row::number(connection, "SELECT MIN(seq) FROM events", ()).await
 }
 
+/// Which events are relayed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// All.
+    All,
+    /// All but the steps of runs, which are most of the log and concern only those who follow runs.
+    NoSteps,
+}
+
+fn read(row: &libsql::Row) -> Result<EventRecord> {
+    Ok(EventRecord {
+        seq: row.get(0)?,
+        at: row::moment(row, 1)?,
+        kind: row.get(2)?,
+        run_id: row.get(3)?,
+        agent_id: row.get(4)?,
+        payload: row::json(row, 5)?,
+    })
+}
+
+/// The next events to be relayed, oldest first.
+pub(crate) async fn to_relay(
+    connection: &Connection,
+    after: i64,
+    limit: u32,
+    scope: Scope,
+) -> Result<Vec<EventRecord>> {
+    let sql = match scope {
+        Scope::All => {
+            "SELECT seq, at, kind, run_id, agent_id, payload FROM events
+             WHERE seq > ? ORDER BY seq LIMIT ?"
+        }
+        Scope::NoSteps => {
+            "SELECT seq, at, kind, run_id, agent_id, payload FROM events
+             WHERE seq > ? AND kind NOT LIKE 'stage.%' AND kind NOT LIKE 'run.%'
+             ORDER BY seq LIMIT ?"
+        }
+    };
+    row::all(connection, sql, params![after, limit], read).await
+}
+
 /// Events after a place, oldest first.
 pub(crate) async fn after(
     connection: &Connection,
@@ -63,16 +104,6 @@ async fn after_of(
     filter: &EventFilter,
     kind: Option<&str>,
 ) -> Result<Vec<EventRecord>> {
-    let read = |row: &libsql::Row| {
-        Ok(EventRecord {
-            seq: row.get(0)?,
-            at: row::moment(row, 1)?,
-            kind: row.get(2)?,
-            run_id: row.get(3)?,
-            agent_id: row.get(4)?,
-            payload: row::json(row, 5)?,
-        })
-    };
     let (sql, params) = row::Conditions::default()
         .and("seq > ?", Some(filter.after))
         .and("run_id = ?", filter.run_id.as_ref().map(RunId::as_str))
@@ -89,6 +120,16 @@ impl Store {
     /// The oldest event's place; 0 without one.
     pub async fn events_first(&self) -> Result<i64> {
         self.read(async |connection| first_seq(connection).await).await
+    }
+
+    /// The next events to be relayed, oldest first.
+    pub(crate) async fn events_after(
+        &self,
+        after: i64,
+        limit: u32,
+        scope: Scope,
+    ) -> Result<Vec<EventRecord>> {
+        self.read(async move |connection| to_relay(connection, after, limit, scope).await).await
     }
 
     /// A page of the event log.

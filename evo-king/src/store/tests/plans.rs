@@ -145,6 +145,10 @@ async fn hot_queries_search_in_indexes() {
     searches(connection, "active_digest", skills::active_digest(connection)).await;
     searches(connection, "comparable", skills::comparable(connection, "s", Some(id))).await;
     searches(connection, "last_seq", events::last_seq(connection)).await;
+    for scope in [events::Scope::All, events::Scope::NoSteps] {
+        let relayed = events::to_relay(connection, 7, 5, scope);
+        searches(connection, &format!("to_relay {scope:?}"), relayed).await;
+    }
     let trace = evo_common::tracing_context::run_trace_id(id);
     searches(connection, "save_root", traces::save_root(connection, id)).await;
     searches(connection, "trace", traces::get(connection, &trace)).await;
