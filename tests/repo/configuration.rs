@@ -45,7 +45,7 @@ fn gateway_and_sources_load() {
 fn king_loads_its_files_also_with_every_default_written_out() {
     // `# key = value` becomes `key = value`; other comments stay.
     let uncommented = |text: &str| -> String {
-        let setting = regex::Regex::new(r"(?m)^# ((\w+ = |\[\w+\]|\[\[\w+\]\]).*)$").unwrap();
+        let setting = regex::Regex::new(r"(?m)^# ((\w+ = |\[[\w.]+\]|\[\[\w+\]\]).*)$").unwrap();
         setting.replace_all(text, "$1").into_owned()
     };
     let evo = Evo::new(env!("CARGO_BIN_EXE_evo"));
@@ -62,7 +62,7 @@ fn king_loads_its_files_also_with_every_default_written_out() {
 
 #[test]
 fn the_defaults_that_king_toml_names_are_the_defaults() {
-    let setting = regex::Regex::new(r"(?m)^# (\w+ = |\[\w+\])(.*)$").unwrap();
+    let setting = regex::Regex::new(r"(?m)^# (\w+ = |\[[\w.]+\])(.*)$").unwrap();
     let text = fs::read_to_string(file("king.toml")).unwrap();
     let written = setting.replace_all(&text, "$1$2");
     let load = |text: &str| {
