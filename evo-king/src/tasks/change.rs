@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::{
     Error, Outgoing, Result, Tasks,
-    create::{as_object, check_payload, check_summary},
+    create::{as_object, check_payload, check_summary, is_given_out},
     lifecycle::{Note, apply, note, part_ended},
     state::{Command, Effect, Rejection, TaskState, decide},
     work::bounded,
@@ -127,12 +127,15 @@ impl Tasks {
             }
             _ => None,
         };
-        let Some(decision) = decision else {
+        let Some(mut decision) = decision else {
             tasks::save(connection, now, &task).await?;
             return Ok(
                 note(connection, now, &task, Note::info("task.updated", "It was changed")).await?
             );
         };
+        if change.status == Some(TaskStatus::Pending) {
+            decision.next = pending_again(&task, decision.next, now);
+        }
         let ends = decision.effects.iter().any(|effect| matches!(effect, Effect::Ended { .. }));
         if ends {
             let failed = change.status == Some(TaskStatus::Failed);
@@ -222,6 +225,19 @@ impl Tasks {
         }
         memories::unbind_task(connection, &task.task_id).await?;
         Ok(tasks::delete(connection, &task.task_id).await?)
+    }
+}
+
+/// A task that is to be done again waits for an agent only if it did so before.
+fn pending_again(task: &Task, next: TaskState, now: Timestamp) -> TaskState {
+    match (next, is_given_out(&task.task_type, task.wanted.as_deref())) {
+        (TaskState::Waiting { attempt, .. }, false) => {
+            TaskState::ByHand { begun: false, next: attempt }
+        }
+        (TaskState::ByHand { next, .. }, true) => {
+            TaskState::Waiting { attempt: next, tries: 0, not_before: now }
+        }
+        (next, _) => next,
     }
 }
 

@@ -151,6 +151,11 @@ impl Tasks {
     }
 }
 
+/// Whether king gives such a task to an agent; any other one is for whoever made it.
+pub(super) fn is_given_out(task_type: &str, wanted: Option<&str>) -> bool {
+    wanted.is_some() || FOR_ANYBODY.contains(&task_type)
+}
+
 /// Makes a task in the caller's transaction.
 async fn insert(connection: &Connection, now: Timestamp, new: NewTask) -> Result<(String, bool)> {
     let asked = json!([
@@ -188,8 +193,8 @@ async fn insert(connection: &Connection, now: Timestamp, new: NewTask) -> Result
         let message = format!("tasks are {MAX_DEPTH} deep at most");
         return Err(Error::Invalid { field: "parent_id", message });
     }
-    let is_done_by_agents = new.agent_id.is_some() || FOR_ANYBODY.contains(&new.task_type.as_str());
-    let state = if is_done_by_agents { TaskState::waiting(now) } else { TaskState::by_hand() };
+    let is_given_out = is_given_out(&new.task_type, new.agent_id.as_deref());
+    let state = if is_given_out { TaskState::waiting(now) } else { TaskState::by_hand() };
     let task = Task {
         task_id: new_id(),
         parent_id: new.parent_id.clone(),

@@ -198,3 +198,26 @@ async fn a_payload_is_an_object_whatever_is_sent() {
     assert_eq!((rest.count, rest.next_cursor), (2, None));
     assert!(page.tasks.last().unwrap().id > rest.tasks[0].id);
 }
+
+#[tokio::test]
+async fn what_is_begun_again_waits_for_whom_it_waited_before() {
+    let folder = TempDir::new().unwrap();
+    let bench = Bench::start(&folder).await;
+    let set = async |id: &str, status| {
+        let change = evo_common::api::ChangeTask { status: Some(status), ..Default::default() };
+        bench.tasks.change(id, change, Who::Operator).await.unwrap();
+    };
+    let note = bench.create(NewTask::new("note", "Mine.", json!({}))).await;
+    let work = bench.create(user_task("Count.")).await;
+    for id in [&note, &work] {
+        for status in [TaskStatus::InProgress, TaskStatus::Cancelled, TaskStatus::Pending] {
+            set(id, status).await;
+        }
+    }
+    let mut user = bench.connect("evo-user", "user", &[]);
+    let dispatch: TaskDispatch = user.hears(wire::TASK_INVITE).await;
+    assert_eq!(dispatch.invite.task_id, work);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!user.has_heard(wire::TASK_INVITE));
+    assert_eq!(bench.view(&note).await.status, TaskStatus::Pending);
+}
