@@ -56,9 +56,3 @@ CREATE VIRTUAL TABLE run_fts USING fts5 (
 
 -- What Learning is told of the names in use.
 CREATE INDEX skills_by_use ON skills (status = 'active' DESC, created_at DESC, name);
-
--- What refers to a run or a package, for whoever takes old ones away.
-CREATE INDEX runs_by_origin ON runs (forked_from) WHERE forked_from IS NOT NULL;
-CREATE INDEX runs_by_retry ON runs (retried_by) WHERE retried_by IS NOT NULL;
-CREATE INDEX runs_by_artifact ON runs (artifact_id) WHERE artifact_id <> '';
-CREATE INDEX stages_by_artifact ON stages (artifact_id) WHERE artifact_id <> '';
