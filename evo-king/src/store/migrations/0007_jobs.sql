@@ -38,7 +38,11 @@ CREATE TABLE socket_events (
 CREATE INDEX socket_events_by_agent ON socket_events (agent_id, id) WHERE agent_id IS NOT NULL;
 CREATE INDEX socket_events_by_event ON socket_events (event_name, id);
 
--- For the retention: what else refers to a run or to a package.
+-- For the retention: what refers to a run or to a package.
+CREATE INDEX runs_by_fork ON runs (forked_from) WHERE forked_from IS NOT NULL;
+CREATE INDEX runs_by_retry ON runs (retried_by) WHERE retried_by IS NOT NULL;
+CREATE INDEX runs_by_artifact ON runs (artifact_id) WHERE artifact_id <> '';
+CREATE INDEX stages_by_artifact ON stages (artifact_id) WHERE artifact_id <> '';
 CREATE INDEX skills_by_run ON skills (run_id);
 CREATE INDEX skill_versions_by_run ON skill_versions (run_id);
 CREATE INDEX skill_versions_by_artifact ON skill_versions (artifact_id);
