@@ -149,6 +149,12 @@ async fn a_backup_is_made_and_restored_while_king_runs_and_while_it_does_not() {
     assert_eq!(operator.get("/pipeline/runs").await["count"], 2);
     let restored = evo.run(&["king", "restore", path, "--json"]).expect_code(0).json();
     assert!(process.exited().is_none(), "the same process goes on");
+    // The connections of the old one have ended.
+    let operator = King::new(&url, &evo.token("operator"));
+    let start = async |key: &str| {
+        let body = json!({"trigger": key, "idempotency_key": key});
+        operator.send(Method::POST, "/pipeline/start", Some(&body)).await.1["run_id"].clone()
+    };
     let runs = operator.get("/pipeline/runs").await;
     assert_eq!((&runs["count"], &runs["runs"][0]["run_id"]), (&json!(1), &first), "{runs}");
     let kept = std::path::PathBuf::from(restored["kept"].as_str().unwrap());

@@ -72,6 +72,7 @@ fn the_defaults_that_king_toml_names_are_the_defaults() {
         (
             (config.listen, config.plan, config.retry_look_after_ms, config.remember_discarded_ms),
             (config.heartbeat_ms, config.lease_ms, config.grace_ms, config.timeouts),
+            (config.drain_grace_ms, config.retention, config.limits),
             (config.traces_keep_days, config.traces_max, config.traces_direct_per_second),
             config.first_cycle,
         )
