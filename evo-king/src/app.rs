@@ -172,9 +172,9 @@ async fn serve(king: King, listener: TcpListener, shutdown: &Shutdown, drain: &S
         );
     }
     tracing::info!(address = %king.address, version = crate::VERSION, "King listens on {}", king.address);
-    let connections = king.config.limits.connections;
+    let limits = &king.config.limits;
     tokio::join!(
-        http::serve(listener, router, connections, king.shutdown.clone()),
+        http::serve(listener, router, limits, king.shutdown.clone()),
         end(&king, shutdown, drain),
     );
     // The tasks first: they still send over the connections.

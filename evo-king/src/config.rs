@@ -113,11 +113,19 @@ pub struct Limits {
     pub messages_per_s: u32,
     /// Streams of events at the same time.
     pub streams: u32,
+    /// How long a client may take no byte of what is sent to it.
+    pub slow_reader_ms: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: 4_096, runner_messages_per_s: 5_000, messages_per_s: 100, streams: 256 }
+        Self {
+            connections: 4_096,
+            runner_messages_per_s: 5_000,
+            messages_per_s: 100,
+            streams: 256,
+            slow_reader_ms: 60_000,
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! What operators do with a king: end it, back it up, restore it, look whether it is sound.
 
 use std::{
-    net::TcpListener,
+    io::Write as _,
+    net::{TcpListener, TcpStream},
     os::unix::fs::PermissionsExt as _,
     time::{Duration, SystemTime},
 };
@@ -171,4 +172,43 @@ async fn a_backup_is_made_and_restored_while_king_runs_and_while_it_does_not() {
     let report = evo.run(&["king", "check", "--json"]).expect_code(0).json();
     assert_eq!(report["runs"], 1, "{report}");
     evo.run(&["king", "check", "--data", "/no/such/folder"]).expect_code(2).says(&["--data"]);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_its_stream_is_cut_and_holds_nobody_up() {
+    let evo = evo();
+    let settings = "[limits]\nstreams = 1\nslow_reader_ms = 500\n";
+    let (_process, url) = king(&evo, settings, "sources = []\n");
+    let operator = King::new(&url, &evo.token("operator"));
+    // More than the buffers between king and a client hold.
+    let text = "x".repeat(900_000);
+    for n in 0..24 {
+        let body = json!({"trigger": {"n": n, "text": text}, "kind": "direct"});
+        let (status, answer) = operator.send(Method::POST, "/pipeline/start", Some(&body)).await;
+        assert_eq!(status, StatusCode::CREATED, "{answer}");
+    }
+    let address = url.strip_prefix("http://").unwrap();
+    let mut silent = TcpStream::connect(address).unwrap();
+    let token = evo.token("viewer");
+    write!(
+        silent,
+        "GET /events/stream?after=0 HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\n\r\n"
+    )
+    .unwrap();
+    // Its place is taken, and free again although it never reads or leaves.
+    let (mut taken, mut free) = (false, false);
+    for _ in 0..600 {
+        let request = reqwest::Client::builder().no_proxy().build().unwrap();
+        let stream = request.get(format!("{url}/events/stream")).bearer_auth(&token);
+        let status = stream.send().await.unwrap().status();
+        taken |= status == StatusCode::SERVICE_UNAVAILABLE;
+        free = status == StatusCode::OK;
+        if taken && free {
+            break;
+        }
+        operator.get("/stats").await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(taken && free, "taken: {taken}, free again: {free}");
+    drop(silent);
 }

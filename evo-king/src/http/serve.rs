@@ -20,13 +20,12 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use super::{error::ApiError, patience::Patient};
+use crate::config::Limits;
 
 /// How long answers under way may take once `stop` is done.
 const DRAIN: Duration = Duration::from_secs(2);
 /// How long a connection may take for the head of a request, and may be idle before one.
 const HEAD: Duration = Duration::from_secs(60);
-/// How long a client may take no byte of what is sent to it.
-const WRITE: Duration = Duration::from_secs(60);
 /// Largest head of a request.
 const MAX_HEAD: usize = 64 * 1024;
 /// Most headers of a request.
@@ -40,7 +39,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves at most `connections` at the same time until `stop`, and then until the answers under way
 /// are finished.
-pub(crate) async fn serve(listener: TcpListener, router: Router, connections: u32, stop: Shutdown) {
+pub(crate) async fn serve(listener: TcpListener, router: Router, limits: &Limits, stop: Shutdown) {
+    let connections = limits.connections;
+    let patience = Duration::from_millis(limits.slow_reader_ms);
     let places = Arc::new(Semaphore::new(connections as usize));
     let served = TaskTracker::new();
     let refusals = Arc::new(Semaphore::new(REFUSALS));
@@ -64,7 +65,8 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, connections: u3
         }
         if let Ok(place) = places.clone().try_acquire_owned() {
             full = false;
-            served.spawn(connection(stream, remote, router.clone(), stop.clone(), place));
+            let router = router.clone();
+            served.spawn(connection(stream, remote, router, stop.clone(), place, patience));
         } else {
             // Once, and not with every connection.
             if !std::mem::replace(&mut full, true) {
@@ -113,6 +115,7 @@ async fn connection(
     router: Router,
     stop: Shutdown,
     place: OwnedSemaphorePermit,
+    patience: Duration,
 ) {
     let place = Place(Arc::new(place));
     let service = service_fn(move |request: hyper::Request<Incoming>| {
@@ -121,7 +124,7 @@ async fn connection(
         request.extensions_mut().insert(place.clone());
         router.clone().oneshot(request)
     });
-    let stream = TokioIo::new(Patient::new(stream, WRITE));
+    let stream = TokioIo::new(Patient::new(stream, patience));
     let served = http().serve_connection(stream, service).with_upgrades();
     let mut served = pin!(served);
     let ended = tokio::select! {

@@ -244,9 +244,10 @@ async fn the_exporter_of_opentelemetry_is_understood() {
     let url = format!("http://{}/v1/traces", listener.local_addr().unwrap());
     let stop = Shutdown::new();
     let tasks = evo_common::runtime::TaskGroup::new(stop.clone());
-    let served = serve(listener, server.router.clone(), 16, stop.clone());
+    let limits = crate::config::Limits { connections: 16, ..crate::config::Limits::default() };
+    let router = server.router.clone();
     tasks.spawn("king", evo_common::runtime::OnError::Log, async move {
-        served.await;
+        serve(listener, router, &limits, stop).await;
         Ok(())
     });
 
