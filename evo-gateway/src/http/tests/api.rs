@@ -163,7 +163,10 @@ fn the_document_is_complete_and_its_examples_are_true() {
             assert_eq!(parameter.get("example").is_none(), parameter["name"] == "model", "{name}");
             examples += 1;
         }
-        let answer = &value["responses"]["200"]["content"]["application/json"];
+        let answers = &value["responses"]["200"]["content"];
+        let (text, answer) =
+            (&answers[evo_common::metrics::CONTENT_TYPE], &answers["application/json"]);
+        examples += usize::from(text.get("example").is_some());
         for content in [&value["requestBody"]["content"]["application/json"], answer] {
             if let Some(example) = content.get("example") {
                 examples += 1;
@@ -179,7 +182,9 @@ fn the_document_is_complete_and_its_examples_are_true() {
             assert_eq!(value["x-evo-scope"], scope, "{name}");
         }
         for (status, response) in value["responses"].as_object().unwrap() {
-            let schema = &response["content"]["application/json"]["schema"];
+            let is_text = path == "/metrics" && status.as_str() == "200";
+            let kind = if is_text { evo_common::metrics::CONTENT_TYPE } else { "application/json" };
+            let schema = &response["content"][kind]["schema"];
             assert!(schema.is_object(), "{name} {status}");
             if !status.starts_with('2') {
                 assert_eq!(schema["$ref"], "#/components/schemas/ErrorBody", "{name} {status}");
@@ -206,6 +211,10 @@ async fn every_operation_answers_as_the_document_says() {
         let got = bed.send(request).await;
         let response = &value["responses"][got.status.as_str()];
         assert!(response.is_object(), "{name} answers {} without saying so", got.status);
+        if path == "/metrics" {
+            assert_eq!(got.header("content-type"), evo_common::metrics::CONTENT_TYPE);
+            continue;
+        }
         assert!(got.header("content-type").starts_with("application/json"), "{name}");
         let schema = &response["content"]["application/json"]["schema"];
         let is_anthropic = path == "/v1/messages";
