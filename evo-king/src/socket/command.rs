@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use socketioxide::extract::{AckSender, MaybeExtension, SocketRef, State, TryData};
 
-use super::{Access, read, scope_of};
+use super::{Access, allowance::Admitted, read, scope_of};
 use crate::{commands::CommandError, state::King};
 
 pub(super) fn register_handlers(socket: &SocketRef) {
@@ -27,6 +27,7 @@ struct Wanted {
 }
 
 async fn on_command(
+    _: Admitted,
     TryData(payload): TryData<Value>,
     ack: AckSender,
     access: MaybeExtension<Access>,

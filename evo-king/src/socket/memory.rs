@@ -10,7 +10,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use socketioxide::extract::{AckSender, MaybeExtension, SocketRef, State, TryData};
 
-use super::{Access, agent::Identity, read, scope_of};
+use super::{Access, agent::Identity, allowance::Admitted, read, scope_of};
 use crate::{
     memory,
     state::King,
@@ -104,6 +104,7 @@ impl Asker {
 }
 
 async fn on_store(
+    _: Admitted,
     TryData(payload): Payload,
     ack: AckSender,
     access: MaybeExtension<Access>,
@@ -127,6 +128,7 @@ async fn on_store(
 }
 
 async fn on_query(
+    _: Admitted,
     TryData(payload): Payload,
     ack: AckSender,
     access: MaybeExtension<Access>,
@@ -164,6 +166,7 @@ async fn on_query(
 }
 
 async fn on_update(
+    _: Admitted,
     TryData(payload): Payload,
     ack: AckSender,
     access: MaybeExtension<Access>,
@@ -190,6 +193,7 @@ async fn on_update(
 }
 
 async fn on_delete(
+    _: Admitted,
     TryData(payload): Payload,
     ack: AckSender,
     access: MaybeExtension<Access>,

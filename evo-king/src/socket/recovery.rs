@@ -6,6 +6,7 @@ use socketioxide::extract::{AckSender, MaybeExtension, SocketRef, State, TryData
 
 use super::{
     agent::{Identity, speaker},
+    allowance::Admitted,
     answer, read,
 };
 use crate::state::King;
@@ -15,6 +16,7 @@ pub(super) fn register_handlers(socket: &SocketRef) {
 }
 
 async fn on_recovery_response(
+    _: Admitted,
     socket: SocketRef,
     TryData(payload): TryData<Value>,
     ack: AckSender,
