@@ -125,10 +125,16 @@ async fn a_configuration_is_tested_swapped_and_put_back_in_a_running_evo() {
     assert_eq!(running(&gateway).await, sha256(&file));
     assert_eq!(sha256(&folder.join("gateway-running.conf")), sha256(&file));
     assert!(fs::read_to_string(&file).unwrap().contains("[[providers]]"));
+    // What was adopted at the start may be announced after this connection was there.
     let heard = async {
         loop {
             match socket.next().await {
-                Incoming::Event(name, update) if name == "king:config_update" => break update,
+                Incoming::Event(name, update)
+                    if name == "king:config_update"
+                        && update["config_hash"] == put["config_hash"] =>
+                {
+                    break update;
+                }
                 Incoming::Broken(why) | Incoming::Rejected(why) => panic!("{why}"),
                 _ => {}
             }
