@@ -21,7 +21,7 @@ use crate::{
     gateway::Gateway,
     provider::{Address, Provider},
     routing::plan::{Directory, Entry},
-    upstream::{Client, SendBody, headers},
+    upstream::{Client, Deadlines, SendBody, headers},
 };
 
 /// How often lists are read that could not be read: a provider may start later than the gateway.
@@ -303,11 +303,16 @@ async fn read(
 ) -> Result<Vec<Listed>, String> {
     let read = async {
         let key = provider.keys.any();
+        let access = provider.access(client).await?;
+        let address = access.as_ref().and_then(|it| it.address.as_ref()).unwrap_or(address);
         let mut request = Request::new(SendBody::default());
         *request.uri_mut() = address.models.clone();
-        *request.headers_mut() = headers::to_provider(provider, address.dialect, None, key);
+        *request.headers_mut() =
+            headers::to_provider(provider, address.dialect, None, key, access.as_ref());
         request.headers_mut().remove(http::header::CONTENT_TYPE);
-        let response = client.send(request, TIME_LIMIT).await.map_err(|(_, cause)| cause)?;
+        let deadlines = Deadlines { first_byte: TIME_LIMIT };
+        let response = provider.send(client, request, deadlines).await;
+        let response = response.map_err(|(_, cause)| cause)?;
         let status = response.status();
         if !status.is_success() {
             return Err(format!("it answers {status}"));

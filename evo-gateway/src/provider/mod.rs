@@ -1,5 +1,6 @@
 //! Whom the gateway calls, ready to be called.
 
+pub(crate) mod access;
 pub(crate) mod limit;
 pub(crate) mod pool;
 
@@ -9,9 +10,14 @@ use evo_common::{
     config::{ModelMetadata, ProviderConfig, ProviderType, load::Fault},
     tokens::Secret,
 };
-use http::{HeaderName, HeaderValue, Uri, header};
+use http::{HeaderName, HeaderValue, Request, Uri, header};
 
-use crate::{config::Config, convert::Dialect};
+use crate::{
+    config::Config,
+    convert::Dialect,
+    upstream::{Client, Deadlines, Reached, SendBody, Transport},
+};
+use access::{Access, Credentials};
 use limit::Bucket;
 use pool::KeyPool;
 
@@ -38,6 +44,10 @@ pub(crate) struct Provider {
     pub(crate) state: State,
     /// Its keys.
     pub(crate) keys: KeyPool,
+    /// What gives access besides, or instead of, its keys.
+    pub(crate) credentials: Option<Arc<dyn Credentials>>,
+    /// How it is reached, unless over HTTP.
+    transport: Option<Arc<dyn Transport>>,
     /// Sent on every request.
     pub(crate) extra_headers: Vec<(HeaderName, HeaderValue)>,
     /// How often it may be called.
@@ -204,6 +214,8 @@ impl Provider {
             kind: config.provider_type,
             state,
             keys: pool,
+            credentials: None,
+            transport: None,
             extra_headers,
             limit: config.rate_limit.as_ref().map(Bucket::new).map(Arc::new),
             models: config.models.clone(),
@@ -211,6 +223,28 @@ impl Provider {
             unset,
             source: config.clone(),
         })
+    }
+
+    /// What its credentials give for one attempt, if it has any. An error goes on from "The provider
+    /// `name`".
+    pub(crate) async fn access(&self, client: &Client) -> Result<Option<Access>, String> {
+        match &self.credentials {
+            Some(credentials) => credentials.access(client).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Sends it a request and waits for the head of the answer.
+    pub(crate) async fn send(
+        &self,
+        client: &Client,
+        request: Request<SendBody>,
+        deadlines: Deadlines,
+    ) -> Reached {
+        match &self.transport {
+            Some(transport) => transport.send(request, deadlines).await,
+            None => client.send(request, deadlines.first_byte).await,
+        }
     }
 
     /// Whether the configuration turns it on.

@@ -10,22 +10,19 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::{
     access::{Entry, Outcome},
     convert::{Dialect, StreamConverter, own_error},
+    upstream::{Body, BoxError},
 };
 
 /// How long a provider may take to end a translated stream after its last event. Its connection can be
 /// used again only after that.
 const LINGER: Duration = Duration::from_secs(1);
-
-/// Any error.
-pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The answer was not whole; ends the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -119,7 +116,7 @@ impl Watch {
 /// A provider's body with its silence limited.
 #[derive(Debug)]
 struct Upstream {
-    body: Incoming,
+    body: Body,
     watch: Watch,
 }
 
@@ -207,7 +204,7 @@ pub(crate) struct Passed {
 impl Passed {
     /// Passes on `body`.
     pub(crate) fn new(
-        body: Incoming,
+        body: Body,
         watch: Watch,
         front: Dialect,
         events: bool,
@@ -291,7 +288,7 @@ pub(crate) struct Converted {
 impl Converted {
     /// Passes `body` through a converter.
     pub(crate) fn new(
-        body: Incoming,
+        body: Body,
         watch: Watch,
         front: Dialect,
         converter: StreamConverter,
@@ -365,7 +362,7 @@ impl Logged {
     }
 }
 
-impl Body for Logged {
+impl http_body::Body for Logged {
     type Data = Bytes;
     type Error = BoxError;
 

@@ -12,7 +12,6 @@ use http::{
 };
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use tokio::time::{Instant, timeout};
 
 use crate::{
@@ -20,9 +19,9 @@ use crate::{
     convert::{self, Dialect, StreamConverter},
     gateway::{Gateway, Live},
     peek::{self, Peek},
-    provider::{Address, Provider},
+    provider::{Address, Provider, access::Access},
     routing::plan::NoRoute,
-    upstream::{Client, Failure, SendBody, headers},
+    upstream::{Body, Client, Deadlines, Failure, SendBody, headers},
 };
 use answer::{Answer, Converted, Passed, Watch};
 
@@ -218,15 +217,20 @@ impl Call<'_> {
     }
 
     /// Asks the provider, with one key after the other as long as it refuses them.
-    async fn ask_with_each_key(&self, body: &SendBody) -> Result<Response<Incoming>, Refused> {
+    async fn ask_with_each_key(&self, body: &SendBody) -> Result<Response<Body>, Refused> {
         let keys = &self.provider.keys;
         let first_byte = self.gateway.timeouts.first_byte;
         let limit = self.total().map_or(first_byte, |total| total.min(first_byte));
+        let deadlines = Deadlines { first_byte: limit };
         let mut tried = Vec::new();
-        let mut refused: Option<Response<Incoming>> = None;
+        let mut refused: Option<Response<Body>> = None;
+        let mut credentials = self.provider.credentials.as_ref();
         while let Some(key) = keys.next(&tried) {
-            let request = self.request(body.clone(), keys.header(key));
-            let response = match self.client.send(request, limit).await {
+            let access = self.provider.access(self.client).await;
+            let access =
+                access.map_err(|what| self.failed(503, "provider_not_signed_in", &what))?;
+            let request = self.request(body.clone(), keys.header(key), access.as_ref());
+            let response = match self.provider.send(self.client, request, deadlines).await {
                 Ok(response) => response,
                 // An answer is worth more than none.
                 Err(_) if refused.is_some() => break,
@@ -235,6 +239,12 @@ impl Call<'_> {
             let status = response.status();
             if !matches!(status.as_u16(), 401 | 403 | 429) {
                 return Ok(response);
+            }
+            if status == StatusCode::UNAUTHORIZED
+                && let (Some(credentials), Some(access)) = (credentials.take(), &access)
+            {
+                credentials.refused(access);
+                continue;
             }
             if status == StatusCode::UNAUTHORIZED {
                 keys.bench(key, BENCH_REFUSED);
@@ -252,19 +262,25 @@ impl Call<'_> {
         refused.ok_or_else(|| unusable(self.provider))
     }
 
-    fn request(&self, body: SendBody, key: Option<&HeaderValue>) -> Request<SendBody> {
+    fn request(
+        &self,
+        body: SendBody,
+        key: Option<&HeaderValue>,
+        access: Option<&Access>,
+    ) -> Request<SendBody> {
         let caller = (!self.converts()).then_some(self.ask.headers);
         let mut request = Request::new(body);
         *request.method_mut() = http::Method::POST;
-        *request.uri_mut() = self.uri();
+        *request.uri_mut() = self.uri(access);
         *request.headers_mut() =
-            headers::to_provider(self.provider, self.address.dialect, caller, key);
+            headers::to_provider(self.provider, self.address.dialect, caller, key, access);
         request
     }
 
     /// Where to ask, with the caller's query if the protocol is the same.
-    fn uri(&self) -> Uri {
-        let uri = self.address.generate.clone();
+    fn uri(&self, access: Option<&Access>) -> Uri {
+        let address = access.and_then(|access| access.address.as_ref()).unwrap_or(self.address);
+        let uri = address.generate.clone();
         let Some(query) = self.ask.query.filter(|_| !self.converts()) else { return uri };
         let mut parts = uri.clone().into_parts();
         let joint = if uri.query().is_some() { '&' } else { '?' };
@@ -280,7 +296,7 @@ impl Call<'_> {
     }
 
     /// The answer as it is.
-    fn pass(&self, response: Response<Incoming>, watch: Watch) -> Response<Answer> {
+    fn pass(&self, response: Response<Body>, watch: Watch) -> Response<Answer> {
         let (mut parts, body) = response.into_parts();
         // Of a length that is announced nothing is left for an event of the gateway's own.
         let events = is_event_stream(&parts.headers)
@@ -298,7 +314,7 @@ impl Call<'_> {
     /// The answer in the caller's protocol.
     async fn translate(
         &self,
-        response: Response<Incoming>,
+        response: Response<Body>,
         watch: Watch,
     ) -> Result<Response<Answer>, Refused> {
         let (parts, body) = response.into_parts();
@@ -332,7 +348,7 @@ impl Call<'_> {
     }
 
     /// The whole body of an answer.
-    async fn read(&self, mut body: Incoming, mut watch: Watch) -> Result<Bytes, Refused> {
+    async fn read(&self, mut body: Body, mut watch: Watch) -> Result<Bytes, Refused> {
         let mut whole = Vec::new();
         loop {
             let Ok(frame) = timeout(watch.left(), body.frame()).await else {

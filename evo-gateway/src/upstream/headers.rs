@@ -3,7 +3,10 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use crate::{convert::Dialect, provider::Provider};
+use crate::{
+    convert::Dialect,
+    provider::{Provider, access::Access},
+};
 
 /// Headers of callers that providers understand, for the same protocol on both sides.
 const PASSED: [HeaderName; 7] = [
@@ -30,6 +33,7 @@ pub(crate) fn to_provider(
     dialect: Dialect,
     caller: Option<&HeaderMap>,
     key: Option<&HeaderValue>,
+    access: Option<&Access>,
 ) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(12);
     headers.insert(header::CONTENT_TYPE, JSON);
@@ -58,6 +62,9 @@ pub(crate) fn to_provider(
         headers.insert(name, key.clone());
     }
     for (name, value) in &provider.extra_headers {
+        headers.insert(name, value.clone());
+    }
+    for (name, value) in access.iter().flat_map(|access| &access.headers) {
         headers.insert(name, value.clone());
     }
     headers
@@ -136,7 +143,7 @@ mod tests {
             ("anthropic-beta", "tools"),
         ]);
         let key = HeaderValue::from_static("sk-1");
-        let same = to_provider(provider, Dialect::Anthropic, Some(&caller), Some(&key));
+        let same = to_provider(provider, Dialect::Anthropic, Some(&caller), Some(&key), None);
         assert_eq!(
             pairs(&same),
             HashMap::from([
@@ -149,7 +156,7 @@ mod tests {
                 ("x-title", "evo"),
             ])
         );
-        let other = to_provider(provider, Dialect::OpenAiChat, None, Some(&key));
+        let other = to_provider(provider, Dialect::OpenAiChat, None, Some(&key), None);
         assert_eq!(
             pairs(&other),
             HashMap::from([

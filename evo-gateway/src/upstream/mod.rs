@@ -3,6 +3,7 @@
 
 mod body;
 pub(crate) mod headers;
+mod transport;
 
 use std::{
     error::Error as StdError,
@@ -14,8 +15,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response, Uri};
-use hyper::body::Incoming;
+use http::{Request, Uri};
 use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, MaybeHttpsStream};
 use hyper_util::{
     client::legacy::{self, connect::HttpConnector},
@@ -27,6 +27,7 @@ use tower::Service;
 
 use crate::{Error, config::Timeouts, provider::Provider};
 pub(crate) use body::SendBody;
+pub(crate) use transport::{Body, BoxFuture, Deadlines, Reached, Transport};
 
 /// Idle connections that are kept for each provider.
 const POOL: usize = 1_024;
@@ -35,7 +36,8 @@ const POOL_IDLE: Duration = Duration::from_secs(50);
 /// When the system asks whether a silent connection still stands.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
-type BoxError = Box<dyn StdError + Send + Sync>;
+/// Any error.
+pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// Sends requests to providers. Cheap to clone.
 #[derive(Clone)]
@@ -123,13 +125,9 @@ impl Client {
 
     /// Sends a request and waits for the head of the answer, at most `limit`. Dropping the future,
     /// or later the answer's body, closes the connection.
-    pub(crate) async fn send(
-        &self,
-        request: Request<SendBody>,
-        limit: Duration,
-    ) -> Result<Response<Incoming>, (Failure, String)> {
+    pub(crate) async fn send(&self, request: Request<SendBody>, limit: Duration) -> Reached {
         match timeout(limit, self.inner.request(request)).await {
-            Ok(Ok(response)) => Ok(response),
+            Ok(Ok(response)) => Ok(response.map(Body::Http)),
             Ok(Err(error)) => Err((failure(&error), causes(&error))),
             Err(_) => Err((
                 Failure::FirstByteTimeout,
