@@ -122,6 +122,8 @@ pub mod codes {
     pub const EVALUATION_SKIPPED: &str = "evaluation_skipped";
     /// Skill-Manage was skipped after it had failed (held).
     pub const DECISION_SKIPPED: &str = "decision_skipped";
+    /// What is stored of the run can't be read any more (failed).
+    pub const UNREADABLE: &str = "unreadable";
     /// A person cancelled the run (failed).
     pub const CANCELLED: &str = "cancelled";
 }

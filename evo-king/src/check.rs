@@ -75,6 +75,22 @@ pub(crate) async fn examine(database: &Path, packages: &Path) -> Result<Report, 
             ),
         );
     }
+    for bad in inspection.unreadable().await? {
+        found(
+            "unreadable_row",
+            false,
+            format!("{bad}; a running king sets it aside when it comes across it, or {go_back}"),
+        );
+    }
+    for (id, request) in inspection.set_aside().await? {
+        found(
+            "set_aside",
+            false,
+            format!(
+                "{id} could not be read and was set aside as failed; {request} when it has been looked at, or {go_back}"
+            ),
+        );
+    }
     for (skill, channel, artifact_id) in inspection.lost_versions().await? {
         found(
             "lost_version",
@@ -144,3 +160,6 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

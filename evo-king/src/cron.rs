@@ -114,6 +114,22 @@ fn builtin() -> [(&'static str, Job, &'static str, bool, &'static str); 5] {
 /// Makes king's own jobs if they are missing, and sees to the moments that have passed while no king
 /// was there.
 pub(crate) async fn prepare(store: &Store, now: Timestamp) -> store::Result<()> {
+    while let Err(error) = prepare_all(store, now).await {
+        mend(store, error).await?;
+    }
+    Ok(())
+}
+
+/// After a failure: a job that can't be read and is in the way is switched off, so that it can be
+/// tried again. Every other failure is given back.
+async fn mend(store: &Store, error: store::Error) -> store::Result<()> {
+    let Some(bad) = error.unreadable().cloned() else { return Err(error) };
+    tracing::error!(row = %bad.id, "{bad}; the job is switched off");
+    let set_aside = async move |connection: &Connection| rows::set_aside(connection, &bad).await;
+    if store.write(set_aside).await? { Ok(()) } else { Err(error) }
+}
+
+async fn prepare_all(store: &Store, now: Timestamp) -> store::Result<()> {
     store
         .write(async move |connection: &Connection| {
             for (name, job, schedule, enabled, description) in builtin() {
@@ -400,7 +416,7 @@ async fn tick(king: &King, now: Timestamp) -> Result<Vec<Claimed>> {
             .await;
         match result {
             Ok(job) => claimed.extend(job),
-            Err(Error::Store(error)) => return Err(error.into()),
+            Err(Error::Store(error)) => mend(&king.store, error).await?,
             Err(error) => tracing::warn!(%error, "A job could not be started: {error}"),
         }
     }

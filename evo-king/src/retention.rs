@@ -76,15 +76,15 @@ fn days_before(now: Timestamp, days: u32) -> Timestamp {
 pub(crate) async fn sweep(king: &King, now: Timestamp) -> Result<BTreeMap<&'static str, u64>> {
     let keep = &king.config.retention;
     let before = |days: u32| (days > 0).then(|| days_before(now, days));
-    let mut gone = BTreeMap::new();
+    let mut swept = Swept::default();
     if let Some(before) = before(keep.runs_days) {
-        gone.insert("runs", runs(king, before).await?);
+        swept.add("runs", runs(king, before).await);
     }
     if let Some(before) = before(keep.tasks_days) {
-        gone.insert("tasks", batches(king, Part::Tasks(before)).await?);
+        swept.add("tasks", batches(king, Part::Tasks(before)).await);
     }
     let limit = Limit { before: before(keep.events_days), rows: keep.events_rows };
-    gone.insert("events", batches(king, Part::Events(limit)).await?);
+    swept.add("events", batches(king, Part::Events(limit)).await);
     for log in LOGS {
         let limit = match log.table {
             "audit" => Limit { before: before(keep.audit_days), rows: 0 },
@@ -95,22 +95,45 @@ pub(crate) async fn sweep(king: &King, now: Timestamp) -> Result<BTreeMap<&'stat
             }
             _ => Limit { before: before(keep.outbox_days), rows: 0 },
         };
-        gone.insert(log.table, batches(king, Part::Log(log, limit)).await?);
+        swept.add(log.table, batches(king, Part::Log(log, limit)).await);
     }
     if let Some(before) = before(keep.memories_days) {
-        gone.insert("memories", batches(king, Part::Memories(before)).await?);
+        swept.add("memories", batches(king, Part::Memories(before)).await);
     }
     if let Some(before) = before(keep.artifacts_days) {
-        gone.insert("artifacts", files::packages(king, before).await?);
+        swept.add("artifacts", files::packages(king, before).await);
     }
     if let (Some(before), Some(folder)) = (before(keep.logs_days), king.config.logs.clone()) {
-        gone.insert("log_files", files::logs(folder, before).await?);
+        swept.add("log_files", files::logs(folder, before).await);
     }
+    let Swept { mut gone, failed } = swept;
     gone.retain(|_, count| *count > 0);
     if !gone.is_empty() {
         tracing::info!(?gone, "What was too old was taken away");
     }
-    Ok(gone)
+    failed.map_or(Ok(gone), Err)
+}
+
+/// What a sweep has come to so far. What fails keeps nothing else from being swept.
+#[derive(Default)]
+struct Swept {
+    gone: BTreeMap<&'static str, u64>,
+    /// The first failure.
+    failed: Option<Error>,
+}
+
+impl Swept {
+    fn add(&mut self, table: &'static str, swept: Result<u64>) {
+        match swept {
+            Ok(gone) => {
+                self.gone.insert(table, gone);
+            }
+            Err(error) => {
+                tracing::error!(table, %error, "What is old in {table} can't be taken away: {error}");
+                self.failed.get_or_insert(error);
+            }
+        }
+    }
 }
 
 /// What a batch takes away.
@@ -150,8 +173,15 @@ async fn runs(king: &King, before: Timestamp) -> Result<u64> {
     let mut gone = 0;
     let mut below = Some(tables::run_id_at(before));
     while let Some(at) = below.take().filter(|_| !king.draining.is_cancelled()) {
+        let again = at.clone();
         let work = async move |connection: &Connection| tables::runs(connection, &at, before).await;
-        let (removed, next) = king.store.write(work).await?;
+        let (removed, next) = match king.store.write(work).await {
+            Ok(page) => page,
+            Err(error) => {
+                king.tasks.mend_row(error).await?;
+                (0, Some(again))
+            }
+        };
         gone += removed;
         below = next;
         tokio::time::sleep(PAUSE).await;

@@ -15,6 +15,7 @@ mod reconcile;
 mod recovery;
 mod results;
 mod sampler;
+mod set_aside;
 #[cfg(test)]
 mod simulation;
 mod start;
@@ -147,13 +148,15 @@ impl Coordinator {
 
     /// Ends a run; of a cycle, its children too.
     pub async fn cancel(&self, run_id: &RunId) -> Result<()> {
-        let (this, run_id) = (self.clone(), run_id.clone());
-        self.parts
-            .store
-            .write(async move |connection: &Connection| {
-                this.cancel_within(connection, &run_id).await
-            })
-            .await?;
+        loop {
+            let (this, run_id) = (self.clone(), run_id.clone());
+            let cancel =
+                async move |connection: &Connection| this.cancel_within(connection, &run_id).await;
+            match self.parts.store.write(cancel).await {
+                Err(error) => self.mend(error).await?,
+                Ok(()) => break,
+            }
+        }
         self.parts.wake.notify_one();
         Ok(())
     }

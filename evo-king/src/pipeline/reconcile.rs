@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     registry::placement,
-    store::{self, Connection, agents, outbox, runs, timers},
+    store::{self, Connection, agents, damaged, outbox, runs, timers},
 };
 
 /// A dispatch that was not confirmed is sent again after this long.
@@ -36,24 +36,16 @@ const CONFIRMED_AFTER: Duration = Duration::from_secs(1);
 /// When each question was last sent.
 type Asked = HashMap<i64, Instant>;
 
-/// Loads a run; one that can't be read is left alone, so that it does not stop the others.
-async fn load_readable(
-    connection: &Connection,
-    run_id: &str,
-) -> Result<Option<runs::Run>, store::Error> {
-    match runs::load(connection, run_id).await {
-        Err(store::Error::Corrupt(reason)) => {
-            tracing::error!(run.id = %run_id, "Run {run_id} can't be read and stands still: {reason}");
-            timers::clear(connection, run_id).await?;
-            Ok(None)
-        }
-        other => other,
-    }
-}
-
 impl Coordinator {
     /// After a start: nobody is connected, and whoever had an attempt gets time to come back.
     pub async fn recover(&self) -> Result<(), Error> {
+        while let Err(error) = self.keep_leases().await {
+            self.mend(error).await?;
+        }
+        Ok(())
+    }
+
+    async fn keep_leases(&self) -> Result<(), Error> {
         let this = self.clone();
         let grace = self.parts.config.grace_ms;
         self.parts
@@ -94,7 +86,11 @@ impl Coordinator {
         // At first, and after a failure, everything is looked at.
         let mut all = true;
         loop {
-            let next = match self.step(&mut asked, all).await {
+            let stepped = match self.step(&mut asked, all).await {
+                Err(error) => self.mend(error).await.map(|()| Duration::ZERO),
+                done => done,
+            };
+            let next = match stepped {
                 Ok(next) => next,
                 Err(Error::Store(store::Error::Closed)) => return Ok(()),
                 // What is stored is still to be done; a database that is away comes back.
@@ -180,7 +176,7 @@ impl Coordinator {
             .store
             .write(async move |connection: &Connection| {
                 for (run_id, kind) in timers::due(connection, now).await? {
-                    let Some(run) = load_readable(connection, &run_id).await? else { continue };
+                    let Some(run) = runs::load(connection, &run_id).await? else { continue };
                     if kind == timers::LOOK {
                         this.look_again(connection, now, &run).await?;
                         continue;
@@ -260,7 +256,7 @@ impl Coordinator {
                 self.parts.store.signals().still_waits(stage);
                 break;
             };
-            let Some(run) = load_readable(connection, &run_id).await? else { continue };
+            let Some(run) = runs::load(connection, &run_id).await? else { continue };
             match self.command(connection, &run, &self.assignment(agent, stage, now)).await {
                 // It may go a little later: the next round finds it.
                 Ok(()) | Err(Error::Rejected(_)) => {}
@@ -275,13 +271,13 @@ impl Coordinator {
         // A legacy runner would do the work twice: it is told once per connection.
         let once = |agent: &str| self.parts.registry.is_legacy(agent);
         for run_id in self.parts.flights.to_send(RESEND, once) {
-            let this = self.clone();
+            let (this, wanted) = (self.clone(), run_id.clone());
             let dispatch = self
                 .parts
                 .store
-                .read(async move |connection| this.dispatch_of(connection, &run_id).await)
+                .read(async move |connection| this.dispatch_of(connection, &wanted).await)
                 .await
-                .map_err(|error: store::Error| Error::Store(error))?;
+                .map_err(|error| error.about(&damaged::RUNS, &run_id))?;
             if let Some((agent, dispatch)) = dispatch {
                 let (stage, attempt) = (dispatch.next.stage, dispatch.attempt);
                 let run_id = dispatch.run_id.clone();

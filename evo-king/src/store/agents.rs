@@ -259,7 +259,7 @@ fn view(row: &Row) -> Result<AgentView> {
 /// Every agent.
 pub(crate) async fn list(connection: &Connection, silent_since: Timestamp) -> Result<AgentList> {
     let sql = format!("{SELECT} ORDER BY agent_id");
-    let agents = row::all(connection, &sql, params![silent_since.0], view).await?;
+    let agents = row::readable(connection, &sql, params![silent_since.0], view).await?;
     Ok(AgentList { count: agents.len(), agents })
 }
 

@@ -4,7 +4,7 @@ use evo_common::clock::Timestamp;
 use libsql::params;
 use serde_json::Value;
 
-use super::{Connection, Result, row};
+use super::{Connection, Result, Unreadable, damaged, row};
 
 /// A job.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,6 +34,13 @@ const COLUMNS: &str =
     due_at, last_run, last_status, last_error, last_result, run_count, created_at, updated_at";
 
 fn read(row: &libsql::Row) -> Result<CronJob> {
+    read_all(row).map_err(|error| match row.get::<String>(0) {
+        Ok(name) => error.about(&damaged::JOBS, &name),
+        Err(_) => error,
+    })
+}
+
+fn read_all(row: &libsql::Row) -> Result<CronJob> {
     let moment = |column| Ok::<_, super::Error>(row.get::<Option<i64>>(column)?.map(Timestamp));
     Ok(CronJob {
         name: row.get(0)?,
@@ -116,6 +123,23 @@ pub(crate) async fn update(connection: &Connection, job: &CronJob) -> Result<()>
         )
         .await?;
     Ok(())
+}
+
+/// A job that can't be read is switched off, without what can't be read of it.
+pub(crate) async fn set_aside(connection: &Connection, bad: &Unreadable) -> Result<bool> {
+    let damages = damaged::JOBS.repair(connection, &bad.id).await?;
+    if damages.is_empty() {
+        return Ok(false);
+    }
+    let error = format!("{}: {}", Unreadable::CODE, damaged::told(&damages));
+    connection
+        .execute(
+            "UPDATE cron_jobs SET enabled = 0, due_at = NULL, last_status = 'failed',
+                 last_error = ? WHERE name = ?",
+            params![error, bad.id.as_str()],
+        )
+        .await?;
+    Ok(true)
 }
 
 /// Deletes a job.

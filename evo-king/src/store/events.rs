@@ -7,8 +7,9 @@ use evo_common::{
 };
 use libsql::params;
 use serde::Serialize;
+use serde_json::json;
 
-use super::{Connection, EventFilter, Result, Store, row};
+use super::{Connection, Error, EventFilter, Result, Store, Unreadable, row};
 
 /// Appends an event and gives its place.
 pub(crate) async fn append(
@@ -54,7 +55,11 @@ fn read(row: &libsql::Row) -> Result<EventRecord> {
         kind: row.get(2)?,
         run_id: row.get(3)?,
         agent_id: row.get(4)?,
-        payload: row::json(row, 5)?,
+        payload: match row::json(row, 5) {
+            // Whoever follows the log must be able to go on behind it.
+            Err(Error::Corrupt(reason)) => json!({"code": Unreadable::CODE, "reason": reason}),
+            payload => payload?,
+        },
     })
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use libsql::{Builder, OpenFlags, params};
 
-use super::{Connection, Error, Result, migrate, row};
+use super::{Connection, Error, Result, Unreadable, damaged, migrate, row};
 
 /// Most findings of one kind that are told one by one.
 const MOST: i64 = 20;
@@ -16,6 +16,7 @@ const BELONGS: &[(&str, &str, &str, &str)] = &[
     ("attempts", "run_id", "runs", "run_id"),
     ("spans", "trace_id", "traces", "trace_id"),
     ("skill_pointers", "skill", "skills", "name"),
+    ("task_memories", "task_id", "tasks", "task_id"),
 ];
 
 /// A database file, opened for reading.
@@ -110,6 +111,36 @@ impl Inspection {
             }
         }
         Ok(orphans)
+    }
+
+    /// Rows that can't be read, some of each table.
+    pub(crate) async fn unreadable(&self) -> Result<Vec<Unreadable>> {
+        let most = usize::try_from(MOST).unwrap_or_default();
+        let mut found = Vec::new();
+        for table in damaged::ALL {
+            found.extend(table.unreadable(&self.connection, most).await?);
+        }
+        Ok(found)
+    }
+
+    /// Tasks and runs that king has set aside because they could not be read, and how each is
+    /// taken out of the list.
+    pub(crate) async fn set_aside(&self) -> Result<Vec<(String, String)>> {
+        row::all(
+            &self.connection,
+            "SELECT task_id, 'DELETE /tasks/' || task_id FROM tasks
+                 WHERE status = 'failed' AND error LIKE 'unreadable: %'
+             UNION ALL
+             SELECT run_id, 'DELETE /pipeline/dead-letters/' || run_id FROM runs
+                 WHERE dead = 1 AND code = 'unreadable'
+             UNION ALL
+             SELECT name, 'PATCH /admin/crons/' || name FROM cron_jobs
+                 WHERE last_error LIKE 'unreadable: %'
+             LIMIT ?",
+            params![MOST],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .await
     }
 
     /// Skills whose version in use is none that they have: skill, channel, package.

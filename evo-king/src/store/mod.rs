@@ -13,6 +13,7 @@ pub(crate) mod config_history;
 mod connect;
 mod connection;
 pub(crate) mod cron;
+pub(crate) mod damaged;
 pub(crate) mod events;
 mod filters;
 pub(crate) mod inspect;
@@ -72,6 +73,9 @@ pub enum Error {
     /// A stored value is not what it should be.
     #[error("the database holds a value that can't be read: {0}")]
     Corrupt(String),
+    /// The same, and it is known in which row.
+    #[error("{0}")]
+    Unreadable(Unreadable),
     /// The database was made by a newer king.
     #[error(
         "the database {path} has schema {found}, newer than {known} which this version knows; \
@@ -120,6 +124,29 @@ pub enum Error {
     /// The store was closed.
     #[error("the database is closed")]
     Closed,
+}
+
+/// A row that is not what it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Its table.
+    pub table: &'static str,
+    /// Which row.
+    pub id: String,
+    /// Why it can't be read.
+    pub reason: String,
+}
+
+impl Unreadable {
+    /// Stable code of whatever was set aside because of such a row.
+    pub const CODE: &'static str = "unreadable";
+}
+
+impl std::fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { table, id, reason } = self;
+        write!(f, "the row {id} of {table} can't be read: {reason}")
+    }
 }
 
 /// Result of a store function.

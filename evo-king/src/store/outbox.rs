@@ -4,7 +4,7 @@ use evo_common::clock::Timestamp;
 use libsql::params;
 use serde_json::Value;
 
-use super::{Connection, Result, Store, row};
+use super::{Connection, Result, Store, damaged, row};
 
 /// One effect.
 #[derive(Debug, Clone)]
@@ -55,12 +55,9 @@ pub(crate) async fn list(connection: &Connection) -> Result<Vec<Effect>> {
         "SELECT id, kind, agent_id, payload FROM outbox ORDER BY id LIMIT 1000",
         (),
         |row| {
-            Ok(Effect {
-                id: row.get(0)?,
-                kind: row.get(1)?,
-                agent_id: row.get(2)?,
-                payload: row::json(row, 3)?,
-            })
+            let id = row.get(0)?;
+            let payload = row::json(row, 3).map_err(|error| damaged::of_effect(error, id))?;
+            Ok(Effect { id, kind: row.get(1)?, agent_id: row.get(2)?, payload })
         },
     )
     .await

@@ -25,6 +25,20 @@ pub(crate) async fn all<T>(
     Ok(values)
 }
 
+/// Every row of a query that can be read. Those that can't be are left to whoever sets them aside.
+pub(crate) async fn readable<T>(
+    connection: &Connection,
+    sql: &str,
+    params: impl IntoParams,
+    read: impl Fn(&Row) -> Result<T>,
+) -> Result<Vec<T>> {
+    let read = |row: &Row| match read(row) {
+        Err(Error::Corrupt(_) | Error::Unreadable(_)) => Ok(None),
+        other => other.map(Some),
+    };
+    Ok(all(connection, sql, params, read).await?.into_iter().flatten().collect())
+}
+
 /// The first row of a query.
 pub(crate) async fn first<T>(
     connection: &Connection,

@@ -161,6 +161,15 @@ impl Tasks {
     /// Removes a task and everything under it, in one transaction: open attempts and runs are
     /// cancelled, logs and bindings to memories are gone. Gives the ids of what was removed.
     pub(crate) async fn delete(&self, task_id: &str) -> Result<Vec<String>> {
+        loop {
+            match self.delete_all(task_id).await {
+                Err(error) => self.mend(error).await?,
+                gone => return gone,
+            }
+        }
+    }
+
+    async fn delete_all(&self, task_id: &str) -> Result<Vec<String>> {
         let (this, task_id) = (self.clone(), task_id.to_owned());
         let (ids, out) = self
             .parts

@@ -11,6 +11,7 @@ mod lifecycle;
 mod output;
 mod questions;
 mod reconcile;
+mod set_aside;
 mod split;
 pub mod state;
 mod summary;

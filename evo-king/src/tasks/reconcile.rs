@@ -30,8 +30,12 @@ impl Tasks {
     pub async fn reconcile(&self, shutdown: Shutdown) -> Result<()> {
         let mut sent = Sent::new();
         loop {
-            let pause = match self.step(&mut sent).await {
-                Ok(()) => IDLE,
+            let stepped = match self.step(&mut sent).await {
+                Err(error) => self.mend(error).await.map(|()| Duration::ZERO),
+                Ok(()) => Ok(IDLE),
+            };
+            let pause = match stepped {
+                Ok(pause) => pause,
                 Err(Error::Store(store::Error::Closed)) => return Ok(()),
                 // What is stored is still to be done; a database that is away comes back.
                 Err(error) => {

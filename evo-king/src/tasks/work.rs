@@ -60,6 +60,13 @@ fn taken_apart(payload: Option<Value>) -> (Value, Value) {
 impl Tasks {
     /// After a start: whoever had an attempt gets time to come back.
     pub async fn recover(&self) -> Result<()> {
+        while let Err(error) = self.keep_leases().await {
+            self.mend(error).await?;
+        }
+        Ok(())
+    }
+
+    async fn keep_leases(&self) -> Result<()> {
         let this = self.clone();
         self.parts
             .store

@@ -45,7 +45,7 @@ pub(crate) async fn list(connection: &Connection, filter: &MemoryFilter) -> Resu
         );
     params.push(i64::from(filter.offset).into());
     let sql = format!("{sql} OFFSET ?");
-    let mut memories = row::all(connection, &sql, params, view).await?;
+    let mut memories = row::readable(connection, &sql, params, view).await?;
     let next_cursor = next_cursor(&mut memories, filter.limit);
     Ok(MemoryList { count: memories.len(), memories, next_cursor })
 }
@@ -112,7 +112,7 @@ pub(crate) async fn cases_with_tag(
     tag: &str,
     limit: u32,
 ) -> Result<Vec<serde_json::Value>> {
-    row::all(
+    row::readable(
         connection,
         "SELECT m.metadata FROM memory_tags AS tagged
          CROSS JOIN memories AS m ON m.memory_id = tagged.memory_id

@@ -99,7 +99,7 @@ async fn ranked(
         );
     params.push(Value::Integer(i64::from(offset)));
     let sql = format!("{sql} OFFSET ?");
-    let mut memories = row::all(connection, &sql, params_from_iter(params), view).await?;
+    let mut memories = row::readable(connection, &sql, params_from_iter(params), view).await?;
     let next_cursor = (memories.len() > filter.limit as usize).then(|| {
         let mode = if mode == Mode::All { "all" } else { "any" };
         format!("{mode}:{}", offset.saturating_add(filter.limit))

@@ -25,7 +25,7 @@ use evo_common::{
 use libsql::params;
 use serde_json::Value;
 
-use super::{Connection, Error, Result, RunFilter, Store, row, tasks, timers, traces};
+use super::{Connection, Error, Result, RunFilter, Store, damaged, row, tasks, timers, traces};
 use crate::pipeline::state::{AttemptEnd, RunState};
 
 /// A run as the pipeline works with it.
@@ -281,7 +281,7 @@ pub(crate) async fn cycle_of(connection: &Connection, run: &Run) -> Result<Optio
 
 /// One run.
 pub(crate) async fn load(connection: &Connection, run_id: &str) -> Result<Option<Run>> {
-    row::first(
+    let run = row::first(
         connection,
         "SELECT run_id, parent_run_id, kind, definition, trigger, look, version, artifact_id, state,
              evidence, source, priority, paused, traced
@@ -306,7 +306,8 @@ pub(crate) async fn load(connection: &Connection, run_id: &str) -> Result<Option
             })
         },
     )
-    .await
+    .await;
+    run.map_err(|error| error.about(&damaged::RUNS, run_id))
 }
 
 /// The run that an idempotency key started, and the digest of what was asked for.
@@ -397,14 +398,15 @@ pub(crate) async fn outputs(
     connection: &Connection,
     run_id: &str,
 ) -> Result<Vec<(PipelineStage, Value)>> {
-    row::all(
+    let outputs = row::all(
         connection,
         "SELECT stage, output FROM stages
          WHERE run_id = ? AND status = 'completed' AND output IS NOT NULL ORDER BY ordinal",
         params![run_id],
         |row| Ok((row::parsed(row, 0)?, row::json(row, 1)?)),
     )
-    .await
+    .await;
+    outputs.map_err(|error| error.about(&damaged::RUNS, run_id))
 }
 
 /// An attempt went out.

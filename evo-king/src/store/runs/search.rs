@@ -76,7 +76,8 @@ async fn write(connection: &Connection, step: Step) -> Result<()> {
 pub(crate) async fn index(connection: &Connection, run_id: &str) -> Result<()> {
     let found = row::first(
         connection,
-        "SELECT candidate, code, reason, trigger, json_extract(definition, '$.locator')
+        "SELECT candidate, code, reason, trigger, 
+             iif(json_valid(definition), json_extract(definition, '$.locator'), NULL)
          FROM runs WHERE run_id = ?",
         params![run_id],
         |row| {
@@ -85,7 +86,8 @@ pub(crate) async fn index(connection: &Connection, run_id: &str) -> Result<()> {
                 words.push('\n');
                 words.push_str(&row.get::<Option<String>>(column)?.unwrap_or_default());
             }
-            texts_of(&row::json(row, 3)?, &mut words);
+            // What can't be read can't be found either.
+            texts_of(&row::json(row, 3).unwrap_or_default(), &mut words);
             Ok(words)
         },
     )

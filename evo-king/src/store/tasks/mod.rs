@@ -20,7 +20,7 @@ use libsql::{Row, params};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Connection, Result, row};
+use super::{Connection, Result, damaged, row};
 use crate::tasks::state::{End, TaskState};
 
 pub(crate) use views::{TaskFilter, get};
@@ -151,6 +151,13 @@ const COLUMNS: &str = "task_id, parent_id, depth, task_type, run_id, agent_id, w
     payload, limits, model, state, current_stage, question, applied_attempt, applied_digest";
 
 fn read(row: &Row) -> Result<Task> {
+    read_all(row).map_err(|error| match row.get::<String>(0) {
+        Ok(task_id) => error.about(&damaged::TASKS, &task_id),
+        Err(_) => error,
+    })
+}
+
+fn read_all(row: &Row) -> Result<Task> {
     let attempt: Option<u32> = row.get(14)?;
     let digest: Option<String> = row.get(15)?;
     Ok(Task {
@@ -302,17 +309,18 @@ pub(crate) async fn leased_by_agent(connection: &Connection) -> Result<Vec<(Stri
     .await
 }
 
-/// Tasks whose attempt this agent has.
+/// Tasks whose attempt this agent has. What can't be read of these and the following lists is set
+/// aside when its time has passed.
 pub(crate) async fn leased_to(connection: &Connection, agent_id: &str) -> Result<Vec<Task>> {
     let sql =
         format!("SELECT {COLUMNS} FROM tasks WHERE phase = 'leased' AND agent_id = ? LIMIT 1000");
-    row::all(connection, &sql, params![agent_id], read).await
+    row::readable(connection, &sql, params![agent_id], read).await
 }
 
 /// Every task that is leased.
 pub(crate) async fn leased(connection: &Connection) -> Result<Vec<Task>> {
     let sql = format!("SELECT {COLUMNS} FROM tasks WHERE phase = 'leased'");
-    row::all(connection, &sql, (), read).await
+    row::readable(connection, &sql, (), read).await
 }
 
 /// Ended tasks that nobody was asked about.
@@ -328,7 +336,7 @@ pub(crate) async fn asked(connection: &Connection) -> Result<Vec<Task>> {
     let sql = format!(
         "SELECT {COLUMNS} FROM tasks WHERE question IS NOT NULL ORDER BY task_id LIMIT 500"
     );
-    row::all(connection, &sql, (), read).await
+    row::readable(connection, &sql, (), read).await
 }
 
 /// Tasks that need attention by now.
@@ -361,12 +369,15 @@ pub(crate) async fn parts(connection: &Connection, task_id: &str) -> Result<Vec<
          ORDER BY task_id LIMIT 1000",
         params![task_id],
         |row| {
+            let task_id: String = row.get(0)?;
+            let about = |error: super::Error| error.about(&damaged::TASKS, &task_id);
+            let state: Option<TaskState> = row::optional_json(row, 2).map_err(about)?;
             Ok(Part {
-                task_id: row.get(0)?,
                 summary: row.get(1)?,
-                end: row::optional_json::<TaskState>(row, 2)?.as_ref().and_then(TaskState::end),
-                result: row::optional_json(row, 3)?,
+                end: state.as_ref().and_then(TaskState::end),
+                result: row::optional_json(row, 3).map_err(about)?,
                 error: row.get(4)?,
+                task_id,
             })
         },
     )

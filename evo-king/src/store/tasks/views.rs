@@ -9,7 +9,7 @@ use evo_common::{
 use libsql::{Row, params};
 use serde_json::{Value, json};
 
-use super::super::{Connection, Result, Store, row};
+use super::super::{Connection, Error, Result, Store, Unreadable, row};
 use crate::tasks::state::TaskState;
 
 /// Which tasks to list, newest first.
@@ -49,7 +49,40 @@ fn status_of_run(status: &str, phase: &str, code: Option<&str>) -> TaskStatus {
     }
 }
 
+/// A task as others see it; one that can't be read as what it will be when it is set aside.
 fn view(row: &Row, whole: bool) -> Result<TaskView> {
+    match view_of(row, whole) {
+        Err(Error::Corrupt(reason)) => {
+            let text =
+                |column| Ok::<_, Error>(row.get::<Option<String>>(column)?.unwrap_or_default());
+            Ok(TaskView {
+                id: row.get(0)?,
+                task_type: row.get(1)?,
+                status: TaskStatus::Failed,
+                agent_id: text(3)?,
+                run_id: text(4)?,
+                current_stage: row.get(5)?,
+                summary: row.get(6)?,
+                parent_id: text(7)?,
+                payload: json!({}),
+                created_at: row::moment(row, 9)?,
+                updated_at: row::moment(row, 10)?,
+                attempt: None,
+                error: Some(format!("{}: {reason}", Unreadable::CODE)),
+                evaluation: None,
+                ended_at: moment_if_any(row, 13)?,
+                limits: None,
+                model: None,
+                work: None,
+                result: None,
+                output: String::new(),
+            })
+        }
+        other => other,
+    }
+}
+
+fn view_of(row: &Row, whole: bool) -> Result<TaskView> {
     let state: Option<TaskState> = row::optional_json(row, 2)?;
     let text =
         |column| -> Result<String> { Ok(row.get::<Option<String>>(column)?.unwrap_or_default()) };
