@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    net::SocketAddr,
     sync::{Arc, PoisonError, RwLock},
 };
 
@@ -27,6 +28,10 @@ const USER_ROLE: &str = "user";
 const MAX_NAME: usize = 64;
 const MAX_DAYS: u32 = 3_650;
 const MS_PER_DAY: u64 = 24 * 3_600_000;
+
+/// Where a request or a connection comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Remote(pub(crate) SocketAddr);
 
 /// Whoever sent a request or opened a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]

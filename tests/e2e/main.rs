@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails best where it stands")]
 
 mod agent;
+mod audit;
 mod bad_input;
 mod bridge;
 mod commands;

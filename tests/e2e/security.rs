@@ -15,7 +15,7 @@ use crate::evo;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// A king of its own, and where it listens.
-fn king(evo: &Evo, settings: &str) -> (Process, String) {
+pub(crate) fn king(evo: &Evo, settings: &str) -> (Process, String) {
     evo.file("data/config/king.toml", settings);
     let mut process = evo.start(&["king", "--port", "0"]);
     let lock = evo.data().join("king.lock");

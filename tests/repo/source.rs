@@ -163,3 +163,68 @@ fn nothing_is_left_unfinished() {
 fn results_are_not_dropped_in_silence() {
     check(r"\blet _ = ", |_| false);
 }
+
+/// Messages of which the audit log has no row: they change nothing, or they tell of work that an agent
+/// was given, whose record is the event log or the log of the task.
+const NOT_AUDITED: &[(&str, &str)] = &[
+    ("AGENT_STATUS", "heartbeats"),
+    ("AGENT_HEALTH", "the event log has it"),
+    ("AGENT_SKILL_REPORT", "it is a row of its own"),
+    ("AGENT_COMMAND_RESULT", "the command has a row"),
+    ("PIPELINE_ACCEPTED", "the stage protocol"),
+    ("PIPELINE_STAGE_RESULT", "the stage protocol; the event log has it"),
+    ("KING_SYSTEM_INFO", "reads"),
+    ("OBSERVER_SUBSCRIBE", "reads"),
+    ("DASHBOARD_SUBSCRIBE", "reads"),
+    ("TASK_GET", "reads"),
+    ("TASK_LIST", "reads"),
+    ("TASK_JOIN", "reads; the task's log has who begins an attempt"),
+    ("TASK_OUTPUT", "pieces of output; the task keeps them"),
+    ("TASK_LOG", "it is a line of the task's log"),
+    ("MEMORY_QUERY", "reads"),
+    ("DEBUG_STREAM", "pieces of an answer, of which the whole has a row"),
+];
+
+#[test]
+fn every_message_has_an_allowance_and_what_changes_something_is_audited() {
+    let sources = sources();
+    let module: String = sources
+        .iter()
+        .filter(|source| source.path.starts_with("evo-king/src/socket/"))
+        .map(|source| source.production.clone() + "\n")
+        .collect();
+    let extractor = Regex::new(
+        r"(?s)for Request \{.*?fn from_message_parts\([^{]*\{\s*Admitted::from_message_parts\([^;]*\)\?;",
+    )
+    .unwrap();
+    assert!(extractor.is_match(&module), "a Request is made without an allowance");
+    let change = Regex::new(
+        r"(?s)for Change \{.*?fn from_message_parts\([^{]*\{\s*let request = Request::from_message_parts\([^;]*\)\?;",
+    )
+    .unwrap();
+    assert!(change.is_match(&module), "a Change is made without being a Request");
+
+    let registration = Regex::new(r"\.on\(\s*([\w:]+)\s*,\s*(\w+)\s*\)").unwrap();
+    let mut unaudited = Vec::new();
+    let mut count = 0;
+    for found in registration.captures_iter(&module) {
+        count += 1;
+        let (event, handler) = (found[1].rsplit("::").next().unwrap(), &found[2]);
+        let signature = format!(r"async fn {handler}\((?:mut )?\w+: (Request|Change),?\) \{{");
+        let signature = Regex::new(&signature).unwrap();
+        let taken = signature.captures(&module);
+        let taken = taken.unwrap_or_else(|| {
+            panic!("{handler} of {event} takes something else than a Request or a Change");
+        });
+        if &taken[1] == "Request" {
+            unaudited.push(event.to_owned());
+        }
+    }
+    assert!(count >= 25, "only {count} handlers were found");
+    let every = module.matches(".on(").count();
+    assert_eq!(every, count, "a handler is registered in a way that this test does not know");
+    unaudited.sort();
+    let mut known: Vec<&str> = NOT_AUDITED.iter().map(|(event, _)| *event).collect();
+    known.sort_unstable();
+    assert_eq!(unaudited, known, "messages that are not in the audit log");
+}

@@ -1,24 +1,21 @@
 //! Writes down who changes what.
 
-use std::net::SocketAddr;
-
+use super::{error::ApiError, middleware::RequestId};
+use crate::{
+    access::{Identity, Remote},
+    state::King,
+    store::audit::AuditRow,
+};
 use axum::{
-    extract::{ConnectInfo, MatchedPath, Request, State},
+    extract::{MatchedPath, Request, State},
     http::{Method, StatusCode},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
-use evo_common::clock::Timestamp;
-
-use super::{error::ApiError, middleware::RequestId};
-use crate::{access::Identity, state::King, store::audit::AuditRow};
 
 /// Routes that change nothing that an operator looks after: spans come by the thousand and are claims
 /// of whoever sends them, and a search only looks.
 const NOT_AUDITED: &[&str] = &["/v1/traces", "/memories/search"];
-/// Longest path that is kept.
-const MAX_TARGET: usize = 512;
-
 /// Writes a row for every request that may change something, before it is answered: what was
 /// acknowledged is in the log.
 pub(super) async fn audit(State(king): State<King>, request: Request, next: Next) -> Response {
@@ -40,21 +37,10 @@ pub(super) fn row_of(request: &Request, identity: &Identity) -> Option<AuditRow>
     {
         return None;
     }
-    let mut target = request.uri().path().to_owned();
-    target.truncate(target.floor_char_boundary(MAX_TARGET));
-    Some(AuditRow {
-        at: Timestamp::now(),
-        token_id: identity.token_id.clone(),
-        token_name: identity.name.clone(),
-        scope: identity.scope.as_str(),
-        action: format!("{method} {route}"),
-        target,
-        status: 0,
-        remote: extensions
-            .get::<ConnectInfo<SocketAddr>>()
-            .map_or_else(|| "unknown".to_owned(), |ConnectInfo(address)| address.to_string()),
-        request_id: extensions.get::<RequestId>().map_or_else(String::new, RequestId::text),
-    })
+    let remote = extensions.get::<Remote>().copied();
+    let request_id = extensions.get::<RequestId>().map_or_else(String::new, RequestId::text);
+    let action = format!("{method} {route}");
+    Some(AuditRow::new(identity, remote, action, request.uri().path(), request_id))
 }
 
 /// Writes the row of a request with this answer.

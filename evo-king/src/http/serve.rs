@@ -5,7 +5,7 @@ use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::D
 use axum::{
     Router,
     body::Body,
-    extract::{ConnectInfo, Request},
+    extract::Request,
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use super::{error::ApiError, patience::Patient};
-use crate::config::Limits;
+use crate::{access::Remote, config::Limits};
 
 /// How long answers under way may take once `stop` is done.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -120,7 +120,7 @@ async fn connection(
     let place = Place(Arc::new(place));
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let mut request: Request = request.map(Body::new);
-        request.extensions_mut().insert(ConnectInfo(remote));
+        request.extensions_mut().insert(Remote(remote));
         request.extensions_mut().insert(place.clone());
         router.clone().oneshot(request)
     });

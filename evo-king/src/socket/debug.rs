@@ -2,17 +2,10 @@
 
 use evo_common::messages::{DebugResponse, DebugStream, Reply, events};
 use serde_json::{Value, json};
-use socketioxide::{
-    SocketIo,
-    extract::{AckSender, MaybeExtension, SocketRef, State, TryData},
-};
+use socketioxide::{SocketIo, extract::SocketRef};
 use tokio::sync::broadcast::error::RecvError;
 
-use super::{
-    agent::{Identity, speaker, speaks_for},
-    allowance::Admitted,
-    answer, read,
-};
+use super::request::{Change, Request};
 use crate::{debug::Shown, state::King};
 
 pub(super) fn register_handlers(socket: &SocketRef) {
@@ -20,52 +13,34 @@ pub(super) fn register_handlers(socket: &SocketRef) {
     socket.on(events::DEBUG_RESPONSE, on_response);
 }
 
-async fn on_stream(
-    _: Admitted,
-    socket: SocketRef,
-    TryData(payload): TryData<Value>,
-    ack: AckSender,
-    identity: MaybeExtension<Identity>,
-    State(king): State<King>,
-) {
-    let stream: DebugStream = match read(events::DEBUG_STREAM, payload) {
-        Ok(stream) => stream,
-        Err(reply) => return answer(&socket, ack, &reply),
+async fn on_stream(mut request: Request) {
+    let done = async {
+        let stream: DebugStream = request.read()?;
+        let agent_id = request.speaker("")?;
+        let request_id = stream.request_id.clone();
+        if !request.king.debug.streamed(&agent_id, stream) {
+            return Err(not_asked("", &request_id));
+        }
+        Ok(Reply::accepted(""))
     };
-    let agent_id = match speaker(&king, &socket, identity, "") {
-        Ok(agent_id) => agent_id,
-        Err(reply) => return answer(&socket, ack, &reply),
-    };
-    let request_id = stream.request_id.clone();
-    if king.debug.streamed(&agent_id, stream) {
-        answer(&socket, ack, &Reply::accepted(""));
-    } else {
-        answer(&socket, ack, &not_asked("", &request_id));
-    }
+    let done = done.await;
+    request.reply(done);
 }
 
-async fn on_response(
-    _: Admitted,
-    socket: SocketRef,
-    TryData(payload): TryData<Value>,
-    ack: AckSender,
-    identity: MaybeExtension<Identity>,
-    State(king): State<King>,
-) {
-    let response: DebugResponse = match read(events::DEBUG_RESPONSE, payload) {
-        Ok(response) => response,
-        Err(reply) => return answer(&socket, ack, &reply),
+async fn on_response(mut change: Change) {
+    let done = async {
+        let response: DebugResponse = change.read()?;
+        let req_id = response.req_id.clone().unwrap_or_default();
+        let (agent_id, request_id) = (response.agent_id.clone(), response.request_id.clone());
+        change.about(&request_id);
+        change.speaks_for(&agent_id, &req_id)?;
+        if !change.king.debug.responded(&agent_id, response).await {
+            return Err(not_asked(&req_id, &request_id));
+        }
+        Ok(Reply::accepted(req_id))
     };
-    let req_id = response.req_id.clone().unwrap_or_default();
-    if let Err(reply) = speaks_for(&king, &socket, identity, &response.agent_id, &req_id) {
-        return answer(&socket, ack, &reply);
-    }
-    let (agent_id, request_id) = (response.agent_id.clone(), response.request_id.clone());
-    if king.debug.responded(&agent_id, response).await {
-        answer(&socket, ack, &Reply::accepted(req_id));
-    } else {
-        answer(&socket, ack, &not_asked(&req_id, &request_id));
-    }
+    let done = done.await;
+    change.reply(done).await;
 }
 
 fn not_asked(req_id: &str, request_id: &str) -> Reply {

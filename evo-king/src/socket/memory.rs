@@ -6,21 +6,18 @@ use evo_common::{
     messages::{MemoryDelete, MemoryQuery, MemoryStore, MemoryUpdate, Reply, events},
     tokens::Scope,
 };
-use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::{Value, json};
-use socketioxide::extract::{AckSender, MaybeExtension, SocketRef, State, TryData};
+use serde::Deserialize;
+use serde_json::json;
+use socketioxide::extract::SocketRef;
 
-use super::{Access, agent::Identity, allowance::Admitted, read, scope_of};
+use super::request::{Change, Request};
 use crate::{
     memory,
-    state::King,
-    store::{self, Connection, memories},
+    store::{Connection, memories},
 };
 
 /// Most memories in one answer.
 const MAX_LIMIT: u32 = 100;
-
-type Payload = TryData<Value>;
 
 pub(super) fn register_handlers(socket: &SocketRef) {
     socket.on(events::MEMORY_STORE, on_store);
@@ -47,101 +44,50 @@ struct Query {
     touch: bool,
 }
 
-/// Why a request was not done.
-enum Refusal {
-    Reply(Reply),
-    Memory(memory::Error),
-}
-
-impl From<memory::Error> for Refusal {
-    fn from(error: memory::Error) -> Self {
-        Self::Memory(error)
-    }
-}
-
-impl From<store::Error> for Refusal {
-    fn from(error: store::Error) -> Self {
-        Self::Memory(error.into())
-    }
-}
-
-impl From<Reply> for Refusal {
-    fn from(reply: Reply) -> Self {
-        Self::Reply(reply)
-    }
-}
-
-/// Who asks: an operator may do everything, a runner keeps to itself.
-struct Asker {
-    scope: Scope,
+/// Who writes: an operator may do everything, a runner keeps to itself.
+struct Writer {
+    is_operator: bool,
     agent_id: Option<String>,
 }
 
-impl Asker {
-    fn new(access: MaybeExtension<Access>, identity: MaybeExtension<Identity>) -> Self {
-        Self { scope: scope_of(access), agent_id: identity.0.map(|Identity(agent_id)| agent_id) }
-    }
-
-    fn may(&self, needed: Scope) -> Result<(), Refusal> {
-        if self.scope.allows(needed) {
-            return Ok(());
-        }
-        let message = format!("this needs the {} token", needed.as_str());
-        Err(Reply::rejected("", "forbidden", message).into())
+impl Writer {
+    fn of(request: &Request) -> Result<Self, Reply> {
+        request.may(Scope::Runner)?;
+        let is_operator = request.scope().allows(Scope::Operator);
+        Ok(Self { is_operator, agent_id: request.agent() })
     }
 
     /// Whether it may write what belongs to this agent; what belongs to nobody is everybody's.
-    fn may_write(&self, owner: &str) -> Result<(), Refusal> {
-        if self.scope.allows(Scope::Operator)
-            || owner.is_empty()
-            || self.agent_id.as_deref() == Some(owner)
-        {
+    fn may_write(&self, owner: &str) -> Result<(), Reply> {
+        if self.is_operator || owner.is_empty() || self.agent_id.as_deref() == Some(owner) {
             return Ok(());
         }
         let message = format!("the memory belongs to {owner:?}, and this connection does not");
-        Err(Reply::rejected("", "not_your_agent", message).into())
+        Err(Reply::rejected("", "not_your_agent", message))
     }
 }
 
-async fn on_store(
-    _: Admitted,
-    TryData(payload): Payload,
-    ack: AckSender,
-    access: MaybeExtension<Access>,
-    identity: MaybeExtension<Identity>,
-    State(king): State<King>,
-) {
-    let asker = Asker::new(access, identity);
+async fn on_store(mut change: Change) {
     let done = async {
-        let memory: MemoryStore = decoded(events::MEMORY_STORE, payload)?;
-        asker.may(Scope::Runner)?;
-        asker.may_write(&memory.agent_id)?;
-        let stored = king
-            .store
-            .write(async move |connection: &Connection| {
-                memory::store(connection, Timestamp::now(), memory).await
-            })
-            .await?;
+        let memory: MemoryStore = change.read()?;
+        Writer::of(&change)?.may_write(&memory.agent_id)?;
+        let write = async move |connection: &Connection| {
+            memory::store(connection, Timestamp::now(), memory).await
+        };
+        let stored = change.king.store.write(write).await?;
+        change.about(&stored.memory_id);
         Ok(json!({"success": true, "memory_id": stored.memory_id, "created": stored.created}))
     };
-    answer(ack, done.await);
+    let done = done.await;
+    change.tell(done).await;
 }
 
-async fn on_query(
-    _: Admitted,
-    TryData(payload): Payload,
-    ack: AckSender,
-    access: MaybeExtension<Access>,
-    identity: MaybeExtension<Identity>,
-    State(king): State<King>,
-) {
-    let asker = Asker::new(access, identity);
+async fn on_query(mut request: Request) {
     let done = async {
-        let Query { query, run_id, skill_id, tag, cursor, touch } =
-            decoded(events::MEMORY_QUERY, payload)?;
-        asker.may(Scope::Viewer)?;
+        let Query { query, run_id, skill_id, tag, cursor, touch } = request.read()?;
+        request.may(Scope::Viewer)?;
         // Looking on is no use.
-        let touch = touch && asker.scope.allows(Scope::Runner);
+        let touch = touch && request.scope().allows(Scope::Runner);
         let search = SearchMemories {
             query: query.query,
             scope: query.scope,
@@ -156,101 +102,52 @@ async fn on_query(
             cursor,
             touch,
         };
-        let page = memory::search(&king.store, search).await?;
+        let page = memory::search(&request.king.store, search).await?;
         Ok(json!({
             "success": true, "memories": page.memories, "count": page.count,
             "next_cursor": page.next_cursor,
         }))
     };
-    answer(ack, done.await);
+    let done = done.await;
+    request.tell(done);
 }
 
-async fn on_update(
-    _: Admitted,
-    TryData(payload): Payload,
-    ack: AckSender,
-    access: MaybeExtension<Access>,
-    identity: MaybeExtension<Identity>,
-    State(king): State<King>,
-) {
-    let asker = Asker::new(access, identity);
+async fn on_update(mut change: Change) {
     let done = async {
-        let update: MemoryUpdate = decoded(events::MEMORY_UPDATE, payload)?;
-        asker.may(Scope::Runner)?;
-        let memory = king
-            .store
-            .write(async move |connection: &Connection| {
-                let memory_id = update.memory_id.clone();
-                let owner = owner_of(connection, &memory_id).await?;
-                asker.may_write(&owner)?;
-                memory::update(connection, Timestamp::now(), update).await?;
-                Ok::<_, Refusal>(memories::detail(connection, &memory_id).await?)
-            })
-            .await?;
+        let update: MemoryUpdate = change.read()?;
+        change.about(&update.memory_id);
+        let writer = Writer::of(&change)?;
+        let write = async move |connection: &Connection| {
+            let memory_id = update.memory_id.clone();
+            writer.may_write(&owner_of(connection, &memory_id).await?)?;
+            memory::update(connection, Timestamp::now(), update).await?;
+            Ok::<_, Reply>(memories::detail(connection, &memory_id).await?)
+        };
+        let memory = change.king.store.write(write).await?;
         Ok(json!({"success": true, "memory": memory}))
     };
-    answer(ack, done.await);
+    let done = done.await;
+    change.tell(done).await;
 }
 
-async fn on_delete(
-    _: Admitted,
-    TryData(payload): Payload,
-    ack: AckSender,
-    access: MaybeExtension<Access>,
-    identity: MaybeExtension<Identity>,
-    State(king): State<King>,
-) {
-    let asker = Asker::new(access, identity);
+async fn on_delete(mut change: Change) {
     let done = async {
-        let MemoryDelete { memory_id } = decoded(events::MEMORY_DELETE, payload)?;
-        asker.may(Scope::Runner)?;
-        let gone = memory_id.clone();
-        king.store
-            .write(async move |connection: &Connection| {
-                let owner = owner_of(connection, &gone).await?;
-                asker.may_write(&owner)?;
-                Ok::<_, Refusal>(memory::delete(connection, Timestamp::now(), &gone).await?)
-            })
-            .await?;
+        let MemoryDelete { memory_id } = change.read()?;
+        change.about(&memory_id);
+        let (writer, gone) = (Writer::of(&change)?, memory_id.clone());
+        let write = async move |connection: &Connection| {
+            writer.may_write(&owner_of(connection, &gone).await?)?;
+            Ok::<_, Reply>(memory::delete(connection, Timestamp::now(), &gone).await?)
+        };
+        change.king.store.write(write).await?;
         Ok(json!({"success": true, "memory_id": memory_id}))
     };
-    answer(ack, done.await);
+    let done = done.await;
+    change.tell(done).await;
 }
 
 async fn owner_of(connection: &Connection, memory_id: &str) -> Result<String, memory::Error> {
     let memory = memories::get(connection, memory_id).await?;
     let memory = memory.ok_or_else(|| memory::Error::NotFound(memory_id.to_owned()))?;
     Ok(memory.memory.agent_id)
-}
-
-fn decoded<T: DeserializeOwned>(
-    event: &str,
-    payload: Result<Value, impl std::fmt::Display>,
-) -> Result<T, Refusal> {
-    Ok(read(event, payload)?)
-}
-
-/// The published shape: `{success: true, …}` or `{success: false, error}`, with a stable `code`.
-fn answer(ack: AckSender, done: Result<Value, Refusal>) {
-    let answer = done.unwrap_or_else(|refusal| {
-        let (code, error) = match refusal {
-            Refusal::Reply(reply) => {
-                (reply.code.unwrap_or_default(), reply.message.unwrap_or_default())
-            }
-            Refusal::Memory(error) => {
-                let code = match &error {
-                    memory::Error::Invalid { .. } => "invalid_field",
-                    memory::Error::NotFound(_) => "not_found",
-                    memory::Error::Store(cause) => {
-                        tracing::error!(error = %cause, "A memory could not be stored: {cause}");
-                        "unavailable"
-                    }
-                };
-                (code.to_owned(), error.to_string())
-            }
-        };
-        json!({"success": false, "code": code, "error": error})
-    });
-    // Fails when nobody asked for an ack.
-    ack.send(&answer).unwrap_or_default();
 }

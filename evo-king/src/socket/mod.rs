@@ -14,21 +14,21 @@ mod memory;
 mod observer;
 mod recovery;
 mod relay;
+mod request;
 mod task;
 
 use std::{sync::Arc, time::Duration};
 
-use evo_common::messages::{DecodeError, KingWelcome, PROTOCOL_VERSION, Reply, decode, events};
-use serde::de::DeserializeOwned;
+use evo_common::messages::{KingWelcome, PROTOCOL_VERSION, events};
 use serde_json::Value;
 use socketioxide::{
     SendError, SocketError, SocketIo, SocketIoBuilder,
-    extract::{AckSender, MaybeExtension, SocketRef, State, TryData},
+    extract::{SocketRef, State, TryData},
     handler::ConnectHandler as _,
     layer::SocketIoLayer,
 };
 
-use crate::{access::Identity, failpoints, message_log::MessageLog, registry::Outlet, state::King};
+use crate::{access::Identity, message_log::MessageLog, registry::Outlet, state::King};
 use allowance::Allowance;
 use evo_common::tokens::Scope;
 
@@ -206,37 +206,4 @@ fn outlet(socket: &SocketRef) -> Arc<dyn Outlet> {
 /// The agent that registered on this connection.
 fn agent_of(socket: &socketioxide::socket::Socket) -> Option<String> {
     socket.extensions.get::<agent::Identity>().map(|agent::Identity(agent_id)| agent_id)
-}
-
-/// The scope of this connection's token.
-fn scope_of(access: MaybeExtension<Access>) -> Scope {
-    access.0.map_or(Scope::Viewer, |Access(identity)| identity.scope)
-}
-
-/// Decodes a payload; the `req_id` is read first, so that even a malformed request gets an answer
-/// that can be matched.
-fn read<T: DeserializeOwned>(
-    event: &str,
-    payload: Result<Value, impl std::fmt::Display>,
-) -> Result<T, Reply> {
-    let payload = payload
-        .map_err(|error| Reply::rejected("", "invalid_payload", format!("{event}: {error}")))?;
-    let req_id = payload.get("req_id").and_then(Value::as_str).unwrap_or_default().to_owned();
-    decode(event, payload).map_err(|error: DecodeError| {
-        tracing::warn!(event, "A message was rejected: {error}");
-        Reply::rejected(req_id, "invalid_field", error.to_string())
-    })
-}
-
-/// Answers a request: by `king:reply` when it carried a `req_id` or was rejected, and by an ack
-/// when the client asked for one.
-fn answer(socket: &SocketRef, ack: AckSender, reply: &Reply) {
-    failpoints::passed("before an answer");
-    let rejected = reply.code.is_some();
-    if !reply.req_id.is_empty() || rejected {
-        emit(socket, events::KING_REPLY, reply);
-    }
-    // Fails when nobody asked for an ack, which is the usual case.
-    ack.send(reply).unwrap_or_default();
-    failpoints::passed("after an answer");
 }

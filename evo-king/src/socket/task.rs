@@ -9,34 +9,22 @@ use evo_common::{
     },
     tokens::Scope,
 };
+use serde::Deserialize;
 use serde_json::{Value, json};
-use socketioxide::{
-    SocketIo,
-    extract::{AckSender, MaybeExtension, SocketRef, State, TryData},
-};
+use socketioxide::{SocketIo, extract::SocketRef};
 
 use super::{
-    Access,
-    agent::{Identity, speaker},
-    allowance::Admitted,
-    answer, read,
     relay::send,
-    scope_of,
+    request::{Change, Request},
 };
 use crate::{
     state::King,
-    store::{
-        self,
-        tasks::{TaskFilter, id_of_run, of_event},
-    },
+    store::tasks::{TaskFilter, id_of_run, of_event},
     tasks::{self, NOTED, NewTask, Who},
 };
 
 /// Most tasks in one answer.
 const MAX_LIMIT: u32 = 500;
-
-type Payload = TryData<Value>;
-type Granted = MaybeExtension<Access>;
 
 pub(super) fn register_handlers(socket: &SocketRef) {
     socket.on(events::TASK_CREATE, on_create);
@@ -51,65 +39,29 @@ pub(super) fn register_handlers(socket: &SocketRef) {
     socket.on(events::TASK_DECOMPOSE_RESULT, on_decompose_result);
 }
 
-/// Why a request was not done.
-enum Refusal {
-    Reply(Reply),
-    Task(tasks::Error),
-}
-
-impl From<tasks::Error> for Refusal {
-    fn from(error: tasks::Error) -> Self {
-        Self::Task(error)
-    }
-}
-
-impl From<store::Error> for Refusal {
-    fn from(error: store::Error) -> Self {
-        Self::Task(error.into())
-    }
-}
-
-impl From<Reply> for Refusal {
-    fn from(reply: Reply) -> Self {
-        Self::Reply(reply)
-    }
-}
-
-/// Whether the connection's token is enough.
-fn may(access: Granted, needed: Scope) -> Result<(), Refusal> {
-    if scope_of(access).allows(needed) {
-        return Ok(());
-    }
-    let message = format!("this needs the {} token", needed.as_str());
-    Err(Reply::rejected("", "forbidden", message).into())
+/// `task:list` with what this implementation adds.
+#[derive(Deserialize)]
+struct Listing {
+    #[serde(flatten, deserialize_with = "TaskList::deserialize")]
+    list: TaskList,
+    #[serde(default)]
+    cursor: Option<String>,
 }
 
 /// Who speaks: a connection that has registered an agent speaks for it alone; any other needs the
 /// operator's token.
-fn who(
-    king: &King,
-    socket: &SocketRef,
-    access: Granted,
-    identity: MaybeExtension<Identity>,
-) -> Result<Who, Refusal> {
-    if identity.0.is_some() {
-        return Ok(Who::Agent(speaker(king, socket, identity, "")?));
+fn who(request: &Request) -> Result<Who, Reply> {
+    if request.agent().is_some() {
+        return Ok(Who::Agent(request.speaker("")?));
     }
-    may(access, Scope::Operator)?;
+    request.may(Scope::Operator)?;
     Ok(Who::Operator)
 }
 
-async fn on_create(
-    _: Admitted,
-    TryData(payload): Payload,
-    ack: AckSender,
-    access: Granted,
-    State(king): State<King>,
-) {
+async fn on_create(mut change: Change) {
     let done = async {
-        let TaskCreation { create, summary, limits, model, idempotency_key } =
-            read(events::TASK_CREATE, payload)?;
-        may(access, Scope::Runner)?;
+        let TaskCreation { create, summary, limits, model, idempotency_key } = change.read()?;
+        change.may(Scope::Runner)?;
         let new = NewTask {
             task_type: create.task_type,
             summary,
@@ -120,38 +72,35 @@ async fn on_create(
             model,
             idempotency_key,
         };
-        let (task_id, created) = king.tasks.create(new).await?;
-        Ok(json!({"success": true, "task": view(&king, &task_id).await?, "created": created}))
+        let (task_id, created) = change.king.tasks.create(new).await?;
+        change.about(&task_id);
+        let task = view(&change.king, &task_id).await?;
+        Ok(json!({"success": true, "task": task, "created": created}))
     };
-    tell(ack, done.await);
+    let done = done.await;
+    change.tell(done).await;
 }
 
-async fn on_update(
-    _: Admitted,
-    socket: SocketRef,
-    TryData(payload): Payload,
-    ack: AckSender,
-    access: Granted,
-    identity: MaybeExtension<Identity>,
-    State(king): State<King>,
-) {
-    if payload.as_ref().is_ok_and(names_attempt) {
-        return on_report(&socket, payload, ack, identity, &king).await;
+async fn on_update(mut change: Change) {
+    if names_attempt(change.payload()) {
+        return on_report(change.into_work()).await;
     }
     let done = async {
-        let TaskEdit { update, current_stage, summary } = read(events::TASK_UPDATE, payload)?;
-        let who = who(&king, &socket, access, identity)?;
-        let change = ChangeTask {
+        let TaskEdit { update, current_stage, summary } = change.read()?;
+        change.about(&update.task_id);
+        let who = who(&change)?;
+        let edit = ChangeTask {
             status: update.status,
             agent_id: update.agent_id,
             payload: update.payload,
             current_stage,
             summary,
         };
-        king.tasks.change(&update.task_id, change, who).await?;
-        Ok(json!({"success": true, "task": view(&king, &update.task_id).await?}))
+        change.king.tasks.change(&update.task_id, edit, who).await?;
+        Ok(json!({"success": true, "task": view(&change.king, &update.task_id).await?}))
     };
-    tell(ack, done.await);
+    let done = done.await;
+    change.tell(done).await;
 }
 
 /// Whether an update is the report of an attempt. The payload may be a JSON text.
@@ -163,51 +112,30 @@ fn names_attempt(payload: &Value) -> bool {
     }
 }
 
-async fn on_report(
-    socket: &SocketRef,
-    payload: Result<Value, impl std::fmt::Display>,
-    ack: AckSender,
-    identity: MaybeExtension<Identity>,
-    king: &King,
-) {
-    let report: TaskReport = match read(events::TASK_UPDATE, payload) {
-        Ok(report) => report,
-        Err(reply) => return answer(socket, ack, &reply),
+async fn on_report(mut request: Request) {
+    let done = async {
+        let report: TaskReport = request.read()?;
+        let agent_id = request.speaker(&report.req_id)?;
+        Ok(request.king.tasks.report(agent_id, report).await)
     };
-    let reply = match speaker(king, socket, identity, &report.req_id) {
-        Ok(agent_id) => king.tasks.report(agent_id, report).await,
-        Err(reply) => reply,
-    };
-    answer(socket, ack, &reply);
+    let done = done.await;
+    request.reply(done);
 }
 
-async fn on_get(
-    _: Admitted,
-    TryData(payload): Payload,
-    ack: AckSender,
-    access: Granted,
-    State(king): State<King>,
-) {
+async fn on_get(mut request: Request) {
     let done = async {
-        let TaskGet { task_id } = read(events::TASK_GET, payload)?;
-        may(access, Scope::Viewer)?;
-        Ok(json!({"success": true, "task": view(&king, &task_id).await?}))
+        let TaskGet { task_id } = request.read()?;
+        request.may(Scope::Viewer)?;
+        Ok(json!({"success": true, "task": view(&request.king, &task_id).await?}))
     };
-    tell(ack, done.await);
+    let done = done.await;
+    request.tell(done);
 }
 
-async fn on_list(
-    _: Admitted,
-    TryData(payload): Payload,
-    ack: AckSender,
-    access: Granted,
-    State(king): State<King>,
-) {
+async fn on_list(mut request: Request) {
     let done = async {
-        let cursor = payload.as_ref().ok().and_then(|payload| payload.get("cursor")?.as_str());
-        let cursor = cursor.map(str::to_owned);
-        let list: TaskList = read(events::TASK_LIST, payload)?;
-        may(access, Scope::Viewer)?;
+        let Listing { list, cursor } = request.read()?;
+        request.may(Scope::Viewer)?;
         let named = |text: Option<String>| text.filter(|text| !text.is_empty());
         let filter = TaskFilter {
             limit: list.limit.clamp(1, MAX_LIMIT),
@@ -216,185 +144,106 @@ async fn on_list(
             agent_id: named(list.agent_id),
             parent_id: named(list.parent_id),
         };
-        let page = king.store.tasks_list(filter).await?;
+        let page = request.king.store.tasks_list(filter).await?;
         Ok(json!({
             "success": true, "tasks": page.tasks, "count": page.count,
             "next_cursor": page.next_cursor,
         }))
     };
-    tell(ack, done.await);
+    let done = done.await;
+    request.tell(done);
 }
 
-async fn on_delete(
-    _: Admitted,
-    TryData(payload): Payload,
-    ack: AckSender,
-    access: Granted,
-    State(king): State<King>,
-) {
+async fn on_delete(mut change: Change) {
     let done = async {
-        let TaskDelete { task_id } = read(events::TASK_DELETE, payload)?;
-        may(access, Scope::Operator)?;
-        let gone = king.tasks.delete(&task_id).await?;
+        let TaskDelete { task_id } = change.read()?;
+        change.about(&task_id);
+        change.may(Scope::Operator)?;
+        let gone = change.king.tasks.delete(&task_id).await?;
         Ok(json!({"success": true, "task_id": task_id, "deleted_count": gone.len()}))
     };
-    tell(ack, done.await);
+    let done = done.await;
+    change.tell(done).await;
 }
 
-async fn on_join(
-    _: Admitted,
-    socket: SocketRef,
-    TryData(payload): Payload,
-    ack: AckSender,
-    access: Granted,
-    identity: MaybeExtension<Identity>,
-    State(king): State<King>,
-) {
+async fn on_join(mut request: Request) {
     let done = async {
-        let TaskJoin { task_id, agent_id: _, attempt } = read(events::TASK_JOIN, payload)?;
-        may(access, Scope::Viewer)?;
-        view(&king, &task_id).await?;
-        socket.join(room(&task_id));
-        king.tasks.follow(&task_id);
+        let TaskJoin { task_id, agent_id: _, attempt } = request.read()?;
+        request.may(Scope::Viewer)?;
+        view(&request.king, &task_id).await?;
+        request.socket.join(room(&task_id));
+        request.king.tasks.follow(&task_id);
         if let Some(attempt) = attempt {
-            let agent_id = speaker(&king, &socket, identity, "")?;
-            king.tasks.joined(agent_id, task_id.clone(), attempt).await?;
+            let agent_id = request.speaker("")?;
+            request.king.tasks.joined(agent_id, task_id.clone(), attempt).await?;
         }
         Ok(json!({"success": true, "task_id": task_id}))
     };
-    tell(ack, done.await);
+    let done = done.await;
+    request.tell(done);
 }
 
-async fn on_output(
-    _: Admitted,
-    socket: SocketRef,
-    TryData(payload): Payload,
-    ack: AckSender,
-    identity: MaybeExtension<Identity>,
-    State(king): State<King>,
-) {
+async fn on_output(mut request: Request) {
     let done = async {
-        let output: TaskOutput = read(events::TASK_OUTPUT, payload)?;
-        let agent_id = speaker(&king, &socket, identity, "")?;
-        king.tasks.output(&agent_id, &output).await?;
+        let output: TaskOutput = request.read()?;
+        let agent_id = request.speaker("")?;
+        request.king.tasks.output(&agent_id, &output).await?;
         let rooms = [room(&output.task_id), events::ROOM_DASHBOARD.to_owned()];
-        if let Err(error) = socket.to(rooms).emit(events::TASK_OUTPUT, &output).await {
+        if let Err(error) = request.socket.to(rooms).emit(events::TASK_OUTPUT, &output).await {
             tracing::debug!(task.id = %output.task_id, "A piece of output did not reach everybody: {error}");
         }
         Ok(json!({"success": true, "task_id": output.task_id}))
     };
-    tell(ack, done.await);
+    let done = done.await;
+    request.tell(done);
 }
 
-async fn on_log(
-    _: Admitted,
-    socket: SocketRef,
-    TryData(payload): Payload,
-    ack: AckSender,
-    identity: MaybeExtension<Identity>,
-    State(king): State<King>,
-) {
+async fn on_log(mut request: Request) {
     let done = async {
-        let TaskLog { task_id, log } = read(events::TASK_LOG, payload)?;
-        let agent_id = speaker(&king, &socket, identity, "")?;
+        let TaskLog { task_id, log } = request.read()?;
+        let agent_id = request.speaker("")?;
         let line = TaskLogEntry { task_id: task_id.clone(), ..log };
-        king.tasks.noted(&agent_id, line).await?;
+        request.king.tasks.noted(&agent_id, line).await?;
         Ok(json!({"success": true, "task_id": task_id}))
     };
-    tell(ack, done.await);
+    let done = done.await;
+    request.tell(done);
 }
 
-async fn on_summary(
-    _: Admitted,
-    socket: SocketRef,
-    TryData(payload): Payload,
-    ack: AckSender,
-    access: Granted,
-    identity: MaybeExtension<Identity>,
-    State(king): State<King>,
-) {
+async fn on_summary(mut change: Change) {
     let done = async {
-        let report: SummaryReport = read(events::TASK_SUMMARY, payload)?;
+        let report: SummaryReport = change.read()?;
         let (task_id, req_id) = (report.summary.task_id.clone(), report.req_id.clone());
-        let who = who(&king, &socket, access, identity)?;
-        king.tasks
-            .summarised(who, report)
-            .await
-            .map_err(|error| with_id(error, req_id.as_ref()))?;
-        Ok((json!({"success": true, "task_id": task_id}), req_id))
-    };
-    tell_and_reply(&socket, ack, done.await);
-}
-
-async fn on_decompose_result(
-    _: Admitted,
-    socket: SocketRef,
-    TryData(payload): Payload,
-    ack: AckSender,
-    identity: MaybeExtension<Identity>,
-    State(king): State<King>,
-) {
-    let done = async {
-        let report: DecomposeReport = read(events::TASK_DECOMPOSE_RESULT, payload)?;
-        let (task_id, req_id) = (report.response.task_id.clone(), report.req_id.clone());
-        let agent_id = speaker(&king, &socket, identity, req_id.as_deref().unwrap_or_default())?;
-        let done = king.tasks.decomposed(&agent_id, report).await;
+        change.about(&task_id);
+        let who = who(&change)?;
+        let done = change.king.tasks.summarised(who, report).await;
         done.map_err(|error| with_id(error, req_id.as_ref()))?;
         Ok((json!({"success": true, "task_id": task_id}), req_id))
     };
-    tell_and_reply(&socket, ack, done.await);
+    let done = done.await;
+    change.tell_and_reply(done).await;
+}
+
+async fn on_decompose_result(mut change: Change) {
+    let done = async {
+        let report: DecomposeReport = change.read()?;
+        let (task_id, req_id) = (report.response.task_id.clone(), report.req_id.clone());
+        change.about(&task_id);
+        let agent_id = change.speaker(req_id.as_deref().unwrap_or_default())?;
+        let done = change.king.tasks.decomposed(&agent_id, report).await;
+        done.map_err(|error| with_id(error, req_id.as_ref()))?;
+        Ok((json!({"success": true, "task_id": task_id}), req_id))
+    };
+    let done = done.await;
+    change.tell_and_reply(done).await;
 }
 
 /// An error that can be matched with the request, when that had an id.
-fn with_id(error: tasks::Error, req_id: Option<&String>) -> Refusal {
-    match (req_id, error) {
-        (Some(req_id), tasks::Error::Store(_)) => {
-            Reply::retry(req_id, "king could not store it; send it again").into()
-        }
-        (Some(req_id), error) => Reply::rejected(req_id, error.code(), error.to_string()).into(),
-        (None, error) => error.into(),
-    }
+fn with_id(error: tasks::Error, req_id: Option<&String>) -> Reply {
+    Reply { req_id: req_id.cloned().unwrap_or_default(), ..error.into() }
 }
 
-/// Answers by ack, and by `king:reply` when the request had an id or was rejected.
-fn tell_and_reply(
-    socket: &SocketRef,
-    ack: AckSender,
-    done: Result<(Value, Option<String>), Refusal>,
-) {
-    let reply = match &done {
-        Ok((_, Some(req_id))) => Some(Reply::accepted(req_id.clone())),
-        Ok((_, None)) => None,
-        Err(Refusal::Reply(reply)) => Some(reply.clone()),
-        Err(Refusal::Task(error)) => Some(Reply::rejected("", error.code(), error.to_string())),
-    };
-    if let Some(reply) = reply {
-        super::emit(socket, events::KING_REPLY, &reply);
-    }
-    tell(ack, done.map(|(answer, _)| answer));
-}
-
-/// The published shape: `{success: true, …}` or `{success: false, error}`, with a stable `code`.
-fn tell(ack: AckSender, done: Result<Value, Refusal>) {
-    let answer = done.unwrap_or_else(|refusal| {
-        let (code, error) = match refusal {
-            Refusal::Reply(reply) => {
-                (reply.code.unwrap_or_default(), reply.message.unwrap_or_default())
-            }
-            Refusal::Task(error) => {
-                if let tasks::Error::Store(cause) = &error {
-                    tracing::error!(error = %cause, "A request about a task failed: {cause}");
-                }
-                (error.code().to_owned(), error.to_string())
-            }
-        };
-        json!({"success": false, "code": code, "error": error})
-    });
-    // Fails when nobody asked for an ack.
-    ack.send(&answer).unwrap_or_default();
-}
-
-async fn view(king: &King, task_id: &str) -> Result<TaskView, Refusal> {
+async fn view(king: &King, task_id: &str) -> Result<TaskView, Reply> {
     let task = king.store.tasks_get(task_id).await?;
     Ok(task.ok_or_else(|| tasks::Error::Unknown(task_id.to_owned()))?)
 }

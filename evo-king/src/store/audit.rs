@@ -7,6 +7,10 @@ use evo_common::{
 use libsql::params;
 
 use super::{AuditFilter, Connection, Result, Store, row};
+use crate::access::{Identity, Remote};
+
+/// Longest target that is kept.
+const MAX_TARGET: usize = 512;
 
 /// A row of the audit log to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +24,38 @@ pub(crate) struct AuditRow {
     pub(crate) status: u16,
     pub(crate) remote: String,
     pub(crate) request_id: String,
+}
+
+impl AuditRow {
+    /// A row of what is about to be done now, without its status.
+    pub(crate) fn new(
+        identity: &Identity,
+        remote: Option<Remote>,
+        action: String,
+        target: &str,
+        request_id: String,
+    ) -> Self {
+        Self {
+            at: Timestamp::now(),
+            token_id: identity.token_id.clone(),
+            token_name: identity.name.clone(),
+            scope: identity.scope.as_str(),
+            action,
+            target: bounded(target),
+            status: 0,
+            remote: remote.map_or_else(|| "unknown".to_owned(), |Remote(at)| at.to_string()),
+            request_id,
+        }
+    }
+
+    /// Says what it is done to.
+    pub(crate) fn set_target(&mut self, target: &str) {
+        self.target = bounded(target);
+    }
+}
+
+fn bounded(target: &str) -> String {
+    target[..target.floor_char_boundary(MAX_TARGET)].to_owned()
 }
 
 /// Appends to the audit log.
