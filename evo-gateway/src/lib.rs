@@ -15,6 +15,7 @@ mod error;
 mod gateway;
 mod http;
 mod metrics;
+#[expect(dead_code, unused_imports, reason = "the dialects that use the rest come next")]
 mod model;
 mod peek;
 mod provider;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{ConvertError, Dialect, json};
+use super::{ConvertError, Dialect};
 use crate::{
     model::{ApiError, ErrorKind},
     wire::{anthropic, openai},
@@ -18,39 +18,43 @@ const PROMPT_TOO_LONG: &str = "prompt is too long";
 
 /// An error answer of a provider as an error body in the dialect `front`. The HTTP status decides what
 /// kind of error it is; the provider's message is kept, also when the body is no JSON.
-///
-/// Error bodies are read by their shape and not by `_provider`'s dialect, since what stands before a
-/// provider (a proxy, a load balancer) answers in shapes of its own.
-pub fn error(_provider: Dialect, front: Dialect, status: u16, body: &[u8]) -> Vec<u8> {
-    let error = match serde_json::from_slice::<Value>(body) {
+pub fn error(provider: Dialect, front: Dialect, status: u16, body: &[u8]) -> Vec<u8> {
+    front.protocol().write_error(provider.protocol().read_error(status, body))
+}
+
+/// An error answer, by its shape.
+pub(super) fn read_any(status: u16, body: &[u8]) -> ApiError {
+    match serde_json::from_slice::<Value>(body) {
         Ok(value) => read(&value, ErrorKind::of_status(status)),
         Err(_) => of_text(status, body),
-    };
-    write(front, error)
+    }
 }
 
-/// An error of the gateway itself. `code` is a word for programs; it is in both dialects' bodies.
-pub fn own_error(front: Dialect, status: u16, code: &str, message: &str) -> Vec<u8> {
-    own_error_about(front, status, code, message, None)
+/// The event that tells a caller inside a stream, between two events, that it broke off.
+pub fn last_words(front: Dialect, status: u16, code: &str, message: &str) -> Vec<u8> {
+    front.protocol().last_words(ApiError {
+        kind: ErrorKind::of_status(status),
+        message: message.to_owned(),
+        code: Some(code.to_owned()),
+        param: None,
+    })
 }
 
-/// [`own_error`] about a field of the request, which OpenAI's clients find as `param`.
-pub fn own_error_about(
+/// An error of the gateway itself. `code` is a word for programs, which is in all dialects' bodies;
+/// `param` is the field of the request that it is about.
+pub fn own_error(
     front: Dialect,
     status: u16,
     code: &str,
     message: &str,
     param: Option<&str>,
 ) -> Vec<u8> {
-    write(
-        front,
-        ApiError {
-            kind: ErrorKind::of_status(status),
-            message: message.to_owned(),
-            code: Some(code.to_owned()),
-            param: param.map(str::to_owned),
-        },
-    )
+    front.protocol().write_error(ApiError {
+        kind: ErrorKind::of_status(status),
+        message: message.to_owned(),
+        code: Some(code.to_owned()),
+        param: param.map(str::to_owned),
+    })
 }
 
 /// What a provider said instead of an answer, if `body` is an error.
@@ -112,13 +116,6 @@ fn kind_named(name: &str) -> ErrorKind {
         "timeout_error" => ErrorKind::Timeout,
         "overloaded_error" => ErrorKind::Overloaded,
         _ => ErrorKind::Internal,
-    }
-}
-
-fn write(front: Dialect, error: ApiError) -> Vec<u8> {
-    match front {
-        Dialect::OpenAiChat => json(&write_openai(error)),
-        Dialect::Anthropic => json(&write_anthropic(error)),
     }
 }
 

@@ -4,13 +4,16 @@
 //! writer (model to wire) of each; this file only puts them together. When front and provider speak
 //! the same protocol nothing of this is used: those bytes pass through untouched.
 //!
-//! What a provider cannot do is refused, and the refusal names the field. What is only a hint, so that
-//! an answer without it is still a right answer, is dropped; each writer and reader lists what it drops.
+//! What a provider cannot do is refused, and the refusal names the field; a caller that is lenient
+//! gets an answer without it, and the field's name. What is only a hint, so that an answer without it
+//! is still a right answer, is dropped and named, too; each writer and reader lists those.
 
 mod anthropic;
 mod error;
 mod media;
+mod notes;
 mod openai;
+mod protocol;
 mod stream;
 
 #[cfg(test)]
@@ -18,17 +21,12 @@ mod tests;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-pub use error::{error, own_error, own_error_about};
-pub use stream::StreamConverter;
+use notes::Notes;
+use protocol::{Protocol, StreamReader, StreamWriter};
 
-/// A wire protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dialect {
-    /// OpenAI's chat completions.
-    OpenAiChat,
-    /// Anthropic's Messages.
-    Anthropic,
-}
+pub use error::{error, last_words, own_error};
+pub use protocol::{Context, Dialect};
+pub use stream::StreamConverter;
 
 /// A body that cannot be translated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -46,43 +44,59 @@ impl ConvertError {
     }
 }
 
-/// The body for `provider` that asks what `body`, in the dialect `front`, asks. `model` is the name
-/// of the model as the provider knows it.
+/// How a request is to be translated.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Wanted<'a> {
+    /// The name of the model as the provider knows it.
+    pub model: &'a str,
+    /// Whether the answer is to come in pieces.
+    pub stream: bool,
+    /// Whether the caller prefers an answer without a field that cannot be carried over to none.
+    pub lenient: bool,
+    /// What is known for the answer's way back.
+    pub context: Context,
+}
+
+/// A request in another dialect.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Converted {
+    /// The body for the provider.
+    pub body: Vec<u8>,
+    /// The fields that are not in it, for `x-evo-dropped`.
+    pub dropped: Vec<String>,
+    /// For [`response`] and [`StreamConverter::new`].
+    pub context: Context,
+}
+
+/// The body for `provider` that asks what `body`, in the dialect `front`, asks.
 pub fn request(
     front: Dialect,
     provider: Dialect,
     body: &[u8],
-    model: &str,
-) -> Result<Vec<u8>, ConvertError> {
-    let mut chat = match front {
-        Dialect::OpenAiChat => openai::read_request(parse(body)?)?,
-        Dialect::Anthropic => anthropic::read_request(parse(body)?)?,
-    };
-    model.clone_into(&mut chat.model);
-    Ok(match provider {
-        Dialect::OpenAiChat => json(&openai::write_request(chat)?),
-        Dialect::Anthropic => json(&anthropic::write_request(chat)?),
-    })
+    wanted: Wanted<'_>,
+) -> Result<Converted, ConvertError> {
+    let mut notes = Notes::new(wanted.lenient, wanted.context);
+    let mut chat = front.protocol().read_request(body, &mut notes)?;
+    wanted.model.clone_into(&mut chat.model);
+    chat.stream = wanted.stream;
+    let body = provider.protocol().write_request(chat, &mut notes)?;
+    let (dropped, context) = notes.into_parts();
+    Ok(Converted { body, dropped, context })
 }
 
-/// A whole answer of `provider` as an answer in the dialect `front`. `created` (Unix seconds) stands
-/// in answers whose dialect wants a time.
+/// A whole answer of `provider` as an answer in the dialect `front`.
 pub fn response(
     provider: Dialect,
     front: Dialect,
     body: &[u8],
-    created: u64,
+    context: &Context,
 ) -> Result<Vec<u8>, ConvertError> {
-    let read = match provider {
-        Dialect::OpenAiChat => parse(body).and_then(openai::read_response),
-        Dialect::Anthropic => parse(body).map(anthropic::read_response),
-    };
-    // Some servers answer 200 and mean an error.
-    let answer = read.map_err(|failure| error::in_place_of_answer(body).unwrap_or(failure))?;
-    Ok(match front {
-        Dialect::OpenAiChat => json(&openai::write_response(answer, created)),
-        Dialect::Anthropic => json(&anthropic::write_response(answer, created)),
-    })
+    let answer = provider
+        .protocol()
+        .read_response(body, context)
+        // Some servers answer 200 and mean an error.
+        .map_err(|failure| error::in_place_of_answer(body).unwrap_or(failure))?;
+    Ok(front.protocol().write_response(answer, context))
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ConvertError> {

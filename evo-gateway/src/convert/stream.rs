@@ -1,6 +1,8 @@
 //! A streamed answer of one dialect as a streamed answer of another.
 
-use super::{ConvertError, Dialect, anthropic, openai};
+use std::fmt;
+
+use super::{Context, ConvertError, Dialect, StreamReader, StreamWriter};
 use crate::{
     model::{ApiError, ErrorKind, StreamEvent},
     stream::sse,
@@ -15,11 +17,10 @@ const BAD_ANSWER: &str = "upstream_bad_answer";
 ///
 /// Whatever goes wrong, the client learns it inside its stream: an answer that was cut off never looks
 /// like one that ended. `ping`s and comments are not passed on.
-#[derive(Debug)]
 pub struct StreamConverter {
     decoder: sse::Decoder,
-    reader: Reader,
-    writer: Writer,
+    reader: Box<dyn StreamReader>,
+    writer: Box<dyn StreamWriter>,
     state: State,
 }
 
@@ -32,33 +33,22 @@ enum State {
     Failed(ConvertError),
 }
 
-#[derive(Debug)]
-enum Reader {
-    OpenAi(openai::Reader),
-    Anthropic(anthropic::Reader),
-}
-
-#[derive(Debug)]
-enum Writer {
-    OpenAi(openai::Writer),
-    Anthropic(anthropic::Writer),
+impl fmt::Debug for StreamConverter {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("StreamConverter")
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
 }
 
 impl StreamConverter {
-    /// A converter from `provider`'s stream to `front`'s. `include_usage` is OpenAI's
-    /// `stream_options.include_usage` of the client; Anthropic's streams always tell the usage.
-    /// `created` (Unix seconds) stands in chunks whose dialect wants a time.
-    pub fn new(provider: Dialect, front: Dialect, include_usage: bool, created: u64) -> Self {
+    /// A converter from `provider`'s stream to `front`'s.
+    pub fn new(provider: Dialect, front: Dialect, context: &Context) -> Self {
         Self {
             decoder: sse::Decoder::default(),
-            reader: match provider {
-                Dialect::OpenAiChat => Reader::OpenAi(openai::Reader::default()),
-                Dialect::Anthropic => Reader::Anthropic(anthropic::Reader::default()),
-            },
-            writer: match front {
-                Dialect::OpenAiChat => Writer::OpenAi(openai::Writer::new(include_usage, created)),
-                Dialect::Anthropic => Writer::Anthropic(anthropic::Writer::new(created)),
-            },
+            reader: provider.protocol().reader(context),
+            writer: front.protocol().writer(context),
             state: State::Open,
         }
     }
@@ -114,11 +104,7 @@ impl StreamConverter {
     /// Whether it is known how the answer ended, so that [`finish`](Self::finish) has nothing to
     /// complain about but what the provider itself did.
     pub fn is_settled(&self) -> bool {
-        self.is_over()
-            || match &self.reader {
-                Reader::OpenAi(reader) => reader.has_stopped(),
-                Reader::Anthropic(reader) => reader.has_stopped(),
-            }
+        self.is_over() || self.reader.has_stopped()
     }
 
     fn convert(&mut self, events: Vec<sse::Event>, out: &mut Vec<u8>) -> Result<(), ConvertError> {
@@ -127,10 +113,7 @@ impl StreamConverter {
                 continue;
             }
             let mut neutral = Vec::new();
-            let read = match &mut self.reader {
-                Reader::OpenAi(reader) => reader.read(&event.data, &mut neutral),
-                Reader::Anthropic(reader) => reader.read(&event.data, &mut neutral),
-            };
+            let read = self.reader.read(&event.data, &mut neutral);
             for event in neutral {
                 self.apply(event, out)?;
             }
@@ -152,17 +135,7 @@ impl StreamConverter {
             }
             _ => {}
         }
-        self.write(event, out).map_err(|error| self.fail(BAD_ANSWER, error, out))
-    }
-
-    fn write(&mut self, event: StreamEvent, out: &mut Vec<u8>) -> Result<(), ConvertError> {
-        match &mut self.writer {
-            Writer::OpenAi(writer) => {
-                writer.write(event, out);
-                Ok(())
-            }
-            Writer::Anthropic(writer) => writer.write(event, out),
-        }
+        self.writer.write(event, out).map_err(|error| self.fail(BAD_ANSWER, error, out))
     }
 
     fn fail(&mut self, code: &str, error: ConvertError, out: &mut Vec<u8>) -> ConvertError {
@@ -173,7 +146,7 @@ impl StreamConverter {
             param: None,
         });
         self.state = State::Failed(error.clone());
-        match self.write(event, out) {
+        match self.writer.write(event, out) {
             Ok(()) => error,
             Err(second) => second,
         }

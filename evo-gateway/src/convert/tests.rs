@@ -9,10 +9,22 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{ConvertError, Dialect, StreamConverter};
+use super::{Context, ConvertError, Dialect, StreamConverter, Wanted};
 
 /// Any time: the one that all golden answers have.
 const CREATED: u64 = 1_795_000_000;
+
+fn context() -> Context {
+    Context { created: CREATED, include_usage: true }
+}
+
+/// A request for this model in another dialect, as streamed as its body says.
+fn request(from: Dialect, to: Dialect, body: &[u8], model: &str) -> Result<Vec<u8>, ConvertError> {
+    let question: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    let stream = question["stream"].as_bool().unwrap_or(false);
+    let wanted = Wanted { model, stream, lenient: false, context: context() };
+    super::request(from, to, body, wanted).map(|converted| converted.body)
+}
 
 const WAYS: [(&str, Dialect, Dialect); 2] = [
     ("openai_to_anthropic", Dialect::OpenAiChat, Dialect::Anthropic),
@@ -51,7 +63,7 @@ fn convert_in_pieces(
     let mut places = cuts.to_vec();
     places.extend([0, stream.len()]);
     places.sort_unstable();
-    let mut converter = StreamConverter::new(from, to, true, CREATED);
+    let mut converter = StreamConverter::new(from, to, &context());
     let mut out = Vec::new();
     for piece in places.windows(2) {
         let pushed = converter.push(&stream[piece[0]..piece[1]], &mut out);

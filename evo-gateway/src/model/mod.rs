@@ -11,8 +11,9 @@ mod stream;
 
 pub use error::{ApiError, ErrorKind};
 pub use request::{
-    ChatRequest, Document, Effort, Image, Media, Message, Part, ResponseFormat, Role, Tool,
-    ToolCall, ToolChoice, ToolResult,
+    CUSTOM_INPUT, CacheFor, ChatRequest, CustomFormat, Document, Effort, Image, Instruction, Media,
+    Message, Part, Reasoning, ResponseFormat, Role, Seal, SealOrigin, Tool, ToolCall, ToolChoice,
+    ToolResult,
 };
-pub use response::{Block, ChatResponse, StopReason, Usage};
+pub use response::{Block, ChatResponse, StopReason, TokenLogprob, Usage};
 pub use stream::StreamEvent;

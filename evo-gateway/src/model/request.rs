@@ -9,7 +9,7 @@ pub struct ChatRequest {
     /// The model's name as the provider knows it.
     pub model: String,
     /// Instructions that stand above the conversation, in order. Later ones are messages.
-    pub system: Vec<String>,
+    pub system: Vec<Instruction>,
     pub messages: Vec<Message>,
     pub tools: Vec<Tool>,
     pub tool_choice: Option<ToolChoice>,
@@ -33,7 +33,63 @@ pub struct ChatRequest {
     pub frequency_penalty: Option<f64>,
     /// How many answers are wanted; `None` is one.
     pub n: Option<u64>,
+    /// Whether the answer is to tell how likely each of its tokens was.
     pub logprobs: bool,
+    /// Of how many other tokens in each place; counts only with `logprobs`.
+    pub top_logprobs: Option<u64>,
+    /// How talkative the answer is to be: OpenAI's `low`, `medium` or `high`.
+    pub verbosity: Option<String>,
+    /// What OpenAI tells conversations apart by when it looks for a cached beginning.
+    pub prompt_cache_key: Option<String>,
+}
+
+impl ChatRequest {
+    /// Takes all cache marks out, for a protocol that has none. Says whether there were any.
+    pub fn take_cache_marks(&mut self) -> bool {
+        fn take(parts: &mut Vec<Part>) -> bool {
+            let before = parts.len();
+            parts.retain(|part| !matches!(part, Part::CacheMark(_)));
+            let inner = parts.iter_mut().filter_map(|part| match part {
+                Part::ToolResult(result) => Some(take(&mut result.parts)),
+                _ => None,
+            });
+            let had_inner = inner.fold(false, |had, has| had | has);
+            had_inner || parts.len() < before
+        }
+        let mut had = false;
+        for text in &mut self.system {
+            had |= text.cache.take().is_some();
+        }
+        for message in &mut self.messages {
+            had |= take(&mut message.parts);
+        }
+        for tool in &mut self.tools {
+            had |= tool.cache.take().is_some();
+        }
+        had
+    }
+}
+
+/// A text that stands above the conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instruction {
+    pub text: String,
+    /// The provider is asked to cache everything up to here.
+    pub cache: Option<CacheFor>,
+}
+
+impl From<String> for Instruction {
+    fn from(text: String) -> Self {
+        Self { text, cache: None }
+    }
+}
+
+/// How long a provider is asked to keep what it caches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheFor {
+    /// As long as the provider does unasked; with Anthropic five minutes.
+    Default,
+    Hour,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -51,15 +107,53 @@ pub enum Role {
     Assistant,
 }
 
-/// A piece of a message. What the model thought earlier is not among them: only the provider that
-/// signed it can read it, and a translated conversation goes to another.
+/// A piece of a message.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Part {
     Text(String),
     Image(Image),
     Document(Document),
+    /// What the model thought earlier; stands before what it then said.
+    Reasoning(Reasoning),
     ToolCall(ToolCall),
     ToolResult(ToolResult),
+    /// The provider is asked to cache everything up to here.
+    CacheMark(CacheFor),
+}
+
+/// What a model thought.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Reasoning {
+    /// What of it can be read; may be nothing.
+    pub text: String,
+    /// What its author wants to see again, so that it can go on thinking where it stopped.
+    pub seal: Option<Seal>,
+}
+
+/// Something that only the provider that made it can read: a signature, or thoughts in cipher.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seal {
+    pub origin: SealOrigin,
+    /// The name of the sealed thing, where its protocol gives one: the id of a reasoning item, or of
+    /// the call that it belongs to.
+    pub id: Option<String>,
+    pub data: String,
+}
+
+/// Which protocol a [`Seal`] comes from, so that nobody else is shown it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SealOrigin {
+    /// The signature under a thinking block.
+    Anthropic,
+    /// Thinking that Anthropic does not show. There is no text with it.
+    AnthropicRedacted,
+    /// The text was `reasoning_content` and goes back as that; `data` is empty, or a list of
+    /// `reasoning_details` that came with it.
+    OpenAiChat,
+    /// The encrypted content of a reasoning item.
+    OpenAiResponses,
+    /// A thought signature. It belongs to the part that follows.
+    Gemini,
 }
 
 /// Where the bytes of an image or a document are.
@@ -89,26 +183,45 @@ pub struct Document {
 pub struct ToolCall {
     pub id: String,
     pub name: String,
+    /// Of a custom tool, its text as [`CUSTOM_INPUT`].
     pub arguments: Map<String, Value>,
 }
+
+/// The only argument of a custom tool where it has to be a function.
+pub const CUSTOM_INPUT: &str = "input";
 
 /// What a call gave.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ToolResult {
     /// The id of the [`ToolCall`] that it answers.
     pub call_id: String,
-    /// Texts, images and documents.
+    /// Texts, images, documents and cache marks.
     pub parts: Vec<Part>,
     pub is_error: bool,
 }
 
 /// A function that the model may call.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Tool {
     pub name: String,
     pub description: Option<String>,
     /// JSON schema of the arguments.
     pub schema: Map<String, Value>,
+    /// Whether the provider is to keep the model to the schema.
+    pub strict: Option<bool>,
+    /// It takes any text and no JSON (OpenAI's custom tools). `schema` is then that of an object with
+    /// the text as [`CUSTOM_INPUT`], for protocols that know only functions.
+    pub custom: Option<CustomFormat>,
+    /// The provider is asked to cache everything up to here.
+    pub cache: Option<CacheFor>,
+}
+
+/// What a custom tool takes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CustomFormat {
+    Text,
+    /// A text of a grammar, as OpenAI writes it.
+    Grammar(Map<String, Value>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,5 +256,10 @@ pub enum ResponseFormat {
     /// Any JSON object.
     JsonObject,
     /// JSON that fits a schema.
-    JsonSchema { name: String, schema: Map<String, Value>, strict: Option<bool> },
+    JsonSchema {
+        name: String,
+        description: Option<String>,
+        schema: Map<String, Value>,
+        strict: Option<bool>,
+    },
 }

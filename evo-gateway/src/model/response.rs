@@ -1,4 +1,4 @@
-use super::ToolCall;
+use super::{Reasoning, ToolCall};
 
 /// A whole answer of a model.
 #[derive(Debug, Clone, PartialEq)]
@@ -11,18 +11,29 @@ pub struct ChatResponse {
     pub stop: StopReason,
     /// Absent when the provider counted nothing.
     pub usage: Option<Usage>,
+    /// How likely the tokens of the texts were, if that was asked for.
+    pub logprobs: Vec<TokenLogprob>,
 }
 
 /// A piece of an answer, in the order in which the model wrote them.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Block {
     Text(String),
-    /// What the model thought, and the provider's signature under it if it signs.
-    Reasoning {
-        text: String,
-        signature: String,
-    },
+    /// A text in which the model says why it does not answer.
+    Refusal(String),
+    Reasoning(Reasoning),
     ToolCall(ToolCall),
+}
+
+/// How likely a token of the answer was.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenLogprob {
+    pub token: String,
+    pub logprob: f64,
+    /// The token's bytes, if the provider tells.
+    pub bytes: Option<Vec<u8>>,
+    /// Tokens that could have stood in its place, itself among them.
+    pub top: Vec<TokenLogprob>,
 }
 
 /// Why the model stopped.
@@ -51,6 +62,8 @@ pub struct Usage {
     pub cache_read_tokens: u64,
     /// Input tokens written to the provider's prompt cache.
     pub cache_write_tokens: u64,
+    /// How many of `cache_write_tokens` are kept for an hour, which costs more.
+    pub cache_write_hour_tokens: u64,
     /// Tokens of the answer, reasoning included.
     pub output_tokens: u64,
     /// How many of `output_tokens` were reasoning, if the provider tells.

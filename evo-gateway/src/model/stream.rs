@@ -1,4 +1,4 @@
-use super::{ApiError, StopReason, Usage};
+use super::{ApiError, Seal, StopReason, TokenLogprob, Usage};
 
 /// A piece of an answer that comes in pieces.
 ///
@@ -12,9 +12,14 @@ pub enum StreamEvent {
         model: String,
     },
     Text(String),
+    /// A piece of a text in which the model says why it does not answer.
+    Refusal(String),
     Reasoning(String),
-    /// The signature under the reasoning that came before.
-    ReasoningSignature(String),
+    /// The seal under the reasoning that came before, which is one piece of reasoning with it and ends
+    /// here; alone, if there came none.
+    ReasoningSeal(Seal),
+    /// Of the texts that came before.
+    Logprobs(Vec<TokenLogprob>),
     /// A call begins. `call` counts the calls of this answer from 0, without gaps.
     ToolCallStart {
         call: usize,

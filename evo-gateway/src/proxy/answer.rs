@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::{
     access::{Entry, Outcome},
-    convert::{Dialect, StreamConverter, own_error},
+    convert::{self, Dialect, StreamConverter},
     upstream::{Body, BoxError},
 };
 
@@ -179,12 +179,7 @@ fn last_words(front: Dialect, outcome: Outcome, watch: &Watch) -> Bytes {
             (502, "upstream_cut", "The provider broke off inside its answer.".to_owned())
         }
     };
-    let body = own_error(front, status, code, &message);
-    let head: &[u8] = match front {
-        Dialect::OpenAiChat => b"data: ",
-        Dialect::Anthropic => b"event: error\ndata: ",
-    };
-    [head, &body, b"\n\n"].concat().into()
+    convert::last_words(front, status, code, &message).into()
 }
 
 /// A body that passes as it is.
@@ -257,13 +252,12 @@ impl Tail {
             self.last = self.last << 8 | u32::from(*byte);
         }
         let Some(front) = mark.filter(|_| !self.marked) else { return };
-        let mark: &[u8] = match front {
-            Dialect::OpenAiChat => b"[DONE]",
-            Dialect::Anthropic => b"message_stop",
-        };
+        let marks = front.end_marks();
         self.kept.extend_from_slice(data);
-        self.marked = self.kept.windows(mark.len()).any(|window| window == mark);
-        self.kept.drain(..self.kept.len().saturating_sub(mark.len() - 1));
+        let is_in = |mark: &&[u8]| self.kept.windows(mark.len()).any(|window| window == *mark);
+        self.marked = marks.iter().any(is_in);
+        let longest = marks.iter().map(|mark| mark.len()).max().unwrap_or(1);
+        self.kept.drain(..self.kept.len().saturating_sub(longest - 1));
     }
 
     /// Whether an event can begin here.

@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::{
     access::{Entry, Text},
-    convert::{self, Dialect, StreamConverter},
+    convert::{self, Context, Dialect, StreamConverter, Wanted},
     gateway::{Gateway, Live},
     peek::{self, Peek},
     provider::{Address, Provider, access::Access},
@@ -31,9 +31,14 @@ const ANSWER_LIMIT: usize = 64 * 1024 * 1024;
 const BENCH_REFUSED: Duration = Duration::from_secs(60);
 /// Who answered.
 pub(crate) const PROVIDER: HeaderName = HeaderName::from_static("x-evo-provider");
+/// `true` of a caller that is lenient about what can't be carried over to another protocol.
+const LENIENT: HeaderName = HeaderName::from_static("x-evo-lenient");
+/// What was not carried over.
+const DROPPED: HeaderName = HeaderName::from_static("x-evo-dropped");
+/// How much of that an answer tells, in bytes.
+const LONGEST_DROPPED: usize = 1_024;
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream; charset=utf-8");
 
 /// A request that the gateway answers itself, in the caller's dialect.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +65,7 @@ impl Refused {
     /// The answer in a dialect.
     pub(crate) fn answer(&self, front: Dialect) -> Response<Answer> {
         let (status, field) = (self.status.as_u16(), self.field.as_deref());
-        let body = convert::own_error_about(front, status, self.code, &self.message, field);
+        let body = convert::own_error(front, status, self.code, &self.message, field);
         let mut response = Response::new(Answer::whole(body));
         *response.status_mut() = self.status;
         response.headers_mut().insert(header::CONTENT_TYPE, JSON);
@@ -169,7 +174,7 @@ impl Call<'_> {
 
     async fn run(&self) -> Result<Response<Answer>, Refused> {
         let started = Instant::now();
-        let body = self.body()?;
+        let (body, way) = self.body()?;
         let response = self.ask_with_each_key(&body).await?;
         if response.status().is_informational() {
             let what = "switched to another protocol, which nobody asked for";
@@ -185,10 +190,9 @@ impl Call<'_> {
         let end = self.total().map(|total| started + total);
         let timeouts = &self.gateway.timeouts;
         let watch = Watch::new(timeouts.idle, started + timeouts.first_byte, end);
-        if self.converts() {
-            self.translate(response, watch).await
-        } else {
-            Ok(self.pass(response, watch))
+        match way {
+            Some(way) => self.translate(response, watch, way).await,
+            None => Ok(self.pass(response, watch)),
         }
     }
 
@@ -197,23 +201,30 @@ impl Call<'_> {
         self.gateway.timeouts.total.filter(|_| !self.peek.stream)
     }
 
-    /// The body for the provider.
-    fn body(&self) -> Result<SendBody, Refused> {
+    /// The body for the provider, and how the answer comes back if it is translated.
+    fn body(&self) -> Result<(SendBody, Option<Way>), Refused> {
         let Self { ask, peek, .. } = self;
         if self.converts() {
-            let body = convert::request(ask.front, self.address.dialect, &ask.body, self.model)
+            let wanted = Wanted {
+                model: self.model,
+                stream: peek.stream,
+                lenient: is_lenient(ask.headers),
+                context: Context { created: now(), include_usage: peek.include_usage },
+            };
+            let converted = convert::request(ask.front, self.address.dialect, &ask.body, wanted)
                 .map_err(|fault| {
                     let message = format!("`{}`: {}", fault.field, fault.message);
                     let field = Some(fault.field).filter(|field| field != "body");
                     Refused { field, ..Refused::new(400, "invalid_request", message) }
                 })?;
-            return Ok(Bytes::from(body).into());
+            let convert::Converted { body, dropped, context } = converted;
+            return Ok((Bytes::from(body).into(), Some(Way { dropped, context })));
         }
         if peek.model == self.model {
-            return Ok(ask.body.clone().into());
+            return Ok((ask.body.clone().into(), None));
         }
         let model = serde_json::to_vec(self.model).expect("a text can be written as JSON");
-        Ok(SendBody::spliced(&ask.body, peek.model_at.clone(), &model))
+        Ok((SendBody::spliced(&ask.body, peek.model_at.clone(), &model), None))
     }
 
     /// Asks the provider, with one key after the other as long as it refuses them.
@@ -316,10 +327,10 @@ impl Call<'_> {
         &self,
         response: Response<Body>,
         watch: Watch,
+        way: Way,
     ) -> Result<Response<Answer>, Refused> {
         let (parts, body) = response.into_parts();
         let (provider, front) = (self.address.dialect, self.ask.front);
-        let created = u64::try_from(Utc::now().timestamp()).unwrap_or_default();
         let status = parts.status;
         let streams = is_event_stream(&parts.headers);
         let (answer, kind) = if !status.is_success() {
@@ -329,21 +340,26 @@ impl Call<'_> {
             if !streams {
                 return Err(self.failed(502, "upstream_bad_answer", "sent no stream"));
             }
-            let converter = StreamConverter::new(provider, front, self.peek.include_usage, created);
+            let converter = StreamConverter::new(provider, front, &way.context);
             let converted = Converted::new(body, watch, front, converter);
-            (Answer::Converted(Box::new(converted)), EVENTS)
+            (Answer::Converted(Box::new(converted)), HeaderValue::from_static(front.stream_type()))
         } else {
             let body = self.read(body, watch).await?;
-            let answer = convert::response(provider, front, &body, created).map_err(|fault| {
-                let what = format!("sent what is no answer: `{}`: {}", fault.field, fault.message);
-                self.failed(502, "upstream_bad_answer", &what)
-            })?;
+            let answer =
+                convert::response(provider, front, &body, &way.context).map_err(|fault| {
+                    let what =
+                        format!("sent what is no answer: `{}`: {}", fault.field, fault.message);
+                    self.failed(502, "upstream_bad_answer", &what)
+                })?;
             (Answer::whole(answer), JSON)
         };
         let mut response = Response::new(answer);
         *response.status_mut() = status;
         *response.headers_mut() = headers::from_provider(parts.headers, true);
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        if let Some(dropped) = way.dropped() {
+            response.headers_mut().insert(DROPPED, dropped);
+        }
         Ok(response)
     }
 
@@ -403,6 +419,37 @@ impl Call<'_> {
     fn failed(&self, status: u16, code: &'static str, what: &str) -> Refused {
         Refused::new(status, code, format!("The provider `{}` {what}.", self.provider.name))
     }
+}
+
+/// What the way back of a translated answer needs.
+struct Way {
+    /// Fields of the request that the provider was not told.
+    dropped: Vec<String>,
+    context: Context,
+}
+
+impl Way {
+    /// The header that names what was dropped.
+    fn dropped(&self) -> Option<HeaderValue> {
+        let mut names = self.dropped.join(", ");
+        if names.len() > LONGEST_DROPPED {
+            names.truncate(names.floor_char_boundary(LONGEST_DROPPED));
+            names.push_str(", …");
+        }
+        // Fields are named by the caller where an unknown one is dropped, so anything can be in them.
+        let names: String = names.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+        HeaderValue::try_from(names).ok().filter(|names| !names.is_empty())
+    }
+}
+
+/// Whether a caller prefers an answer without a field that can't be carried over to none.
+fn is_lenient(headers: &HeaderMap) -> bool {
+    headers.get(LENIENT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"))
+}
+
+/// Unix seconds.
+fn now() -> u64 {
+    u64::try_from(Utc::now().timestamp()).unwrap_or_default()
 }
 
 fn is_event_stream(headers: &HeaderMap) -> bool {

@@ -1,7 +1,9 @@
 use super::request::{is_worth_a_block, text_block, write_texts};
 use crate::{
     convert::ConvertError,
-    model::{ChatRequest, Document, Image, Media, Message, Part, Role, ToolCall, ToolResult},
+    model::{
+        ChatRequest, Document, Image, Instruction, Media, Message, Part, Role, ToolCall, ToolResult,
+    },
     wire::{Content, anthropic as wire},
 };
 
@@ -12,7 +14,8 @@ pub(super) fn read(
     chat: &mut ChatRequest,
 ) -> Result<(), ConvertError> {
     if let Some(system) = system {
-        chat.system = read_system(system, "system")?;
+        let texts = read_system(system, "system")?;
+        chat.system = texts.into_iter().map(Instruction::from).collect();
     }
     for (at, message) in messages.into_iter().enumerate() {
         let field = format!("messages[{at}].content");
@@ -22,7 +25,7 @@ pub(super) fn read(
             "system" => {
                 let texts = read_system(message.content, &field)?;
                 if chat.messages.is_empty() {
-                    chat.system.extend(texts);
+                    chat.system.extend(texts.into_iter().map(Instruction::from));
                 } else {
                     let parts = texts.into_iter().map(Part::Text).collect();
                     chat.messages.push(Message { role: Role::System, parts });
@@ -113,9 +116,10 @@ fn read_source(source: wire::Source, field: &str) -> Result<Media, ConvertError>
 /// have another place for them. Consecutive messages of one role become one: all results of parallel
 /// calls have to stand in one message, and first in it.
 pub(super) fn write(
-    mut system: Vec<String>,
+    system: Vec<Instruction>,
     messages: Vec<Message>,
 ) -> Result<(Option<Content<wire::Block>>, Vec<wire::Message>), ConvertError> {
+    let mut system: Vec<_> = system.into_iter().map(|instruction| instruction.text).collect();
     let mut merged: Vec<Message> = Vec::with_capacity(messages.len());
     for message in messages {
         if message.role == Role::System {
@@ -162,7 +166,7 @@ fn write_parts(parts: Vec<Part>) -> Option<Content<wire::Block>> {
 fn write_part(part: Part) -> Option<wire::Block> {
     Some(match part {
         Part::Text(text) if is_worth_a_block(&text) => text_block(text),
-        Part::Text(_) => return None,
+        Part::Text(_) | Part::Reasoning(_) | Part::CacheMark(_) => return None,
         Part::Image(image) => wire::Block::Image { source: write_source(image.media) },
         Part::Document(Document { media, name }) => {
             wire::Block::Document { source: write_source(media), title: name }

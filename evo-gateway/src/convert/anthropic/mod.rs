@@ -7,6 +7,59 @@ mod response;
 mod stream;
 mod thinking;
 
-pub(super) use request::{read as read_request, write as write_request};
-pub(super) use response::{read as read_response, write as write_response};
-pub(super) use stream::{Reader, Writer};
+use super::{
+    Context, ConvertError, Notes, Protocol, StreamReader, StreamWriter, error, json, parse,
+};
+use crate::{
+    model::{ApiError, ChatRequest, ChatResponse},
+    wire::anthropic as wire,
+};
+
+/// The protocol.
+pub(super) struct Messages;
+
+impl Protocol for Messages {
+    fn read_request(&self, body: &[u8], notes: &mut Notes) -> Result<ChatRequest, ConvertError> {
+        request::read(parse(body)?, notes)
+    }
+
+    fn write_request(&self, chat: ChatRequest, notes: &mut Notes) -> Result<Vec<u8>, ConvertError> {
+        Ok(json(&request::write(chat, notes)?))
+    }
+
+    fn read_response(&self, body: &[u8], _: &Context) -> Result<ChatResponse, ConvertError> {
+        parse(body).map(response::read)
+    }
+
+    fn write_response(&self, answer: ChatResponse, context: &Context) -> Vec<u8> {
+        json(&response::write(answer, context.created))
+    }
+
+    fn reader(&self, _: &Context) -> Box<dyn StreamReader> {
+        Box::new(stream::Reader::default())
+    }
+
+    fn writer(&self, context: &Context) -> Box<dyn StreamWriter> {
+        Box::new(stream::Writer::new(context.created))
+    }
+
+    fn write_error(&self, failure: ApiError) -> Vec<u8> {
+        json(&error::write_anthropic(failure))
+    }
+
+    fn last_words(&self, failure: ApiError) -> Vec<u8> {
+        let mut out = Vec::new();
+        write_failure(failure, &mut out);
+        out
+    }
+
+    fn end_marks(&self) -> &'static [&'static [u8]] {
+        &[b"message_stop"]
+    }
+}
+
+/// Appends an `error` event.
+fn write_failure(failure: ApiError, out: &mut Vec<u8>) {
+    let error = error::write_anthropic(failure).error;
+    blocks::write_event("error", &wire::EventOut::Error { error: &error }, out);
+}

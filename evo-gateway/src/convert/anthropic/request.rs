@@ -2,7 +2,7 @@ use serde_json::{Map, Value};
 
 use super::{messages, thinking};
 use crate::{
-    convert::ConvertError,
+    convert::{ConvertError, Notes},
     model::{ChatRequest, ResponseFormat, Tool, ToolChoice},
     wire::{Content, anthropic as wire},
 };
@@ -16,12 +16,12 @@ const DEFAULT_MAX_TOKENS: u64 = 4_096;
 /// cache on their own), `service_tier`, `context_management`, `strict` and other attributes of a tool,
 /// `citations` of a document, thinking of earlier answers (only its author can read it), and fields that
 /// Anthropic does not have either.
-pub(in crate::convert) fn read(request: wire::Request) -> Result<ChatRequest, ConvertError> {
+pub(super) fn read(request: wire::Request, notes: &mut Notes) -> Result<ChatRequest, ConvertError> {
     for field in ["mcp_servers", "container"] {
         let value = request.rest.get(field).unwrap_or(&Value::Null);
         if !value.is_null() && value.as_array().is_none_or(|list| !list.is_empty()) {
             let message = "is not something this model's provider can do; leave it out";
-            return Err(ConvertError::new(field, message));
+            notes.lose(field, message)?;
         }
     }
     let mut chat = ChatRequest {
@@ -49,9 +49,12 @@ pub(in crate::convert) fn read(request: wire::Request) -> Result<ChatRequest, Co
 
 fn read_tool((at, tool): (usize, wire::Tool)) -> Result<Tool, ConvertError> {
     match tool.kind.as_deref() {
-        None | Some("custom") => {
-            Ok(Tool { name: tool.name, description: tool.description, schema: tool.input_schema })
-        }
+        None | Some("custom") => Ok(Tool {
+            name: tool.name,
+            description: tool.description,
+            schema: tool.input_schema,
+            ..Tool::default()
+        }),
         Some(kind) => Err(ConvertError::new(
             format!("tools[{at}].type"),
             format!("`{kind}` runs at Anthropic; this model's provider knows only your own tools"),
@@ -76,7 +79,7 @@ fn read_format(format: wire::OutputFormat) -> Result<ResponseFormat, ConvertErro
         wire::OutputFormat::JsonSchema { schema } => {
             // OpenAI wants a name, and Anthropic always keeps to the schema.
             let name = "output".to_owned();
-            Ok(ResponseFormat::JsonSchema { name, schema, strict: Some(true) })
+            Ok(ResponseFormat::JsonSchema { name, description: None, schema, strict: Some(true) })
         }
         wire::OutputFormat::Unknown => {
             Err(ConvertError::new("output_config.format.type", "must be `json_schema`"))
@@ -89,8 +92,13 @@ fn read_format(format: wire::OutputFormat) -> Result<ResponseFormat, ConvertErro
 /// Dropped, because an answer without them is still right: `seed` (a best effort also where it exists),
 /// `detail` of an image, the name of a response's schema, and the reasoning effort where Anthropic could
 /// not take it ([`thinking::write`]).
-pub(in crate::convert) fn write(chat: ChatRequest) -> Result<wire::Request, ConvertError> {
-    refuse_impossible(&chat)?;
+pub(super) fn write(
+    mut chat: ChatRequest,
+    notes: &mut Notes,
+) -> Result<wire::Request, ConvertError> {
+    refuse_impossible(&chat, notes)?;
+    // Over 1 with a lenient caller: as much of it as there is.
+    chat.temperature = chat.temperature.map(|temperature| temperature.clamp(0.0, 1.0));
     let thinking = thinking::write(&chat);
     let default_max_tokens = DEFAULT_MAX_TOKENS + thinking.room;
     let (system, messages) = messages::write(chat.system, chat.messages)?;
@@ -115,7 +123,7 @@ pub(in crate::convert) fn write(chat: ChatRequest) -> Result<wire::Request, Conv
     })
 }
 
-fn refuse_impossible(chat: &ChatRequest) -> Result<(), ConvertError> {
+fn refuse_impossible(chat: &ChatRequest, notes: &mut Notes) -> Result<(), ConvertError> {
     let is_set = |penalty: Option<f64>| penalty.is_some_and(|penalty| penalty != 0.0);
     let refusals = [
         (
@@ -141,10 +149,10 @@ fn refuse_impossible(chat: &ChatRequest) -> Result<(), ConvertError> {
             "can only be from 0 to 1 with this model's provider",
         ),
     ];
-    match refusals.into_iter().find(|(is_refused, ..)| *is_refused) {
-        Some((_, field, message)) => Err(ConvertError::new(field, message)),
-        None => Ok(()),
-    }
+    refusals
+        .into_iter()
+        .filter(|(is_refused, ..)| *is_refused)
+        .try_for_each(|(_, field, message)| notes.lose(field, message))
 }
 
 fn write_tool(tool: Tool) -> wire::Tool {

@@ -1,17 +1,18 @@
 use crate::{
-    model::{Block, ChatResponse, StopReason, ToolCall, Usage},
+    model::{Block, ChatResponse, Reasoning, Seal, SealOrigin, StopReason, ToolCall, Usage},
     wire::anthropic as wire,
 };
 
 /// Reads an answer. Blocks of tools that run at Anthropic are left out: nobody asked for one across
 /// protocols.
-pub(in crate::convert) fn read(response: wire::Response) -> ChatResponse {
+pub(super) fn read(response: wire::Response) -> ChatResponse {
     ChatResponse {
         id: response.id,
         model: response.model,
         blocks: response.content.into_iter().filter_map(read_block).collect(),
         stop: read_stop(response.stop_reason.as_deref(), response.stop_sequence),
         usage: Some(read_usage(response.usage)),
+        logprobs: Vec::new(),
     }
 }
 
@@ -19,7 +20,7 @@ fn read_block(block: wire::Block) -> Option<Block> {
     match block {
         wire::Block::Text { text } => Some(Block::Text(text)),
         wire::Block::Thinking { thinking, signature } => {
-            Some(Block::Reasoning { text: thinking, signature })
+            Some(Block::Reasoning(read_reasoning(thinking, signature)))
         }
         wire::Block::ToolUse { id, name, input } => {
             Some(Block::ToolCall(ToolCall { id, name, arguments: input }))
@@ -30,6 +31,15 @@ fn read_block(block: wire::Block) -> Option<Block> {
         | wire::Block::ToolResult { .. }
         | wire::Block::Unknown => None,
     }
+}
+
+fn read_reasoning(text: String, signature: String) -> Reasoning {
+    let seal = (!signature.is_empty()).then(|| read_seal(signature));
+    Reasoning { text, seal }
+}
+
+pub(super) fn read_seal(signature: String) -> Seal {
+    Seal { origin: SealOrigin::Anthropic, id: None, data: signature }
 }
 
 pub(super) fn read_stop(reason: Option<&str>, sequence: Option<String>) -> StopReason {
@@ -60,6 +70,7 @@ pub(super) fn read_usage(usage: wire::Usage) -> Usage {
         input_tokens: usage.input_tokens,
         cache_read_tokens: usage.cache_read_input_tokens,
         cache_write_tokens: usage.cache_creation_input_tokens,
+        cache_write_hour_tokens: 0,
         output_tokens: usage.output_tokens,
         reasoning_tokens: None,
     }
@@ -84,7 +95,7 @@ pub(super) fn write_id(id: &str, created: u64) -> String {
 }
 
 /// Writes an answer.
-pub(in crate::convert) fn write(response: ChatResponse, created: u64) -> wire::Response {
+pub(super) fn write(response: ChatResponse, created: u64) -> wire::Response {
     let stop = write_stop(response.stop);
     wire::Response {
         id: write_id(&response.id, created),
@@ -100,8 +111,11 @@ pub(in crate::convert) fn write(response: ChatResponse, created: u64) -> wire::R
 
 fn write_block(block: Block) -> wire::Block {
     match block {
-        Block::Text(text) => wire::Block::Text { text },
-        Block::Reasoning { text, signature } => wire::Block::Thinking { thinking: text, signature },
+        Block::Text(text) | Block::Refusal(text) => wire::Block::Text { text },
+        Block::Reasoning(Reasoning { text, seal }) => {
+            let signature = seal.map_or(String::new(), |seal| seal.data);
+            wire::Block::Thinking { thinking: text, signature }
+        }
         Block::ToolCall(ToolCall { id, name, arguments }) => {
             wire::Block::ToolUse { id, name, input: arguments }
         }

@@ -1,16 +1,17 @@
 use super::{
     blocks::{BlockQueue, write_event},
-    response::{read_stop, read_usage, write_id, write_stop, write_usage},
+    response::{read_seal, read_stop, read_usage, write_id, write_stop, write_usage},
+    write_failure,
 };
 use crate::{
-    convert::{ConvertError, error, parse},
+    convert::{ConvertError, StreamReader, StreamWriter, error, parse},
     model::{StopReason, StreamEvent, Usage},
     wire::anthropic as wire,
 };
 
 /// Reads events.
 #[derive(Debug, Default)]
-pub(in crate::convert) struct Reader {
+pub(super) struct Reader {
     has_stopped: bool,
     usage: wire::Usage,
     calls: Vec<OpenCall>,
@@ -25,18 +26,12 @@ struct OpenCall {
     has_arguments: bool,
 }
 
-impl Reader {
-    /// Whether the answer is whole even if the stream ends here without `message_stop`.
-    pub(in crate::convert) fn has_stopped(&self) -> bool {
+impl StreamReader for Reader {
+    fn has_stopped(&self) -> bool {
         self.has_stopped
     }
 
-    /// Reads the data of one event.
-    pub(in crate::convert) fn read(
-        &mut self,
-        data: &[u8],
-        events: &mut Vec<StreamEvent>,
-    ) -> Result<(), ConvertError> {
+    fn read(&mut self, data: &[u8], events: &mut Vec<StreamEvent>) -> Result<(), ConvertError> {
         match parse(data)? {
             wire::Event::MessageStart { message } => {
                 self.usage = message.usage;
@@ -61,7 +56,9 @@ impl Reader {
         }
         Ok(())
     }
+}
 
+impl Reader {
     fn read_block_start(&mut self, index: u64, block: wire::Block, events: &mut Vec<StreamEvent>) {
         match block {
             wire::Block::Text { text } => push_text(text, StreamEvent::Text, events),
@@ -86,7 +83,7 @@ impl Reader {
                 push_text(thinking, StreamEvent::Reasoning, events);
             }
             wire::Delta::SignatureDelta { signature } => {
-                push_text(signature, StreamEvent::ReasoningSignature, events);
+                push_text(signature, |text| StreamEvent::ReasoningSeal(read_seal(text)), events);
             }
             wire::Delta::InputJsonDelta { partial_json } => {
                 // Blocks of tools that run at Anthropic have such pieces, too, and are no calls here.
@@ -140,7 +137,7 @@ fn push_text(text: String, event: fn(String) -> StreamEvent, events: &mut Vec<St
 
 /// Writes events.
 #[derive(Debug)]
-pub(in crate::convert) struct Writer {
+pub(super) struct Writer {
     created: u64,
     blocks: BlockQueue,
     stop: StopReason,
@@ -148,7 +145,7 @@ pub(in crate::convert) struct Writer {
 }
 
 impl Writer {
-    pub(in crate::convert) fn new(created: u64) -> Self {
+    pub(super) fn new(created: u64) -> Self {
         Self {
             created,
             blocks: BlockQueue::default(),
@@ -156,36 +153,34 @@ impl Writer {
             usage: Usage::default(),
         }
     }
+}
 
-    /// Appends the events that say `event`. Stop reason and usage wait for the end, since Anthropic
+impl StreamWriter for Writer {
+    /// Stop reason and usage wait for the end, since Anthropic
     /// says both in one event.
-    pub(in crate::convert) fn write(
-        &mut self,
-        event: StreamEvent,
-        out: &mut Vec<u8>,
-    ) -> Result<(), ConvertError> {
+    fn write(&mut self, event: StreamEvent, out: &mut Vec<u8>) -> Result<(), ConvertError> {
         match event {
             StreamEvent::Start { id, model } => self.write_start(&id, model, out),
-            StreamEvent::Text(text) => self.blocks.text(text, out),
+            StreamEvent::Text(text) | StreamEvent::Refusal(text) => self.blocks.text(text, out),
             StreamEvent::Reasoning(text) => self.blocks.thinking(text, out),
-            StreamEvent::ReasoningSignature(signature) => self.blocks.signature(signature, out),
+            StreamEvent::ReasoningSeal(seal) => self.blocks.signature(seal.data, out),
             StreamEvent::ToolCallStart { call, id, name } => {
                 self.blocks.tool_use(call, id, name, out);
             }
             StreamEvent::ToolCallArguments { call, json } => {
                 self.blocks.arguments(call, &json, out)?;
             }
+            StreamEvent::Logprobs(_) => {}
             StreamEvent::Stop(stop) => self.stop = stop,
             StreamEvent::Usage(usage) => self.usage = usage,
             StreamEvent::End => self.write_end(out),
-            StreamEvent::Failed(failure) => {
-                let error = error::write_anthropic(failure).error;
-                write_event("error", &wire::EventOut::Error { error: &error }, out);
-            }
+            StreamEvent::Failed(failure) => write_failure(failure, out),
         }
         Ok(())
     }
+}
 
+impl Writer {
     fn write_start(&mut self, id: &str, model: String, out: &mut Vec<u8>) {
         let message = wire::Response {
             id: write_id(id, self.created),

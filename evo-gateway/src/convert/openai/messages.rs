@@ -2,7 +2,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     convert::{ConvertError, media},
-    model::{Document, Image, Media, Message, Part, Role, ToolCall, ToolResult},
+    model::{Document, Image, Instruction, Media, Message, Part, Role, ToolCall, ToolResult},
     wire::{Content, openai as wire},
 };
 
@@ -13,7 +13,7 @@ const BETWEEN_TEXTS: &str = "\n\n";
 /// Splits messages into the instructions that stand above the conversation, and the conversation.
 pub(super) fn read(
     messages: Vec<wire::Message>,
-) -> Result<(Vec<String>, Vec<Message>), ConvertError> {
+) -> Result<(Vec<Instruction>, Vec<Message>), ConvertError> {
     let mut system = Vec::new();
     let mut conversation = Vec::with_capacity(messages.len());
     for (at, message) in messages.into_iter().enumerate() {
@@ -27,7 +27,7 @@ pub(super) fn read(
             "system" | "developer" => {
                 let texts = only_text(content, &field)?;
                 if conversation.is_empty() {
-                    system.extend(texts);
+                    system.extend(texts.into_iter().map(Instruction::from));
                 } else {
                     let parts = texts.into_iter().map(Part::Text).collect();
                     conversation.push(Message { role: Role::System, parts });
@@ -145,12 +145,13 @@ pub(super) fn write_tool_call(call: ToolCall) -> wire::ToolCall {
 }
 
 pub(super) fn write(
-    system: Vec<String>,
+    system: Vec<Instruction>,
     conversation: Vec<Message>,
 ) -> Result<Vec<wire::Message>, ConvertError> {
     let mut messages = Vec::with_capacity(conversation.len() + 1);
     if !system.is_empty() {
-        messages.push(text_message("system", system.join(BETWEEN_TEXTS)));
+        let text: Vec<_> = system.into_iter().map(|instruction| instruction.text).collect();
+        messages.push(text_message("system", text.join(BETWEEN_TEXTS)));
     }
     for (at, message) in conversation.into_iter().enumerate() {
         let field = format!("messages[{at}].content");
@@ -250,7 +251,7 @@ fn write_part(part: Part, field: &str) -> Result<wire::Part, ConvertError> {
             let file_data = Some(media::write_uri(media));
             Ok(wire::Part::File { file: wire::File { filename, file_data, file_id: None } })
         }
-        Part::ToolCall(_) | Part::ToolResult(_) => {
+        Part::ToolCall(_) | Part::ToolResult(_) | Part::Reasoning(_) | Part::CacheMark(_) => {
             Err(ConvertError::new(field, "a tool call or a tool result cannot stand here"))
         }
     }
@@ -264,6 +265,7 @@ fn write_assistant(parts: Vec<Part>, field: &str) -> Result<Option<wire::Message
         match part {
             Part::Text(more) => text.push_str(&more),
             Part::ToolCall(call) => tool_calls.push(write_tool_call(call)),
+            Part::Reasoning(_) | Part::CacheMark(_) => {}
             Part::Image(_) | Part::Document(_) | Part::ToolResult(_) => {
                 let message = "an assistant's message can hold only text and tool calls";
                 return Err(ConvertError::new(field, message));

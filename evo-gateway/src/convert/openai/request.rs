@@ -2,7 +2,7 @@ use serde_json::{Map, Value};
 
 use super::messages;
 use crate::{
-    convert::ConvertError,
+    convert::{ConvertError, Notes},
     model::{ChatRequest, Effort, ResponseFormat, Tool, ToolChoice},
     wire::{Content, openai as wire},
 };
@@ -27,8 +27,8 @@ const REFUSED: [(&str, &str); 6] = [
 /// `verbosity`, `strict` of a function, `name` of a message, `cache_control` of a part, and fields that
 /// OpenAI does not have either. `reasoning_content` of earlier answers is dropped as well: it bears no
 /// signature that another provider would accept.
-pub(in crate::convert) fn read(request: wire::Request) -> Result<ChatRequest, ConvertError> {
-    refuse_untranslatable(&request.rest)?;
+pub(super) fn read(request: wire::Request, notes: &mut Notes) -> Result<ChatRequest, ConvertError> {
+    refuse_untranslatable(&request.rest, notes)?;
     let (system, messages) = messages::read(request.messages)?;
     Ok(ChatRequest {
         model: request.model,
@@ -55,10 +55,11 @@ pub(in crate::convert) fn read(request: wire::Request) -> Result<ChatRequest, Co
         frequency_penalty: request.frequency_penalty,
         n: request.n,
         logprobs: request.logprobs.unwrap_or(false),
+        ..ChatRequest::default()
     })
 }
 
-fn refuse_untranslatable(rest: &Map<String, Value>) -> Result<(), ConvertError> {
+fn refuse_untranslatable(rest: &Map<String, Value>, notes: &mut Notes) -> Result<(), ConvertError> {
     for (field, why) in REFUSED {
         let says_nothing = match rest.get(field) {
             None | Some(Value::Null) => true,
@@ -67,7 +68,7 @@ fn refuse_untranslatable(rest: &Map<String, Value>) -> Result<(), ConvertError> 
             Some(_) => false,
         };
         if !says_nothing {
-            return Err(ConvertError::new(field, why));
+            notes.lose(field, why)?;
         }
     }
     Ok(())
@@ -79,6 +80,7 @@ fn read_tool((at, tool): (usize, wire::Tool)) -> Result<Tool, ConvertError> {
             name: function.name,
             description: function.description,
             schema: function.parameters.unwrap_or_default(),
+            ..Tool::default()
         }),
         _ => Err(ConvertError::new(
             format!("tools[{at}].type"),
@@ -129,7 +131,7 @@ fn read_format(format: wire::ResponseFormat) -> Result<ResponseFormat, ConvertEr
         wire::ResponseFormat::JsonObject => Ok(ResponseFormat::JsonObject),
         wire::ResponseFormat::JsonSchema {
             json_schema: wire::JsonSchema { name, schema, strict },
-        } => Ok(ResponseFormat::JsonSchema { name, schema, strict }),
+        } => Ok(ResponseFormat::JsonSchema { name, description: None, schema, strict }),
         wire::ResponseFormat::Unknown => Err(ConvertError::new(
             "response_format.type",
             "must be `text`, `json_object` or `json_schema`",
@@ -141,7 +143,13 @@ fn read_format(format: wire::ResponseFormat) -> Result<ResponseFormat, ConvertEr
 ///
 /// Dropped, because an answer without them is still right: `user` where it is longer than OpenAI takes,
 /// and the reasoning effort where the model is not known to take one, since other models refuse it.
-pub(in crate::convert) fn write(chat: ChatRequest) -> Result<wire::Request, ConvertError> {
+pub(super) fn write(
+    mut chat: ChatRequest,
+    notes: &mut Notes,
+) -> Result<wire::Request, ConvertError> {
+    if chat.take_cache_marks() {
+        notes.drop("cache_control");
+    }
     let reasons = is_reasoning_model(&chat.model);
     let (max_tokens, max_completion_tokens) =
         if reasons { (None, chat.max_tokens) } else { (chat.max_tokens, None) };
@@ -230,7 +238,7 @@ fn write_format(format: ResponseFormat) -> Option<wire::ResponseFormat> {
     match format {
         ResponseFormat::Text => None,
         ResponseFormat::JsonObject => Some(wire::ResponseFormat::JsonObject),
-        ResponseFormat::JsonSchema { name, schema, strict } => {
+        ResponseFormat::JsonSchema { name, schema, strict, .. } => {
             let json_schema = wire::JsonSchema { name, schema, strict };
             Some(wire::ResponseFormat::JsonSchema { json_schema })
         }

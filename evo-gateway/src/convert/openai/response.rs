@@ -1,12 +1,12 @@
 use super::messages::{read_arguments, write_tool_call};
 use crate::{
     convert::ConvertError,
-    model::{Block, ChatResponse, StopReason, ToolCall, Usage},
+    model::{Block, ChatResponse, Reasoning, StopReason, ToolCall, Usage},
     wire::openai as wire,
 };
 
 /// Reads an answer; of several choices the first.
-pub(in crate::convert) fn read(response: wire::Response) -> Result<ChatResponse, ConvertError> {
+pub(super) fn read(response: wire::Response) -> Result<ChatResponse, ConvertError> {
     let choice = response
         .choices
         .into_iter()
@@ -22,7 +22,7 @@ pub(in crate::convert) fn read(response: wire::Response) -> Result<ChatResponse,
 
     let mut blocks = Vec::new();
     if let Some(text) = read_reasoning(reasoning_content, reasoning) {
-        blocks.push(Block::Reasoning { text, signature: String::new() });
+        blocks.push(Block::Reasoning(Reasoning { text, seal: None }));
     }
     let texts = content.into_iter().chain(refusal).filter(|text| !text.is_empty());
     blocks.extend(texts.map(Block::Text));
@@ -49,6 +49,7 @@ pub(in crate::convert) fn read(response: wire::Response) -> Result<ChatResponse,
         blocks,
         stop,
         usage: response.usage.map(read_usage),
+        logprobs: Vec::new(),
     })
 }
 
@@ -110,6 +111,7 @@ pub(super) fn read_usage(usage: wire::Usage) -> Usage {
         input_tokens: usage.prompt_tokens.saturating_sub(cached),
         cache_read_tokens: cached.min(usage.prompt_tokens),
         cache_write_tokens: 0,
+        cache_write_hour_tokens: 0,
         output_tokens: usage.completion_tokens,
         reasoning_tokens: usage.completion_tokens_details.and_then(|d| d.reasoning_tokens),
     }
@@ -139,14 +141,14 @@ pub(super) fn write_id(id: &str, created: u64) -> String {
 }
 
 /// Writes an answer. Reasoning becomes `reasoning_content`, without its signature.
-pub(in crate::convert) fn write(response: ChatResponse, created: u64) -> wire::Response {
+pub(super) fn write(response: ChatResponse, created: u64) -> wire::Response {
     let mut content = String::new();
     let mut reasoning = String::new();
     let mut tool_calls = Vec::new();
     for block in response.blocks {
         match block {
-            Block::Text(text) => content.push_str(&text),
-            Block::Reasoning { text, .. } => reasoning.push_str(&text),
+            Block::Text(text) | Block::Refusal(text) => content.push_str(&text),
+            Block::Reasoning(Reasoning { text, .. }) => reasoning.push_str(&text),
             Block::ToolCall(call) => tool_calls.push(write_tool_call(call)),
         }
     }

@@ -1,16 +1,19 @@
-use super::response::{
-    failure, made_up_id, read_finish_reason, read_reasoning, read_usage, write_finish_reason,
-    write_id, write_usage,
+use super::{
+    response::{
+        failure, made_up_id, read_finish_reason, read_reasoning, read_usage, write_finish_reason,
+        write_id, write_usage,
+    },
+    write_data,
 };
 use crate::{
-    convert::{ConvertError, error, parse, write_json},
+    convert::{Context, ConvertError, StreamReader, StreamWriter, error, parse},
     model::{ApiError, ErrorKind, StreamEvent, Usage},
     wire::openai as wire,
 };
 
 /// Reads chunks.
 #[derive(Debug, Default)]
-pub(in crate::convert) struct Reader {
+pub(super) struct Reader {
     has_started: bool,
     has_stopped: bool,
     was_refused: bool,
@@ -24,18 +27,12 @@ struct OpenCall {
     id: Option<String>,
 }
 
-impl Reader {
-    /// Whether the answer is whole even if the stream ends here without `[DONE]`.
-    pub(in crate::convert) fn has_stopped(&self) -> bool {
+impl StreamReader for Reader {
+    fn has_stopped(&self) -> bool {
         self.has_stopped
     }
 
-    /// Reads the data of one event.
-    pub(in crate::convert) fn read(
-        &mut self,
-        data: &[u8],
-        events: &mut Vec<StreamEvent>,
-    ) -> Result<(), ConvertError> {
+    fn read(&mut self, data: &[u8], events: &mut Vec<StreamEvent>) -> Result<(), ConvertError> {
         if data.trim_ascii() == b"[DONE]" {
             return self.read_done(events);
         }
@@ -73,7 +70,9 @@ impl Reader {
         }
         Ok(())
     }
+}
 
+impl Reader {
     fn read_done(&mut self, events: &mut Vec<StreamEvent>) -> Result<(), ConvertError> {
         if !self.has_started {
             let message = "the provider's stream ended without an answer";
@@ -152,7 +151,7 @@ impl Reader {
 
 /// Writes chunks.
 #[derive(Debug)]
-pub(in crate::convert) struct Writer {
+pub(super) struct Writer {
     include_usage: bool,
     usage: Option<Usage>,
     /// What all chunks share.
@@ -160,21 +159,22 @@ pub(in crate::convert) struct Writer {
 }
 
 impl Writer {
-    pub(in crate::convert) fn new(include_usage: bool, created: u64) -> Self {
+    pub(super) fn new(context: &Context) -> Self {
         let frame = wire::Chunk {
             id: String::new(),
             object: "chat.completion.chunk",
-            created,
+            created: context.created,
             model: String::new(),
             choices: Vec::new(),
             usage: None,
             error: None,
         };
-        Self { include_usage, usage: None, frame }
+        Self { include_usage: context.include_usage, usage: None, frame }
     }
+}
 
-    /// Appends the chunks that say `event`.
-    pub(in crate::convert) fn write(&mut self, event: StreamEvent, out: &mut Vec<u8>) {
+impl StreamWriter for Writer {
+    fn write(&mut self, event: StreamEvent, out: &mut Vec<u8>) -> Result<(), ConvertError> {
         let delta = match event {
             StreamEvent::Start { id, model } => {
                 self.frame.id = write_id(&id, self.frame.created);
@@ -182,7 +182,7 @@ impl Writer {
                 let role = Some("assistant".to_owned());
                 wire::Delta { role, content: Some(String::new()), ..wire::Delta::default() }
             }
-            StreamEvent::Text(text) => {
+            StreamEvent::Text(text) | StreamEvent::Refusal(text) => {
                 wire::Delta { content: Some(text), ..wire::Delta::default() }
             }
             StreamEvent::Reasoning(text) => {
@@ -195,26 +195,31 @@ impl Writer {
             StreamEvent::ToolCallArguments { call, json } => {
                 call_delta(call, None, None, None, json)
             }
-            StreamEvent::ReasoningSignature(_) => return,
+            StreamEvent::ReasoningSeal(_) | StreamEvent::Logprobs(_) => return Ok(()),
             StreamEvent::Usage(usage) => {
                 self.usage = Some(usage);
-                return;
+                return Ok(());
             }
             StreamEvent::Stop(stop) => {
-                return self.write_choice(
-                    wire::Delta::default(),
-                    Some(write_finish_reason(&stop)),
-                    out,
-                );
+                let reason = Some(write_finish_reason(&stop));
+                self.write_choice(wire::Delta::default(), reason, out);
+                return Ok(());
             }
-            StreamEvent::End => return self.write_end(out),
+            StreamEvent::End => {
+                self.write_end(out);
+                return Ok(());
+            }
             StreamEvent::Failed(failure) => {
-                return write_data(&error::write_openai(failure), out);
+                write_data(&error::write_openai(failure), out);
+                return Ok(());
             }
         };
         self.write_choice(delta, None, out);
+        Ok(())
     }
+}
 
+impl Writer {
     fn write_choice(
         &mut self,
         delta: wire::Delta,
@@ -249,10 +254,4 @@ fn call_delta(
     let index = Some(call as u64);
     let tool_calls = vec![wire::ToolCallDelta { index, id, kind, function }];
     wire::Delta { tool_calls, ..wire::Delta::default() }
-}
-
-fn write_data(value: &impl serde::Serialize, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"data: ");
-    write_json(out, value);
-    out.extend_from_slice(b"\n\n");
 }

@@ -8,8 +8,8 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::{
-    super::{ConvertError, Dialect, StreamConverter, error, request, response},
-    CREATED, WAYS, golden_paths,
+    super::{Context, ConvertError, Dialect, StreamConverter, error, response},
+    WAYS, context, golden_paths, request,
 };
 
 /// Runs `convert` over all cases of a kind and compares what it gives, as text.
@@ -56,7 +56,7 @@ fn requests() {
 #[test]
 fn responses() {
     check("response", 20, |from, to, name, body| {
-        let result = response(from, to, body, CREATED);
+        let result = response(from, to, body, &context());
         assert_eq!(result.is_err(), name.starts_with("refused_"), "{name}: {result:?}");
         pretty(result)
     });
@@ -75,7 +75,7 @@ fn errors() {
 fn streams() {
     check("stream", 30, |from, to, name, bytes| {
         let include_usage = !name.contains("without_usage");
-        let mut converter = StreamConverter::new(from, to, include_usage, CREATED);
+        let mut converter = StreamConverter::new(from, to, &Context { include_usage, ..context() });
         let mut out = Vec::new();
         let pushed = converter.push(bytes, &mut out);
         let finished = converter.finish(&mut out);

@@ -4,11 +4,9 @@ use proptest::{collection::vec, option, prelude::*, sample::Index};
 use serde_json::{Value, json};
 
 use super::{
-    super::{Dialect, error, request, response},
-    convert_in_pieces, golden_inputs,
+    super::{Dialect, error, response},
+    context, convert_in_pieces, golden_inputs, request,
 };
-
-const DIALECTS: [Dialect; 2] = [Dialect::OpenAiChat, Dialect::Anthropic];
 
 /// A text that Anthropic would take as a block.
 fn text() -> impl Strategy<Value = String> {
@@ -170,8 +168,8 @@ proptest! {
 
     #[test]
     fn no_bytes_make_it_panic(bytes in vec(any::<u8>(), 0..200), status: u16) {
-        for from in DIALECTS {
-            for to in DIALECTS {
+        for from in Dialect::ALL {
+            for to in Dialect::ALL {
                 every_conversion(from, to, &bytes, status);
             }
         }
@@ -197,7 +195,7 @@ proptest! {
 fn every_conversion(from: Dialect, to: Dialect, bytes: &[u8], status: u16) {
     // Either answer will do: what counts is that there is one.
     drop(request(from, to, bytes, "m"));
-    drop(response(from, to, bytes, 0));
+    drop(response(from, to, bytes, &context()));
     drop(convert_in_pieces(from, to, bytes, &[bytes.len() / 2]));
     let body: Value = serde_json::from_slice(&error(from, to, status, bytes)).unwrap();
     assert!(body["error"]["message"].is_string());

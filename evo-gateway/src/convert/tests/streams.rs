@@ -2,13 +2,13 @@
 
 use super::{
     super::{Dialect, StreamConverter, own_error},
-    CREATED,
+    context,
 };
 
 const CHUNK: &[u8] = b"data: {\"id\":\"x\",\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hi\"}}]}\n\n";
 
 fn to_anthropic() -> StreamConverter {
-    StreamConverter::new(Dialect::OpenAiChat, Dialect::Anthropic, false, CREATED)
+    StreamConverter::new(Dialect::OpenAiChat, Dialect::Anthropic, &context())
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn an_event_without_end_is_refused() {
 #[test]
 fn own_errors_have_type_and_code_in_both_dialects() {
     let body =
-        |front| String::from_utf8(own_error(front, 400, "unknown_model", "No `x`.")).unwrap();
+        |front| String::from_utf8(own_error(front, 400, "unknown_model", "No `x`.", None)).unwrap();
     assert_eq!(
         body(Dialect::OpenAiChat),
         r#"{"error":{"message":"No `x`.","type":"invalid_request_error","param":null,"code":"unknown_model"}}"#

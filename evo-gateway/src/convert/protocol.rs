@@ -1,0 +1,104 @@
+//! What a wire protocol has to be able to do, and which ones there are.
+
+use super::{ConvertError, Notes, anthropic, error, openai};
+use crate::model::{ApiError, ChatRequest, ChatResponse, StreamEvent};
+
+/// A wire protocol. A further one is a folder with a [`Protocol`] and a line in
+/// [`Dialect::protocol`]; there are no others but complete ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// OpenAI's chat completions.
+    OpenAiChat,
+    /// Anthropic's Messages.
+    Anthropic,
+}
+
+impl Dialect {
+    /// All of them.
+    #[cfg(test)]
+    pub const ALL: [Self; 2] = [Self::OpenAiChat, Self::Anthropic];
+
+    /// The table of dialects.
+    pub(super) fn protocol(self) -> &'static dyn Protocol {
+        match self {
+            Self::OpenAiChat => &openai::Chat,
+            Self::Anthropic => &anthropic::Messages,
+        }
+    }
+
+    /// The content type of a streamed answer.
+    pub fn stream_type(self) -> &'static str {
+        self.protocol().stream_type()
+    }
+
+    /// Texts of which one stands at the end of every stream that is whole.
+    pub fn end_marks(self) -> &'static [&'static [u8]] {
+        self.protocol().end_marks()
+    }
+}
+
+/// One wire protocol from and to the neutral model, as a caller's and as a provider's.
+pub(super) trait Protocol: Sync {
+    /// Reads a caller's request. The model and whether the answer is streamed are set afterwards, by
+    /// whoever knows them also where the body does not say.
+    fn read_request(&self, body: &[u8], notes: &mut Notes) -> Result<ChatRequest, ConvertError>;
+
+    /// Writes a request for a provider.
+    fn write_request(&self, chat: ChatRequest, notes: &mut Notes) -> Result<Vec<u8>, ConvertError>;
+
+    /// Reads a provider's whole answer.
+    fn read_response(&self, body: &[u8], context: &Context) -> Result<ChatResponse, ConvertError>;
+
+    /// Writes a whole answer for a caller.
+    fn write_response(&self, answer: ChatResponse, context: &Context) -> Vec<u8>;
+
+    /// Reads a provider's stream.
+    fn reader(&self, context: &Context) -> Box<dyn StreamReader>;
+
+    /// Writes a stream for a caller.
+    fn writer(&self, context: &Context) -> Box<dyn StreamWriter>;
+
+    /// Reads a provider's error answer. By its shape, unless a protocol knows better: what stands
+    /// before a provider (a proxy, a load balancer) answers in shapes of its own.
+    fn read_error(&self, status: u16, body: &[u8]) -> ApiError {
+        error::read_any(status, body)
+    }
+
+    /// Writes an error answer for a caller.
+    fn write_error(&self, error: ApiError) -> Vec<u8>;
+
+    /// The event by which a caller learns inside a stream, between two events, that it broke off.
+    fn last_words(&self, error: ApiError) -> Vec<u8>;
+
+    /// See [`Dialect::end_marks`].
+    fn end_marks(&self) -> &'static [&'static [u8]];
+
+    /// See [`Dialect::stream_type`].
+    fn stream_type(&self) -> &'static str {
+        "text/event-stream; charset=utf-8"
+    }
+}
+
+/// Reads the events of one stream.
+pub(super) trait StreamReader: Send + Sync {
+    /// Reads the data of one server-sent event.
+    fn read(&mut self, data: &[u8], events: &mut Vec<StreamEvent>) -> Result<(), ConvertError>;
+
+    /// Whether the answer is whole even if the stream ends here without its end mark.
+    fn has_stopped(&self) -> bool;
+}
+
+/// Writes the events of one stream.
+pub(super) trait StreamWriter: Send + Sync {
+    /// Appends what says `event`.
+    fn write(&mut self, event: StreamEvent, out: &mut Vec<u8>) -> Result<(), ConvertError>;
+}
+
+/// What the translation of an answer has to know of its question.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Context {
+    /// Unix seconds, for answers whose dialect wants a time.
+    pub created: u64,
+    /// OpenAI's `stream_options.include_usage`; other dialects' streams always tell the usage.
+    pub include_usage: bool,
+}
