@@ -3,8 +3,10 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    ffi::OsString,
     fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -47,6 +49,76 @@ pub struct Config {
     pub body_limit: usize,
     /// How long providers may take.
     pub timeouts: Timeouts,
+    /// How programs are run that serve as providers.
+    pub programs: Programs,
+}
+
+/// How programs are run that serve as providers.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Programs {
+    /// The variables that each of them gets, besides its provider's keys.
+    pub environment: Vec<(OsString, OsString)>,
+    /// How long one answer may take.
+    pub limit: Duration,
+    /// How many may run for one provider at the same time.
+    pub places: usize,
+}
+
+/// Variables that a program needs to find itself, its user's sign-in and the network. No other ones
+/// are handed on: the gateway's may hold tokens and other providers' keys.
+const PROGRAM_VARIABLES: [&str; 31] = [
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "TZ",
+    "TMPDIR",
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
+    "XDG_CACHE_HOME",
+    "XDG_STATE_HOME",
+    "XDG_RUNTIME_DIR",
+    "DBUS_SESSION_BUS_ADDRESS",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "NODE_EXTRA_CA_CERTS",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "no_proxy",
+    "CLAUDE_CONFIG_DIR",
+    "CODEX_HOME",
+    "CURSOR_CONFIG_DIR",
+    "TERM",
+];
+
+impl Programs {
+    fn of(env: Env<'_>) -> Self {
+        let get = |name: &&str| Some(((*name).into(), env(name)?.into()));
+        Self {
+            environment: PROGRAM_VARIABLES.iter().filter_map(get).collect(),
+            limit: Duration::from_secs(300),
+            places: 4,
+        }
+    }
+}
+
+/// Shows no values.
+impl fmt::Debug for Programs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Programs")
+            .field("limit", &self.limit)
+            .field("places", &self.places)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Who may use the gateway.
@@ -152,6 +224,7 @@ impl Config {
             king: env("KING_ADDRESS").unwrap_or_else(|| DEFAULT_KING.to_owned()),
             body_limit: DEFAULT_BODY_LIMIT,
             timeouts: Timeouts::default(),
+            programs: Programs::of(env),
         };
         config.apply_env(env)?;
         Ok(config)
@@ -197,7 +270,7 @@ impl Config {
     /// Puts the environment over what is set: `EVO_GATEWAY_HOST`, `EVO_GATEWAY_PORT`,
     /// `EVO_GATEWAY_BODY_LIMIT` (bytes), and in milliseconds `EVO_GATEWAY_CONNECT_TIMEOUT`,
     /// `EVO_GATEWAY_FIRST_BYTE_TIMEOUT`, `EVO_GATEWAY_IDLE_TIMEOUT` and
-    /// `EVO_GATEWAY_TOTAL_TIMEOUT`.
+    /// `EVO_GATEWAY_TOTAL_TIMEOUT` and `EVO_GATEWAY_PROGRAM_TIMEOUT`; `EVO_GATEWAY_PROGRAMS` is a number.
     fn apply_env(&mut self, env: Env<'_>) -> Result<(), ConfigError> {
         if let Some(host) = env("EVO_GATEWAY_HOST") {
             self.listen.set_ip(address(&host).ok_or_else(|| {
@@ -234,6 +307,12 @@ impl Config {
             }
         }
         timeouts.total = duration("EVO_GATEWAY_TOTAL_TIMEOUT")?.or(timeouts.total);
+        if let Some(limit) = duration("EVO_GATEWAY_PROGRAM_TIMEOUT")? {
+            self.programs.limit = limit;
+        }
+        if let Some(places) = env::parse::<NonZeroUsize>(env, "EVO_GATEWAY_PROGRAMS")? {
+            self.programs.places = places.get();
+        }
         Ok(())
     }
 
@@ -279,6 +358,7 @@ impl fmt::Debug for Config {
             .field("king", &self.king)
             .field("body_limit", &self.body_limit)
             .field("timeouts", &self.timeouts)
+            .field("programs", &self.programs)
             .finish()
     }
 }

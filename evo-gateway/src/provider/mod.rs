@@ -3,6 +3,7 @@
 pub(crate) mod access;
 pub(crate) mod limit;
 pub(crate) mod pool;
+pub(crate) mod program;
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
@@ -20,6 +21,7 @@ use crate::{
 use access::{Access, Credentials};
 use limit::Bucket;
 use pool::KeyPool;
+use program::Program;
 
 /// Headers that describe one connection or one body, and so can't be configured.
 const NOT_EXTRA: [HeaderName; 6] = [
@@ -86,6 +88,9 @@ impl Address {
     /// Its host and port, without anything else that the URL may hold.
     pub(crate) fn host_and_port(&self) -> String {
         let uri = &self.generate;
+        if uri.scheme_str() == Some(program::SCHEME) {
+            return uri.host().unwrap_or_default().to_owned();
+        }
         let usual = if uri.scheme() == Some(&http::uri::Scheme::HTTPS) { 443 } else { 80 };
         format!("{}:{}", uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(usual))
     }
@@ -140,12 +145,10 @@ fn dialect_of(kind: ProviderType) -> Option<Dialect> {
     match kind {
         ProviderType::OpenAiCompatible => Some(Dialect::OpenAiChat),
         ProviderType::Anthropic => Some(Dialect::Anthropic),
-        ProviderType::Cursor
-        | ProviderType::ClaudeCode
-        | ProviderType::CodexCli
-        | ProviderType::CodexAuth
-        | ProviderType::Google
-        | ProviderType::GithubCopilot => None,
+        ProviderType::Cursor | ProviderType::ClaudeCode | ProviderType::CodexCli => {
+            Some(Dialect::OpenAiChat)
+        }
+        ProviderType::CodexAuth | ProviderType::Google | ProviderType::GithubCopilot => None,
     }
 }
 
@@ -153,14 +156,13 @@ impl Provider {
     /// Every provider of a configuration, in its order. What is known of those that were there
     /// before stays with them: which keys are refused, and how often each was called.
     pub(crate) fn all(config: &Config, before: &[Arc<Self>]) -> Result<Vec<Arc<Self>>, Fault> {
-        let keys = &config.provider_keys;
         config
             .gateway
             .providers
             .iter()
             .enumerate()
             .map(|(index, provider)| {
-                let new = Self::new(provider, keys).map_err(|(key, message)| {
+                let new = Self::new(provider, config).map_err(|(key, message)| {
                     Fault::new(format!("providers[{index}].{key}"), message)
                 })?;
                 let old = before.iter().find(|old| old.name == new.name);
@@ -185,17 +187,18 @@ impl Provider {
         }
     }
 
-    fn new(
-        config: &ProviderConfig,
-        keys: &HashMap<String, Secret>,
-    ) -> Result<Self, (String, String)> {
+    fn new(config: &ProviderConfig, whole: &Config) -> Result<Self, (String, String)> {
+        let keys = &whole.provider_keys;
         let name_header = HeaderValue::try_from(&config.name).map_err(|_| {
             ("name".to_owned(), format!("{:?} can't stand in an HTTP header", config.name))
         })?;
         let dialect = dialect_of(config.provider_type);
         let (pool, unset) = pool(config, keys, dialect);
+        let program = program::Kind::of(config.provider_type);
         let state = if !config.enabled {
             State::Unusable(Unusable::Disabled)
+        } else if let Some(kind) = program {
+            State::Usable(kind.address())
         } else if let Some(dialect) = dialect {
             if config.api_key_envs.is_empty() || !pool.is_empty() {
                 State::Usable(address(dialect, &config.base_url)?)
@@ -215,7 +218,12 @@ impl Provider {
             state,
             keys: pool,
             credentials: None,
-            transport: None,
+            transport: program.map(|kind| {
+                let key = |name: &String| Some((name.into(), keys.get(name)?.expose().into()));
+                let keys = config.api_key_envs.iter().filter_map(key);
+                let program = Program::new(kind, &config.base_url, &whole.programs, keys);
+                Arc::new(program) as Arc<dyn Transport>
+            }),
             extra_headers,
             limit: config.rate_limit.as_ref().map(Bucket::new).map(Arc::new),
             models: config.models.clone(),
@@ -296,7 +304,7 @@ impl fmt::Display for NotSpoken {
         write!(
             f,
             "of type `{}`, which this release of the gateway ({}) does not speak yet; it speaks \
-             `open_ai_compatible` and `anthropic`.",
+             `open_ai_compatible`, `anthropic`, `claude_code`, `codex_cli` and `cursor`.",
             type_name(self.0),
             crate::VERSION
         )

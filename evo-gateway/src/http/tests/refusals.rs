@@ -185,17 +185,15 @@ async fn a_provider_that_cannot_be_called_is_named() {
     keyless["api_key_envs"] = json!(["UNSET_A", "UNSET_B"]);
     keyless["models"] = json!(["claude"]);
     let google = provider_at("http://127.0.0.1:9/v1", "gem", "google");
-    let cli = provider_at("", "cli", "claude_code");
     let mut later = provider_at("http://127.0.0.1:9/v1", "later", "google");
     later["enabled"] = false.into();
-    let bed = Bed::start(config(&[off, keyless, google, cli, later])).await;
+    let bed = Bed::start(config(&[off, keyless, google, later])).await;
     for (model, status, code, says) in [
         ("off:x", 503, "provider_disabled", "enabled = true"),
         ("later:x", 503, "provider_disabled", "is off, and of type `google`, which this release"),
         ("keyless:x", 503, "provider_has_no_key", "UNSET_A or UNSET_B"),
         ("claude", 503, "provider_has_no_key", "UNSET_A"),
         ("gem:x", 501, "provider_type_not_supported", "`google`"),
-        ("cli:x", 501, "provider_type_not_supported", "`claude_code`"),
         ("off-model", 503, "no_provider", "/v1/providers"),
         ("anything", 503, "no_provider", "/v1/providers"),
     ] {

@@ -1,0 +1,274 @@
+//! One process of a program: started as the leader of a group, fed on standard input, read line by line,
+//! and killed with everything that it started when it is dropped.
+
+use std::{
+    collections::VecDeque,
+    ffi::{OsStr, OsString},
+    io,
+    process::Stdio,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use nix::{
+    sys::{
+        signal::{Signal, killpg},
+        wait::{Id, WaitPidFlag, WaitStatus, waitid},
+    },
+    unistd::Pid,
+};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    process::{Child, ChildStderr, ChildStdout, Command},
+    sync::OwnedSemaphorePermit,
+    task::JoinSet,
+    time::{Instant, sleep, timeout, timeout_at},
+};
+
+use super::{
+    Failed,
+    format::{Event, Reader},
+};
+
+/// Longest line that is read.
+const LINE: usize = 8 * 1024 * 1024;
+/// How much a program may print for one answer.
+const OUTPUT: usize = 64 * 1024 * 1024;
+/// How much of its complaints is kept: the end of it.
+const COMPLAINTS: usize = 4 * 1024;
+/// How long a program may take to end after it closed its output.
+const EXIT: Duration = Duration::from_secs(2);
+
+/// A process at work on one answer.
+#[derive(Debug)]
+pub(super) struct Process {
+    output: BufReader<ChildStdout>,
+    events: VecDeque<Event>,
+    printed: usize,
+    complaints: Arc<Mutex<Vec<u8>>>,
+    end: Instant,
+    limit: Duration,
+    /// Feeds it and listens to its complaints; ends with it.
+    _pipes: JoinSet<()>,
+    group: Group,
+    /// Its folder, which goes with it.
+    _folder: TempDir,
+    /// Its place among those that may run.
+    _place: OwnedSemaphorePermit,
+}
+
+/// What comes next of an answer.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// This.
+    Event(Event),
+    /// Nothing more: it failed.
+    Failed(Failed),
+}
+
+impl Process {
+    /// Starts a program and feeds it `input`. It has `limit` for its whole answer.
+    pub(super) fn start(
+        program: &OsStr,
+        arguments: &[&str],
+        environment: &[(OsString, OsString)],
+        input: Vec<u8>,
+        (limit, place): (Duration, OwnedSemaphorePermit),
+    ) -> io::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("evo-gateway-").tempdir()?;
+        let mut child = command(program, arguments, environment, &folder)
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let (stdin, stdout, stderr) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let group = Group::of(child);
+        let (Some(mut stdin), Some(stdout), Some(stderr)) = (stdin, stdout, stderr) else {
+            return Err(io::Error::other("its standard streams are not there"));
+        };
+        let complaints = Arc::new(Mutex::new(Vec::new()));
+        let mut pipes = JoinSet::new();
+        pipes.spawn(async move {
+            // A program that does not read it all may answer all the same.
+            if let Err(error) = stdin.write_all(&input).await {
+                tracing::debug!(%error, "A program did not take its whole input: {error}");
+            }
+        });
+        pipes.spawn(listen(stderr, complaints.clone()));
+        Ok(Self {
+            output: BufReader::new(stdout),
+            events: VecDeque::new(),
+            printed: 0,
+            complaints,
+            end: Instant::now() + limit,
+            limit,
+            _pipes: pipes,
+            group,
+            _folder: folder,
+            _place: place,
+        })
+    }
+
+    /// What comes next. After the end of an answer, or a failure, it is not asked again.
+    pub(super) async fn next(&mut self, reader: &mut Reader) -> Step {
+        let end = self.end;
+        timeout_at(end, self.step(reader)).await.unwrap_or_else(|_| {
+            let what = format!("it took longer than {} s for its answer", self.limit.as_secs());
+            Step::Failed(Failed::new(Some(504), what))
+        })
+    }
+
+    async fn step(&mut self, reader: &mut Reader) -> Step {
+        loop {
+            match self.events.pop_front() {
+                Some(Event::Failed(failed)) => return Step::Failed(failed),
+                Some(event) => return Step::Event(event),
+                None => {}
+            }
+            let mut line = Vec::new();
+            match read_line(&mut self.output, &mut line).await {
+                Ok(0) => return Step::Failed(self.ended().await),
+                Ok(length) => self.printed += length,
+                Err(error) => {
+                    let what = format!("its output can't be read: {error}");
+                    return Step::Failed(Failed::new(None, what));
+                }
+            }
+            if self.printed > OUTPUT {
+                return Step::Failed(Failed::new(None, "it printed more than 64 MiB"));
+            }
+            self.events.extend(reader.read(&line));
+        }
+    }
+
+    /// Why it ended without an answer.
+    async fn ended(&mut self) -> Failed {
+        let status = self.group.exit().await;
+        let complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = String::from_utf8_lossy(&complaints);
+        let last = text.lines().rev().map(str::trim).find(|line| !line.is_empty());
+        let what = match last {
+            Some(last) => format!("it ended without an answer ({status}): {last}"),
+            None => format!("it ended without an answer ({status})"),
+        };
+        Failed::new(None, what)
+    }
+}
+
+/// What a program prints for these arguments.
+pub(super) async fn output(
+    program: &OsStr,
+    arguments: &[&str],
+    environment: &[(OsString, OsString)],
+    limit: Duration,
+) -> io::Result<Vec<u8>> {
+    let folder = tempfile::Builder::new().prefix("evo-gateway-").tempdir()?;
+    let mut child = command(program, arguments, environment, &folder)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let stdout = child.stdout.take();
+    let mut group = Group::of(child);
+    let mut printed = Vec::new();
+    let work = async {
+        if let Some(stdout) = stdout {
+            stdout.take(OUTPUT as u64).read_to_end(&mut printed).await?;
+        }
+        Ok::<_, io::Error>(group.exit().await)
+    };
+    let status = timeout(limit, work).await??;
+    if status == "status 0" {
+        Ok(printed)
+    } else {
+        Err(io::Error::other(format!("it ended with {status}")))
+    }
+}
+
+fn command(
+    program: &OsStr,
+    arguments: &[&str],
+    environment: &[(OsString, OsString)],
+    folder: &TempDir,
+) -> Command {
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .env_clear()
+        .envs(environment.iter().cloned())
+        .current_dir(folder.path())
+        .stdout(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true);
+    command
+}
+
+/// Reads a line with its end, at most [`LINE`] bytes.
+async fn read_line(
+    output: &mut (impl AsyncBufRead + Unpin),
+    line: &mut Vec<u8>,
+) -> io::Result<usize> {
+    let mut limited = output.take(LINE as u64);
+    let length = limited.read_until(b'\n', line).await?;
+    if length == LINE && line.last() != Some(&b'\n') {
+        return Err(io::Error::other("it has a line of more than 8 MiB"));
+    }
+    Ok(length)
+}
+
+async fn listen(mut stderr: ChildStderr, complaints: Arc<Mutex<Vec<u8>>>) {
+    let mut piece = [0; 1024];
+    while let Ok(length @ 1..) = stderr.read(&mut piece).await {
+        let mut kept = complaints.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.extend_from_slice(&piece[..length]);
+        let surplus = kept.len().saturating_sub(COMPLAINTS);
+        kept.drain(..surplus);
+    }
+}
+
+/// A process and all that it started, killed when this is dropped. Its leader is not waited for before
+/// that: as long as it is there, if only as a zombie, no other group can have its number.
+#[derive(Debug)]
+struct Group {
+    child: Child,
+    leader: Option<Pid>,
+}
+
+impl Group {
+    fn of(child: Child) -> Self {
+        let leader = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
+        Self { child, leader }
+    }
+
+    /// Waits a while until the leader has ended, and says how.
+    async fn exit(&mut self) -> String {
+        let Some(leader) = self.leader else { return "unknown".to_owned() };
+        let until = Instant::now() + EXIT;
+        let mut pause = Duration::from_millis(1);
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
+        while Instant::now() < until {
+            match waitid(Id::Pid(leader), flags) {
+                Ok(WaitStatus::Exited(_, status)) => return format!("status {status}"),
+                Ok(WaitStatus::Signaled(_, signal, _)) => return format!("{signal}"),
+                Ok(_) => {}
+                Err(error) => return error.to_string(),
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+        "still running".to_owned()
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let Some(leader) = self.leader else { return };
+        if let Err(error) = killpg(leader, Signal::SIGKILL) {
+            tracing::debug!(%error, "The processes of a program can't be killed: {error}");
+        }
+        // What has ended is collected here, anything else by the runtime when it ends.
+        if let Err(error) = self.child.try_wait() {
+            tracing::debug!(%error, "A process of a program can't be collected: {error}");
+        }
+    }
+}
