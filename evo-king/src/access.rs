@@ -157,29 +157,49 @@ impl Keyring {
     ) -> Result<CreatedToken, CreateError> {
         let now = Timestamp::now();
         let (token, secret) = draw_up(&wanted, created_by, now)?;
-        if !self.store.tokens_insert(token.clone()).await? {
+        let view = token.view(now);
+        let keyring = self.clone();
+        let insert = async move |connection: &store::Connection| {
+            let inserted = tokens::insert(connection, &token).await?;
+            if inserted {
+                connection.after_commit(move || keyring.hold(token));
+            }
+            Ok::<_, store::Error>(inserted)
+        };
+        if !self.store.write(insert).await? {
             return Err(CreateError::Taken(wanted.name));
         }
-        let view = token.view(now);
-        self.created
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(token.digest.clone(), token);
         Ok(CreatedToken { success: true, token: secret, view })
     }
 
     /// Ends a token, named by its id or name. Connections that it opened are closed.
     pub(crate) async fn revoke(&self, which: &str) -> store::Result<Option<TokenView>> {
-        let Some(token) = self.store.tokens_revoke(which.to_owned()).await? else {
-            return Ok(None);
-        };
-        let view = token.view(Timestamp::now());
-        self.created
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(token.digest.clone(), token);
-        self.revoked.send_modify(|count| *count += 1);
-        Ok(Some(view))
+        let (keyring, which) = (self.clone(), which.to_owned());
+        self.store
+            .write(async move |connection: &store::Connection| {
+                let now = Timestamp::now();
+                let Some(token) = tokens::revoke(connection, now, &which).await? else {
+                    return Ok(None);
+                };
+                let view = token.view(now);
+                // With the commit, so that it is refused from then on whoever waits for the answer.
+                connection.after_commit(move || {
+                    keyring.hold(token);
+                    keyring.revoked.send_modify(|count| *count += 1);
+                });
+                Ok(Some(view))
+            })
+            .await
+    }
+
+    /// Knows a token as it is stored now. What two commits leave to be done may be done in any order,
+    /// and a token that is revoked stays so.
+    fn hold(&self, token: StoredToken) {
+        let mut created = self.created.write().unwrap_or_else(PoisonError::into_inner);
+        let known = created.entry(token.digest.clone()).or_insert_with(|| token.clone());
+        if known.revoked_at.is_none() {
+            *known = token;
+        }
     }
 
     /// Whether this token may register an agent under this name; if so, the name is its own. The

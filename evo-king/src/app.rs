@@ -20,6 +20,8 @@ use crate::{
 const BACKLOG: u32 = 1_024;
 /// How long king's own tasks have to end once the answers under way are finished.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long requests have to end whose caller is gone.
+const REQUESTS_GRACE: Duration = Duration::from_secs(2);
 
 /// King, ready to serve: the stores are open and the port is bound.
 pub struct App {
@@ -42,6 +44,7 @@ impl App {
         let listener = listen(config.listen)?;
         let address = listener.local_addr().map_err(Error::Serve)?;
         finish_restore(&config)?;
+        backup::clean_up(&config.data);
         let king = King::open(config, address, Shutdown::new()).await?;
         // Without it the commands on this folder ask for the address.
         if let Err(error) = lock.announce(&king.own_url()) {
@@ -177,9 +180,17 @@ async fn serve(king: King, listener: TcpListener, shutdown: &Shutdown, drain: &S
         http::serve(listener, router, limits, king.shutdown.clone()),
         end(&king, shutdown, drain),
     );
+    king.requests.close();
     // The tasks first: they still send over the connections.
-    if !tasks.shutdown(GRACE).await {
+    let (tasks_ended, requests_ended) = tokio::join!(
+        tasks.shutdown(GRACE),
+        tokio::time::timeout(REQUESTS_GRACE, king.requests.wait()),
+    );
+    if !tasks_ended {
         tracing::warn!("Some of king's tasks did not end in time");
+    }
+    if requests_ended.is_err() {
+        tracing::warn!("Some requests did not end in time");
     }
     sockets.close().await;
     king.store.close().await;

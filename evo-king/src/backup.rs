@@ -4,15 +4,17 @@
 //! `manifest.json` with the digest of every file, so that an archive that was cut is none. It holds
 //! everything that king knows, secrets too, and is for its owner only.
 //!
-//! A restore first unpacks the archive beside what is there and checks all of it. Only then a mark
-//! is written, and whoever owns the data folder (a king that starts, or the command) moves the old
-//! files aside and the new ones in. Every step can be repeated, so a crash in between is finished by
-//! the next start.
+//! A restore first unpacks the archive beside what is there and checks all of it. Only then, and when
+//! whoever owns the data folder (a king that starts anew at once, or the command) is about to go on, a
+//! mark is written, and that owner moves the old files aside and the new ones in. Every step can be
+//! repeated, so a crash in between is finished by the next start. Without the mark what was unpacked
+//! is taken away again: a restore that was given up never happens later.
 
 mod archive;
 mod restore;
 #[cfg(test)]
 mod tests;
+mod work;
 
 use std::{
     io,
@@ -24,7 +26,10 @@ use evo_common::clock::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-pub(crate) use restore::{Restored, finish, stage};
+pub(crate) use restore::{Restored, approve, finish, stage};
+pub(crate) use work::{WorkFile, clean_up, leftovers};
+
+use work::WorkFolder;
 
 use crate::{
     artifacts,
@@ -206,7 +211,8 @@ pub(crate) async fn create(
             Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
             _ => PathBuf::from("."),
         };
-        let work = tempfile_in(&folder)?;
+        work::sweep(&folder);
+        let work = WorkFolder::make_in(&folder)?;
         progress(Step::CopyDatabase);
         let copy = work.path.join("king.db");
         private_file(&copy).map_err(Error::io("create", &copy))?;
@@ -249,26 +255,6 @@ pub(crate) async fn create(
         })
     })
     .await
-}
-
-/// A folder that is gone with this value.
-struct WorkFolder {
-    path: PathBuf,
-}
-
-impl Drop for WorkFolder {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.path) {
-            tracing::warn!(%error, "{} could not be removed: {error}", self.path.display());
-        }
-    }
-}
-
-/// A folder for the owner only, beside what is to be written: on the same disk.
-fn tempfile_in(folder: &Path) -> Result<WorkFolder> {
-    let path = folder.join(format!(".evo-backup-{}", uuid::Uuid::now_v7().simple()));
-    make_private(&path)?;
-    Ok(WorkFolder { path })
 }
 
 pub(crate) fn make_private(path: &Path) -> Result<()> {

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, ops::Deref, sync::Arc};
 
 use evo_common::{clock::Timestamp, runtime::Shutdown};
+use tokio_util::task::TaskTracker;
 
 use crate::{
     access::Keyring,
@@ -77,6 +78,8 @@ pub struct Parts {
     pub(crate) messages: MessageLog,
     /// Held by what must not meet another of its kind: backup, restore, the removal of packages.
     pub maintenance: tokio::sync::Mutex<()>,
+    /// Requests under way that go on without their caller.
+    pub(crate) requests: TaskTracker,
 }
 
 impl Deref for King {
@@ -148,6 +151,7 @@ impl King {
             streams,
             messages: MessageLog::default(),
             maintenance: tokio::sync::Mutex::new(()),
+            requests: TaskTracker::new(),
         })))
     }
 

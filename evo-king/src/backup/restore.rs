@@ -72,19 +72,36 @@ async fn prepare(
         kept: places.data.join(format!("before-restore-{moment}")).display().to_string(),
         warnings: warnings.into_iter().map(|finding| finding.message).collect(),
     };
-    let (half, mark) = (staging.join("ready.half"), staging.join(READY));
-    let text = serde_json::to_vec_pretty(&restored).expect("a report is plain data");
-    fs::write(&half, text)
-        .and_then(|()| fs::File::open(&half)?.sync_all())
-        .and_then(|()| fs::rename(&half, &mark))
-        .map_err(Error::io("write", &mark))?;
-    sync_folder(staging)?;
-    sync_folder(&places.data)?;
     Ok(restored)
 }
 
+/// Marks what was staged: the next [`finish`] puts it in place, whenever that is. So this is for whoever
+/// goes on to it at once.
+pub(crate) async fn approve(places: &Places, restored: &Restored) -> Result<()> {
+    let (data, text) =
+        (places.data.clone(), serde_json::to_vec_pretty(restored).expect("a report is plain data"));
+    blocking(async move {
+        let staging = data.join(STAGING);
+        let (half, mark) = (staging.join("ready.half"), staging.join(READY));
+        fs::write(&half, text)
+            .and_then(|()| fs::File::open(&half)?.sync_all())
+            .and_then(|()| fs::rename(&half, &mark))
+            .map_err(Error::io("write", &mark))?;
+        sync_folder(&staging)?;
+        sync_folder(&data)
+    })
+    .await
+}
+
+/// What a restore left that was given up before its mark.
+pub(super) fn abandoned(data: &Path) -> Option<PathBuf> {
+    let staging = data.join(STAGING);
+    let marked = staging.join(READY).exists();
+    (staging.is_dir() && !marked).then_some(staging)
+}
+
 /// Puts what was staged in the place of what is there; the caller owns the data folder and nobody
-/// has the database open. Without a restore under way it does nothing. Says what was restored.
+/// has the database open. Without a mark it does nothing. Says what was restored.
 pub(crate) fn finish(places: &Places) -> Result<Option<Restored>> {
     let staging = places.data.join(STAGING);
     let mark = staging.join(READY);

@@ -99,6 +99,8 @@ async fn a_backup_of_a_king_that_writes_is_its_state_at_one_moment() {
     create(&folder.places, &other.file("b"), false, silent()).await.unwrap();
     let staged = stage(&other.places, &other.file("b"), silent()).await.unwrap();
     assert_eq!(other.state().await.0, "other", "nothing is replaced yet");
+    approve(&other.places, &staged).await.unwrap();
+    assert_eq!(other.state().await.0, "other", "nor now");
     assert_eq!(finish(&other.places).unwrap().as_ref(), Some(&staged));
     assert_eq!(other.state().await, ("c".to_owned(), 2));
     assert_eq!(finish(&other.places).unwrap(), None);
@@ -194,6 +196,7 @@ async fn a_restore_that_a_crash_has_cut_is_ended_by_the_next_start() {
         let source = Folder::with("new").await;
         create(&source.places, &folder.file("b"), false, silent()).await.unwrap();
         let staged = stage(&folder.places, &folder.file("b"), silent()).await.unwrap();
+        approve(&folder.places, &staged).await.unwrap();
         let (kept, new) = (PathBuf::from(&staged.kept), folder.places.data.join("restore/new"));
         fs::create_dir(&kept).unwrap();
         let moves = [
@@ -210,6 +213,29 @@ async fn a_restore_that_a_crash_has_cut_is_ended_by_the_next_start() {
         assert!(kept.join("king.db").exists() && kept.join("artifacts").exists(), "{steps}");
         assert!(!folder.places.data.join("restore").exists(), "{steps}");
     }
+}
+
+#[tokio::test]
+async fn what_a_killed_backup_left_is_taken_away_and_what_another_one_needs_is_not() {
+    let folder = Folder::with("a").await;
+    let beside = folder.temp.path();
+    fs::create_dir(beside.join(".evo-backup-killed")).unwrap();
+    let held = WorkFolder::make_in(beside).unwrap();
+    create(&folder.places, &folder.file("b"), false, silent()).await.unwrap();
+    assert!(!beside.join(".evo-backup-killed").exists());
+    assert!(held.path.exists());
+
+    // What is in the data folder goes with the next start.
+    let data = &folder.places.data;
+    fs::create_dir_all(data.join("backup-incoming/.evo-backup-killed")).unwrap();
+    fs::write(data.join("backup-incoming/half.tar.gz"), "half").unwrap();
+    stage(&folder.places, &folder.file("b"), silent()).await.unwrap();
+    let mut config = Config::new(data, evo_common::tokens::Tokens::generate());
+    config.listen.set_port(0);
+    drop(crate::App::start(config).await.unwrap());
+    assert_eq!(leftovers(data), Vec::<PathBuf>::new());
+    assert_eq!(fs::read_dir(data.join("backup-incoming")).unwrap().count(), 0);
+    assert!(!data.join("restore").exists());
 }
 
 #[tokio::test]

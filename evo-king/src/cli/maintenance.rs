@@ -87,6 +87,7 @@ async fn restore(config: &Config, file: &Path, json: bool) -> Result<()> {
         // One that a crash has left is ended first.
         backup::finish(&places).map_err(failed)?;
         let staged = backup::stage(&places, file, told()).await.map_err(failed)?;
+        backup::approve(&places, &staged).await.map_err(failed)?;
         backup::finish(&places).map_err(failed)?;
         staged
     };

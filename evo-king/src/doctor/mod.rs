@@ -14,6 +14,7 @@ use std::{
 use serde::Serialize;
 
 use crate::{
+    backup,
     config::{self, Config},
     config_sync, lock,
 };
@@ -310,6 +311,7 @@ fn leftovers(data: &Path, fix: bool) -> Check {
     let in_use = fs::File::open(data.join("lock"))
         .is_ok_and(|file| matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock)));
     let mut left = config_sync::leftovers(data);
+    left.extend(backup::leftovers(data));
     if instance.exists() && !in_use {
         left.push(instance);
     }
@@ -365,6 +367,11 @@ mod tests {
         fs::set_permissions(&tokens, fs::Permissions::from_mode(0o644)).unwrap();
         fs::write(data.join("instance.json"), "{}").unwrap();
         fs::create_dir(data.join("gateway-test-1")).unwrap();
+        let folders = [".evo-backup-1", "backups/.evo-backup-2", "backup-incoming/.evo-backup-3"];
+        for folder in folders.into_iter().chain(["restore/new"]) {
+            fs::create_dir_all(data.join(folder)).unwrap();
+        }
+        fs::write(data.join("backup-incoming/half.tar.gz"), "x").unwrap();
         fs::write(data.join("config/king.toml"), "prot = 1\n").unwrap();
         let broken = examine(&options(false)).await;
         let bad: Vec<_> =
@@ -377,6 +384,13 @@ mod tests {
         assert_eq!(left.len(), 1, "{left:?}");
         assert!(left[0].message.contains("did you mean `port`"), "{left:?}");
         assert_eq!(fs::metadata(&tokens).unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(!data.join("instance.json").exists() && !data.join("gateway-test-1").exists());
+        for gone in folders.into_iter().chain([
+            "instance.json",
+            "gateway-test-1",
+            "backup-incoming/half.tar.gz",
+            "restore",
+        ]) {
+            assert!(!data.join(gone).exists(), "{gone}");
+        }
     }
 }

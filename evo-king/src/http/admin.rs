@@ -1,6 +1,6 @@
 //! What operators do: cron jobs, configuration sync, backups.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use axum::{
     Json,
@@ -19,17 +19,18 @@ use utoipa_axum::{
     routes,
 };
 
-use super::error::{ApiError, Result, sentence};
+use super::{
+    detached::to_its_end,
+    error::{ApiError, Result, sentence, shutting_down},
+};
 use crate::{
-    backup::{self, Places, Restored},
+    backup::{self, Places, Restored, WorkFile},
     state::King,
 };
 
 const GZIP: HeaderValue = HeaderValue::from_static("application/gzip");
 /// What the backup came to, as JSON, for whoever writes it to a file.
 const BACKUP: HeaderName = HeaderName::from_static("x-evo-backup");
-/// Folder of files that are being sent or received.
-const INCOMING: &str = "backup-incoming";
 
 /// The routes of this area.
 pub(super) fn routes() -> OpenApiRouter<King> {
@@ -61,10 +62,14 @@ pub(super) struct BackupFile(Vec<u8>);
 pub(super) async fn create_backup(State(king): State<King>) -> Result<Response> {
     let places = Places::of(&king.config)?;
     let work = WorkFile::new(&king.config.data)?;
-    let made = {
-        let _alone = king.maintenance.lock().await;
-        backup::create(&places, &work.path, false, backup::silent()).await?
-    };
+    let this = king.clone();
+    // A copy goes on without whoever asked for it: until it is done, the lock and the file are its own.
+    let (work, made) = to_its_end(&king, async move {
+        let _alone = this.maintenance.lock().await;
+        let made = backup::create(&places, &work.path, false, backup::silent()).await?;
+        Ok::<_, ApiError>((work, made))
+    })
+    .await?;
     let file = tokio::fs::File::open(&work.path).await.map_err(ApiError::internal)?;
     let about = serde_json::to_string(&made).map_err(ApiError::internal)?;
     let headers = [
@@ -109,6 +114,14 @@ pub(super) async fn restore_backup(
     let places = Places::of(&king.config)?;
     let work = WorkFile::new(&king.config.data)?;
     receive(body, &work.path).await?;
+    let this = king.clone();
+    // From here on it is done as a whole or not at all, whether somebody waits for it or not.
+    let restored = to_its_end(&king, async move { restore(&this, &places, &work).await }).await?;
+    Ok((StatusCode::ACCEPTED, Json(restored)))
+}
+
+/// Has king start anew on a backup.
+pub(super) async fn restore(king: &King, places: &Places, work: &WorkFile) -> Result<Restored> {
     let _alone = king.maintenance.lock().await;
     if king.restart.is_cancelled() {
         return Err(ApiError::new(
@@ -117,12 +130,17 @@ pub(super) async fn restore_backup(
             "Another restore is under way.",
         ));
     }
-    let restored = backup::stage(&places, &work.path, backup::silent()).await?;
+    let restored = backup::stage(places, &work.path, backup::silent()).await?;
+    // A king that ends would leave it to its next start, whenever that is.
+    if king.shutdown.is_cancelled() {
+        return Err(shutting_down());
+    }
+    backup::approve(places, &restored).await?;
     tracing::warn!(kept = %restored.kept, "King starts anew on the backup of {}", restored.created_at);
     // From here on king is not ready; this answer is among those that are finished.
-    crate::drain::begin(&king);
+    crate::drain::begin(king);
     king.restart.cancel();
-    Ok((StatusCode::ACCEPTED, Json(restored)))
+    Ok(restored)
 }
 
 async fn receive(body: Body, path: &Path) -> Result<()> {
@@ -145,31 +163,6 @@ async fn receive(body: Body, path: &Path) -> Result<()> {
         file.write_all(&chunk).await.map_err(ApiError::internal)?;
     }
     file.sync_all().await.map_err(ApiError::internal)
-}
-
-/// A file of the data folder that is gone with this value.
-struct WorkFile {
-    path: PathBuf,
-}
-
-impl WorkFile {
-    fn new(data: &Path) -> Result<Self> {
-        let folder = data.join(INCOMING);
-        std::fs::create_dir_all(&folder).map_err(ApiError::internal)?;
-        let name = format!("{}.tar.gz", uuid::Uuid::now_v7().simple());
-        Ok(Self { path: folder.join(name) })
-    }
-}
-
-impl Drop for WorkFile {
-    fn drop(&mut self) {
-        match std::fs::remove_file(&self.path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                tracing::warn!(%error, "{} could not be removed: {error}", self.path.display());
-            }
-            _ => {}
-        }
-    }
 }
 
 impl From<backup::Error> for ApiError {

@@ -214,7 +214,7 @@ async fn choose_agent_model(
         return Err(ApiError::field("reasoning_effort", message));
     }
     let preference = model.map(|model| ModelPreference { model, reasoning_effort });
-    let (id, stored) = (agent_id.clone(), preference.clone());
+    let (id, stored, registry) = (agent_id.clone(), preference.clone(), king.registry.clone());
     let known = king
         .store
         .write(async move |connection: &Connection| {
@@ -224,6 +224,8 @@ async fn choose_agent_model(
                 let payload = json!({"agent_id": id, "model": stored});
                 let now = Timestamp::now();
                 events::append(connection, now, "agent.model", None, Some(id), &payload).await?;
+                let id = id.to_owned();
+                connection.after_commit(move || registry.set_model(&id, stored));
             }
             Ok::<_, store::Error>(known)
         })
@@ -232,7 +234,6 @@ async fn choose_agent_model(
         return Err(unknown(&agent_id));
     }
     let id = agent_id.as_str();
-    king.registry.set_model(id, preference.clone());
     let told = !king.registry.is_legacy(id) && king.commands.tell_model(id, preference.as_ref());
     let (model, reasoning_effort) = preference
         .map(|preference| (Some(preference.model), preference.reasoning_effort))

@@ -1,30 +1,53 @@
 //! Writes down who changes what.
 
-use super::{error::ApiError, middleware::RequestId};
-use crate::{
-    access::{Identity, Remote},
-    state::King,
-    store::audit::AuditRow,
-};
+use std::panic::AssertUnwindSafe;
+
 use axum::{
     extract::{MatchedPath, Request, State},
     http::{Method, StatusCode},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
+use futures_util::FutureExt as _;
+
+use super::{
+    detached::to_its_end,
+    error::{self, ApiError},
+    middleware::RequestId,
+};
+use crate::{
+    access::{Identity, Remote},
+    state::King,
+    store::audit::AuditRow,
+};
 
 /// Routes that change nothing that an operator looks after: spans come by the thousand and are claims
 /// of whoever sends them, and a search only looks.
 const NOT_AUDITED: &[&str] = &["/v1/traces", "/memories/search"];
+
 /// Writes a row for every request that may change something, before it is answered: what was
-/// acknowledged is in the log.
+/// acknowledged is in the log. A caller that is gone ends neither the request nor its row, or it
+/// could do things that nobody sees.
 pub(super) async fn audit(State(king): State<King>, request: Request, next: Next) -> Response {
-    let row = request.extensions().get().and_then(|identity| row_of(&request, identity));
-    let response = next.run(request).await;
-    match row {
-        Some(row) => write(&king, row, response).await,
-        None => response,
+    if is_safe(request.method()) {
+        return next.run(request).await;
     }
+    let row = request.extensions().get().and_then(|identity| row_of(&request, identity));
+    let this = king.clone();
+    to_its_end(&king, async move {
+        // What panics has a row as well.
+        let answer = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+        let response = answer.unwrap_or_else(error::panicked);
+        match row {
+            Some(row) => write(&this, row, response).await,
+            None => response,
+        }
+    })
+    .await
+}
+
+fn is_safe(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
 /// The row of a request that may change something, without its status.
@@ -32,9 +55,7 @@ pub(super) fn row_of(request: &Request, identity: &Identity) -> Option<AuditRow>
     let method = request.method();
     let extensions = request.extensions();
     let route = extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
-        || NOT_AUDITED.contains(&route)
-    {
+    if is_safe(method) || NOT_AUDITED.contains(&route) {
         return None;
     }
     let remote = extensions.get::<Remote>().copied();

@@ -11,7 +11,7 @@ use axum::{
 };
 use evo_common::tokens::Scope;
 
-use super::{audit, error::ApiError};
+use super::{audit, detached::to_its_end, error::ApiError};
 use crate::state::King;
 
 /// Routes without a token.
@@ -70,7 +70,10 @@ pub(super) async fn require_token(
             // Strangers could fill the audit log; who has a token and tries more than it allows is
             // in there.
             return match audit::row_of(&request, &identity) {
-                Some(row) => audit::write(&king, row, refusal).await,
+                Some(row) => {
+                    let this = king.clone();
+                    to_its_end(&king, async move { audit::write(&this, row, refusal).await }).await
+                }
                 None => refusal,
             };
         }

@@ -12,6 +12,7 @@ mod audit;
 mod auth;
 mod crons;
 mod debug;
+mod detached;
 mod error;
 mod events;
 mod extract;

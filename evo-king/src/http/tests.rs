@@ -3,6 +3,7 @@
 //! promises.
 
 mod agents;
+mod gone;
 mod memories;
 mod operations;
 mod traces;

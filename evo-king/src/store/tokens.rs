@@ -169,17 +169,4 @@ impl Store {
     pub(crate) async fn tokens_all(&self) -> Result<Vec<StoredToken>> {
         self.read(async move |connection| all(connection).await).await
     }
-
-    /// Stores a token; false when another valid one has its name.
-    pub(crate) async fn tokens_insert(&self, token: StoredToken) -> Result<bool> {
-        self.write(async move |connection: &Connection| insert(connection, &token).await).await
-    }
-
-    /// Revokes a token; `None` when there is none of this id or name.
-    pub(crate) async fn tokens_revoke(&self, which: String) -> Result<Option<StoredToken>> {
-        self.write(async move |connection: &Connection| {
-            revoke(connection, Timestamp::now(), &which).await
-        })
-        .await
-    }
 }
