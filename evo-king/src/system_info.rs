@@ -75,6 +75,9 @@ const TOOLS: &[Tool] = &[
 /// Evo's own programs.
 const COMPONENTS: &[&str] = &["evo", "evo-king", "evo-gateway", "evo-runner", "evo-evotown-bridge"];
 
+/// The kind of event that says that king has looked at its machine again.
+pub(crate) const REFRESHED: &str = "system_info.refreshed";
+
 /// What the discovery needs to know of this process. Filled by `config`, which alone reads the
 /// environment.
 #[derive(Debug, Clone, Default)]

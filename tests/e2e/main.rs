@@ -8,6 +8,7 @@ mod bad_input;
 mod bridge;
 mod commands;
 mod config_swap;
+mod connections;
 mod evotown;
 mod health;
 mod models;

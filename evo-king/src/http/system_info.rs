@@ -2,8 +2,10 @@
 
 use axum::{Json, extract::State};
 use evo_common::messages::SystemDiscovery;
+use serde_json::json;
 
-use crate::state::King;
+use super::error::ApiError;
+use crate::{state::King, system_info::REFRESHED};
 
 /// Show the machine that king runs on.
 ///
@@ -25,7 +27,7 @@ pub(super) async fn get_system_info(State(king): State<King>) -> Json<SystemDisc
 /// Look at the machine again.
 ///
 /// Runs every known program with its version option; this takes at most a little more than two
-/// seconds.
+/// seconds. Whoever is connected over Socket.IO gets what was found as `king:system_info`.
 #[utoipa::path(
     post,
     path = "/system-info/refresh",
@@ -35,8 +37,13 @@ pub(super) async fn get_system_info(State(king): State<King>) -> Json<SystemDisc
         example = json!(example()),
     )),
 )]
-pub(super) async fn refresh_system_info(State(king): State<King>) -> Json<SystemDiscovery> {
-    Json(king.system_info.refresh().await)
+pub(super) async fn refresh_system_info(
+    State(king): State<King>,
+) -> Result<Json<SystemDiscovery>, ApiError> {
+    let found = king.system_info.refresh().await;
+    // The relay tells it to everybody.
+    king.store.events_append(REFRESHED, None, json!({})).await?;
+    Ok(Json(found))
 }
 
 /// A machine on which nothing was looked for yet.

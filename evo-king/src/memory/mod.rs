@@ -32,8 +32,8 @@ const MAX_TAGS: usize = 50;
 const MAX_ID: usize = 128;
 /// Most bytes of metadata, as JSON.
 const MAX_METADATA: usize = 32 * 1024;
-/// Whom king's own memories belong to; no agent may change them.
-const OWNER: &str = "evo-king";
+/// Whom king's own memories belong to; no agent may have this name, so none can change them.
+pub(crate) const OWNER: &str = "evo-king";
 /// The kind of event that tells of a change.
 pub(crate) const CHANGED: &str = "memory.changed";
 

@@ -109,7 +109,10 @@ impl Coordinator {
                     error: None,
                 };
                 runs::save_stage(connection, now, row).await?;
-                let payload = json!({"run_id": run_id, "stage": stage, "attempt": attempt});
+                let payload = json!({
+                    "run_id": run_id, "stage": stage, "attempt": attempt,
+                    "artifact_id": artifact_id,
+                });
                 let (id, agent) = (Some(run_id), Some(agent.as_str()));
                 events::append(connection, now, "stage.dispatched", id, agent, &payload).await?;
                 // The lease itself is the effect: it says what is to be sent until it ends.

@@ -34,7 +34,7 @@ use evo_common::{
     ids::{RunId, sha256_hex},
     messages::{
         AgentHeartbeat, AgentRegistration, AttemptAccepted, PipelineRunStatus, PipelineStage,
-        Reply, StageReport,
+        Reply, RunnerStatus, StageReport,
     },
     tracing_context,
 };
@@ -193,9 +193,13 @@ impl Coordinator {
                 this.parts.heard.forget(agent_id);
                 agents::register(connection, now, &agent, capacity).await?;
                 let payload = json!({
+                    "agent_id": agent_id,
                     "role": agent.register.role.to_string(),
+                    "capabilities": agent.register.capabilities,
+                    "skills": agent.skills,
                     "version": agent.version,
                     "capacity": capacity,
+                    "status": RunnerStatus::Ready,
                 });
                 let id = Some(agent_id);
                 events::append(connection, now, "agent.registered", None, id, &payload).await?;
@@ -224,9 +228,10 @@ impl Coordinator {
             .store
             .write(async move |connection: &Connection| {
                 let now = Timestamp::now();
+                let payload = json!({"agent_id": agent_id, "status": "offline"});
                 agents::offline(connection, now, &agent_id).await?;
                 let id = Some(agent_id.as_str());
-                events::append(connection, now, "agent.offline", None, id, &json!({})).await?;
+                events::append(connection, now, "agent.offline", None, id, &payload).await?;
                 Ok::<_, Error>(())
             })
             .await

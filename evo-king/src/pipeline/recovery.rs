@@ -7,9 +7,10 @@ use evo_common::{
     ids::sha256_hex,
     messages::{
         AgentRole, ErrorRecoveryAction, ErrorRecoveryRequest, ErrorRecoveryResponse, PipelineStage,
-        RecoveryDispatch, RecoveryReport, Reply, TaskSubtaskSpec, decode, events,
+        RecoveryDispatch, RecoveryReport, Reply, TaskSubtaskSpec, TraceContext, decode, events,
     },
     outcome::{Outcome, codes},
+    tracing_context,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -107,8 +108,9 @@ impl Coordinator {
                 task_summary: summary(run),
             },
             deadline_ms: deadline.0,
-            model: None,
-            trace: None,
+            model: self.parts.registry.model_of(agent),
+            trace: Some(TraceContext(tracing_context::run_carrier(&run.run_id)))
+                .filter(|TraceContext(carrier)| !carrier.is_empty()),
         };
         let payload = serde_json::to_value(&dispatch).expect("a question is plain data");
         let key = outbox_key(request_id);

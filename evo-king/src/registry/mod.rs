@@ -145,11 +145,12 @@ impl Registry {
         self.agents().get(agent_id).is_some_and(|agent| agent.connection == connection)
     }
 
-    /// An agent said how it is. A runner that is busy still gets what its capacity allows.
-    pub fn set_status(&self, agent_id: &str, status: RunnerStatus) {
-        if let Some(agent) = self.agents().get_mut(agent_id) {
-            agent.status = status;
-        }
+    /// An agent said how it is; whether that is news. A runner that is busy still gets what its
+    /// capacity allows.
+    pub fn set_status(&self, agent_id: &str, status: RunnerStatus) -> bool {
+        let mut agents = self.agents();
+        let Some(agent) = agents.get_mut(agent_id) else { return false };
+        std::mem::replace(&mut agent.status, status) != status
     }
 
     /// Runners that may be given work.
@@ -228,9 +229,6 @@ impl Registry {
 
     /// User agents that may be given tasks, with how many they take at the same time.
     pub fn ready_for_tasks(&self) -> Vec<(String, u32)> {
-        if self.closed.load(Ordering::Relaxed) {
-            return Vec::new();
-        }
         if self.closed.load(Ordering::Relaxed) {
             return Vec::new();
         }

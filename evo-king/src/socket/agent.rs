@@ -13,8 +13,9 @@ use socketioxide::extract::{MaybeExtension, SocketRef, State};
 use super::{
     Opened, emit, outlet,
     request::{Change, Request},
+    rooms,
 };
-use crate::{pipeline, registry::Connected, state::King};
+use crate::{memory, pipeline, registry::Connected, state::King};
 
 /// Attempts that a runner takes at the same time when it does not say.
 const DEFAULT_CAPACITY: u32 = 8;
@@ -67,6 +68,7 @@ async fn register(change: &mut Change) -> Result<Registered, Reply> {
         return Err(Reply::rejected(req_id, "invalid_field", error.to_string()));
     }
     may_register(change, &registration, &req_id).await?;
+    is_alone(&change.socket, &agent_id, &req_id)?;
     let legacy = registration.protocol.is_none();
     let capacity = match registration.capacity {
         _ if legacy => 1,
@@ -90,11 +92,7 @@ async fn register(change: &mut Change) -> Result<Registered, Reply> {
     };
     king.pipeline.register(registration, capacity).await.map_err(|error| failed(&error))?;
     let socket = &change.socket;
-    if !matches!(registered.role, AgentRole::User(_)) {
-        socket.join(events::ROOM_KERNEL);
-    }
-    socket.join(format!("{}{}", events::ROOM_ROLE_PREFIX, registered.role.kind()));
-    socket.extensions.insert(Identity(id.clone()));
+    enter_rooms(socket, &registered.role);
     king.tasks.registered(id, tasks_in_hand).await.map_err(|error| failed(&error))?;
     Ok(registered)
 }
@@ -134,6 +132,42 @@ async fn connect(request: Request, registered: Registered) {
     king.tasks.wake();
 }
 
+/// Whether the connection speaks for no other agent: one that spoke for two would leave the first
+/// behind when it ends. From now on it speaks for this one.
+fn is_alone(socket: &SocketRef, agent_id: &str, req_id: &str) -> Result<(), Reply> {
+    let before = match socket.extensions.get::<Identity>() {
+        Some(known) => Some(known),
+        None => socket.extensions.insert(Identity(agent_id.to_owned())),
+    };
+    match before {
+        Some(Identity(known)) if known != agent_id => {
+            let message = format!(
+                "this connection speaks for {known:?} already; register {agent_id:?} on a \
+                 connection of its own"
+            );
+            socket.extensions.insert(Identity(known));
+            Err(Reply::rejected(req_id, "already_registered", message))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Enters the rooms of a role, and leaves those of an earlier one.
+fn enter_rooms(socket: &SocketRef, role: &AgentRole) {
+    let own = format!("{}{}", events::ROOM_ROLE_PREFIX, role.kind());
+    for room in socket.rooms() {
+        if room != own && room.starts_with(events::ROOM_ROLE_PREFIX) {
+            socket.leave(room);
+        }
+    }
+    socket.join(own);
+    if matches!(role, AgentRole::User(_)) {
+        socket.leave(events::ROOM_KERNEL);
+    } else {
+        socket.join(events::ROOM_KERNEL);
+    }
+}
+
 /// Whether the connection's token may be used for this agent in this role.
 async fn may_register(
     request: &Request,
@@ -158,6 +192,10 @@ async fn may_register(
         )));
     }
     let agent_id = &registration.register.agent_id;
+    if agent_id == memory::OWNER {
+        let message = format!("{agent_id:?} is king's own name; choose another agent id");
+        return Err(forbidden(message));
+    }
     match request.king.keyring.claim(&identity, agent_id).await {
         Ok(true) => Ok(()),
         Ok(false) => Err(forbidden(format!(
@@ -181,7 +219,10 @@ async fn on_status(mut request: Request) {
             not_stored(king, "A heartbeat", error);
             Reply::retry(&req_id, "king could not store the heartbeat")
         };
-        king.registry.set_status(&agent_id, heartbeat.status.status);
+        let status = heartbeat.status.status;
+        if king.registry.set_status(&agent_id, status) {
+            tell_dashboards(&request.socket, &agent_id, status).await;
+        }
         let tasks = king.tasks.heartbeat(&agent_id, &heartbeat.tasks_in_hand).await;
         tasks.map_err(|error| failed(&error))?;
         king.pipeline.heartbeat(heartbeat).await.map_err(|error| failed(&error))?;
@@ -189,6 +230,16 @@ async fn on_status(mut request: Request) {
     };
     let done = done.await;
     request.reply(done);
+}
+
+/// Whoever looks on sees at once how an agent is.
+async fn tell_dashboards(socket: &SocketRef, agent_id: &str, status: RunnerStatus) {
+    let data = json!({"agent_id": agent_id, "status": status});
+    let message = json!({"event": events::AGENT_STATUS, "data": data, "agent_id": agent_id});
+    let sent = socket.to(events::ROOM_DASHBOARD).emit(events::DASHBOARD_EVENT, &message).await;
+    if let Err(error) = sent {
+        tracing::debug!(agent.id = %agent_id, "An agent's status did not reach every dashboard: {error}");
+    }
 }
 
 async fn on_accepted(mut request: Request) {
@@ -286,6 +337,7 @@ async fn on_disconnect(
     identity: MaybeExtension<Identity>,
     State(king): State<King>,
 ) {
+    rooms::leave_all(&king, &socket);
     let Some(Identity(agent_id)) = identity.0 else { return };
     if !king.registry.disconnect(&agent_id, &socket.id.to_string()) {
         return;

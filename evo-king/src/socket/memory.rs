@@ -13,7 +13,7 @@ use socketioxide::extract::SocketRef;
 use super::request::{Change, Request};
 use crate::{
     memory,
-    store::{Connection, memories},
+    store::{Connection, memories, tasks},
 };
 
 /// Most memories in one answer.
@@ -54,7 +54,27 @@ impl Writer {
     fn of(request: &Request) -> Result<Self, Reply> {
         request.may(Scope::Runner)?;
         let is_operator = request.scope().allows(Scope::Operator);
-        Ok(Self { is_operator, agent_id: request.agent() })
+        // A connection that was overtaken speaks for nobody.
+        Ok(Self { is_operator, agent_id: request.speaker("").ok() })
+    }
+
+    /// Whether a memory may go with a task, whose agent will read it: an operator's with any, an
+    /// agent's with what it was given.
+    async fn may_bind(&self, connection: &Connection, task_id: Option<&str>) -> Result<(), Reply> {
+        let Some(task_id) = task_id.filter(|task_id| !task_id.is_empty()) else { return Ok(()) };
+        if self.is_operator {
+            return Ok(());
+        }
+        let task = tasks::load(connection, task_id).await?;
+        if let (Some(agent), Some(task)) = (self.agent_id.as_deref(), &task) {
+            let leased = task.state.as_ref().and_then(|state| state.lease());
+            let holder = leased.map(|(holder, _)| holder).or(task.agent_id.as_deref());
+            if holder == Some(agent) {
+                return Ok(());
+            }
+        }
+        let message = format!("task {task_id:?} is not with this connection's agent");
+        Err(Reply::rejected("", "not_your_task", message))
     }
 
     /// Whether it may write what belongs to this agent; what belongs to nobody is everybody's.
@@ -70,9 +90,11 @@ impl Writer {
 async fn on_store(mut change: Change) {
     let done = async {
         let memory: MemoryStore = change.read()?;
-        Writer::of(&change)?.may_write(&memory.agent_id)?;
+        let writer = Writer::of(&change)?;
+        writer.may_write(&memory.agent_id)?;
         let write = async move |connection: &Connection| {
-            memory::store(connection, Timestamp::now(), memory).await
+            writer.may_bind(connection, memory.task_id.as_deref()).await?;
+            Ok::<_, Reply>(memory::store(connection, Timestamp::now(), memory).await?)
         };
         let stored = change.king.store.write(write).await?;
         change.about(&stored.memory_id);

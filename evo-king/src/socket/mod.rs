@@ -15,6 +15,7 @@ mod observer;
 mod recovery;
 mod relay;
 mod request;
+mod rooms;
 mod task;
 
 use std::{sync::Arc, time::Duration};
@@ -147,6 +148,7 @@ async fn authenticate(
     socket.extensions.insert(Allowance::new(&king.config.limits, identity.scope));
     socket.extensions.insert(Access(Arc::new(identity)));
     socket.extensions.insert(king.messages.clone());
+    socket.extensions.insert(rooms::Followed::default());
     Ok(())
 }
 

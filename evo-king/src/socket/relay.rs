@@ -12,6 +12,7 @@ use crate::{
     memory,
     state::King,
     store::{self, config_history::UPDATED, events::Scope},
+    system_info::REFRESHED,
 };
 
 const PAGE: u32 = 500;
@@ -65,13 +66,21 @@ async fn relay_from(
         let Some(last) = events.last() else { return Ok(after) };
         after = last.seq;
         for event in &events {
-            relay(io, event).await;
+            relay(king, io, event).await;
             super::task::relay(king, io, event).await;
         }
     }
 }
 
-async fn relay(io: &SocketIo, event: &EventRecord) {
+/// Tells every connection.
+async fn tell_all(king: &King, io: &SocketIo, event: &'static str, payload: &impl Serialize) {
+    match io.emit(event, payload).await {
+        Ok(()) => king.messages.outbound(event, payload, None, ""),
+        Err(error) => tracing::warn!(event, %error, "{event} did not reach everybody: {error}"),
+    }
+}
+
+async fn relay(king: &King, io: &SocketIo, event: &EventRecord) {
     if let Some(report) = stage_result(event) {
         send(io, events::ROOM_OBSERVERS, events::PIPELINE_STAGE_RESULT, &report).await;
         let message = json!({"event": events::PIPELINE_STAGE_RESULT, "data": report});
@@ -87,10 +96,11 @@ async fn relay(io: &SocketIo, event: &EventRecord) {
         send(io, events::ROOM_DASHBOARD, events::KING_CONFIG_UPDATE, &event.payload).await;
     }
     if event.kind == UPDATED {
-        let update = &event.payload;
-        if let Err(error) = io.emit(events::KING_CONFIG_UPDATE, update).await {
-            tracing::warn!(%error, "A new configuration was not told to everybody: {error}");
-        }
+        tell_all(king, io, events::KING_CONFIG_UPDATE, &event.payload).await;
+    }
+    if event.kind == REFRESHED {
+        let found = king.system_info.get().await;
+        tell_all(king, io, events::KING_SYSTEM_INFO, &found).await;
     }
     let name = match event.kind.as_str() {
         "stage.dispatched" => events::PIPELINE_NEXT,

@@ -16,6 +16,7 @@ use socketioxide::{SocketIo, extract::SocketRef};
 use super::{
     relay::send,
     request::{Change, Request},
+    rooms::{self, of_task},
 };
 use crate::{
     state::King,
@@ -62,6 +63,9 @@ async fn on_create(mut change: Change) {
     let done = async {
         let TaskCreation { create, summary, limits, model, idempotency_key } = change.read()?;
         change.may(Scope::Runner)?;
+        if !change.scope().allows(Scope::Operator) {
+            change.king.tasks.check_limits(limits.as_ref())?;
+        }
         let new = NewTask {
             task_type: create.task_type,
             summary,
@@ -171,11 +175,13 @@ async fn on_join(mut request: Request) {
         let TaskJoin { task_id, agent_id: _, attempt } = request.read()?;
         request.may(Scope::Viewer)?;
         view(&request.king, &task_id).await?;
-        request.socket.join(room(&task_id));
-        request.king.tasks.follow(&task_id);
-        if let Some(attempt) = attempt {
-            let agent_id = request.speaker("")?;
-            request.king.tasks.joined(agent_id, task_id.clone(), attempt).await?;
+        match attempt {
+            // Whoever does it needs nobody to tell it what it does.
+            Some(attempt) => {
+                let agent_id = request.speaker("")?;
+                request.king.tasks.joined(agent_id, task_id.clone(), attempt).await?;
+            }
+            None => rooms::follow(&request.king, &request.socket, &task_id),
         }
         Ok(json!({"success": true, "task_id": task_id}))
     };
@@ -188,7 +194,7 @@ async fn on_output(mut request: Request) {
         let output: TaskOutput = request.read()?;
         let agent_id = request.speaker("")?;
         request.king.tasks.output(&agent_id, &output).await?;
-        let rooms = [room(&output.task_id), events::ROOM_DASHBOARD.to_owned()];
+        let rooms = [of_task(&output.task_id), events::ROOM_DASHBOARD.to_owned()];
         if let Err(error) = request.socket.to(rooms).emit(events::TASK_OUTPUT, &output).await {
             tracing::debug!(task.id = %output.task_id, "A piece of output did not reach everybody: {error}");
         }
@@ -248,10 +254,6 @@ async fn view(king: &King, task_id: &str) -> Result<TaskView, Reply> {
     Ok(task.ok_or_else(|| tasks::Error::Unknown(task_id.to_owned()))?)
 }
 
-fn room(task_id: &str) -> String {
-    format!("{}{task_id}", events::ROOM_TASK_PREFIX)
-}
-
 /// Tells the rooms that follow tasks of an event: of a task's own, and of a run's, which is its
 /// task's too.
 pub(super) async fn relay(king: &King, io: &SocketIo, event: &EventRecord) {
@@ -266,7 +268,7 @@ pub(super) async fn relay(king: &King, io: &SocketIo, event: &EventRecord) {
         let mut line = of_event(&task_id, &event.kind, &event.payload);
         (line.id, line.created_at) = (event.seq, event.at.clone());
         let message = json!({"task_id": task_id, "log": line});
-        send(io, room(&task_id), events::TASK_LOG, &message).await;
+        send(io, of_task(&task_id), events::TASK_LOG, &message).await;
         send(io, events::ROOM_DASHBOARD, events::TASK_LOG, &message).await;
     }
     let action = match event.kind.as_str() {
@@ -299,7 +301,7 @@ async fn relay_own(king: &King, io: &SocketIo, event: &EventRecord) {
     }
     if let Some(log) = event.payload.get("log") {
         let message = json!({"task_id": task_id, "log": log});
-        send(io, room(task_id), events::TASK_LOG, &message).await;
+        send(io, of_task(task_id), events::TASK_LOG, &message).await;
         send(io, events::ROOM_DASHBOARD, events::TASK_LOG, &message).await;
     }
     if event.kind == NOTED {

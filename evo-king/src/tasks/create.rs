@@ -133,6 +133,28 @@ pub(super) fn as_object(payload: Value) -> Value {
 }
 
 impl Tasks {
+    /// Whether these limits are within what king gives every task: whoever is no operator can ask
+    /// for less, and for no more.
+    pub(crate) fn check_limits(&self, limits: Option<&TaskLimits>) -> Result<()> {
+        let Some(limits) = limits else { return Ok(()) };
+        let most = self.limits();
+        let beyond = if limits.max_steps > most.max_steps {
+            format!("`max_steps` is more than {}", most.max_steps)
+        } else if limits.max_tokens > most.max_tokens {
+            format!("`max_tokens` is more than {}", most.max_tokens)
+        } else if limits.timeout_ms > most.timeout_ms {
+            format!("`timeout_ms` is more than {}", most.timeout_ms)
+        } else if let Some(usd) = most.max_usd
+            && limits.max_usd.is_none_or(|wanted| wanted > usd)
+        {
+            format!("`max_usd` is not within {usd}")
+        } else {
+            return Ok(());
+        };
+        let message = format!("{beyond}; only an operator may give a task more than king's limits");
+        Err(Error::Invalid { field: "limits", message })
+    }
+
     /// Makes a task. Says whether it is new (false: the idempotency key had been used).
     pub(crate) async fn create(&self, mut new: NewTask) -> Result<(String, bool)> {
         new.payload = as_object(new.payload);

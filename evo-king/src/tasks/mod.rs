@@ -20,7 +20,7 @@ mod tests;
 mod work;
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -44,8 +44,6 @@ use state::{Policy, Rejection};
 
 /// Most bytes of a task's payload and of its result, as JSON.
 const MAX_PAYLOAD: usize = 256 * 1024;
-/// Most tasks whose followers are known; whoever joins after that is known, earlier ones are not.
-const MAX_FOLLOWED: usize = 10_000;
 /// Most subtasks that one split gives.
 const MAX_PARTS: usize = 20;
 
@@ -119,8 +117,8 @@ struct Parts {
     policy: Policy,
     /// What tasks write while they are at work.
     streams: output::Streams,
-    /// Tasks whose rooms somebody has joined.
-    followed: Mutex<HashSet<String>>,
+    /// Tasks whose rooms somebody is in, with how many are.
+    followed: Mutex<HashMap<String, usize>>,
     /// Something may have to be given out, asked or sent.
     wake: Notify,
 }
@@ -156,26 +154,33 @@ impl Tasks {
         self.parts.wake.notify_one();
     }
 
-    fn followed(&self) -> MutexGuard<'_, HashSet<String>> {
-        // A panic while holding the lock can't leave a set half-written.
+    fn followed(&self) -> MutexGuard<'_, HashMap<String, usize>> {
+        // A panic while holding the lock can't leave a map half-written.
         self.parts.followed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Somebody joined a task's room.
     pub(crate) fn follow(&self, task_id: &str) {
+        *self.followed().entry(task_id.to_owned()).or_default() += 1;
+    }
+
+    /// Somebody left a task's room.
+    pub(crate) fn unfollow(&self, task_id: &str) {
         let mut followed = self.followed();
-        if followed.len() >= MAX_FOLLOWED {
-            followed.clear();
+        if let Some(count) = followed.get_mut(task_id) {
+            *count -= 1;
+            if *count == 0 {
+                followed.remove(task_id);
+            }
         }
-        followed.insert(task_id.to_owned());
     }
 
-    /// Whether somebody has joined a task's room.
+    /// Whether somebody is in a task's room.
     pub(crate) fn is_followed(&self, task_id: &str) -> bool {
-        self.followed().contains(task_id)
+        self.followed().contains_key(task_id)
     }
 
-    /// Whether somebody has joined any task's room.
+    /// Whether somebody is in any task's room.
     pub(crate) fn is_any_followed(&self) -> bool {
         !self.followed().is_empty()
     }

@@ -305,7 +305,7 @@ impl Tasks {
                 "agent_id": view.agent_id, "error": view.error,
             }),
             tags: verdict.tags.clone(),
-            agent_id: String::new(),
+            agent_id: memory::OWNER.to_owned(),
             run_id: view.run_id,
             skill_id: String::new(),
             relevance_score: verdict.score.unwrap_or(0.5),
