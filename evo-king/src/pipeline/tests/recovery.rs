@@ -1,7 +1,7 @@
 //! What happens when king's own means against a failure are at an end.
 
 use evo_common::messages::{
-    ErrorRecoveryAction, ErrorRecoveryResponse, RecoveryDispatch, RecoveryReport,
+    ErrorRecoveryAction, ErrorRecoveryResponse, ModelPreference, RecoveryDispatch, RecoveryReport,
 };
 
 use super::{by_hand::ByHand, *};
@@ -60,11 +60,13 @@ async fn a_failed_stage_is_tried_again_when_the_advisor_says_so_three_times_at_m
     let folder = TempDir::new().unwrap();
     let mut king = king(&folder, 30_000).await;
     king.connect_with(ADVISOR, "evaluation", Some(2), &["recovery"]).await;
+    let thinks = ModelPreference { model: "big".to_owned(), reasoning_effort: None };
+    king.bench.registry.set_model(ADVISOR, Some(thinks.clone()));
     let (run_id, agent, mut dispatch) = king.at(PipelineStage::Building).await;
     for round in 1..=3 {
         king.answer(&agent, &dispatch, Err("broken")).await;
         let (asked, request) = king.asked().await;
-        assert_eq!(asked, ADVISOR);
+        assert_eq!((&*asked, request.model.as_ref()), (ADVISOR, Some(&thinks)));
         assert_eq!(request.request.failed_stage, PipelineStage::Building);
         assert_eq!(request.request.error_message, "broken");
         assert_eq!(request.request.retry_count, round - 1);
