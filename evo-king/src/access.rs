@@ -5,6 +5,7 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     sync::{Arc, PoisonError, RwLock},
+    time::Duration,
 };
 
 use evo_common::{
@@ -28,6 +29,8 @@ const USER_ROLE: &str = "user";
 const MAX_NAME: usize = 64;
 const MAX_DAYS: u32 = 3_650;
 const MS_PER_DAY: u64 = 24 * 3_600_000;
+/// How often whoever waits for the end of a token looks whether it has come.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 /// Where a request or a connection comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,6 +145,28 @@ impl Keyring {
         }
         let created = self.created.read().unwrap_or_else(PoisonError::into_inner);
         created.values().any(|token| token.token_id == token_id && is_valid(token))
+    }
+
+    /// Waits until a token that was presented earlier is not good any more: for ever, when it is one of
+    /// the token file.
+    pub(crate) async fn ended(&self, token_id: &str) {
+        let mut revoked = self.revocations();
+        while self.is_valid(token_id) {
+            // The clock of the machine may be set meanwhile.
+            let pause = self.expires_in(token_id).map_or(LOOK_AGAIN, |end| end.min(LOOK_AGAIN));
+            tokio::select! {
+                // Fails never: this keyring holds the other end.
+                Ok(()) = revoked.changed() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// How long a created token is good by itself.
+    fn expires_in(&self, token_id: &str) -> Option<Duration> {
+        let created = self.created.read().unwrap_or_else(PoisonError::into_inner);
+        let end = created.values().find(|token| token.token_id == token_id)?.expires_at?;
+        Some(Duration::from_millis(end.ms_since(Timestamp::now()) + 1))
     }
 
     /// Changes with every revocation.
@@ -355,6 +380,35 @@ mod tests {
         }
         let end = drawn(&days(1)).unwrap().expires_at;
         assert_eq!(end, Some(Timestamp(24 * 3_600_000)));
+    }
+
+    #[tokio::test]
+    async fn a_token_ends_when_it_expires_and_when_it_is_revoked() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = store::Database::File(folder.path().join("king.db"));
+        let store = Store::open(database).await.unwrap();
+        let keyring = Keyring::load(Tokens::generate(), false, store).await.unwrap();
+        let ends = async |token_id: &str| {
+            let patience = Duration::from_secs(20);
+            tokio::time::timeout(patience, keyring.ended(token_id)).await.unwrap();
+        };
+        let short = StoredToken {
+            expires_at: Some(Timestamp::now().plus_ms(50)),
+            ..drawn(&wanted("viewer", &[])).unwrap()
+        };
+        let token_id = short.token_id.clone();
+        keyring.created.write().unwrap().insert(short.digest.clone(), short);
+        assert!(keyring.is_valid(&token_id));
+        ends(&token_id).await;
+
+        let long = CreateToken { name: "long".to_owned(), ..wanted("viewer", &[]) };
+        let token_id = keyring.create(long, "test").await.unwrap().view.token_id;
+        let (revoked, ()) = tokio::join!(keyring.revoke("long"), ends(&token_id));
+        assert!(revoked.unwrap().is_some());
+        ends("tok-nobodys").await;
+        let file = keyring.ended("file:viewer");
+        let waited = tokio::time::timeout(Duration::from_millis(20), file).await;
+        assert!(waited.is_err(), "a token of the file has no end");
     }
 
     #[test]

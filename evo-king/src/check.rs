@@ -1,6 +1,6 @@
 //! Whether what king keeps is sound: the database file, what refers to what, the packages.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use evo_common::ids::ArtifactId;
 use serde::Serialize;
@@ -39,10 +39,34 @@ pub(crate) struct Report {
     pub(crate) findings: Vec<Finding>,
 }
 
+/// What goes on, for whoever waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Every page of the database is read.
+    Database,
+    /// It is looked at what refers to what.
+    References,
+    /// So many of so many packages were compared with their digests.
+    Packages(usize, usize),
+}
+
+/// Whoever is told of each step.
+pub(crate) type Progress = Arc<dyn Fn(Step) + Send + Sync>;
+
+/// Nobody.
+pub(crate) fn silent() -> Progress {
+    Arc::new(|_| ())
+}
+
 /// Examines a database and a folder of packages; changes nothing, and may be done while a king uses
 /// them.
-pub(crate) async fn examine(database: &Path, packages: &Path) -> Result<Report, backup::Error> {
+pub(crate) async fn examine(
+    database: &Path,
+    packages: &Path,
+    progress: Progress,
+) -> Result<Report, backup::Error> {
     let inspection = Inspection::open(database).await?;
+    progress(Step::Database);
     let mut findings = Vec::new();
     let mut found = |code, fatal, message: String| findings.push(Finding { code, message, fatal });
     let schema = match inspection.schema().await {
@@ -66,6 +90,7 @@ pub(crate) async fn examine(database: &Path, packages: &Path) -> Result<Report, 
     if damaged {
         return Ok(Report { ok: false, schema, runs: 0, skills: 0, packages: 0, findings });
     }
+    progress(Step::References);
     for store::inspect::Orphans { table, parent, rows } in inspection.orphans().await? {
         found(
             "orphan_rows",
@@ -103,7 +128,7 @@ pub(crate) async fn examine(database: &Path, packages: &Path) -> Result<Report, 
     let wanted = inspection.packages().await?;
     let (runs, skills) = inspection.counts().await?;
     let folder = packages.to_owned();
-    let on_disk = tokio::task::spawn_blocking(move || digests(&folder))
+    let on_disk = tokio::task::spawn_blocking(move || digests(&folder, &progress))
         .await
         .map_err(|error| store::Error::Panicked(error.to_string()))?
         .map_err(|source| backup::Error::Io {
@@ -137,16 +162,19 @@ pub(crate) async fn examine(database: &Path, packages: &Path) -> Result<Report, 
 }
 
 /// Every package on disk, and whether its content is what its name says.
-fn digests(folder: &Path) -> std::io::Result<Vec<(ArtifactId, bool)>> {
+fn digests(folder: &Path, progress: &Progress) -> std::io::Result<Vec<(ArtifactId, bool)>> {
     let mut found = Vec::new();
-    for (id, path) in artifacts::list(folder)? {
-        match std::fs::read(&path) {
-            Ok(content) => found.push((id.clone(), ArtifactId::of(&content) == id)),
+    let packages = artifacts::list(folder)?;
+    for (done, (id, path)) in packages.iter().enumerate() {
+        progress(Step::Packages(done, packages.len()));
+        match std::fs::read(path) {
+            Ok(content) => found.push((id.clone(), ArtifactId::of(&content) == *id)),
             // Taken away meanwhile.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
     }
+    progress(Step::Packages(packages.len(), packages.len()));
     Ok(found)
 }
 

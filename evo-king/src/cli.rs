@@ -2,6 +2,7 @@
 
 mod child;
 mod maintenance;
+mod progress;
 mod reach;
 mod token;
 

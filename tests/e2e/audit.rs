@@ -15,7 +15,7 @@ use crate::{evo, security::king};
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// A connection to which king has said welcome.
-async fn connect(url: &str, token: &str) -> Socket {
+pub(crate) async fn connect(url: &str, token: &str) -> Socket {
     let token = Secret::new(token.to_owned());
     let mut socket = Socket::connect(url, Some(&token)).await.unwrap();
     hears(&mut socket, "king:welcome").await;

@@ -171,6 +171,12 @@ async fn a_backup_is_made_and_restored_while_king_runs_and_while_it_does_not() {
     drop(evo.run(&["king", "restore", path]).expect_code(0));
     let report = evo.run(&["king", "check", "--json"]).expect_code(0).json();
     assert_eq!(report["runs"], 1, "{report}");
+    // What it is doing is told to people, not to programs.
+    let told = evo.run(&["king", "check"]).expect_code(0);
+    told.says(&["Reading the database …\n", "digests … 0 of "]);
+    assert!(told.stdout.starts_with("Nothing wrong") && !told.stderr.contains('\u{1b}'), "{told}");
+    let told = evo.run(&["king", "check", "--json"]).expect_code(0);
+    assert!(!told.stderr.contains("Reading the database"), "{told}");
     evo.run(&["king", "check", "--data", "/no/such/folder"]).expect_code(2).says(&["--data"]);
 }
 

@@ -6,11 +6,12 @@ use std::{
     time::Duration,
 };
 
+use evo_common::king_socket::Incoming;
 use evo_harness::{Evo, King, Process, eventually};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::evo;
+use crate::{audit::connect, evo};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -198,4 +199,33 @@ async fn pages_of_listed_origins_only_may_read_answers() {
     evo.run(&["king", "--data", evo.folder().join("wrong").to_str().unwrap(), "--port", "0"])
         .expect_code(2)
         .says(&["cors_origins", "https://dashboard.example"]);
+}
+
+#[tokio::test]
+async fn what_a_token_has_opened_ends_when_it_is_revoked() {
+    let evo = evo();
+    let (_running, url) = king(&evo, "");
+    let created = token(&evo, &["create", "--name", "guest", "--scope", "viewer"]);
+    let secret = created["token"].as_str().unwrap();
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let open = async |token: &str| {
+        let request = client.get(format!("{url}/events/stream")).bearer_auth(token);
+        let stream = request.send().await.unwrap();
+        assert_eq!(stream.status(), StatusCode::OK);
+        stream
+    };
+    let mut stream = open(secret).await;
+    let mut kept = open(&evo.token("viewer")).await;
+    let mut socket = connect(&url, secret).await;
+
+    assert_eq!(token(&evo, &["revoke", "guest"])["status"], "revoked");
+    let ended = async {
+        while stream.chunk().await.unwrap().is_some() {}
+        while !matches!(socket.next().await, Incoming::Broken(_)) {}
+    };
+    tokio::time::timeout(MINUTE, ended).await.unwrap();
+    // Whoever has another token hears on.
+    let operator = King::new(&url, &evo.token("operator"));
+    operator.send(Method::POST, "/pipeline/start", Some(&json!({}))).await;
+    assert!(tokio::time::timeout(MINUTE, kept.chunk()).await.unwrap().unwrap().is_some());
 }

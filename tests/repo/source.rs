@@ -188,11 +188,12 @@ const NOT_AUDITED: &[(&str, &str)] = &[
 #[test]
 fn every_message_has_an_allowance_and_what_changes_something_is_audited() {
     let sources = sources();
-    let module: String = sources
+    let files: Vec<&str> = sources
         .iter()
         .filter(|source| source.path.starts_with("evo-king/src/socket/"))
-        .map(|source| source.production.clone() + "\n")
+        .map(|source| source.production.as_str())
         .collect();
+    let module = files.join("\n");
     let extractor = Regex::new(
         r"(?s)for Request \{.*?fn from_message_parts\([^{]*\{\s*Admitted::from_message_parts\([^;]*\)\?;",
     )
@@ -207,12 +208,15 @@ fn every_message_has_an_allowance_and_what_changes_something_is_audited() {
     let registration = Regex::new(r"\.on\(\s*([\w:]+)\s*,\s*(\w+)\s*\)").unwrap();
     let mut unaudited = Vec::new();
     let mut count = 0;
-    for found in registration.captures_iter(&module) {
+    let registered = files
+        .iter()
+        .flat_map(|file| registration.captures_iter(file).map(move |found| (file, found)));
+    for (file, found) in registered {
         count += 1;
         let (event, handler) = (found[1].rsplit("::").next().unwrap(), &found[2]);
         let signature = format!(r"async fn {handler}\((?:mut )?\w+: (Request|Change),?\) \{{");
         let signature = Regex::new(&signature).unwrap();
-        let taken = signature.captures(&module);
+        let taken = signature.captures(file);
         let taken = taken.unwrap_or_else(|| {
             panic!("{handler} of {event} takes something else than a Request or a Change");
         });

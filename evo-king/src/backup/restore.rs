@@ -58,7 +58,8 @@ async fn prepare(
     make_private(&new)?;
     let manifest = archive::unpack(file, &new, progress)?;
     progress(Step::Check);
-    let report = check::examine(&new.join("king.db"), &new.join("artifacts")).await?;
+    let report =
+        check::examine(&new.join("king.db"), &new.join("artifacts"), check::silent()).await?;
     let (errors, warnings): (Vec<_>, Vec<_>) =
         report.findings.into_iter().partition(|finding| finding.fatal);
     if !errors.is_empty() {

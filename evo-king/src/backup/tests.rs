@@ -6,7 +6,7 @@ use evo_common::artifact::{self, Files};
 use super::*;
 use crate::{
     artifacts::ArtifactStore,
-    check::examine,
+    check::{self, examine},
     store::{Connection, Store},
 };
 
@@ -112,7 +112,8 @@ async fn a_backup_of_a_king_that_writes_is_its_state_at_one_moment() {
         Folder { temp: tempfile::tempdir().unwrap(), places: kept }.state().await.0,
         "other"
     );
-    let report = examine(&other.places.database, &other.places.artifacts()).await.unwrap();
+    let report =
+        examine(&other.places.database, &other.places.artifacts(), check::silent()).await.unwrap();
     assert_eq!(report.findings, []);
 }
 
@@ -255,7 +256,9 @@ async fn damage_is_found_and_told() {
     let (_, file) = artifacts::list(&folder.places.artifacts()).unwrap().remove(0);
     fs::write(file, "something else").unwrap();
     let codes = async || {
-        let report = examine(&folder.places.database, &folder.places.artifacts()).await.unwrap();
+        let report = examine(&folder.places.database, &folder.places.artifacts(), check::silent())
+            .await
+            .unwrap();
         assert_eq!(report.ok, report.findings.is_empty());
         report.findings.iter().map(|finding| finding.code).collect::<Vec<_>>()
     };

@@ -112,7 +112,8 @@ async fn run_ends(king: &King, run_id: &RunId) -> String {
 }
 
 async fn codes(folder: &Path) -> Vec<(&'static str, String)> {
-    let report = examine(&folder.join("king.db"), &folder.join("artifacts")).await.unwrap();
+    let report =
+        examine(&folder.join("king.db"), &folder.join("artifacts"), silent()).await.unwrap();
     report.findings.into_iter().map(|finding| (finding.code, finding.message)).collect()
 }
 

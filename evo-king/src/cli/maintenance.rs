@@ -2,7 +2,7 @@
 //! HTTP; without one the folder is worked on directly, and is locked meanwhile.
 
 use std::{
-    io::Write as _,
+    io::{IsTerminal as _, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
@@ -13,7 +13,12 @@ use evo_common::api::ErrorBody;
 use futures_util::StreamExt as _;
 use tokio_util::io::ReaderStream;
 
-use super::{Args, Command, Failure, reach::holder, token::show};
+use super::{
+    Args, Command, Failure,
+    progress::{Shown, say},
+    reach::holder,
+    token::show,
+};
 use crate::{
     Config,
     backup::{self, Made, Places, Restored, Step},
@@ -103,7 +108,11 @@ async fn restore(config: &Config, file: &Path, json: bool) -> Result<()> {
 
 async fn look(config: &Config, json: bool) -> Result<()> {
     let places = Places::of(config).map_err(failed)?;
-    let report = check::examine(&places.database, &places.artifacts()).await.map_err(failed)?;
+    let shown = Shown::new(json, std::io::stderr().is_terminal());
+    let progress = shown.progress();
+    let report = check::examine(&places.database, &places.artifacts(), progress).await;
+    shown.end();
+    let report = report.map_err(failed)?;
     let check::Report { ok, schema, runs, skills, packages, findings } = &report;
     let mut lines: Vec<String> =
         findings.iter().map(|finding| format!("{}: {}", finding.code, finding.message)).collect();
@@ -268,9 +277,4 @@ fn told() -> backup::Progress {
         Step::Packages(count) => say(format!("{count} packages …")),
         Step::Check => say("Checking what was unpacked …"),
     })
-}
-
-#[expect(clippy::print_stderr, reason = "progress of a command")]
-fn say(text: impl std::fmt::Display) {
-    eprintln!("{text}");
 }

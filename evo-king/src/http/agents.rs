@@ -17,7 +17,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     error::{ApiError, Result},
-    extract::{JsonBody, PathParam, QueryParams, limit},
+    extract::{JsonBody, PathParam, QueryParams, limit, offset},
 };
 use crate::{
     state::King,
@@ -96,7 +96,7 @@ struct ListChanges {
     #[param(example = "1000000")]
     cursor: Option<i64>,
     /// How many to leave out at the beginning; `cursor` is faster and misses nothing.
-    #[param(minimum = 0, default = 0, example = 0)]
+    #[param(minimum = 0, maximum = 10_000, default = 0, example = 0)]
     offset: Option<u32>,
 }
 
@@ -125,7 +125,7 @@ async fn get_agent_history(
         agent_id,
         cursor: params.cursor,
         limit: limit(params.limit)?,
-        offset: params.offset.unwrap_or(0),
+        offset: offset(params.offset)?,
     };
     let agent = load(&king, AgentId::parse(filter.agent_id.clone())?).await?;
     let filter = HistoryFilter { agent_id: agent.agent_id, ..filter };

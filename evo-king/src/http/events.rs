@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, convert::Infallible, time::Duration};
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::State,
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{
@@ -12,7 +12,7 @@ use axum::{
     },
 };
 use evo_common::api::{ErrorBody, EventList, EventRecord};
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, watch};
@@ -23,7 +23,7 @@ use super::{
     extract::{QueryParams, limit},
     pipeline::about_run,
 };
-use crate::{state::King, store::EventFilter};
+use crate::{access::Identity, state::King, store::EventFilter};
 
 /// Entries that the stream reads at once: all that is held for a client that does not read.
 const STREAM_PAGE: u32 = 50;
@@ -123,7 +123,7 @@ pub(super) struct StreamEvents {
 ///
 /// Server-sent events, one per entry of the log: `id` is its place, `event` its kind and `data`
 /// the entry as JSON. The stream ends when king shuts down; a client reconnects with
-/// `Last-Event-ID` and misses nothing. When events after that place are taken away already, an event
+/// `Last-Event-ID` and misses nothing. It also ends when its token is revoked or expires. When events after that place are taken away already, an event
 /// `events.pruned` without id says so first. Every 15 seconds a comment is sent. A client that does
 /// not read for a minute is disconnected, and there is room for a limited number of streams.
 #[utoipa::path(
@@ -138,6 +138,7 @@ pub(super) struct StreamEvents {
 )]
 pub(super) async fn stream_events(
     State(king): State<King>,
+    Extension(identity): Extension<Identity>,
     QueryParams(params): QueryParams<StreamEvents>,
     headers: HeaderMap,
 ) -> Response {
@@ -151,6 +152,8 @@ pub(super) async fn stream_events(
         response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
         return response;
     };
+    let keyring = king.keyring.clone();
+    let ended = async move { keyring.ended(&identity.token_id).await };
     let follower = match follower(king, params, &headers, room).await {
         Ok(follower) => follower,
         Err(error) => return error.into_response(),
@@ -166,6 +169,7 @@ pub(super) async fn stream_events(
         let record = follower.next().await?;
         Some((Ok(to_sse(&record)), follower))
     });
+    let events = events.take_until(ended);
     Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
 }
 

@@ -5,6 +5,7 @@ use axum::{
     extract::{FromRequest, FromRequestParts, Query, Request},
     http::{StatusCode, header, request::Parts},
 };
+use evo_common::clock::Timestamp;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -97,6 +98,39 @@ impl<S: Send + Sync> FromRequestParts<S> for PathParams {
 pub(super) const MAX_LIMIT: u32 = 500;
 /// Entries in one page when the caller names no limit.
 pub(super) const DEFAULT_LIMIT: u32 = 50;
+
+/// Most entries that may be left out at the beginning.
+const MAX_OFFSET: u32 = 10_000;
+
+/// Checks `offset`: whoever wants to go further has a cursor, which does not read what it leaves out.
+pub(super) fn offset(offset: Option<u32>) -> Result<u32, ApiError> {
+    match offset.unwrap_or(0) {
+        offset @ 0..=MAX_OFFSET => Ok(offset),
+        other => {
+            let message = format!("{other} is more than {MAX_OFFSET}; go on with `cursor`");
+            Err(ApiError::parameter("offset", message))
+        }
+    }
+}
+
+/// Reads a moment.
+pub(super) fn moment(name: &str, text: Option<String>) -> Result<Option<Timestamp>, ApiError> {
+    let Some(text) = text else { return Ok(None) };
+    let moment = Timestamp::parse_rfc3339(&text).ok_or_else(|| {
+        let message = format!("{text:?} is no moment such as 2026-01-01T00:00:00Z");
+        ApiError::parameter(name, message)
+    })?;
+    Ok(Some(moment))
+}
+
+/// Reads a cursor that is a number.
+pub(super) fn number_cursor(cursor: Option<String>) -> Result<Option<i64>, ApiError> {
+    let Some(text) = cursor else { return Ok(None) };
+    let place = text.parse().map_err(|_| {
+        ApiError::parameter("cursor", format!("{text:?} is no `next_cursor` of this list"))
+    })?;
+    Ok(Some(place))
+}
 
 /// Checks `limit`.
 pub(super) fn limit(limit: Option<u32>) -> Result<u32, ApiError> {

@@ -7,7 +7,6 @@ use std::{
 };
 
 use axum::{Json, extract::State};
-use evo_common::clock::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -15,7 +14,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     error::{ApiError, Result},
-    extract::{QueryParams, limit},
+    extract::{QueryParams, limit, moment, number_cursor, offset},
 };
 use crate::{
     retention::day_of,
@@ -28,8 +27,6 @@ const MAX_LINES: usize = 1_000;
 const DEFAULT_LINES: usize = 100;
 /// Bytes of a file that are read for them at most.
 const MAX_BYTES: u64 = 4 * 1024 * 1024;
-/// Most messages that can be passed over.
-const MAX_OFFSET: u32 = 10_000;
 
 /// The routes of this area.
 pub(super) fn routes() -> OpenApiRouter<King> {
@@ -240,33 +237,17 @@ async fn list_messages(
     State(king): State<King>,
     QueryParams(params): QueryParams<ListMessages>,
 ) -> Result<Json<MessageList>> {
-    let moment = |name: &str, text: Option<String>| match text {
-        None => Ok(None),
-        Some(text) => Timestamp::parse_rfc3339(&text).map(Some).ok_or_else(|| {
-            ApiError::parameter(name, format!("{text:?} is no moment such as 2026-01-31T12:00:00Z"))
-        }),
-    };
     if let Some(direction) = &params.direction
         && !["inbound", "outbound"].contains(&direction.as_str())
     {
         let message = format!("{direction:?} is neither `inbound` nor `outbound`");
         return Err(ApiError::parameter("direction", message));
     }
-    let cursor = match params.cursor {
-        None => None,
-        Some(text) => Some(text.parse().map_err(|_| {
-            ApiError::parameter("cursor", format!("{text:?} is no `next_cursor` of this list"))
-        })?),
-    };
-    let (limit, offset) = (limit(params.limit)?, params.offset.unwrap_or(0));
-    if offset > MAX_OFFSET {
-        let message = format!("{offset} is more than {MAX_OFFSET}; go on with `cursor`");
-        return Err(ApiError::parameter("offset", message));
-    }
+    let (limit, offset) = (limit(params.limit)?, offset(params.offset)?);
     let filter = MessageFilter {
         limit,
         offset,
-        cursor,
+        cursor: number_cursor(params.cursor)?,
         agent_id: params.agent_id,
         event_name: params.event_name,
         direction: params.direction,

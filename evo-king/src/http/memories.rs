@@ -16,7 +16,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     error::{ApiError, Result},
-    extract::{JsonBody, PathParam, PathParams, QueryParams, limit},
+    extract::{JsonBody, PathParam, PathParams, QueryParams, limit, offset},
 };
 use crate::{
     memory,
@@ -51,7 +51,7 @@ struct ListMemories {
     #[param(example = "mem-z")]
     cursor: Option<String>,
     /// How many to leave out at the beginning; `cursor` is faster and misses nothing.
-    #[param(minimum = 0, default = 0, example = 0)]
+    #[param(minimum = 0, maximum = 10_000, default = 0, example = 0)]
     offset: Option<u32>,
     /// Only in this scope.
     #[param(inline, example = "system")]
@@ -103,7 +103,7 @@ async fn list_memories(
     let filter = MemoryFilter {
         limit: limit(params.limit)?,
         cursor: named(params.cursor),
-        offset: params.offset.unwrap_or(0),
+        offset: offset(params.offset)?,
         scope: params.scope,
         category: params.category,
         agent_id: named(params.agent_id),

@@ -3,7 +3,6 @@
 use axum::{Json, extract::State, http::StatusCode};
 use evo_common::{
     api::{CycleReport, ErrorBody, RunDetail, RunKind, RunList, StartRun, StartedRun},
-    clock::Timestamp,
     ids::RunId,
     messages::{PipelineRunStatus, PipelineStage},
     outcome::Verdict,
@@ -13,7 +12,7 @@ use utoipa::IntoParams;
 
 use super::{
     error::{ApiError, Result},
-    extract::{JsonBody, PathParam, QueryParams, limit},
+    extract::{JsonBody, PathParam, QueryParams, limit, moment, offset},
 };
 use crate::{state::King, store::RunFilter};
 
@@ -59,6 +58,9 @@ pub(super) struct ListRuns {
     /// `next_cursor` of the page before.
     #[param(example = "run-z")]
     cursor: Option<String>,
+    /// How many to leave out at the beginning; `cursor` is faster and misses nothing.
+    #[param(minimum = 0, maximum = 10_000, default = 0, example = 0)]
+    offset: Option<u32>,
     /// Only cycles, only the runs of candidates, or only direct runs.
     #[param(inline, example = "cycle")]
     kind: Option<RunKind>,
@@ -91,7 +93,9 @@ pub(super) struct ListRuns {
 
 /// List the runs.
 ///
-/// Newest first, in pages. A cycle is a run too, and its candidates' runs have it as parent.
+/// Newest first, in pages. A cycle is a run too, and its candidates' runs have it as parent. `stage`,
+/// `agent_id` and `artifact_id` are those of the stage that the run is at, or ended at; `GET
+/// /pipeline/runs/{run_id}` has every stage.
 #[utoipa::path(
     get,
     path = "/pipeline/runs",
@@ -111,6 +115,7 @@ pub(super) async fn list_runs(
     let filter = RunFilter {
         limit: limit(params.limit)?,
         cursor: params.cursor,
+        offset: offset(params.offset)?,
         kind: params.kind,
         status: params.status,
         parent,
@@ -203,15 +208,6 @@ pub(super) async fn get_cycle_report(
             "There is no cycle {id}; GET /pipeline/runs?kind=cycle lists them."
         ))
     })
-}
-
-fn moment(name: &str, text: Option<String>) -> Result<Option<Timestamp>> {
-    let Some(text) = text else { return Ok(None) };
-    let moment = Timestamp::parse_rfc3339(&text).ok_or_else(|| {
-        let message = format!("{text:?} is no moment such as 2026-01-01T00:00:00Z");
-        ApiError::parameter(name, message)
-    })?;
-    Ok(Some(moment))
 }
 
 /// Reads a run's id, or finds the newest cycle.

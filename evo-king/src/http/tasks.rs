@@ -23,7 +23,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     error::{ApiError, Result},
-    extract::{JsonBody, PathParam, QueryParams, limit},
+    extract::{JsonBody, PathParam, QueryParams, limit, offset},
 };
 use crate::{
     memory,
@@ -72,6 +72,9 @@ struct ListTasks {
     /// `next_cursor` of the page before.
     #[param(example = "task-z")]
     cursor: Option<String>,
+    /// How many to leave out at the beginning; `cursor` is faster and misses nothing.
+    #[param(minimum = 0, maximum = 10_000, default = 0, example = 0)]
+    offset: Option<u32>,
     /// Only tasks in this state.
     #[param(inline, example = "completed")]
     status: Option<TaskStatus>,
@@ -101,6 +104,7 @@ async fn list_tasks(
     let filter = TaskFilter {
         limit: limit(params.limit)?,
         cursor: named(params.cursor),
+        offset: offset(params.offset)?,
         status: params.status,
         agent_id: named(params.agent_id),
         parent_id: named(params.parent_id),
@@ -285,7 +289,7 @@ struct ListLogs {
     #[param(minimum = 1, maximum = 500, default = 100, example = 10)]
     limit: Option<u32>,
     /// How many to leave out at the beginning; `cursor` is faster and misses nothing.
-    #[param(minimum = 0, default = 0, example = 0)]
+    #[param(minimum = 0, maximum = 10_000, default = 0, example = 0)]
     offset: Option<u32>,
     /// `next_cursor` of the page before.
     #[param(example = 0)]
@@ -316,7 +320,7 @@ async fn list_task_logs(
     let id = task_id(&king, id).await?;
     let page = LogPage {
         after: params.cursor.unwrap_or(0),
-        offset: params.offset.unwrap_or(0),
+        offset: offset(params.offset)?,
         limit: limit(Some(params.limit.unwrap_or(LOG_LIMIT)))?,
     };
     let logs = king.store.tasks_logs(id.clone(), page).await?;
@@ -331,7 +335,7 @@ struct ListSubtasks {
     #[param(minimum = 1, maximum = 500, default = 50, example = 10)]
     limit: Option<u32>,
     /// How many to leave out at the beginning.
-    #[param(minimum = 0, default = 0, example = 0)]
+    #[param(minimum = 0, maximum = 10_000, default = 0, example = 0)]
     offset: Option<u32>,
 }
 
@@ -358,7 +362,7 @@ async fn list_subtasks(
 ) -> Result<Json<Subtasks>> {
     let id = task_id(&king, id).await?;
     view(&king, &id).await?;
-    let (limit, offset) = (limit(params.limit)?, params.offset.unwrap_or(0));
+    let (limit, offset) = (limit(params.limit)?, offset(params.offset)?);
     Ok(Json(king.store.tasks_subtasks(id, limit, offset).await?))
 }
 

@@ -1,17 +1,14 @@
 //! Tokens and the audit log.
 
 use axum::{Extension, Json, extract::State, http::StatusCode};
-use evo_common::{
-    api::{AuditList, CreateToken, CreatedToken, ErrorBody, TokenList, TokenView},
-    clock::Timestamp,
-};
+use evo_common::api::{AuditList, CreateToken, CreatedToken, ErrorBody, TokenList, TokenView};
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     error::{ApiError, Result},
-    extract::{JsonBody, PathParam, QueryParams, limit},
+    extract::{JsonBody, PathParam, QueryParams, limit, moment, number_cursor},
 };
 use crate::{
     access::{CreateError, Identity},
@@ -128,21 +125,11 @@ async fn list_audit(
     State(king): State<King>,
     QueryParams(params): QueryParams<ListAudit>,
 ) -> Result<Json<AuditList>> {
-    let cursor = params.cursor.map(|cursor| {
-        cursor
-            .parse()
-            .map_err(|_| ApiError::parameter("cursor", format!("{cursor:?} is no cursor")))
-    });
-    let since = params.since.map(|since| {
-        Timestamp::parse_rfc3339(&since).ok_or_else(|| {
-            ApiError::parameter("since", format!("{since:?} is no moment in RFC 3339"))
-        })
-    });
     let filter = AuditFilter {
         limit: limit(params.limit)?,
-        cursor: cursor.transpose()?,
+        cursor: number_cursor(params.cursor)?,
         token_id: params.token_id,
-        since: since.transpose()?,
+        since: moment("since", params.since)?,
     };
     Ok(Json(king.store.audit_list(filter).await?))
 }

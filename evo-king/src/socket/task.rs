@@ -144,6 +144,7 @@ async fn on_list(mut request: Request) {
         let filter = TaskFilter {
             limit: list.limit.clamp(1, MAX_LIMIT),
             cursor,
+            offset: 0,
             status: list.status,
             agent_id: named(list.agent_id),
             parent_id: named(list.parent_id),

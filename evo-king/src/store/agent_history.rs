@@ -73,7 +73,7 @@ pub(crate) async fn list(connection: &Connection, filter: &HistoryFilter) -> Res
             "SELECT id, agent_id, prev_status, new_status, trigger, detail, pid, created_at
              FROM agent_history",
             "id DESC",
-            i64::from(filter.limit) + 1,
+            row::wanted(0, filter.limit),
         );
     params.push(i64::from(filter.offset).into());
     let mut history = row::all(connection, &format!("{sql} OFFSET ?"), params, |row| {
@@ -89,8 +89,8 @@ pub(crate) async fn list(connection: &Connection, filter: &HistoryFilter) -> Res
         })
     })
     .await?;
-    let more = history.len() > filter.limit as usize;
-    history.truncate(filter.limit as usize);
+    // The database has left out what is to be left out.
+    let more = row::cut(&mut history, 0, filter.limit);
     let next_cursor = history.last().filter(|_| more).map(|change| change.id.to_string());
     Ok(AgentHistory {
         count: history.len(),

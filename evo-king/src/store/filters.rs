@@ -16,6 +16,8 @@ pub struct RunFilter {
     pub limit: u32,
     /// `next_cursor` of the page before.
     pub cursor: Option<String>,
+    /// How many to leave out at the beginning.
+    pub offset: u32,
     /// Only cycles, only candidates' runs, or only direct runs.
     pub kind: Option<RunKind>,
     /// Only runs in this state.
@@ -69,6 +71,8 @@ pub struct TraceFilter {
     pub limit: u32,
     /// Where the page before ended: start of the last trace in nanoseconds since 1970, and its id.
     pub cursor: Option<(i64, String)>,
+    /// How many to leave out at the beginning.
+    pub offset: u32,
     /// Only traces in which this component took part.
     pub service: Option<String>,
     /// Only traces that stand so.

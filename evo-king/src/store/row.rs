@@ -115,6 +115,19 @@ fn from_json<T: DeserializeOwned>(text: &str) -> Result<T> {
     serde_json::from_str(text).map_err(|e| Error::Corrupt(format!("JSON in a column: {e}")))
 }
 
+/// How many rows are to be read for a page, so that it is known whether there are more.
+pub(crate) fn wanted(offset: u32, limit: u32) -> i64 {
+    i64::from(offset) + i64::from(limit) + 1
+}
+
+/// Makes a page of as many rows as were [`wanted`]; says whether there are more.
+pub(crate) fn cut<T>(rows: &mut Vec<T>, offset: u32, limit: u32) -> bool {
+    rows.drain(..rows.len().min(offset as usize));
+    let more = rows.len() > limit as usize;
+    rows.truncate(limit as usize);
+    more
+}
+
 /// What a list is filtered by. A condition exists only when its filter does: `?1 IS NULL OR …` would
 /// keep every index out of use.
 #[derive(Debug, Default)]

@@ -379,7 +379,7 @@ fn summary(row: &Row) -> Result<TraceSummary> {
 
 /// A page of traces, newest first.
 pub(super) async fn list(connection: &Connection, filter: TraceFilter) -> Result<TraceList> {
-    let limit = i64::from(filter.limit);
+    let wanted = row::wanted(filter.offset, filter.limit);
     let (before, id) = filter.cursor.unwrap_or((i64::MAX, String::new()));
     let least_ns = filter
         .min_duration_ms
@@ -395,11 +395,10 @@ pub(super) async fn list(connection: &Connection, filter: TraceFilter) -> Result
                      WHERE spans.trace_id = traces.trace_id AND service = ?)",
             filter.service,
         )
-        .query(SUMMARY, "started_ns DESC, trace_id DESC", limit + 1);
+        .query(SUMMARY, "started_ns DESC, trace_id DESC", wanted);
     let mut traces =
         row::all(connection, &sql, params, |row| Ok((row.get::<i64>(6)?, summary(row)?))).await?;
-    let more = traces.len() > filter.limit as usize;
-    traces.truncate(filter.limit as usize);
+    let more = row::cut(&mut traces, filter.offset, filter.limit);
     let last = traces.last().filter(|_| more);
     let next_cursor = last.map(|(started, trace)| format!("{started}-{}", trace.trace_id));
     let traces: Vec<TraceSummary> = traces.into_iter().map(|(_, trace)| trace).collect();

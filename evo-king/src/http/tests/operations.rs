@@ -145,3 +145,100 @@ async fn jobs_are_made_changed_run_and_deleted() {
     let bad = server.post("/admin/crons", &json!({"name": "x", "job": "x", "schedule": "x"})).await;
     assert_eq!(bad.status, StatusCode::UNPROCESSABLE_ENTITY);
 }
+
+#[tokio::test]
+async fn a_stream_ends_with_its_token() {
+    let server = Server::seeded().await;
+    let token = json!({"name": "reader", "scope": "viewer"});
+    let token = server.post("/tokens", &token).await.json()["token"].as_str().unwrap().to_owned();
+    let open = async |token: &str| {
+        let request = server.request(Method::GET, "/events/stream?after=0");
+        let request = request.header("x-api-key", token).body(Body::empty()).unwrap();
+        let response = server.router.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        response.into_body().into_data_stream()
+    };
+    let mut stream = open(&token).await;
+    let mut other = open(&server.token(Scope::Viewer)).await;
+    assert!(stream.next().await.unwrap().is_ok());
+    let gone = server.call(Method::DELETE, "/tokens/reader", Body::empty()).await;
+    assert_eq!(gone.status, StatusCode::OK);
+    // What it had been given by then is all that comes.
+    while let Some(event) = stream.next().await {
+        event.unwrap();
+    }
+    server.post("/pipeline/start", &json!({"trigger": "afterwards"})).await;
+    let mut text = String::new();
+    while !text.contains("afterwards") {
+        text.push_str(std::str::from_utf8(&other.next().await.unwrap().unwrap()).unwrap());
+    }
+}
+
+#[tokio::test]
+async fn lists_of_the_original_take_an_offset_beside_the_cursor() {
+    let server = Server::seeded().await;
+    for trigger in ["a", "b", "c"] {
+        server.post("/pipeline/start", &json!({"trigger": trigger})).await;
+    }
+    for (path, field, id) in [
+        ("/pipeline/runs?", "runs", "run_id"),
+        ("/pipeline/runs?stage=learning&", "runs", "run_id"),
+        ("/pipeline/runs?q=test&", "runs", "run_id"),
+        ("/tasks?", "tasks", "id"),
+        ("/tasks?status=in_progress&", "tasks", "id"),
+        ("/traces?", "traces", "trace_id"),
+        ("/memories?", "memories", "id"),
+        ("/agents/evo-learning/history?", "history", "id"),
+        ("/logs/events?", "events", "id"),
+        ("/task/latest/logs?", "logs", "id"),
+    ] {
+        let ids = async |query: &str| -> Vec<String> {
+            let list = server.get(&format!("{path}{query}")).await.json();
+            let entries = list[field].as_array().unwrap_or_else(|| panic!("{path}: {list}"));
+            entries.iter().map(|entry| entry[id].to_string()).collect()
+        };
+        let all = ids("limit=100").await;
+        let some: Vec<String> = all.iter().skip(1).take(2).cloned().collect();
+        assert_eq!(ids("limit=2&offset=1").await, some, "{path}");
+        assert_eq!(ids("limit=2&offset=1000").await, [""; 0], "{path}");
+        for offset in ["-1", "10001", "x"] {
+            let answer = server.get(&format!("{path}offset={offset}")).await;
+            assert_eq!(answer.code(), "invalid_parameter", "{path}offset={offset}");
+        }
+    }
+    let page = server.get("/pipeline/runs?limit=1&offset=1").await.json();
+    let cursor = page["next_cursor"].as_str().unwrap();
+    let next = server.get(&format!("/pipeline/runs?limit=1&cursor={cursor}")).await.json();
+    let third = server.get("/pipeline/runs?limit=1&offset=2").await.json();
+    assert_eq!(next["runs"], third["runs"]);
+}
+
+/// The rows of the original, of which there was one for each stage.
+#[tokio::test]
+async fn a_client_of_the_original_can_read_runs() {
+    let server = Server::seeded().await;
+    let keys = [
+        "id",
+        "run_id",
+        "stage",
+        "artifact_id",
+        "status",
+        "agent_id",
+        "result",
+        "error",
+        "created_at",
+        "updated_at",
+    ];
+    let list = server.get("/pipeline/runs").await.json();
+    let run = server.get("/pipeline/runs/latest").await.json();
+    assert_eq!(
+        (&list["count"], &run["count"]),
+        (&json!(1), &json!(run["stages"].as_array().unwrap().len()))
+    );
+    for row in list["runs"].as_array().unwrap().iter().chain(run["stages"].as_array().unwrap()) {
+        for key in keys {
+            assert!(row.get(key).is_some(), "{key} is not in {row}");
+        }
+        assert_eq!((&row["stage"], &row["status"]), (&json!("learning"), &json!("running")));
+    }
+}

@@ -41,7 +41,7 @@ pub(crate) async fn list(connection: &Connection, filter: &MemoryFilter) -> Resu
         .query(
             &format!("SELECT {} FROM {from}", columns(Tiers::Line)),
             &format!("{name} DESC"),
-            i64::from(filter.limit) + 1,
+            row::wanted(0, filter.limit),
         );
     params.push(i64::from(filter.offset).into());
     let sql = format!("{sql} OFFSET ?");
@@ -52,11 +52,8 @@ pub(crate) async fn list(connection: &Connection, filter: &MemoryFilter) -> Resu
 
 /// Takes away the one entry that says that there is more; gives the name of the last that stays.
 fn next_cursor(memories: &mut Vec<MemoryView>, limit: u32) -> Option<String> {
-    if memories.len() <= limit as usize {
-        return None;
-    }
-    memories.truncate(limit as usize);
-    memories.last().map(|memory| memory.memory.id.clone())
+    let more = row::cut(memories, 0, limit);
+    memories.last().filter(|_| more).map(|memory| memory.memory.id.clone())
 }
 
 impl MemoryFilter {

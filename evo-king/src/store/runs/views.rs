@@ -141,7 +141,6 @@ pub(crate) async fn get(connection: &Connection, run_id: &str) -> Result<Option<
 
 /// A page of runs, newest first.
 pub(crate) async fn list(connection: &Connection, filter: RunFilter) -> Result<RunList> {
-    let limit = filter.limit as usize;
     let mut runs = match (&filter.query, filter.stage) {
         (Some(_), _) => search::page(connection, &filter).await?,
         (None, None) => page(connection, filter.conditions(), &filter).await?,
@@ -159,8 +158,7 @@ pub(crate) async fn list(connection: &Connection, filter: RunFilter) -> Result<R
             runs
         }
     };
-    let more = runs.len() > limit;
-    runs.truncate(limit);
+    let more = row::cut(&mut runs, filter.offset, filter.limit);
     let next_cursor = more.then(|| runs.last().map(|run| run.run_id.clone())).flatten();
     Ok(RunList { count: runs.len(), runs, next_cursor })
 }
@@ -174,7 +172,7 @@ async fn page(
     let (sql, params) = conditions.and("run_id < ?", filter.cursor.clone()).query(
         &format!("SELECT {SUMMARY} FROM runs"),
         "run_id DESC",
-        i64::from(filter.limit) + 1,
+        row::wanted(filter.offset, filter.limit),
     );
     row::all(connection, &sql, params, summary).await
 }
@@ -197,7 +195,7 @@ pub(super) async fn found(
              CROSS JOIN runs ON runs.run_id = run_docs.run"
         ),
         "run_fts.rowid DESC",
-        i64::from(filter.limit) + 1,
+        row::wanted(filter.offset, filter.limit),
     );
     row::all(connection, &sql, params, summary).await
 }

@@ -19,6 +19,8 @@ pub(crate) struct TaskFilter {
     pub(crate) limit: u32,
     /// `next_cursor` of the page before.
     pub(crate) cursor: Option<String>,
+    /// How many to leave out at the beginning.
+    pub(crate) offset: u32,
     /// Only tasks in this state.
     pub(crate) status: Option<TaskStatus>,
     /// Only tasks of this agent.
@@ -152,24 +154,22 @@ pub(crate) async fn get(connection: &Connection, task_id: &str) -> Result<Option
 
 /// A page of tasks.
 pub(crate) async fn list(connection: &Connection, filter: &TaskFilter) -> Result<TaskPage> {
-    let more = i64::from(filter.limit) + 1;
+    let wanted = row::wanted(filter.offset, filter.limit);
     let (sql, params) = row::Conditions::default()
         .and("tasks.parent_id = ?", filter.parent_id.clone())
         .and("tasks.agent_id = ?", filter.agent_id.clone())
         .and("tasks.status = ?", filter.status.map(TaskStatus::as_str))
         .and("tasks.task_id < ?", filter.cursor.clone())
-        .query(&format!("{SELECT} {JOIN}"), "tasks.task_id DESC", more);
+        .query(&format!("{SELECT} {JOIN}"), "tasks.task_id DESC", wanted);
     let mut tasks = row::all(connection, &sql, params, |row| view(row, false)).await?;
     if let Some(status) = filter.status
         && filter.parent_id.is_none()
         && filter.agent_id.is_none()
     {
-        tasks.extend(of_runs(connection, status, filter, more).await?);
+        tasks.extend(of_runs(connection, status, filter, wanted).await?);
         tasks.sort_unstable_by(|a, b| b.id.cmp(&a.id));
     }
-    let limit = usize::try_from(filter.limit).unwrap_or(usize::MAX);
-    let has_more = tasks.len() > limit;
-    tasks.truncate(limit);
+    let has_more = row::cut(&mut tasks, filter.offset, filter.limit);
     Ok(TaskPage {
         count: tasks.len(),
         next_cursor: tasks.last().filter(|_| has_more).map(|task| task.id.clone()),

@@ -160,6 +160,7 @@ async fn hot_queries_search_in_indexes() {
         let filter = TraceFilter {
             limit: 5,
             cursor: has(0).then(|| (7, trace.clone())),
+            offset: 1,
             service: has(1).then(|| "evo-king".to_owned()),
             status: has(2).then_some(TraceStatus::Running),
             min_duration_ms: has(3).then_some(7),
@@ -244,6 +245,7 @@ async fn hot_queries_search_in_indexes() {
         let filter = RunFilter {
             limit: 5,
             cursor: has(0).then(|| id.to_owned()),
+            offset: 1,
             kind: has(1).then_some(RunKind::Candidate),
             status: has(2).then_some(PipelineRunStatus::Running),
             parent: has(3).then(|| cycle.clone()),
@@ -319,6 +321,7 @@ async fn queries_about_tasks_search_in_indexes() {
             let filter = tasks::TaskFilter {
                 limit: 5,
                 cursor: is_set(0).then(|| id.to_owned()),
+                offset: 1,
                 status: is_set(1).then_some(status),
                 agent_id: is_set(2).then(|| "a".to_owned()),
                 parent_id: is_set(3).then(|| id.to_owned()),

@@ -34,6 +34,7 @@ async fn starts(store: &Store) -> Vec<i64> {
     let filter = TraceFilter {
         limit: 500,
         cursor: None,
+        offset: 0,
         service: None,
         status: None,
         min_duration_ms: None,
