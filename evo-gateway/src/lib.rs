@@ -15,7 +15,6 @@ mod error;
 mod gateway;
 mod http;
 mod metrics;
-#[expect(dead_code, unused_imports, reason = "the dialects that use the rest come next")]
 mod model;
 mod peek;
 mod provider;

@@ -8,12 +8,15 @@
 //! gets an answer without it, and the field's name. What is only a hint, so that an answer without it
 //! is still a right answer, is dropped and named, too; each writer and reader lists those.
 
+mod answer_tool;
 mod anthropic;
+mod custom;
 mod error;
 mod media;
 mod notes;
 mod openai;
 mod protocol;
+mod seal;
 mod stream;
 
 #[cfg(test)]
@@ -91,11 +94,14 @@ pub fn response(
     body: &[u8],
     context: &Context,
 ) -> Result<Vec<u8>, ConvertError> {
-    let answer = provider
+    let mut answer = provider
         .protocol()
         .read_response(body, context)
         // Some servers answer 200 and mean an error.
         .map_err(|failure| error::in_place_of_answer(body).unwrap_or(failure))?;
+    if let Some(tool) = &context.answer_tool {
+        answer_tool::unwrap(&mut answer, tool);
+    }
     Ok(front.protocol().write_response(answer, context))
 }
 

@@ -1,5 +1,7 @@
 //! What is noted on a request's way from one protocol to another.
 
+use serde_json::{Map, Value};
+
 use super::{Context, ConvertError};
 
 /// What could not be carried over, and what the answer's way back has to know.
@@ -37,6 +39,28 @@ impl Notes {
         if !self.dropped.contains(&field) {
             self.dropped.push(field);
         }
+    }
+
+    /// Drops those of these fields that say something.
+    pub(super) fn drop_hints(&mut self, rest: &Map<String, Value>, hints: &[&str]) {
+        for hint in hints {
+            if rest.get(*hint).is_some_and(|value| !value.is_null()) {
+                self.drop(*hint);
+            }
+        }
+    }
+
+    /// A hint that is kept only on a condition.
+    pub(super) fn keep_if<T>(
+        &mut self,
+        condition: bool,
+        field: &str,
+        value: Option<T>,
+    ) -> Option<T> {
+        if value.is_some() && !condition {
+            self.drop(field);
+        }
+        value.filter(|_| condition)
     }
 
     pub(super) fn into_parts(self) -> (Vec<String>, Context) {

@@ -101,4 +101,9 @@ pub struct Context {
     pub created: u64,
     /// OpenAI's `stream_options.include_usage`; other dialects' streams always tell the usage.
     pub include_usage: bool,
+    /// The tools whose calls the caller wants to see as bare text.
+    pub custom_tools: Vec<String>,
+    /// The tool that the provider was given to answer with, because it has no other way to keep a
+    /// model to a schema. Its arguments are the answer's text.
+    pub answer_tool: Option<String>,
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Context, ConvertError, Dialect, StreamReader, StreamWriter};
+use super::{Context, ConvertError, Dialect, StreamReader, StreamWriter, answer_tool::AnswerTool};
 use crate::{
     model::{ApiError, ErrorKind, StreamEvent},
     stream::sse,
@@ -21,6 +21,7 @@ pub struct StreamConverter {
     decoder: sse::Decoder,
     reader: Box<dyn StreamReader>,
     writer: Box<dyn StreamWriter>,
+    answer_tool: Option<AnswerTool>,
     state: State,
 }
 
@@ -49,6 +50,7 @@ impl StreamConverter {
             decoder: sse::Decoder::default(),
             reader: provider.protocol().reader(context),
             writer: front.protocol().writer(context),
+            answer_tool: context.answer_tool.clone().map(AnswerTool::new),
             state: State::Open,
         }
     }
@@ -128,6 +130,13 @@ impl StreamConverter {
     }
 
     fn apply(&mut self, event: StreamEvent, out: &mut Vec<u8>) -> Result<(), ConvertError> {
+        let event = match &mut self.answer_tool {
+            Some(tool) => match tool.unwrap(event) {
+                Some(event) => event,
+                None => return Ok(()),
+            },
+            None => event,
+        };
         match &event {
             StreamEvent::End => self.state = State::Ended,
             StreamEvent::Failed(error) => {

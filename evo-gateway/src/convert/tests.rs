@@ -15,7 +15,7 @@ use super::{Context, ConvertError, Dialect, StreamConverter, Wanted};
 const CREATED: u64 = 1_795_000_000;
 
 fn context() -> Context {
-    Context { created: CREATED, include_usage: true }
+    Context { created: CREATED, include_usage: true, ..Context::default() }
 }
 
 /// A request for this model in another dialect, as streamed as its body says.

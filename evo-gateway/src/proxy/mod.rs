@@ -209,7 +209,11 @@ impl Call<'_> {
                 model: self.model,
                 stream: peek.stream,
                 lenient: is_lenient(ask.headers),
-                context: Context { created: now(), include_usage: peek.include_usage },
+                context: Context {
+                    created: now(),
+                    include_usage: peek.include_usage,
+                    ..Context::default()
+                },
             };
             let converted = convert::request(ask.front, self.address.dialect, &ask.body, wanted)
                 .map_err(|fault| {

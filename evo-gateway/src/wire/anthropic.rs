@@ -60,7 +60,7 @@ pub enum Thinking {
     Adaptive,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct OutputConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub effort: Option<String>,
@@ -91,20 +91,28 @@ pub enum Block {
     Text {
         #[serde(default, deserialize_with = "nullable")]
         text: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cache_control: Option<CacheControl>,
     },
     Image {
         source: Source,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cache_control: Option<CacheControl>,
     },
     Document {
         source: Source,
         #[serde(skip_serializing_if = "Option::is_none")]
         title: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cache_control: Option<CacheControl>,
     },
     ToolUse {
         id: String,
         name: String,
         #[serde(default, deserialize_with = "nullable")]
         input: Map<String, Value>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cache_control: Option<CacheControl>,
     },
     ToolResult {
         tool_use_id: String,
@@ -112,6 +120,8 @@ pub enum Block {
         content: Option<Content<Block>>,
         #[serde(default, deserialize_with = "nullable", skip_serializing_if = "is_false")]
         is_error: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cache_control: Option<CacheControl>,
     },
     Thinking {
         #[serde(default, deserialize_with = "nullable")]
@@ -119,9 +129,41 @@ pub enum Block {
         #[serde(default, deserialize_with = "nullable")]
         signature: String,
     },
-    RedactedThinking,
+    RedactedThinking {
+        #[serde(default, deserialize_with = "nullable")]
+        data: String,
+    },
     #[serde(other)]
     Unknown,
+}
+
+impl Block {
+    /// A block of text.
+    pub fn text(text: String) -> Self {
+        Self::Text { text, cache_control: None }
+    }
+
+    /// Where a cache mark of this block stands, if it can have one.
+    pub fn cache_control(&mut self) -> Option<&mut Option<CacheControl>> {
+        match self {
+            Self::Text { cache_control: mark, .. }
+            | Self::Image { cache_control: mark, .. }
+            | Self::Document { cache_control: mark, .. }
+            | Self::ToolUse { cache_control: mark, .. }
+            | Self::ToolResult { cache_control: mark, .. } => Some(mark),
+            Self::Thinking { .. } | Self::RedactedThinking { .. } | Self::Unknown => None,
+        }
+    }
+}
+
+/// Asks to cache everything up to where it stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CacheControl {
+    /// `ephemeral`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<String>,
 }
 
 #[expect(
@@ -161,6 +203,10 @@ pub struct Tool {
     pub description: Option<String>,
     #[serde(default, deserialize_with = "nullable")]
     pub input_schema: Map<String, Value>,
+    #[serde(skip_serializing)]
+    pub strict: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_control: Option<CacheControl>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -199,8 +245,16 @@ pub struct Response {
     pub content: Vec<Block>,
     pub stop_reason: Option<String>,
     pub stop_sequence: Option<String>,
+    #[serde(skip_serializing)]
+    pub stop_details: Option<StopDetails>,
     #[serde(default, deserialize_with = "nullable")]
     pub usage: Usage,
+}
+
+/// Why an answer was refused.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StopDetails {
+    pub explanation: Option<String>,
 }
 
 /// Always written whole: clients read the cache fields without asking whether they are there.
@@ -214,6 +268,25 @@ pub struct Usage {
     pub cache_read_input_tokens: u64,
     #[serde(default, deserialize_with = "nullable")]
     pub output_tokens: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_creation: Option<CacheCreation>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_tokens_details: Option<OutputTokensDetails>,
+}
+
+/// How long what went into the cache is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CacheCreation {
+    #[serde(default, deserialize_with = "nullable")]
+    pub ephemeral_5m_input_tokens: u64,
+    #[serde(default, deserialize_with = "nullable")]
+    pub ephemeral_1h_input_tokens: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct OutputTokensDetails {
+    #[serde(default, deserialize_with = "nullable")]
+    pub thinking_tokens: u64,
 }
 
 /// Usage inside a stream: each count is the total so far, and counts that did not change may be absent.
@@ -223,6 +296,7 @@ pub struct UsageDelta {
     pub cache_creation_input_tokens: Option<u64>,
     pub cache_read_input_tokens: Option<u64>,
     pub output_tokens: Option<u64>,
+    pub output_tokens_details: Option<OutputTokensDetails>,
 }
 
 /// An event of a streamed answer, as it is read.
@@ -281,6 +355,8 @@ pub enum Delta {
 pub struct MessageDelta {
     pub stop_reason: Option<String>,
     pub stop_sequence: Option<String>,
+    #[serde(skip_serializing)]
+    pub stop_details: Option<StopDetails>,
 }
 
 /// An event of a streamed answer, as it is written.

@@ -51,6 +51,12 @@ pub struct Request {
     pub n: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logprobs: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_logprobs: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verbosity: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_cache_key: Option<String>,
     /// Everything else, so that a field that changes the answer is refused and not overlooked.
     #[serde(flatten, skip_serializing)]
     pub rest: Map<String, Value>,
@@ -75,6 +81,39 @@ pub struct Message {
     pub tool_call_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub function_call: Option<Value>,
+    /// Not OpenAI's own, but how servers that speak its protocol show what the model thought, and want
+    /// to see it again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning_content: Option<String>,
+    /// The same by another name.
+    #[serde(skip_serializing)]
+    pub reasoning: Option<Value>,
+    /// The same with its signatures.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
+    pub reasoning_details: Vec<ReasoningDetail>,
+}
+
+/// A piece of reasoning, as text, as a summary or in cipher.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct ReasoningDetail {
+    /// `reasoning.text`, `reasoning.summary` or `reasoning.encrypted`.
+    #[serde(rename = "type", default, deserialize_with = "nullable")]
+    pub kind: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub summary: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signature: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Whose signature or cipher it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub index: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -82,19 +121,58 @@ pub struct Message {
 pub enum Part {
     Text {
         text: String,
+        #[serde(skip_serializing)]
+        cache_control: Option<CacheControl>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        prompt_cache_breakpoint: Option<CacheBreakpoint>,
     },
     Refusal {
         refusal: String,
     },
     ImageUrl {
         image_url: ImageUrl,
+        #[serde(skip_serializing)]
+        cache_control: Option<CacheControl>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        prompt_cache_breakpoint: Option<CacheBreakpoint>,
     },
     File {
         file: File,
+        #[serde(skip_serializing)]
+        cache_control: Option<CacheControl>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        prompt_cache_breakpoint: Option<CacheBreakpoint>,
     },
     InputAudio,
     #[serde(other)]
     Unknown,
+}
+
+impl Part {
+    /// Where a cache mark of this part stands, if it can have one.
+    pub fn breakpoint(&mut self) -> Option<&mut Option<CacheBreakpoint>> {
+        match self {
+            Self::Text { prompt_cache_breakpoint: mark, .. }
+            | Self::ImageUrl { prompt_cache_breakpoint: mark, .. }
+            | Self::File { prompt_cache_breakpoint: mark, .. } => Some(mark),
+            Self::Refusal { .. } | Self::InputAudio | Self::Unknown => None,
+        }
+    }
+}
+
+/// Not OpenAI's own, but how callers of its protocol reach models that cache only what is marked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CacheControl {
+    pub ttl: Option<String>,
+}
+
+/// Asks to cache everything up to where it stands, of models that take it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CacheBreakpoint {
+    /// `explicit`.
+    pub mode: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -122,7 +200,16 @@ pub struct ToolCall {
     pub id: String,
     #[serde(rename = "type", default = "function")]
     pub kind: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub function: Option<FunctionCall>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub custom: Option<CustomCall>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CustomCall {
+    pub name: String,
+    pub input: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -137,7 +224,25 @@ pub struct FunctionCall {
 pub struct Tool {
     #[serde(rename = "type", default = "function")]
     pub kind: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub function: Option<Function>,
+    #[serde(skip_serializing)]
+    pub custom: Option<Custom>,
+    #[serde(skip_serializing)]
+    pub cache_control: Option<CacheControl>,
+}
+
+/// A tool that takes any text, or a text of a grammar.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Custom {
+    pub name: String,
+    pub description: Option<String>,
+    pub format: Option<CustomFormat>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CustomFormat {
+    pub grammar: Option<Map<String, Value>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -147,10 +252,14 @@ pub struct Function {
     pub description: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parameters: Option<Map<String, Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub strict: Option<bool>,
 }
 
-/// The only type of tools and calls that is translated.
+/// The type of tools and calls that take JSON.
 pub const FUNCTION: &str = "function";
+/// The type of those that take any text.
+pub const CUSTOM: &str = "custom";
 
 fn function() -> String {
     FUNCTION.to_owned()
@@ -165,7 +274,24 @@ pub enum ToolChoice {
         kind: String,
         #[serde(skip_serializing_if = "Option::is_none")]
         function: Option<FunctionName>,
+        #[serde(skip_serializing)]
+        custom: Option<FunctionName>,
+        #[serde(skip_serializing)]
+        allowed_tools: Option<AllowedTools>,
     },
+}
+
+/// A choice among some of the tools.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AllowedTools {
+    pub mode: String,
+    pub tools: Vec<AllowedTool>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AllowedTool {
+    pub function: Option<FunctionName>,
+    pub custom: Option<FunctionName>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -188,6 +314,8 @@ pub enum ResponseFormat {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JsonSchema {
     pub name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
     #[serde(default)]
     pub schema: Map<String, Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -214,10 +342,33 @@ pub struct Choice {
     #[serde(default)]
     pub index: u64,
     pub message: Answer,
-    /// Always `null`: they are never asked for across protocols.
-    #[serde(skip_deserializing)]
-    pub logprobs: (),
+    #[serde(default)]
+    pub logprobs: Option<Logprobs>,
     pub finish_reason: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Logprobs {
+    #[serde(default, deserialize_with = "nullable")]
+    pub content: Vec<TokenLogprob>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub refusal: Vec<TokenLogprob>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TokenLogprob {
+    pub token: String,
+    pub logprob: f64,
+    pub bytes: Option<Vec<u8>>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub top_logprobs: Vec<TopLogprob>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TopLogprob {
+    pub token: String,
+    pub logprob: f64,
+    pub bytes: Option<Vec<u8>>,
 }
 
 /// The message of an answer.
@@ -227,12 +378,16 @@ pub struct Answer {
     pub role: String,
     pub content: Option<String>,
     pub refusal: Option<String>,
-    /// Not OpenAI's own, but how servers that speak its protocol show what the model thought.
+    /// Not OpenAI's own, but how servers that speak its protocol show what the model thought, and want
+    /// to see it again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reasoning_content: Option<String>,
     /// The same by another name.
     #[serde(skip_serializing)]
     pub reasoning: Option<Value>,
+    /// The same with its signatures.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
+    pub reasoning_details: Vec<ReasoningDetail>,
     #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCall>,
 }
@@ -255,6 +410,8 @@ pub struct Usage {
 pub struct PromptTokensDetails {
     #[serde(default, deserialize_with = "nullable")]
     pub cached_tokens: u64,
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
+    pub cache_write_tokens: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -287,9 +444,8 @@ pub struct ChunkChoice {
     pub index: u64,
     #[serde(default, deserialize_with = "nullable")]
     pub delta: Delta,
-    /// Always `null`: they are never asked for across protocols.
-    #[serde(skip_deserializing)]
-    pub logprobs: (),
+    #[serde(default)]
+    pub logprobs: Option<Logprobs>,
     pub finish_reason: Option<String>,
 }
 
@@ -301,11 +457,16 @@ pub struct Delta {
     pub content: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refusal: Option<String>,
+    /// Not OpenAI's own, but how servers that speak its protocol show what the model thought, and want
+    /// to see it again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reasoning_content: Option<String>,
     /// The same by another name.
     #[serde(skip_serializing)]
     pub reasoning: Option<Value>,
+    /// The same with its signatures.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
+    pub reasoning_details: Vec<ReasoningDetail>,
     #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCallDelta>,
 }
@@ -319,6 +480,15 @@ pub struct ToolCallDelta {
     pub kind: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub function: Option<FunctionDelta>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub custom: Option<CustomDelta>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CustomDelta {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    pub input: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,7 +1,9 @@
 //! Contents in the order in which Anthropic's streams have them: one block at a time.
 
+use super::response::is_redacted;
 use crate::{
-    convert::{ConvertError, write_json},
+    convert::{ConvertError, seal, write_json},
+    model::{Seal, SealOrigin},
     wire::anthropic as wire,
 };
 
@@ -26,17 +28,23 @@ struct Block {
     waiting: Vec<wire::Delta>,
     /// The number of the call and how far its arguments are, if it is one.
     call: Option<(usize, JsonProgress)>,
+    /// It is thinking that is over.
+    is_sealed: bool,
 }
 
 impl Block {
     fn text() -> Self {
-        let start = wire::Block::Text { text: String::new() };
-        Self { start, waiting: Vec::new(), call: None }
+        let start = wire::Block::text(String::new());
+        Self { start, waiting: Vec::new(), call: None, is_sealed: false }
     }
 
     fn thinking() -> Self {
         let start = wire::Block::Thinking { thinking: String::new(), signature: String::new() };
-        Self { start, waiting: Vec::new(), call: None }
+        Self { start, waiting: Vec::new(), call: None, is_sealed: false }
+    }
+
+    fn is_open_thinking(&self) -> bool {
+        matches!(self.start, wire::Block::Thinking { .. }) && !self.is_sealed
     }
 
     fn is_done(&self) -> bool {
@@ -57,15 +65,34 @@ impl BlockQueue {
         self.add_to_last(wire::Delta::ThinkingDelta { thinking }, out);
     }
 
-    pub(super) fn signature(&mut self, signature: String, out: &mut Vec<u8>) {
+    /// Ends the thinking that is open; a seal of nothing that could be read is a block of its own.
+    pub(super) fn seal(&mut self, seal: Seal, out: &mut Vec<u8>) {
+        let is_open = self.blocks.back().is_some_and(Block::is_open_thinking);
+        let text = if is_open { "text" } else { "" };
+        if is_redacted(text, &seal) {
+            let data = seal::write(seal, SealOrigin::AnthropicRedacted);
+            let start = wire::Block::RedactedThinking { data };
+            self.blocks.push_back(Block {
+                start,
+                waiting: Vec::new(),
+                call: None,
+                is_sealed: true,
+            });
+            return self.advance(out);
+        }
         self.continue_thinking();
+        let signature = seal::write(seal, SealOrigin::Anthropic);
         self.add_to_last(wire::Delta::SignatureDelta { signature }, out);
+        if let Some(last) = self.blocks.back_mut() {
+            last.is_sealed = true;
+        }
     }
 
     pub(super) fn tool_use(&mut self, call: usize, id: String, name: String, out: &mut Vec<u8>) {
-        let start = wire::Block::ToolUse { id, name, input: serde_json::Map::new() };
+        let input = serde_json::Map::new();
+        let start = wire::Block::ToolUse { id, name, input, cache_control: None };
         let call = Some((call, JsonProgress::default()));
-        self.blocks.push_back(Block { start, waiting: Vec::new(), call });
+        self.blocks.push_back(Block { start, waiting: Vec::new(), call, is_sealed: false });
         self.advance(out);
     }
 
@@ -101,8 +128,7 @@ impl BlockQueue {
     }
 
     fn continue_thinking(&mut self) {
-        let last = self.blocks.back();
-        if !last.is_some_and(|last| matches!(last.start, wire::Block::Thinking { .. })) {
+        if !self.blocks.back().is_some_and(Block::is_open_thinking) {
             self.blocks.push_back(Block::thinking());
         }
     }

@@ -1,8 +1,12 @@
-use super::request::{is_worth_a_block, text_block, write_texts};
+use super::{
+    request::{is_worth_a_block, write_instructions},
+    response::read_reasoning,
+};
 use crate::{
-    convert::ConvertError,
+    convert::{ConvertError, Notes, seal},
     model::{
-        ChatRequest, Document, Image, Instruction, Media, Message, Part, Role, ToolCall, ToolResult,
+        CacheFor, ChatRequest, Document, Image, Instruction, Media, Message, Part, Reasoning, Role,
+        Seal, SealOrigin, ToolCall, ToolResult,
     },
     wire::{Content, anthropic as wire},
 };
@@ -14,8 +18,7 @@ pub(super) fn read(
     chat: &mut ChatRequest,
 ) -> Result<(), ConvertError> {
     if let Some(system) = system {
-        let texts = read_system(system, "system")?;
-        chat.system = texts.into_iter().map(Instruction::from).collect();
+        read_instructions(read_system(system, "system")?, &mut chat.system);
     }
     for (at, message) in messages.into_iter().enumerate() {
         let field = format!("messages[{at}].content");
@@ -23,11 +26,10 @@ pub(super) fn read(
             "user" => Role::User,
             "assistant" => Role::Assistant,
             "system" => {
-                let texts = read_system(message.content, &field)?;
+                let parts = read_system(message.content, &field)?;
                 if chat.messages.is_empty() {
-                    chat.system.extend(texts.into_iter().map(Instruction::from));
+                    read_instructions(parts, &mut chat.system);
                 } else {
-                    let parts = texts.into_iter().map(Part::Text).collect();
                     chat.messages.push(Message { role: Role::System, parts });
                 }
                 continue;
@@ -45,50 +47,87 @@ pub(super) fn read(
     Ok(())
 }
 
-fn read_system(content: Content<wire::Block>, field: &str) -> Result<Vec<String>, ConvertError> {
-    read_content(content, field)?
-        .into_iter()
-        .map(|part| match part {
-            Part::Text(text) => Ok(text),
-            _ => Err(ConvertError::new(field, "must be text")),
-        })
-        .collect()
+fn read_system(content: Content<wire::Block>, field: &str) -> Result<Vec<Part>, ConvertError> {
+    let parts = read_content(content, field)?;
+    let is_text = |part: &Part| matches!(part, Part::Text(_) | Part::CacheMark(_));
+    if parts.iter().all(is_text) {
+        return Ok(parts);
+    }
+    Err(ConvertError::new(field, "must be text"))
+}
+
+fn read_instructions(parts: Vec<Part>, system: &mut Vec<Instruction>) {
+    for part in parts {
+        match part {
+            Part::Text(text) => system.push(Instruction::from(text)),
+            Part::CacheMark(mark) => {
+                if let Some(last) = system.last_mut() {
+                    last.cache = Some(mark);
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 fn read_content(content: Content<wire::Block>, field: &str) -> Result<Vec<Part>, ConvertError> {
     match content {
         Content::Text(text) => Ok(vec![Part::Text(text)]),
-        Content::Parts(blocks) => blocks
-            .into_iter()
-            .enumerate()
-            .filter_map(|(at, block)| read_block(block, &format!("{field}[{at}]")).transpose())
-            .collect(),
+        Content::Parts(blocks) => {
+            let mut parts = Vec::with_capacity(blocks.len());
+            for (at, mut block) in blocks.into_iter().enumerate() {
+                let mark = block.cache_control().and_then(Option::take);
+                parts.push(read_block(block, &format!("{field}[{at}]"))?);
+                parts.extend(mark.map(|mark| Part::CacheMark(read_mark(&mark))));
+            }
+            Ok(parts)
+        }
     }
 }
 
-/// Nothing for thinking.
-fn read_block(block: wire::Block, field: &str) -> Result<Option<Part>, ConvertError> {
-    Ok(Some(match block {
-        wire::Block::Text { text } => Part::Text(text),
-        wire::Block::Image { source } => {
+pub(super) fn read_mark(mark: &wire::CacheControl) -> CacheFor {
+    if mark.ttl.as_deref() == Some("1h") { CacheFor::Hour } else { CacheFor::Default }
+}
+
+pub(super) fn write_mark(mark: CacheFor) -> wire::CacheControl {
+    let ttl = (mark == CacheFor::Hour).then(|| "1h".to_owned());
+    wire::CacheControl { kind: "ephemeral".to_owned(), ttl }
+}
+
+fn read_block(block: wire::Block, field: &str) -> Result<Part, ConvertError> {
+    Ok(match block {
+        wire::Block::Text { text, .. } => Part::Text(text),
+        wire::Block::Image { source, .. } => {
             Part::Image(Image { media: read_source(source, field)?, detail: None })
         }
         wire::Block::Document { source: wire::Source::Text { data }, .. } => Part::Text(data),
-        wire::Block::Document { source, title } => {
+        wire::Block::Document { source, title, .. } => {
             Part::Document(Document { media: read_source(source, field)?, name: title })
         }
-        wire::Block::ToolUse { id, name, input } => {
+        wire::Block::ToolUse { id, name, input, .. } => {
             Part::ToolCall(ToolCall { id, name, arguments: input })
         }
-        wire::Block::ToolResult { tool_use_id, content, is_error } => {
+        wire::Block::ToolResult { tool_use_id, content, is_error, .. } => {
             let field = format!("{field}.content");
             let parts = content.map_or(Ok(Vec::new()), |content| read_content(content, &field))?;
-            if parts.iter().any(|part| matches!(part, Part::ToolCall(_) | Part::ToolResult(_))) {
+            let is_shown = |part: &Part| {
+                matches!(
+                    part,
+                    Part::Text(_) | Part::Image(_) | Part::Document(_) | Part::CacheMark(_)
+                )
+            };
+            if !parts.iter().all(is_shown) {
                 return Err(ConvertError::new(field, "must be text, images and documents"));
             }
             Part::ToolResult(ToolResult { call_id: tool_use_id, parts, is_error })
         }
-        wire::Block::Thinking { .. } | wire::Block::RedactedThinking => return Ok(None),
+        wire::Block::Thinking { thinking, signature } => {
+            Part::Reasoning(read_reasoning(thinking, signature))
+        }
+        wire::Block::RedactedThinking { data } => {
+            let seal = Some(seal::read(data, SealOrigin::AnthropicRedacted));
+            Part::Reasoning(Reasoning { text: String::new(), seal })
+        }
         wire::Block::Unknown => {
             return Err(ConvertError::new(
                 format!("{field}.type"),
@@ -96,7 +135,7 @@ fn read_block(block: wire::Block, field: &str) -> Result<Option<Part>, ConvertEr
                  model's provider",
             ));
         }
-    }))
+    })
 }
 
 fn read_source(source: wire::Source, field: &str) -> Result<Media, ConvertError> {
@@ -116,15 +155,14 @@ fn read_source(source: wire::Source, field: &str) -> Result<Media, ConvertError>
 /// have another place for them. Consecutive messages of one role become one: all results of parallel
 /// calls have to stand in one message, and first in it.
 pub(super) fn write(
-    system: Vec<Instruction>,
+    mut system: Vec<Instruction>,
     messages: Vec<Message>,
+    notes: &mut Notes,
 ) -> Result<(Option<Content<wire::Block>>, Vec<wire::Message>), ConvertError> {
-    let mut system: Vec<_> = system.into_iter().map(|instruction| instruction.text).collect();
     let mut merged: Vec<Message> = Vec::with_capacity(messages.len());
     for message in messages {
         if message.role == Role::System {
-            let text = |part| if let Part::Text(text) = part { Some(text) } else { None };
-            system.extend(message.parts.into_iter().filter_map(text));
+            read_instructions(message.parts, &mut system);
             continue;
         }
         match merged.last_mut().filter(|last| last.role == message.role) {
@@ -132,54 +170,95 @@ pub(super) fn write(
             None => merged.push(message),
         }
     }
-    let written: Vec<_> = merged.into_iter().filter_map(write_message).collect();
+    let written: Vec<_> =
+        merged.into_iter().filter_map(|message| write_message(message, notes)).collect();
     if written.is_empty() {
         let message = "must hold at least one user or assistant message that says something";
         return Err(ConvertError::new("messages", message));
     }
-    Ok((write_texts(system), written))
+    Ok((write_instructions(system), written))
 }
 
 /// Nothing for a message without content, which Anthropic refuses.
-fn write_message(message: Message) -> Option<wire::Message> {
-    let mut parts = message.parts;
+fn write_message(message: Message, notes: &mut Notes) -> Option<wire::Message> {
     let role = match message.role {
         Role::System => "system",
         Role::User => "user",
         Role::Assistant => "assistant",
     };
-    // A stable sort: results first, everything else in its order.
-    parts.sort_by_key(|part| !matches!(part, Part::ToolResult(_)));
-    let content = write_parts(parts)?;
+    let content = write_parts(results_first(message.parts), notes)?;
     Some(wire::Message { role: role.to_owned(), content })
 }
 
-fn write_parts(parts: Vec<Part>) -> Option<Content<wire::Block>> {
-    let mut blocks: Vec<_> = parts.into_iter().filter_map(write_part).collect();
+/// Everything else stays in its order. A cache mark stays with what it follows.
+fn results_first(parts: Vec<Part>) -> Vec<Part> {
+    let mut results = Vec::new();
+    let mut others = Vec::new();
+    let mut is_result = false;
+    for part in parts {
+        if !matches!(part, Part::CacheMark(_)) {
+            is_result = matches!(part, Part::ToolResult(_));
+        }
+        if is_result { &mut results } else { &mut others }.push(part);
+    }
+    results.append(&mut others);
+    results
+}
+
+fn write_parts(parts: Vec<Part>, notes: &mut Notes) -> Option<Content<wire::Block>> {
+    let mut blocks: Vec<wire::Block> = Vec::with_capacity(parts.len());
+    for part in parts {
+        match part {
+            Part::CacheMark(mark) => {
+                if let Some(last) = blocks.last_mut().and_then(wire::Block::cache_control) {
+                    *last = Some(write_mark(mark));
+                }
+            }
+            part => blocks.extend(write_part(part, notes)),
+        }
+    }
     match blocks.as_mut_slice() {
         [] => None,
-        [wire::Block::Text { text }] => Some(Content::Text(std::mem::take(text))),
+        [wire::Block::Text { text, cache_control: None }] => {
+            Some(Content::Text(std::mem::take(text)))
+        }
         _ => Some(Content::Parts(blocks)),
     }
 }
 
-fn write_part(part: Part) -> Option<wire::Block> {
+fn write_part(part: Part, notes: &mut Notes) -> Option<wire::Block> {
     Some(match part {
-        Part::Text(text) if is_worth_a_block(&text) => text_block(text),
-        Part::Text(_) | Part::Reasoning(_) | Part::CacheMark(_) => return None,
-        Part::Image(image) => wire::Block::Image { source: write_source(image.media) },
-        Part::Document(Document { media, name }) => {
-            wire::Block::Document { source: write_source(media), title: name }
+        Part::Text(text) if is_worth_a_block(&text) => wire::Block::text(text),
+        Part::Text(_) | Part::CacheMark(_) => return None,
+        Part::Image(image) => {
+            wire::Block::Image { source: write_source(image.media), cache_control: None }
         }
+        Part::Document(Document { media, name }) => {
+            wire::Block::Document { source: write_source(media), title: name, cache_control: None }
+        }
+        Part::Reasoning(Reasoning { text, seal }) => match seal {
+            Some(Seal { origin: SealOrigin::Anthropic, data, .. }) => {
+                wire::Block::Thinking { thinking: text, signature: data }
+            }
+            Some(Seal { origin: SealOrigin::AnthropicRedacted, data, .. }) => {
+                wire::Block::RedactedThinking { data }
+            }
+            _ => {
+                notes.drop("reasoning");
+                return None;
+            }
+        },
         Part::ToolCall(call) => wire::Block::ToolUse {
             id: write_call_id(&call.id),
             name: call.name,
             input: call.arguments,
+            cache_control: None,
         },
         Part::ToolResult(result) => wire::Block::ToolResult {
             tool_use_id: write_call_id(&result.call_id),
-            content: write_parts(result.parts),
+            content: write_parts(result.parts, notes),
             is_error: result.is_error,
+            cache_control: None,
         },
     })
 }

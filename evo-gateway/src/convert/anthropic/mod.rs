@@ -1,6 +1,7 @@
 //! Anthropic's Messages from and to the neutral model.
 
 mod blocks;
+mod format;
 mod messages;
 mod request;
 mod response;

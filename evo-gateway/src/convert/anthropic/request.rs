@@ -1,21 +1,33 @@
 use serde_json::{Map, Value};
 
-use super::{messages, thinking};
+use super::{format, messages, thinking};
 use crate::{
-    convert::{ConvertError, Notes},
-    model::{ChatRequest, ResponseFormat, Tool, ToolChoice},
+    convert::{ConvertError, Notes, custom},
+    model::{
+        ChatRequest, CustomFormat, Effort, Instruction, Part, ResponseFormat, Tool, ToolChoice,
+    },
     wire::{Content, anthropic as wire},
 };
 
 /// Anthropic demands a limit; this one is used when the client names none. Tokens to think come on top.
 const DEFAULT_MAX_TOKENS: u64 = 4_096;
 
+/// Fields of Anthropic's own without which an answer is still right.
+const HINTS: [&str; 8] = [
+    "cache_control",
+    "context_management",
+    "diagnostics",
+    "inference_geo",
+    "service_tier",
+    "speed",
+    "user_profile_id",
+    "workspace_id",
+];
+
 /// Reads a request.
 ///
-/// Dropped, because an answer without them is still right: `cache_control` markers (other providers
-/// cache on their own), `service_tier`, `context_management`, `strict` and other attributes of a tool,
-/// `citations` of a document, thinking of earlier answers (only its author can read it), and fields that
-/// Anthropic does not have either.
+/// Dropped, because an answer without them is still right: [`HINTS`], `strict` and other attributes of a
+/// tool, `citations` of a document, and fields that Anthropic does not have either.
 pub(super) fn read(request: wire::Request, notes: &mut Notes) -> Result<ChatRequest, ConvertError> {
     for field in ["mcp_servers", "container"] {
         let value = request.rest.get(field).unwrap_or(&Value::Null);
@@ -23,6 +35,10 @@ pub(super) fn read(request: wire::Request, notes: &mut Notes) -> Result<ChatRequ
             let message = "is not something this model's provider can do; leave it out";
             notes.lose(field, message)?;
         }
+    }
+    notes.drop_hints(&request.rest, &HINTS);
+    if request.tools.iter().any(|tool| tool.strict == Some(true)) {
+        notes.drop("tools.strict");
     }
     let mut chat = ChatRequest {
         model: request.model,
@@ -90,18 +106,25 @@ fn read_format(format: wire::OutputFormat) -> Result<ResponseFormat, ConvertErro
 /// Writes a request.
 ///
 /// Dropped, because an answer without them is still right: `seed` (a best effort also where it exists),
-/// `detail` of an image, the name of a response's schema, and the reasoning effort where Anthropic could
-/// not take it ([`thinking::write`]).
+/// `detail` of an image, `strict` of a function, `verbosity`, `prompt_cache_key`, the grammar of a custom
+/// tool, which is put in words, what a model of another protocol thought, and the reasoning effort where
+/// Anthropic could not take it ([`thinking::write`]).
 pub(super) fn write(
     mut chat: ChatRequest,
     notes: &mut Notes,
 ) -> Result<wire::Request, ConvertError> {
     refuse_impossible(&chat, notes)?;
-    // Over 1 with a lenient caller: as much of it as there is.
-    chat.temperature = chat.temperature.map(|temperature| temperature.clamp(0.0, 1.0));
-    let thinking = thinking::write(&chat);
+    drop_hints(&mut chat, notes);
+    let format = format::write(&mut chat, notes)?;
+    let mut thinking = thinking::write(&chat);
+    if chat.reasoning_effort.is_some_and(|effort| effort != Effort::None) && thinking.is_empty() {
+        notes.drop("reasoning_effort");
+    }
+    if let Some(format) = format {
+        thinking.config.get_or_insert_default().format = Some(format);
+    }
     let default_max_tokens = DEFAULT_MAX_TOKENS + thinking.room;
-    let (system, messages) = messages::write(chat.system, chat.messages)?;
+    let (system, messages) = messages::write(chat.system, chat.messages, notes)?;
     let has_tools = !chat.tools.is_empty();
     Ok(wire::Request {
         model: chat.model,
@@ -123,14 +146,32 @@ pub(super) fn write(
     })
 }
 
+fn drop_hints(chat: &mut ChatRequest, notes: &mut Notes) {
+    let has_detail = |part: &Part| matches!(part, Part::Image(image) if image.detail.is_some());
+    let parts = || chat.messages.iter().flat_map(|message| &message.parts);
+    let hints = [
+        (chat.seed.is_some(), "seed"),
+        (chat.verbosity.is_some(), "verbosity"),
+        (chat.prompt_cache_key.is_some(), "prompt_cache_key"),
+        (chat.tools.iter().any(|tool| tool.strict == Some(true)), "tools.strict"),
+        (parts().any(has_detail), "image_url.detail"),
+    ];
+    for (_, field) in hints.iter().filter(|(is_set, _)| *is_set) {
+        notes.drop(*field);
+    }
+    for (at, tool) in chat.tools.iter_mut().enumerate() {
+        if matches!(tool.custom, Some(CustomFormat::Grammar(_))) {
+            notes.drop(format!("tools[{at}].format"));
+        }
+        custom::into_function(tool);
+    }
+    // Over 1 with a lenient caller: as much of it as there is.
+    chat.temperature = chat.temperature.map(|temperature| temperature.clamp(0.0, 1.0));
+}
+
 fn refuse_impossible(chat: &ChatRequest, notes: &mut Notes) -> Result<(), ConvertError> {
     let is_set = |penalty: Option<f64>| penalty.is_some_and(|penalty| penalty != 0.0);
     let refusals = [
-        (
-            chat.response_format != ResponseFormat::Text,
-            "response_format",
-            "can only be `text` with this model's provider; ask for JSON in a message, or define a tool",
-        ),
         (chat.n.is_some_and(|n| n != 1), "n", "can only be 1 with this model's provider"),
         (chat.logprobs, "logprobs", "can only be false with this model's provider"),
         (
@@ -161,7 +202,14 @@ fn write_tool(tool: Tool) -> wire::Tool {
     if !input_schema.contains_key("type") {
         input_schema.insert("type".to_owned(), Value::from("object"));
     }
-    wire::Tool { kind: None, name: tool.name, description: tool.description, input_schema }
+    wire::Tool {
+        kind: None,
+        name: tool.name,
+        description: tool.description,
+        input_schema,
+        strict: None,
+        cache_control: tool.cache.map(messages::write_mark),
+    }
 }
 
 fn write_tool_choice(
@@ -191,16 +239,15 @@ pub(super) fn is_worth_a_block(text: &str) -> bool {
     !text.trim().is_empty()
 }
 
-pub(super) fn text_block(text: String) -> wire::Block {
-    wire::Block::Text { text }
-}
-
-/// One text as it is, several as blocks.
-pub(super) fn write_texts(mut texts: Vec<String>) -> Option<Content<wire::Block>> {
-    texts.retain(|text| is_worth_a_block(text));
-    match texts.len() {
-        0 => None,
-        1 => texts.pop().map(Content::Text),
-        _ => Some(Content::Parts(texts.into_iter().map(text_block).collect())),
+/// One text as it is, several, or one with a cache mark, as blocks.
+pub(super) fn write_instructions(mut texts: Vec<Instruction>) -> Option<Content<wire::Block>> {
+    texts.retain(|instruction| is_worth_a_block(&instruction.text));
+    if let [Instruction { text, cache: None }] = texts.as_mut_slice() {
+        return Some(Content::Text(std::mem::take(text)));
     }
+    let block = |Instruction { text, cache }| wire::Block::Text {
+        text,
+        cache_control: cache.map(messages::write_mark),
+    };
+    (!texts.is_empty()).then(|| Content::Parts(texts.into_iter().map(block).collect()))
 }

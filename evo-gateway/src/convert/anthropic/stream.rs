@@ -1,6 +1,8 @@
 use super::{
     blocks::{BlockQueue, write_event},
-    response::{read_seal, read_stop, read_usage, write_id, write_stop, write_usage},
+    response::{
+        read_redacted, read_seal, read_stop, read_usage, write_id, write_stop, write_usage,
+    },
     write_failure,
 };
 use crate::{
@@ -15,6 +17,8 @@ pub(super) struct Reader {
     has_stopped: bool,
     usage: wire::Usage,
     calls: Vec<OpenCall>,
+    /// Of the block of thinking that is open.
+    signature: String,
 }
 
 #[derive(Debug)]
@@ -61,11 +65,15 @@ impl StreamReader for Reader {
 impl Reader {
     fn read_block_start(&mut self, index: u64, block: wire::Block, events: &mut Vec<StreamEvent>) {
         match block {
-            wire::Block::Text { text } => push_text(text, StreamEvent::Text, events),
-            wire::Block::Thinking { thinking, .. } => {
+            wire::Block::Text { text, .. } => push_text(text, StreamEvent::Text, events),
+            wire::Block::Thinking { thinking, signature } => {
                 push_text(thinking, StreamEvent::Reasoning, events);
+                self.signature = signature;
             }
-            wire::Block::ToolUse { id, name, input } => {
+            wire::Block::RedactedThinking { data } => {
+                push_text(data, |data| StreamEvent::ReasoningSeal(read_redacted(data)), events);
+            }
+            wire::Block::ToolUse { id, name, input, .. } => {
                 let call = self.calls.len();
                 let given = serde_json::Value::Object(input).to_string();
                 self.calls.push(OpenCall { index, given, has_arguments: false });
@@ -82,9 +90,7 @@ impl Reader {
             wire::Delta::ThinkingDelta { thinking } => {
                 push_text(thinking, StreamEvent::Reasoning, events);
             }
-            wire::Delta::SignatureDelta { signature } => {
-                push_text(signature, |text| StreamEvent::ReasoningSeal(read_seal(text)), events);
-            }
+            wire::Delta::SignatureDelta { signature } => self.signature.push_str(&signature),
             wire::Delta::InputJsonDelta { partial_json } => {
                 // Blocks of tools that run at Anthropic have such pieces, too, and are no calls here.
                 if let Some(call) = self.calls.iter().position(|call| call.index == index)
@@ -100,6 +106,8 @@ impl Reader {
 
     /// A call without arguments has no pieces of them, where other protocols want `{}`.
     fn read_block_stop(&mut self, index: u64, events: &mut Vec<StreamEvent>) {
+        let signature = std::mem::take(&mut self.signature);
+        push_text(signature, |text| StreamEvent::ReasoningSeal(read_seal(text)), events);
         let Some(call) = self.calls.iter().position(|call| call.index == index) else { return };
         let open = &mut self.calls[call];
         if !std::mem::replace(&mut open.has_arguments, true) {
@@ -119,10 +127,14 @@ impl Reader {
         update(&mut self.usage.cache_creation_input_tokens, usage.cache_creation_input_tokens);
         update(&mut self.usage.cache_read_input_tokens, usage.cache_read_input_tokens);
         update(&mut self.usage.output_tokens, usage.output_tokens);
+        self.usage.output_tokens_details =
+            usage.output_tokens_details.or(self.usage.output_tokens_details);
         events.push(StreamEvent::Usage(read_usage(self.usage)));
         if let Some(reason) = delta.stop_reason
             && !std::mem::replace(&mut self.has_stopped, true)
         {
+            let explanation = delta.stop_details.and_then(|why| why.explanation);
+            events.extend(explanation.map(StreamEvent::Refusal));
             let stop = read_stop(Some(&reason), delta.stop_sequence);
             events.push(StreamEvent::Stop(stop));
         }
@@ -163,7 +175,7 @@ impl StreamWriter for Writer {
             StreamEvent::Start { id, model } => self.write_start(&id, model, out),
             StreamEvent::Text(text) | StreamEvent::Refusal(text) => self.blocks.text(text, out),
             StreamEvent::Reasoning(text) => self.blocks.thinking(text, out),
-            StreamEvent::ReasoningSeal(seal) => self.blocks.signature(seal.data, out),
+            StreamEvent::ReasoningSeal(seal) => self.blocks.seal(seal, out),
             StreamEvent::ToolCallStart { call, id, name } => {
                 self.blocks.tool_use(call, id, name, out);
             }
@@ -190,6 +202,7 @@ impl Writer {
             content: Vec::new(),
             stop_reason: None,
             stop_sequence: None,
+            stop_details: None,
             usage: write_usage(self.usage),
         };
         write_event("message_start", &wire::EventOut::MessageStart { message: &message }, out);

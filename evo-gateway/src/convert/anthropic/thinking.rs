@@ -1,7 +1,7 @@
 //! Reasoning effort as Anthropic's thinking, and back.
 
 use crate::{
-    model::{ChatRequest, Effort, Part, Role, ToolChoice},
+    model::{ChatRequest, Effort, Part, Reasoning, Role, SealOrigin, ToolChoice},
     wire::anthropic as wire,
 };
 
@@ -46,12 +46,19 @@ pub(super) struct Settings {
     pub(super) room: u64,
 }
 
+impl Settings {
+    /// Whether nothing is said.
+    pub(super) fn is_empty(&self) -> bool {
+        self.thinking.is_none() && self.config.is_none()
+    }
+}
+
 /// How much the model is to think.
 ///
 /// An effort is a hint, so that thinking is left out where Anthropic would refuse the request with it:
 /// next to a temperature, `top_k` or a low `top_p` of the client's, with a forced tool, and, for models
-/// that take a budget, with too little room in `max_tokens` and in the middle of a tool loop, whose
-/// earlier thinking (with Anthropic's signature) a translated conversation does not hold.
+/// that take a budget, with too little room in `max_tokens` and in the middle of a tool loop, unless the
+/// conversation holds what was thought before it, with Anthropic's signature.
 pub(super) fn write(chat: &ChatRequest) -> Settings {
     let Some(effort) = chat.reasoning_effort else { return Settings::default() };
     let may_think = may_think(chat);
@@ -87,8 +94,17 @@ fn may_think(chat: &ChatRequest) -> bool {
 
 fn is_in_tool_loop(chat: &ChatRequest) -> bool {
     let is_result = |part: &Part| matches!(part, Part::ToolResult(_));
-    let last = chat.messages.iter().rfind(|message| message.role != Role::System);
+    let is_signed = |part: &Part| match part {
+        Part::Reasoning(Reasoning { seal: Some(seal), .. }) => {
+            matches!(seal.origin, SealOrigin::Anthropic | SealOrigin::AnthropicRedacted)
+        }
+        _ => false,
+    };
+    let mut latest = chat.messages.iter().rev().filter(|message| message.role != Role::System);
+    let last = latest.next();
+    let calls = latest.find(|message| message.role == Role::Assistant);
     last.is_some_and(|message| message.parts.iter().any(is_result))
+        && !calls.is_some_and(|message| message.parts.iter().any(is_signed))
 }
 
 fn budget(effort: Effort) -> Option<u64> {
@@ -108,13 +124,18 @@ fn adaptive_effort(effort: Effort) -> Option<&'static str> {
 /// Whether the model takes an effort instead of a budget, by the version in its name. Claudes without a
 /// version are newer than those that had one; other models that speak the protocol know the budget.
 fn is_adaptive(model: &str) -> bool {
+    let version = version_of(model);
+    model.contains("claude") && version.is_none_or(|version| version >= FIRST_ADAPTIVE)
+}
+
+/// The version in a name such as `claude-opus-4-6` or `claude-3-7-sonnet-20250219`.
+pub(super) fn version_of(model: &str) -> Option<(u32, u32)> {
     let name = model.rsplit('/').next().unwrap_or(model);
     let mut numbers = name
         .split(['-', '.'])
         .filter(|word| word.len() <= 2)
         .filter_map(|word| word.parse::<u32>().ok());
-    let version = numbers.next().map(|major| (major, numbers.next().unwrap_or(0)));
-    name.contains("claude") && version.is_none_or(|version| version >= FIRST_ADAPTIVE)
+    numbers.next().map(|major| (major, numbers.next().unwrap_or(0)))
 }
 
 #[cfg(test)]

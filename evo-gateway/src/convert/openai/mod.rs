@@ -1,6 +1,8 @@
 //! OpenAI's chat completions from and to the neutral model.
 
 mod messages;
+mod models;
+mod reasoning;
 mod request;
 mod response;
 mod stream;
@@ -28,7 +30,7 @@ impl Protocol for Chat {
     }
 
     fn write_response(&self, answer: ChatResponse, context: &Context) -> Vec<u8> {
-        json(&response::write(answer, context.created))
+        json(&response::write(answer, context))
     }
 
     fn reader(&self, _: &Context) -> Box<dyn StreamReader> {

@@ -1,9 +1,9 @@
 use serde_json::{Map, Value};
 
-use super::messages;
+use super::{messages, models};
 use crate::{
-    convert::{ConvertError, Notes},
-    model::{ChatRequest, Effort, ResponseFormat, Tool, ToolChoice},
+    convert::{ConvertError, Notes, custom},
+    model::{ChatRequest, CustomFormat, Effort, ResponseFormat, Tool, ToolChoice},
     wire::{Content, openai as wire},
 };
 
@@ -20,22 +20,38 @@ const REFUSED: [(&str, &str); 6] = [
     ("modalities", "can only be [\"text\"] with this model's provider"),
 ];
 
+/// Fields of OpenAI's own without which an answer is still right: book-keeping at OpenAI, and speed.
+const HINTS: [&str; 7] = [
+    "store",
+    "metadata",
+    "service_tier",
+    "moderation",
+    "prompt_cache_options",
+    "prompt_cache_retention",
+    "prediction",
+];
+
 /// Reads a request.
 ///
-/// Dropped, because an answer without them is still right: `store`, `metadata`, `service_tier`,
-/// `prompt_cache_key` and `prompt_cache_retention` (book-keeping at OpenAI), `prediction` (speed),
-/// `verbosity`, `strict` of a function, `name` of a message, `cache_control` of a part, and fields that
-/// OpenAI does not have either. `reasoning_content` of earlier answers is dropped as well: it bears no
-/// signature that another provider would accept.
+/// Dropped, because an answer without them is still right: [`HINTS`], `name` of a message, and fields
+/// that OpenAI does not have either.
 pub(super) fn read(request: wire::Request, notes: &mut Notes) -> Result<ChatRequest, ConvertError> {
     refuse_untranslatable(&request.rest, notes)?;
+    notes.drop_hints(&request.rest, &HINTS);
     let (system, messages) = messages::read(request.messages)?;
+    let tools = request.tools.into_iter().enumerate().map(read_tool);
+    let mut tools = tools.collect::<Result<Vec<_>, _>>()?;
+    let tool_choice = match request.tool_choice {
+        Some(choice) => Some(read_tool_choice(choice, &mut tools)?),
+        None => None,
+    };
+    notes.context.custom_tools = custom_names(&tools);
     Ok(ChatRequest {
         model: request.model,
         system,
         messages,
-        tools: request.tools.into_iter().enumerate().map(read_tool).collect::<Result<_, _>>()?,
-        tool_choice: request.tool_choice.map(read_tool_choice).transpose()?,
+        tools,
+        tool_choice,
         parallel_tool_calls: request.parallel_tool_calls,
         max_tokens: request.max_completion_tokens.or(request.max_tokens),
         temperature: request.temperature,
@@ -55,7 +71,9 @@ pub(super) fn read(request: wire::Request, notes: &mut Notes) -> Result<ChatRequ
         frequency_penalty: request.frequency_penalty,
         n: request.n,
         logprobs: request.logprobs.unwrap_or(false),
-        ..ChatRequest::default()
+        top_logprobs: request.top_logprobs,
+        verbosity: request.verbosity,
+        prompt_cache_key: request.prompt_cache_key,
     })
 }
 
@@ -74,53 +92,79 @@ fn refuse_untranslatable(rest: &Map<String, Value>, notes: &mut Notes) -> Result
     Ok(())
 }
 
+/// The tools whose calls a caller wants to see as bare text.
+fn custom_names(tools: &[Tool]) -> Vec<String> {
+    tools.iter().filter(|tool| tool.custom.is_some()).map(|tool| tool.name.clone()).collect()
+}
+
 fn read_tool((at, tool): (usize, wire::Tool)) -> Result<Tool, ConvertError> {
-    match tool.function {
-        Some(function) if tool.kind == wire::FUNCTION => Ok(Tool {
+    let cache = messages::read_mark(tool.cache_control, None);
+    match (tool.function, tool.custom) {
+        (Some(function), _) if tool.kind == wire::FUNCTION => Ok(Tool {
             name: function.name,
             description: function.description,
             schema: function.parameters.unwrap_or_default(),
-            ..Tool::default()
+            strict: function.strict,
+            custom: None,
+            cache,
         }),
+        (_, Some(custom)) if tool.kind == wire::CUSTOM => {
+            let grammar = custom.format.and_then(|format| format.grammar);
+            let format = grammar.map_or(CustomFormat::Text, CustomFormat::Grammar);
+            Ok(Tool { cache, ..custom::tool(custom.name, custom.description, format) })
+        }
         _ => Err(ConvertError::new(
             format!("tools[{at}].type"),
-            format!("`{}` is not translated; only tools of type `function` are", tool.kind),
+            format!("`{}` is not translated; only `function` and `custom` are", tool.kind),
         )),
     }
 }
 
-fn read_tool_choice(choice: wire::ToolChoice) -> Result<ToolChoice, ConvertError> {
+/// Reads a choice. One among some of the tools takes the others away.
+fn read_tool_choice(
+    choice: wire::ToolChoice,
+    tools: &mut Vec<Tool>,
+) -> Result<ToolChoice, ConvertError> {
     match choice {
-        wire::ToolChoice::Mode(mode) => match mode.as_str() {
-            "auto" => Ok(ToolChoice::Auto),
-            "none" => Ok(ToolChoice::None),
-            "required" => Ok(ToolChoice::Required),
-            _ => Err(ConvertError::new(
-                "tool_choice",
-                format!("must be `auto`, `none`, `required` or a function, not `{mode}`"),
-            )),
-        },
-        wire::ToolChoice::Named { function: Some(function), .. } => {
-            Ok(ToolChoice::Named(function.name))
+        wire::ToolChoice::Mode(mode) => read_mode(&mode),
+        wire::ToolChoice::Named { function: Some(named), .. }
+        | wire::ToolChoice::Named { custom: Some(named), .. } => Ok(ToolChoice::Named(named.name)),
+        wire::ToolChoice::Named { allowed_tools: Some(allowed), .. } => {
+            let named = |tool: wire::AllowedTool| tool.function.or(tool.custom);
+            let names: Vec<_> = allowed.tools.into_iter().filter_map(named).collect();
+            tools.retain(|tool| names.iter().any(|named| named.name == tool.name));
+            read_mode(&allowed.mode)
         }
-        wire::ToolChoice::Named { kind, function: None } => Err(ConvertError::new(
+        wire::ToolChoice::Named { kind, .. } => Err(ConvertError::new(
             "tool_choice.type",
-            format!("`{kind}` is not translated; only `function` with its name is"),
+            format!("`{kind}` is not translated; only `function` and `custom` with a name are"),
         )),
     }
 }
 
-fn read_effort(effort: &str) -> Result<Effort, ConvertError> {
+fn read_mode(mode: &str) -> Result<ToolChoice, ConvertError> {
+    match mode {
+        "auto" => Ok(ToolChoice::Auto),
+        "none" => Ok(ToolChoice::None),
+        "required" => Ok(ToolChoice::Required),
+        _ => Err(ConvertError::new(
+            "tool_choice",
+            format!("must be `auto`, `none`, `required` or a function, not `{mode}`"),
+        )),
+    }
+}
+
+pub(in crate::convert) fn read_effort(effort: &str) -> Result<Effort, ConvertError> {
     match effort {
         "none" => Ok(Effort::None),
         "minimal" => Ok(Effort::Minimal),
         "low" => Ok(Effort::Low),
         "medium" => Ok(Effort::Medium),
         "high" => Ok(Effort::High),
-        "xhigh" => Ok(Effort::Highest),
+        "xhigh" | "max" => Ok(Effort::Highest),
         _ => Err(ConvertError::new(
             "reasoning_effort",
-            format!("must be none, minimal, low, medium, high or xhigh, not `{effort}`"),
+            format!("must be none, minimal, low, medium, high, xhigh or max, not `{effort}`"),
         )),
     }
 }
@@ -130,8 +174,8 @@ fn read_format(format: wire::ResponseFormat) -> Result<ResponseFormat, ConvertEr
         wire::ResponseFormat::Text => Ok(ResponseFormat::Text),
         wire::ResponseFormat::JsonObject => Ok(ResponseFormat::JsonObject),
         wire::ResponseFormat::JsonSchema {
-            json_schema: wire::JsonSchema { name, schema, strict },
-        } => Ok(ResponseFormat::JsonSchema { name, description: None, schema, strict }),
+            json_schema: wire::JsonSchema { name, description, schema, strict },
+        } => Ok(ResponseFormat::JsonSchema { name, description, schema, strict }),
         wire::ResponseFormat::Unknown => Err(ConvertError::new(
             "response_format.type",
             "must be `text`, `json_object` or `json_schema`",
@@ -142,20 +186,35 @@ fn read_format(format: wire::ResponseFormat) -> Result<ResponseFormat, ConvertEr
 /// Writes a request.
 ///
 /// Dropped, because an answer without them is still right: `user` where it is longer than OpenAI takes,
-/// and the reasoning effort where the model is not known to take one, since other models refuse it.
+/// the reasoning effort and the verbosity where the model is not known to take one, since other models
+/// refuse it, cache marks where the model takes none, what a model of another protocol thought, and the
+/// grammar of a custom tool, which is put in words.
 pub(super) fn write(
     mut chat: ChatRequest,
     notes: &mut Notes,
 ) -> Result<wire::Request, ConvertError> {
-    if chat.take_cache_marks() {
+    if !models::takes_cache_marks(&chat.model) && chat.take_cache_marks() {
         notes.drop("cache_control");
     }
-    let reasons = is_reasoning_model(&chat.model);
+    let reasons = models::reasons(&chat.model);
+    let effort = chat.reasoning_effort.map(|effort| write_effort(effort, &chat.model));
+    let effort = notes.keep_if(reasons, "reasoning_effort", effort);
+    let is_openai = models::is_openai(&chat.model);
+    let verbosity = notes.keep_if(reasons, "verbosity", chat.verbosity);
+    let prompt_cache_key = notes.keep_if(is_openai, "prompt_cache_key", chat.prompt_cache_key);
+    let fits = chat.user.as_ref().is_some_and(|user| user.chars().count() <= MAX_USER_CHARS);
+    let user = notes.keep_if(fits, "user", chat.user);
+    for (at, tool) in chat.tools.iter_mut().enumerate() {
+        if matches!(tool.custom, Some(CustomFormat::Grammar(_))) {
+            notes.drop(format!("tools[{at}].format"));
+        }
+        custom::into_function(tool);
+    }
     let (max_tokens, max_completion_tokens) =
         if reasons { (None, chat.max_tokens) } else { (chat.max_tokens, None) };
     let has_tools = !chat.tools.is_empty();
     Ok(wire::Request {
-        messages: messages::write(chat.system, chat.messages)?,
+        messages: messages::write(chat.system, chat.messages, &chat.model, notes)?,
         model: chat.model,
         tools: chat.tools.into_iter().map(write_tool).collect(),
         tool_choice: chat.tool_choice.map(write_tool_choice),
@@ -170,30 +229,20 @@ pub(super) fn write(
         stream: chat.stream.then_some(true),
         // Without it a stream tells no usage at all, which the other fronts have to.
         stream_options: chat.stream.then_some(wire::StreamOptions { include_usage: true }),
-        user: chat.user.filter(|user| user.chars().count() <= MAX_USER_CHARS),
+        user,
         safety_identifier: None,
-        reasoning_effort: chat.reasoning_effort.filter(|_| reasons).map(write_effort),
+        reasoning_effort: effort,
         response_format: write_format(chat.response_format),
         seed: chat.seed,
         presence_penalty: chat.presence_penalty,
         frequency_penalty: chat.frequency_penalty,
         n: chat.n,
         logprobs: chat.logprobs.then_some(true),
+        top_logprobs: chat.top_logprobs.filter(|_| chat.logprobs),
+        verbosity,
+        prompt_cache_key,
         rest: Map::new(),
     })
-}
-
-/// Whether OpenAI calls this a reasoning model: those take `reasoning_effort` and want
-/// `max_completion_tokens` where all other servers know `max_tokens`. A name is all there is to go by.
-fn is_reasoning_model(model: &str) -> bool {
-    let name = model.rsplit('/').next().unwrap_or(model);
-    let generation = |prefix: &str| {
-        let rest = name.strip_prefix(prefix)?;
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-        rest[..digits].parse::<u32>().ok()
-    };
-    generation("o").is_some()
-        || (generation("gpt-").is_some_and(|number| number >= 5) && !name.contains("-chat"))
 }
 
 fn write_tool(tool: Tool) -> wire::Tool {
@@ -203,7 +252,10 @@ fn write_tool(tool: Tool) -> wire::Tool {
             name: tool.name,
             description: tool.description,
             parameters: Some(tool.schema),
+            strict: tool.strict,
         }),
+        custom: None,
+        cache_control: None,
     }
 }
 
@@ -216,19 +268,21 @@ fn write_tool_choice(choice: ToolChoice) -> wire::ToolChoice {
             return wire::ToolChoice::Named {
                 kind: wire::FUNCTION.to_owned(),
                 function: Some(wire::FunctionName { name }),
+                custom: None,
+                allowed_tools: None,
             };
         }
     };
     wire::ToolChoice::Mode(mode.to_owned())
 }
 
-fn write_effort(effort: Effort) -> String {
+fn write_effort(effort: Effort, model: &str) -> String {
     match effort {
         Effort::None => "none",
         Effort::Minimal => "minimal",
         Effort::Low => "low",
         Effort::Medium => "medium",
-        // `xhigh` is refused by most models.
+        Effort::Highest if models::takes_highest_effort(model) => "xhigh",
         Effort::High | Effort::Highest => "high",
     }
     .to_owned()
@@ -238,8 +292,8 @@ fn write_format(format: ResponseFormat) -> Option<wire::ResponseFormat> {
     match format {
         ResponseFormat::Text => None,
         ResponseFormat::JsonObject => Some(wire::ResponseFormat::JsonObject),
-        ResponseFormat::JsonSchema { name, schema, strict, .. } => {
-            let json_schema = wire::JsonSchema { name, schema, strict };
+        ResponseFormat::JsonSchema { name, description, schema, strict } => {
+            let json_schema = wire::JsonSchema { name, description, schema, strict };
             Some(wire::ResponseFormat::JsonSchema { json_schema })
         }
     }

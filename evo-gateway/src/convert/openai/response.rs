@@ -1,7 +1,10 @@
-use super::messages::{read_arguments, write_tool_call};
+use super::{
+    messages::{read_arguments, write_tool_call},
+    reasoning,
+};
 use crate::{
-    convert::ConvertError,
-    model::{Block, ChatResponse, Reasoning, StopReason, ToolCall, Usage},
+    convert::{Context, ConvertError, custom},
+    model::{Block, ChatResponse, Reasoning, StopReason, TokenLogprob, ToolCall, Usage},
     wire::openai as wire,
 };
 
@@ -12,28 +15,32 @@ pub(super) fn read(response: wire::Response) -> Result<ChatResponse, ConvertErro
         .into_iter()
         .next()
         .ok_or_else(|| ConvertError::new("choices", "the provider's answer has none"))?;
-    let wire::Answer { content, refusal, reasoning_content, reasoning, tool_calls, .. } =
-        choice.message;
+    let message = choice.message;
     if let Some(failure) = choice.finish_reason.as_deref().and_then(failure) {
         return Err(ConvertError::new("choices[0].finish_reason", failure));
     }
-    let refused = refusal.is_some();
-    let stop = read_finish_reason(choice.finish_reason.as_deref(), !tool_calls.is_empty(), refused);
+    let (calls, refusal) = (message.tool_calls, message.refusal.filter(|text| !text.is_empty()));
+    let stop =
+        read_finish_reason(choice.finish_reason.as_deref(), !calls.is_empty(), refusal.is_some());
 
-    let mut blocks = Vec::new();
-    if let Some(text) = read_reasoning(reasoning_content, reasoning) {
-        blocks.push(Block::Reasoning(Reasoning { text, seal: None }));
-    }
-    let texts = content.into_iter().chain(refusal).filter(|text| !text.is_empty());
-    blocks.extend(texts.map(Block::Text));
-    for (at, call) in tool_calls.into_iter().enumerate() {
+    let thought = reasoning::read_text(message.reasoning_content, message.reasoning);
+    let thought = reasoning::read_of_provider(thought, &message.reasoning_details);
+    let mut blocks: Vec<_> = thought.into_iter().map(Block::Reasoning).collect();
+    blocks.extend(message.content.filter(|text| !text.is_empty()).map(Block::Text));
+    blocks.extend(refusal.map(Block::Refusal));
+    for (at, call) in calls.into_iter().enumerate() {
         let field = format!("choices[0].message.tool_calls[{at}].function");
+        let id = if call.id.is_empty() { made_up_id(at) } else { call.id };
+        if let Some(wire::CustomCall { name, input }) = call.custom {
+            let arguments = custom::arguments(input);
+            blocks.push(Block::ToolCall(ToolCall { id, name, arguments }));
+            continue;
+        }
         let Some(function) = call.function else {
             return Err(ConvertError::new(field, "is missing in the provider's answer"));
         };
         match read_arguments(&function.arguments) {
             Ok(arguments) => {
-                let id = if call.id.is_empty() { made_up_id(at) } else { call.id };
                 blocks.push(Block::ToolCall(ToolCall { id, name: function.name, arguments }));
             }
             // The answer was cut off within this call, which `Length` says; half of it is no call.
@@ -49,22 +56,54 @@ pub(super) fn read(response: wire::Response) -> Result<ChatResponse, ConvertErro
         blocks,
         stop,
         usage: response.usage.map(read_usage),
-        logprobs: Vec::new(),
+        logprobs: choice.logprobs.map(read_logprobs).unwrap_or_default(),
     })
+}
+
+pub(super) fn read_logprobs(logprobs: wire::Logprobs) -> Vec<TokenLogprob> {
+    logprobs.content.into_iter().chain(logprobs.refusal).map(read_logprob).collect()
+}
+
+fn read_logprob(token: wire::TokenLogprob) -> TokenLogprob {
+    let top = |top: wire::TopLogprob| TokenLogprob {
+        token: top.token,
+        logprob: top.logprob,
+        bytes: top.bytes,
+        top: Vec::new(),
+    };
+    TokenLogprob {
+        token: token.token,
+        logprob: token.logprob,
+        bytes: token.bytes,
+        top: token.top_logprobs.into_iter().map(top).collect(),
+    }
+}
+
+pub(super) fn write_logprobs(logprobs: Vec<TokenLogprob>) -> Option<wire::Logprobs> {
+    if logprobs.is_empty() {
+        return None;
+    }
+    let content = logprobs.into_iter().map(write_logprob).collect();
+    Some(wire::Logprobs { content, refusal: Vec::new() })
+}
+
+fn write_logprob(token: TokenLogprob) -> wire::TokenLogprob {
+    let top = |top: TokenLogprob| wire::TopLogprob {
+        token: top.token,
+        logprob: top.logprob,
+        bytes: top.bytes,
+    };
+    wire::TokenLogprob {
+        token: token.token,
+        logprob: token.logprob,
+        bytes: token.bytes,
+        top_logprobs: token.top.into_iter().map(top).collect(),
+    }
 }
 
 /// The id of a call that its server gave none: other protocols need one to match the result to.
 pub(super) fn made_up_id(call: usize) -> String {
     format!("call_{call}")
-}
-
-pub(super) fn read_reasoning(
-    reasoning_content: Option<String>,
-    reasoning: Option<serde_json::Value>,
-) -> Option<String> {
-    reasoning_content
-        .or_else(|| reasoning?.as_str().map(str::to_owned))
-        .filter(|text| !text.is_empty())
 }
 
 /// What went wrong, if the reason for the end is that something did. OpenAI has no such reasons, but
@@ -94,9 +133,11 @@ pub(super) fn read_finish_reason(
     }
 }
 
-pub(super) fn write_finish_reason(stop: &StopReason) -> String {
+/// `explained`: the answer holds a text that refuses, with which OpenAI says `stop`.
+pub(super) fn write_finish_reason(stop: &StopReason, explained: bool) -> String {
     match stop {
         StopReason::End | StopReason::StopSequence(_) | StopReason::Pause => "stop",
+        StopReason::Refusal if explained => "stop",
         StopReason::Length => "length",
         StopReason::ToolUse => "tool_calls",
         StopReason::Refusal => "content_filter",
@@ -104,13 +145,16 @@ pub(super) fn write_finish_reason(stop: &StopReason) -> String {
     .to_owned()
 }
 
-/// `prompt_tokens` includes what came from the cache.
+/// `prompt_tokens` includes what came from the cache and what went into it.
 pub(super) fn read_usage(usage: wire::Usage) -> Usage {
-    let cached = usage.prompt_tokens_details.map_or(0, |details| details.cached_tokens);
+    let details = usage.prompt_tokens_details.unwrap_or_default();
+    let cached = details.cached_tokens.min(usage.prompt_tokens);
+    let rest = usage.prompt_tokens - cached;
+    let written = details.cache_write_tokens.unwrap_or(0).min(rest);
     Usage {
-        input_tokens: usage.prompt_tokens.saturating_sub(cached),
-        cache_read_tokens: cached.min(usage.prompt_tokens),
-        cache_write_tokens: 0,
+        input_tokens: rest - written,
+        cache_read_tokens: cached,
+        cache_write_tokens: written,
         cache_write_hour_tokens: 0,
         output_tokens: usage.completion_tokens,
         reasoning_tokens: usage.completion_tokens_details.and_then(|d| d.reasoning_tokens),
@@ -124,6 +168,7 @@ pub(super) fn write_usage(usage: &Usage) -> wire::Usage {
         total_tokens: usage.prompt_tokens().saturating_add(usage.output_tokens),
         prompt_tokens_details: Some(wire::PromptTokensDetails {
             cached_tokens: usage.cache_read_tokens,
+            cache_write_tokens: Some(usage.cache_write_tokens).filter(|tokens| *tokens > 0),
         }),
         completion_tokens_details: usage.reasoning_tokens.map(|reasoning_tokens| {
             wire::CompletionTokensDetails { reasoning_tokens: Some(reasoning_tokens) }
@@ -140,37 +185,54 @@ pub(super) fn write_id(id: &str, created: u64) -> String {
     }
 }
 
-/// Writes an answer. Reasoning becomes `reasoning_content`, without its signature.
-pub(super) fn write(response: ChatResponse, created: u64) -> wire::Response {
+/// Writes an answer. Reasoning becomes `reasoning_content`, and `reasoning_details` where its author
+/// wants to see it again.
+pub(super) fn write(response: ChatResponse, context: &Context) -> wire::Response {
     let mut content = String::new();
-    let mut reasoning = String::new();
+    let mut refusal = String::new();
+    let mut reasoning_content = String::new();
+    let mut reasoning_details = Vec::new();
     let mut tool_calls = Vec::new();
     for block in response.blocks {
         match block {
-            Block::Text(text) | Block::Refusal(text) => content.push_str(&text),
-            Block::Reasoning(Reasoning { text, .. }) => reasoning.push_str(&text),
-            Block::ToolCall(call) => tool_calls.push(write_tool_call(call)),
+            Block::Text(text) => content.push_str(&text),
+            Block::Refusal(text) => refusal.push_str(&text),
+            Block::Reasoning(reasoning) => {
+                reasoning_content.push_str(&reasoning.text);
+                add_details(&mut reasoning_details, reasoning);
+            }
+            Block::ToolCall(call) => tool_calls.push(write_tool_call(call, &context.custom_tools)),
         }
     }
-    let has_content = !content.is_empty() || tool_calls.is_empty();
+    let explained = !refusal.is_empty();
+    let has_content = !content.is_empty() || (tool_calls.is_empty() && !explained);
     wire::Response {
-        id: write_id(&response.id, created),
+        id: write_id(&response.id, context.created),
         object: "chat.completion",
-        created,
+        created: context.created,
         model: response.model,
         choices: vec![wire::Choice {
             index: 0,
             message: wire::Answer {
                 role: "assistant".to_owned(),
                 content: has_content.then_some(content),
-                refusal: None,
-                reasoning_content: (!reasoning.is_empty()).then_some(reasoning),
+                refusal: explained.then_some(refusal),
+                reasoning_content: (!reasoning_content.is_empty()).then_some(reasoning_content),
                 reasoning: None,
+                reasoning_details,
                 tool_calls,
             },
-            logprobs: (),
-            finish_reason: Some(write_finish_reason(&response.stop)),
+            logprobs: write_logprobs(response.logprobs),
+            finish_reason: Some(write_finish_reason(&response.stop, explained)),
         }],
         usage: response.usage.as_ref().map(write_usage),
+    }
+}
+
+/// Adds what of a piece of reasoning is to come back.
+pub(super) fn add_details(details: &mut Vec<wire::ReasoningDetail>, reasoning: Reasoning) {
+    for detail in reasoning::write_to_caller(reasoning) {
+        let index = Some(details.len() as u64);
+        details.push(wire::ReasoningDetail { index, ..detail });
     }
 }

@@ -1,13 +1,20 @@
+use std::collections::HashMap;
+
 use super::{
+    reasoning,
     response::{
-        failure, made_up_id, read_finish_reason, read_reasoning, read_usage, write_finish_reason,
-        write_id, write_usage,
+        add_details, failure, made_up_id, read_finish_reason, read_logprobs, read_usage,
+        write_finish_reason, write_id, write_logprobs, write_usage,
     },
     write_data,
 };
 use crate::{
-    convert::{Context, ConvertError, StreamReader, StreamWriter, error, parse},
-    model::{ApiError, ErrorKind, StreamEvent, Usage},
+    convert::{
+        Context, ConvertError, StreamReader, StreamWriter,
+        custom::{self, InputDecoder},
+        error, parse,
+    },
+    model::{ApiError, ErrorKind, Reasoning, Seal, StreamEvent, Usage},
     wire::openai as wire,
 };
 
@@ -18,6 +25,9 @@ pub(super) struct Reader {
     has_stopped: bool,
     was_refused: bool,
     calls: Vec<OpenCall>,
+    /// Reasoning came, and nothing else since.
+    is_thinking: bool,
+    details: Vec<wire::ReasoningDetail>,
 }
 
 /// How the server tells this call from others.
@@ -25,6 +35,7 @@ pub(super) struct Reader {
 struct OpenCall {
     index: Option<u64>,
     id: Option<String>,
+    is_custom: bool,
 }
 
 impl StreamReader for Reader {
@@ -47,6 +58,10 @@ impl StreamReader for Reader {
                 events.push(StreamEvent::Start { id, model });
             }
             self.read_delta(choice.delta, events)?;
+            let logprobs = choice.logprobs.map(read_logprobs).unwrap_or_default();
+            if !logprobs.is_empty() {
+                events.push(StreamEvent::Logprobs(logprobs));
+            }
             // Some servers repeat it in the chunk that holds the usage.
             if let Some(reason) = choice.finish_reason
                 && !std::mem::replace(&mut self.has_stopped, true)
@@ -60,6 +75,8 @@ impl StreamReader for Reader {
                     }));
                     return Ok(());
                 }
+                self.end_thinking(events);
+                self.end_custom_calls(events);
                 let has_calls = !self.calls.is_empty();
                 let stop = read_finish_reason(Some(&reason), has_calls, self.was_refused);
                 events.push(StreamEvent::Stop(stop));
@@ -79,6 +96,8 @@ impl Reader {
             return Err(ConvertError::new("stream", message));
         }
         if !std::mem::replace(&mut self.has_stopped, true) {
+            self.end_thinking(events);
+            self.end_custom_calls(events);
             let stop = read_finish_reason(None, !self.calls.is_empty(), self.was_refused);
             events.push(StreamEvent::Stop(stop));
         }
@@ -91,16 +110,43 @@ impl Reader {
         delta: wire::Delta,
         events: &mut Vec<StreamEvent>,
     ) -> Result<(), ConvertError> {
-        if let Some(text) = read_reasoning(delta.reasoning_content, delta.reasoning) {
-            events.push(StreamEvent::Reasoning(text));
+        let text = reasoning::read_text(delta.reasoning_content, delta.reasoning);
+        let thought = reasoning::read_of_provider(text, &delta.reasoning_details);
+        if let Some(thought) = thought {
+            self.is_thinking = true;
+            reasoning::collect(&mut self.details, delta.reasoning_details);
+            if !thought.text.is_empty() {
+                events.push(StreamEvent::Reasoning(thought.text));
+            }
         }
-        self.was_refused |= delta.refusal.as_ref().is_some_and(|text| !text.is_empty());
-        let texts = delta.content.into_iter().chain(delta.refusal).filter(|text| !text.is_empty());
-        events.extend(texts.map(StreamEvent::Text));
+        let is_some = |text: &String| !text.is_empty();
+        let (text, refusal) = (delta.content.filter(is_some), delta.refusal.filter(is_some));
+        if text.is_some() || refusal.is_some() || !delta.tool_calls.is_empty() {
+            self.end_thinking(events);
+        }
+        self.was_refused |= refusal.is_some();
+        events.extend(text.map(StreamEvent::Text));
+        events.extend(refusal.map(StreamEvent::Refusal));
         for call in delta.tool_calls {
             self.read_call(call, events)?;
         }
         Ok(())
+    }
+
+    /// Seals what was thought, so that it finds back to a provider of this protocol.
+    fn end_thinking(&mut self, events: &mut Vec<StreamEvent>) {
+        if std::mem::take(&mut self.is_thinking) {
+            let details = std::mem::take(&mut self.details);
+            events.push(StreamEvent::ReasoningSeal(reasoning::seal(&details)));
+        }
+    }
+
+    fn end_custom_calls(&mut self, events: &mut Vec<StreamEvent>) {
+        let open = self.calls.iter().enumerate().filter(|(_, call)| call.is_custom);
+        events.extend(open.map(|(call, _)| StreamEvent::ToolCallArguments {
+            call,
+            json: custom::AFTER_INPUT.to_owned(),
+        }));
     }
 
     fn read_call(
@@ -109,10 +155,13 @@ impl Reader {
         events: &mut Vec<StreamEvent>,
     ) -> Result<(), ConvertError> {
         let id = delta.id.filter(|id| !id.is_empty());
-        let (name, arguments) = match delta.function {
-            Some(function) => (function.name.filter(|name| !name.is_empty()), function.arguments),
-            None => (None, String::new()),
+        let is_custom = delta.custom.is_some();
+        let (name, arguments) = match (delta.function, delta.custom) {
+            (_, Some(call)) => (call.name, custom::escape(&call.input)),
+            (Some(function), _) => (function.name, function.arguments),
+            (None, None) => (None, String::new()),
         };
+        let name = name.filter(|name| !name.is_empty());
         let call = match self.find_call(delta.index, id.as_deref(), name.is_some()) {
             Some(call) => call,
             None => {
@@ -121,9 +170,13 @@ impl Reader {
                     ConvertError::new(field, "is missing in the provider's first piece of a call")
                 })?;
                 let call = self.calls.len();
-                self.calls.push(OpenCall { index: delta.index, id: id.clone() });
+                self.calls.push(OpenCall { index: delta.index, id: id.clone(), is_custom });
                 let id = id.unwrap_or_else(|| made_up_id(call));
                 events.push(StreamEvent::ToolCallStart { call, id, name });
+                if is_custom {
+                    let json = custom::before_input();
+                    events.push(StreamEvent::ToolCallArguments { call, json });
+                }
                 call
             }
         };
@@ -154,6 +207,13 @@ impl Reader {
 pub(super) struct Writer {
     include_usage: bool,
     usage: Option<Usage>,
+    custom_tools: Vec<String>,
+    /// Of the calls that are shown as bare text.
+    decoders: HashMap<usize, InputDecoder>,
+    /// Of the reasoning that is not sealed yet.
+    thought: String,
+    details: Vec<wire::ReasoningDetail>,
+    was_refused: bool,
     /// What all chunks share.
     frame: wire::Chunk,
 }
@@ -169,7 +229,16 @@ impl Writer {
             usage: None,
             error: None,
         };
-        Self { include_usage: context.include_usage, usage: None, frame }
+        Self {
+            include_usage: context.include_usage,
+            usage: None,
+            custom_tools: context.custom_tools.clone(),
+            decoders: HashMap::new(),
+            thought: String::new(),
+            details: Vec::new(),
+            was_refused: false,
+            frame,
+        }
     }
 }
 
@@ -182,27 +251,41 @@ impl StreamWriter for Writer {
                 let role = Some("assistant".to_owned());
                 wire::Delta { role, content: Some(String::new()), ..wire::Delta::default() }
             }
-            StreamEvent::Text(text) | StreamEvent::Refusal(text) => {
+            StreamEvent::Text(text) => {
                 wire::Delta { content: Some(text), ..wire::Delta::default() }
             }
+            StreamEvent::Refusal(text) => {
+                self.was_refused = true;
+                wire::Delta { refusal: Some(text), ..wire::Delta::default() }
+            }
             StreamEvent::Reasoning(text) => {
+                self.thought.push_str(&text);
                 wire::Delta { reasoning_content: Some(text), ..wire::Delta::default() }
             }
-            StreamEvent::ToolCallStart { call, id, name } => {
-                let kind = Some(wire::FUNCTION.to_owned());
-                call_delta(call, Some(id), kind, Some(name), String::new())
+            StreamEvent::ReasoningSeal(seal) => match self.write_seal(seal) {
+                Some(delta) => delta,
+                None => return Ok(()),
+            },
+            StreamEvent::ToolCallStart { call, id, name } => self.write_call(call, id, name),
+            StreamEvent::ToolCallArguments { call, json } => match self.decoders.get_mut(&call) {
+                Some(decoder) => match decoder.push(&json) {
+                    text if text.is_empty() => return Ok(()),
+                    input => custom_delta(call, None, None, input),
+                },
+                None => call_delta(call, None, None, json),
+            },
+            StreamEvent::Logprobs(logprobs) => {
+                let logprobs = write_logprobs(logprobs);
+                self.write_choice(wire::Delta::default(), logprobs, None, out);
+                return Ok(());
             }
-            StreamEvent::ToolCallArguments { call, json } => {
-                call_delta(call, None, None, None, json)
-            }
-            StreamEvent::ReasoningSeal(_) | StreamEvent::Logprobs(_) => return Ok(()),
             StreamEvent::Usage(usage) => {
                 self.usage = Some(usage);
                 return Ok(());
             }
             StreamEvent::Stop(stop) => {
-                let reason = Some(write_finish_reason(&stop));
-                self.write_choice(wire::Delta::default(), reason, out);
+                let reason = Some(write_finish_reason(&stop, self.was_refused));
+                self.write_choice(wire::Delta::default(), None, reason, out);
                 return Ok(());
             }
             StreamEvent::End => {
@@ -214,7 +297,7 @@ impl StreamWriter for Writer {
                 return Ok(());
             }
         };
-        self.write_choice(delta, None, out);
+        self.write_choice(delta, None, None, out);
         Ok(())
     }
 }
@@ -223,12 +306,30 @@ impl Writer {
     fn write_choice(
         &mut self,
         delta: wire::Delta,
+        logprobs: Option<wire::Logprobs>,
         finish_reason: Option<String>,
         out: &mut Vec<u8>,
     ) {
-        self.frame.choices =
-            vec![wire::ChunkChoice { index: 0, delta, logprobs: (), finish_reason }];
+        self.frame.choices = vec![wire::ChunkChoice { index: 0, delta, logprobs, finish_reason }];
         write_data(&self.frame, out);
+    }
+
+    fn write_call(&mut self, call: usize, id: String, name: String) -> wire::Delta {
+        if self.custom_tools.contains(&name) {
+            self.decoders.insert(call, InputDecoder::default());
+            return custom_delta(call, Some(id), Some(name), String::new());
+        }
+        call_delta(call, Some(id), Some(name), String::new())
+    }
+
+    /// What a caller has to give back of the reasoning that came since the last seal.
+    fn write_seal(&mut self, seal: Seal) -> Option<wire::Delta> {
+        let before = self.details.len();
+        let text = std::mem::take(&mut self.thought);
+        add_details(&mut self.details, Reasoning { text, seal: Some(seal) });
+        let reasoning_details = self.details[before..].to_vec();
+        (!reasoning_details.is_empty())
+            .then(|| wire::Delta { reasoning_details, ..wire::Delta::default() })
     }
 
     fn write_end(&mut self, out: &mut Vec<u8>) {
@@ -246,12 +347,25 @@ impl Writer {
 fn call_delta(
     call: usize,
     id: Option<String>,
-    kind: Option<String>,
     name: Option<String>,
     arguments: String,
 ) -> wire::Delta {
+    let kind = id.is_some().then(|| wire::FUNCTION.to_owned());
     let function = Some(wire::FunctionDelta { name, arguments });
     let index = Some(call as u64);
-    let tool_calls = vec![wire::ToolCallDelta { index, id, kind, function }];
+    let tool_calls = vec![wire::ToolCallDelta { index, id, kind, function, custom: None }];
+    wire::Delta { tool_calls, ..wire::Delta::default() }
+}
+
+fn custom_delta(
+    call: usize,
+    id: Option<String>,
+    name: Option<String>,
+    input: String,
+) -> wire::Delta {
+    let kind = id.is_some().then(|| wire::CUSTOM.to_owned());
+    let custom = Some(wire::CustomDelta { name, input });
+    let index = Some(call as u64);
+    let tool_calls = vec![wire::ToolCallDelta { index, id, kind, function: None, custom }];
     wire::Delta { tool_calls, ..wire::Delta::default() }
 }

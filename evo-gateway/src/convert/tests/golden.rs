@@ -8,8 +8,8 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::{
-    super::{Context, ConvertError, Dialect, StreamConverter, error, response},
-    WAYS, context, golden_paths, request,
+    super::{Context, ConvertError, Dialect, StreamConverter, Wanted, error, request, response},
+    WAYS, context, golden_paths,
 };
 
 /// Runs `convert` over all cases of a kind and compares what it gives, as text.
@@ -42,14 +42,25 @@ fn pretty(result: Result<Vec<u8>, ConvertError>) -> String {
     serde_json::to_string_pretty(&value).unwrap() + "\n"
 }
 
+/// A request that begins with `lenient_` is of a lenient caller. What is dropped of any stands below
+/// its body.
 #[test]
 fn requests() {
     check("request", 50, |from, to, name, body| {
         let question: Value = serde_json::from_slice(body).unwrap();
         let (_, model) = question["model"].as_str().unwrap().split_once(':').unwrap();
-        let result = request(from, to, body, model);
+        let stream = question["stream"].as_bool().unwrap_or(false);
+        let lenient = name.starts_with("lenient_");
+        let wanted = Wanted { model, stream, lenient, context: context() };
+        let result = request(from, to, body, wanted);
         assert_eq!(result.is_err(), name.starts_with("refused_"), "{name}: {result:?}");
-        pretty(result)
+        match result {
+            Ok(converted) if !converted.dropped.is_empty() => {
+                let dropped = json!({"dropped": converted.dropped}).to_string();
+                pretty(Ok(converted.body)) + &pretty(Ok(dropped.into_bytes()))
+            }
+            result => pretty(result.map(|converted| converted.body)),
+        }
     });
 }
 
