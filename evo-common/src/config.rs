@@ -1,7 +1,7 @@
 //! Configuration.
 
 mod agent;
-mod check;
+pub mod check;
 pub mod env;
 mod gateway;
 pub mod load;

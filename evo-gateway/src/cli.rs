@@ -1,6 +1,9 @@
 //! `evo-gateway`, also as `evo gateway`.
 
 pub mod auth;
+pub mod providers;
+pub mod service;
+pub mod sign_in;
 
 use std::{
     io::{self, Write},
@@ -47,9 +50,21 @@ pub struct Args {
 /// What `evo gateway` does beside serving.
 #[derive(Debug, Clone, clap::Subcommand)]
 pub enum Command {
-    /// Make, list and revoke virtual keys.
+    /// Make, list and revoke virtual keys, and sign in to providers.
     #[command(subcommand)]
     Auth(auth::Command),
+    /// Say which types of providers there are, and how they are configured.
+    Providers {
+        /// As JSON.
+        #[arg(long, global = true)]
+        json: bool,
+        /// What to say; lists them without it.
+        #[command(subcommand)]
+        command: Option<providers::Command>,
+    },
+    /// Run the gateway as a service of this user, with systemd or launchd.
+    #[command(subcommand)]
+    Service(service::Command),
     /// Check a gateway.toml or gateway.json, and say what is in it.
     #[command(after_help = "Example: evo gateway check-config config/gateway.toml")]
     CheckConfig {
@@ -63,7 +78,11 @@ pub async fn run(args: Args) -> Result<(), Error> {
     let Args { config, data, listen, open, address_file, command } = args;
     match command {
         None => serve(Settings { config, data, listen, open }, address_file).await,
-        Some(Command::Auth(command)) => auth::run(command),
+        Some(Command::Auth(command)) => auth::run(command).await,
+        Some(Command::Providers { json, command }) => {
+            providers::run(&command.unwrap_or_default(), json)
+        }
+        Some(Command::Service(command)) => service::run(command),
         Some(Command::CheckConfig { file }) => print(&summary(&file)?),
     }
 }

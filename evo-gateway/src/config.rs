@@ -12,7 +12,7 @@ use std::{
 };
 
 use evo_common::{
-    config::{GatewayConfig, ServerConfig, env, load},
+    config::{GatewayConfig, ServerConfig, check, env, load},
     ids::sha256_hex,
     tokens::{Scope, Secret, Tokens},
 };
@@ -51,6 +51,48 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// How programs are run that serve as providers.
     pub programs: Programs,
+    /// Where tokens come from that are no fixed keys.
+    pub sign_in: SignIn,
+}
+
+/// Where tokens come from that are no fixed keys, and where they are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignIn {
+    /// The file with those who signed in; it may come later.
+    pub file: Option<PathBuf>,
+    /// OpenAI's login server.
+    pub codex_issuer: String,
+    /// Where GitHub exchanges its tokens for those of Copilot.
+    pub copilot_token_url: String,
+}
+
+impl Default for SignIn {
+    fn default() -> Self {
+        Self {
+            file: None,
+            codex_issuer: "https://auth.openai.com".to_owned(),
+            copilot_token_url: "https://api.github.com/copilot_internal/v2/token".to_owned(),
+        }
+    }
+}
+
+impl SignIn {
+    fn of(data: Option<&Path>, env: Env<'_>) -> Result<Self, ConfigError> {
+        let url = |name: &str, default: String| -> Result<String, ConfigError> {
+            let Some(url) = env(name) else { return Ok(default) };
+            check::http_url(&url).map_err(|why| {
+                ConfigError::Invalid(format!("environment variable {name}: {why}"))
+            })?;
+            Ok(url)
+        };
+        let default = Self::default();
+        let file = env("EVO_GATEWAY_CREDENTIALS").map(PathBuf::from);
+        Ok(Self {
+            file: file.or_else(|| data.map(|data| data.join("credentials.json"))),
+            codex_issuer: url("EVO_CODEX_AUTH_ISSUER", default.codex_issuer)?,
+            copilot_token_url: url("EVO_COPILOT_TOKEN_URL", default.copilot_token_url)?,
+        })
+    }
 }
 
 /// How programs are run that serve as providers.
@@ -225,6 +267,7 @@ impl Config {
             body_limit: DEFAULT_BODY_LIMIT,
             timeouts: Timeouts::default(),
             programs: Programs::of(env),
+            sign_in: SignIn::of(None, env)?,
         };
         config.apply_env(env)?;
         Ok(config)
@@ -259,7 +302,8 @@ impl Config {
         let mut auth = tokens(data.as_deref(), env)?;
         auth.keys_file = keys_file(data.as_deref(), env);
         auth.open = settings.open;
-        let mut config = Self { file, ..Self::with(gateway, auth, env)? };
+        let sign_in = SignIn::of(data.as_deref(), env)?;
+        let mut config = Self { file, sign_in, ..Self::with(gateway, auth, env)? };
         config.digest = digest.unwrap_or(config.digest);
         if let Some(listen) = settings.listen {
             config.listen = listen;
@@ -359,6 +403,7 @@ impl fmt::Debug for Config {
             .field("body_limit", &self.body_limit)
             .field("timeouts", &self.timeouts)
             .field("programs", &self.programs)
+            .field("sign_in", &self.sign_in)
             .finish()
     }
 }
@@ -395,6 +440,32 @@ pub(crate) fn data_folder(given: Option<PathBuf>, env: Env<'_>) -> Option<PathBu
     given
         .or_else(|| env("EVO_HOME").map(PathBuf::from))
         .or_else(|| env("HOME").map(|home| PathBuf::from(home).join(".evo")))
+}
+
+/// The data folder that commands work on.
+pub(crate) fn data_folder_of(given: Option<PathBuf>) -> Option<PathBuf> {
+    data_folder(given, &env::get)
+}
+
+/// Where tokens come from, for the commands.
+pub(crate) fn sign_in(data: Option<PathBuf>) -> Result<SignIn, ConfigError> {
+    SignIn::of(data_folder_of(data).as_deref(), &env::get)
+}
+
+/// The user's own folder.
+pub(crate) fn home() -> Option<PathBuf> {
+    env::get("HOME").map(PathBuf::from)
+}
+
+/// How this program is called to run a gateway: `evo-gateway`, or `evo gateway`.
+pub(crate) fn own_command() -> std::io::Result<Vec<OsString>> {
+    let program = std::env::current_exe()?;
+    let is_gateway = program.file_stem().is_some_and(|name| name == "evo-gateway");
+    let mut command = vec![program.into_os_string()];
+    if !is_gateway {
+        command.push("gateway".into());
+    }
+    Ok(command)
 }
 
 /// Where virtual keys are: `EVO_GATEWAY_AUTH_KEYS`, else `auth.json` in the data folder.

@@ -57,6 +57,20 @@ pub enum Error {
         /// What is wrong and what to do.
         message: String,
     },
+    /// The file of those who signed in to providers.
+    #[error("the file of credentials {}: {message}", path.display())]
+    Credentials {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        message: String,
+    },
+    /// Nobody signed in.
+    #[error("not signed in: {0}")]
+    SignIn(String),
+    /// The gateway as a service of the system.
+    #[error("{0}")]
+    Service(String),
     /// TLS connections to providers can't be made.
     #[error(
         "the machine's certificates can't be used, so no provider can be called over https: {0}"
@@ -81,6 +95,9 @@ impl Error {
             Self::PortInUse { .. }
             | Self::Bind { .. }
             | Self::Keys { .. }
+            | Self::Credentials { .. }
+            | Self::SignIn(_)
+            | Self::Service(_)
             | Self::Certificates(_)
             | Self::Process { .. } => 1,
         }

@@ -17,6 +17,7 @@ mod http;
 mod metrics;
 mod model;
 mod peek;
+mod private_file;
 mod provider;
 mod proxy;
 mod routing;

@@ -21,9 +21,10 @@ enum Command {
 }
 
 #[expect(clippy::print_stderr, reason = "the last word of a command")]
-fn main() -> ExitCode {
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
     let Command::Auth(command) = Cli::parse().command;
-    match auth::run(command) {
+    match auth::run(command).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let code = error.exit_code();

@@ -8,7 +8,7 @@ use std::{
 use comfy_table::Table;
 use serde::Serialize;
 
-use super::{print, write};
+use super::{print, sign_in, write};
 use crate::{
     Error,
     auth::keys::{self, KeyFile},
@@ -48,6 +48,9 @@ pub enum Command {
         #[command(flatten)]
         place: Place,
     },
+    /// Sign in to a provider.
+    #[command(flatten)]
+    SignIn(sign_in::Command),
 }
 
 /// Where the keys are.
@@ -75,8 +78,9 @@ struct Listed<'a> {
 }
 
 /// Does it and prints the result.
-pub fn run(command: Command) -> Result<(), Error> {
+pub async fn run(command: Command) -> Result<(), Error> {
     match command {
+        Command::SignIn(command) => sign_in::run(command).await,
         Command::Generate { name, place } => {
             let file = place.file()?;
             generate(&file, &name, &mut io::stdout().lock(), &mut io::stderr().lock())

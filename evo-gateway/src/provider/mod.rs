@@ -1,6 +1,12 @@
 //! Whom the gateway calls, ready to be called.
 
 pub(crate) mod access;
+pub(crate) mod codex;
+mod copilot;
+pub(crate) mod credentials;
+mod exchange;
+#[cfg(test)]
+pub(crate) mod fake;
 pub(crate) mod limit;
 pub(crate) mod pool;
 pub(crate) mod program;
@@ -19,6 +25,7 @@ use crate::{
     upstream::{Client, Deadlines, Reached, SendBody, Transport},
 };
 use access::{Access, Credentials};
+use copilot::Copilot;
 use limit::Bucket;
 use pool::KeyPool;
 use program::Program;
@@ -148,7 +155,8 @@ fn dialect_of(kind: ProviderType) -> Option<Dialect> {
         ProviderType::Cursor | ProviderType::ClaudeCode | ProviderType::CodexCli => {
             Some(Dialect::OpenAiChat)
         }
-        ProviderType::CodexAuth | ProviderType::Google | ProviderType::GithubCopilot => None,
+        ProviderType::GithubCopilot => Some(Dialect::OpenAiChat),
+        ProviderType::CodexAuth | ProviderType::Google => None,
     }
 }
 
@@ -193,14 +201,14 @@ impl Provider {
             ("name".to_owned(), format!("{:?} can't stand in an HTTP header", config.name))
         })?;
         let dialect = dialect_of(config.provider_type);
-        let (pool, unset) = pool(config, keys, dialect);
+        let (mut keyed, unset) = pool(config, keys, dialect);
         let program = program::Kind::of(config.provider_type);
         let state = if !config.enabled {
             State::Unusable(Unusable::Disabled)
         } else if let Some(kind) = program {
             State::Usable(kind.address())
         } else if let Some(dialect) = dialect {
-            if config.api_key_envs.is_empty() || !pool.is_empty() {
+            if config.api_key_envs.is_empty() || !keyed.is_empty() {
                 State::Usable(address(dialect, &config.base_url)?)
             } else {
                 State::Unusable(Unusable::NoKey)
@@ -208,6 +216,11 @@ impl Provider {
         } else {
             State::Unusable(Unusable::NotSupported)
         };
+        let credentials = credentials(config, whole);
+        if credentials.is_some() {
+            // Its keys let nobody in; they are exchanged.
+            keyed = KeyPool::new(Vec::new());
+        }
         let mut extra_headers: Vec<_> =
             config.extra_headers.iter().map(extra_header).collect::<Result<_, _>>()?;
         extra_headers.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
@@ -216,8 +229,8 @@ impl Provider {
             name_header,
             kind: config.provider_type,
             state,
-            keys: pool,
-            credentials: None,
+            keys: keyed,
+            credentials,
             transport: program.map(|kind| {
                 let key = |name: &String| Some((name.into(), keys.get(name)?.expose().into()));
                 let keys = config.api_key_envs.iter().filter_map(key);
@@ -304,7 +317,8 @@ impl fmt::Display for NotSpoken {
         write!(
             f,
             "of type `{}`, which this release of the gateway ({}) does not speak yet; it speaks \
-             `open_ai_compatible`, `anthropic`, `claude_code`, `codex_cli` and `cursor`.",
+             `open_ai_compatible`, `anthropic`, `github_copilot`, `claude_code`, `codex_cli` \
+             and `cursor`.",
             type_name(self.0),
             crate::VERSION
         )
@@ -320,6 +334,16 @@ impl fmt::Display for Names<'_> {
             write!(f, "{}{name}", if index > 0 { " or " } else { "" })
         })
     }
+}
+
+/// What gets access to a provider that takes no fixed keys.
+fn credentials(config: &ProviderConfig, whole: &Config) -> Option<Arc<dyn Credentials>> {
+    if config.provider_type != ProviderType::GithubCopilot {
+        return None;
+    }
+    let mut names = config.api_key_envs.iter();
+    let (name, token) = names.find_map(|name| Some((name, whole.provider_keys.get(name)?)))?;
+    Some(Arc::new(Copilot::new(name, token.clone(), &whole.sign_in.copilot_token_url)))
 }
 
 /// The provider's keys as the headers that carry them, and the variables that give none.

@@ -96,7 +96,18 @@ impl Client {
                 .address()
                 .is_ok_and(|address| address.generate.scheme() == Some(&http::uri::Scheme::HTTPS))
         });
-        if !needs_tls || self.connector.trusting.get().is_some() {
+        if needs_tls { self.trust() } else { Ok(()) }
+    }
+
+    /// A client for servers that are no providers, over https as well.
+    pub(crate) fn for_https() -> Result<Self, Error> {
+        let client = Self::new([], &Timeouts::default())?;
+        client.trust()?;
+        Ok(client)
+    }
+
+    fn trust(&self) -> Result<(), Error> {
+        if self.connector.trusting.get().is_some() {
             return Ok(());
         }
         let trust = ClientConfig::builder()

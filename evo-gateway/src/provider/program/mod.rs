@@ -85,6 +85,23 @@ impl Kind {
         Address { dialect: Dialect::OpenAiChat, models: generate.clone(), generate }
     }
 
+    /// How people sign in to it.
+    pub(crate) fn sign_in(self) -> &'static [&'static str] {
+        match self {
+            Self::Claude => &["auth", "login"],
+            Self::Codex | Self::Cursor => &["login"],
+        }
+    }
+
+    /// How it says whether somebody is signed in.
+    pub(crate) fn status(self) -> &'static [&'static str] {
+        match self {
+            Self::Claude => &["auth", "status"],
+            Self::Codex => &["login", "status"],
+            Self::Cursor => &["status"],
+        }
+    }
+
     /// Its options for one answer of `model`, without its tools. The prompt is not among them.
     fn options(self, model: &str) -> Vec<&str> {
         let mut options = match self {
