@@ -3,10 +3,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails best where it stands")]
 
+mod clients;
 mod gateway;
 mod httpbin;
 mod jupyter;
 mod socketio;
+mod walk;
 
 use std::path::{Path, PathBuf};
 

@@ -243,25 +243,30 @@ async fn tell_dashboards(socket: &SocketRef, agent_id: &str, status: RunnerStatu
 }
 
 async fn on_accepted(mut request: Request) {
-    if let Err(reply) = accepted(&mut request) {
-        request.answer(&reply);
+    match accepted(&mut request) {
+        // Runners wait for no answer and are not told in another way.
+        Ok(reply) => request.acknowledge(&reply),
+        Err(reply) => request.answer(&reply),
     }
 }
 
-/// Takes the confirmation of an attempt, which nobody waits to be answered.
-fn accepted(request: &mut Request) -> Result<(), Reply> {
+/// Takes the confirmation of an attempt.
+fn accepted(request: &mut Request) -> Result<Reply, Reply> {
     let accepted: AttemptAccepted = request.read()?;
     request.speaks_for(&accepted.agent_id, "")?;
     let (run_id, stage) = (accepted.run_id.clone(), accepted.stage);
-    match request.king.pipeline.accepted(&accepted) {
-        Ok(()) => {}
+    Ok(match request.king.pipeline.accepted(&accepted) {
+        Ok(()) => Reply::accepted(""),
         // The runner does work that nobody waits for; its result will be refused by name.
         Err(pipeline::Error::Rejected(rejection)) => {
             tracing::debug!(run.id = %run_id, stage = %stage, "A confirmation came too late: {rejection}");
+            Reply::rejected("", rejection.code(), rejection.to_string())
         }
-        Err(error) => not_stored(&request.king, "A confirmation", &error),
-    }
-    Ok(())
+        Err(error) => {
+            not_stored(&request.king, "A confirmation", &error);
+            Reply::retry("", "king could not take the confirmation; send it again")
+        }
+    })
 }
 
 async fn on_stage_result(mut request: Request) {

@@ -3,8 +3,8 @@
 //!
 //! Facts that shape it: one socket's messages are handled concurrently and may be seen out of
 //! order, so every message carries what it speaks of; an emit fails when the connection's buffer
-//! is full, so that whatever must arrive is in the outbox; events sent before the connect handler
-//! ran are lost, so that `king:welcome` is the sign to register.
+//! is full, so that whatever must arrive is in the outbox; events that find no handler are lost, so
+//! that the handlers are there before the client hears that it is connected.
 
 mod agent;
 mod allowance;
@@ -149,12 +149,9 @@ async fn authenticate(
     socket.extensions.insert(Access(Arc::new(identity)));
     socket.extensions.insert(king.messages.clone());
     socket.extensions.insert(rooms::Followed::default());
-    Ok(())
-}
-
-async fn on_connect(socket: SocketRef, State(king): State<King>) {
     socket.extensions.insert(Opened(king.registry.next_connection()));
-    // The handlers first: whatever comes after the welcome finds them.
+    // Before the client is told that it is connected: runners of the original register at once, and
+    // what finds no handler is lost.
     agent::register_handlers(&socket);
     observer::register_handlers(&socket);
     task::register_handlers(&socket);
@@ -162,6 +159,10 @@ async fn on_connect(socket: SocketRef, State(king): State<King>) {
     command::register_handlers(&socket);
     recovery::register_handlers(&socket);
     debug::register_handlers(&socket);
+    Ok(())
+}
+
+async fn on_connect(socket: SocketRef, State(king): State<King>) {
     let welcome = KingWelcome {
         king_version: crate::VERSION.to_owned(),
         protocol: PROTOCOL_VERSION,

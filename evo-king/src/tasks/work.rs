@@ -301,19 +301,24 @@ impl Tasks {
         Ok(())
     }
 
-    /// The runner has an attempt in hand.
+    /// The runner has an attempt in hand; an error when it is not this runner's.
     pub async fn joined(&self, agent_id: String, task_id: String, attempt: Attempt) -> Result<()> {
         let this = self.clone();
         self.parts
             .store
             .write(async move |connection: &Connection| {
                 let now = Timestamp::now();
-                let task = tasks::load(connection, &task_id)
+                let mut task = tasks::load(connection, &task_id)
                     .await?
                     .ok_or_else(|| Error::Unknown(task_id.clone()))?;
                 let lease_until = now.plus_ms(this.parts.config.lease_ms);
-                let hold = Command::Hold { agent: agent_id, attempt, lease_until };
-                this.command(connection, now, task, &hold, &mut Vec::new()).await?;
+                let hold = Command::Hold { agent: agent_id.clone(), attempt, lease_until };
+                let Some(state) = &task.state else {
+                    return Err(Error::NotYours { task_id, agent: agent_id });
+                };
+                let policy = &this.parts.policy;
+                let decision = decide(state, &hold, policy)?;
+                apply(connection, now, policy, &mut task, decision, &mut Vec::new()).await?;
                 Ok::<_, Error>(())
             })
             .await

@@ -108,6 +108,20 @@ impl Evo {
         self.start(&args)
     }
 
+    /// King alone, with these settings, on a free port: its process and base URL.
+    pub fn king_alone(&self, settings: &str) -> (Process, String) {
+        self.file("data/config/king.toml", settings);
+        let mut process = self.start(&["king", "--port", "0"]);
+        let lock = self.data().join("king.lock");
+        let url = eventually("king listens", Duration::from_secs(60), || {
+            if let Some(status) = process.exited() {
+                panic!("king ended ({status}): {}{}", process.stdout(), process.stderr());
+            }
+            std::fs::read_to_string(&lock).ok()?.lines().nth(1).map(str::to_owned)
+        });
+        (process, url)
+    }
+
     /// One whole cycle: `evo up --once --json` with free ports, and what else is given.
     pub fn once<S: AsRef<str>>(&self, more: &[S]) -> Answer {
         let mut args = vec!["--once", "--json"];
