@@ -34,8 +34,17 @@ pub struct Args {
     pub data: Option<PathBuf>,
     /// Address and port to listen on; port 0 takes a free one [default: EVO_GATEWAY_HOST and
     /// EVO_GATEWAY_PORT, else the file's `server`].
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "port")]
     pub listen: Option<SocketAddr>,
+    /// Port to listen on, at the address that the file names; 0 takes a free one.
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<u16>,
+    /// Write the port that it listens on to standard output, once it does.
+    #[arg(long)]
+    pub print_port: bool,
+    /// Run as a test of a configuration: on this machine only, and without writing a default one.
+    #[arg(long)]
+    pub check: bool,
     /// No tokens. Loopback only.
     #[arg(long)]
     pub open: bool,
@@ -75,9 +84,12 @@ pub enum Command {
 
 /// Does what the arguments say; a gateway runs until SIGINT or SIGTERM.
 pub async fn run(args: Args) -> Result<(), Error> {
-    let Args { config, data, listen, open, address_file, command } = args;
+    let Args { config, data, listen, port, print_port, check, open, address_file, command } = args;
     match command {
-        None => serve(Settings { config, data, listen, open }, address_file).await,
+        None => {
+            let settings = Settings { config, data, listen, port, open };
+            serve(settings, Start { address_file, print_port, check }).await
+        }
         Some(Command::Auth(command)) => auth::run(command).await,
         Some(Command::Providers { json, command }) => {
             providers::run(&command.unwrap_or_default(), json)
@@ -87,13 +99,33 @@ pub async fn run(args: Args) -> Result<(), Error> {
     }
 }
 
-async fn serve(settings: Settings, address_file: Option<PathBuf>) -> Result<(), Error> {
+/// How a gateway begins.
+struct Start {
+    address_file: Option<PathBuf>,
+    print_port: bool,
+    check: bool,
+}
+
+async fn serve(settings: Settings, start: Start) -> Result<(), Error> {
+    let Start { address_file, print_port, check } = start;
+    let written = if check { Ok(None) } else { settings.write_default() };
     // A wrong configuration is told before a log file is made.
-    let config = Config::load(&settings)?;
+    let mut config = Config::load(&settings)?;
+    if check {
+        config.listen.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    }
     config.validate()?;
     let (_log, spans) = logging::init_service_logging("evo-gateway");
     if let Some(spans) = &spans {
         spans.export_to(&config.king, config.auth.gateway.as_ref());
+    }
+    match written {
+        Ok(None) => {}
+        Ok(Some(file)) => tracing::info!(
+            "There was no configuration: {} is the default one; set `enabled` and the keys there",
+            file.display()
+        ),
+        Err(error) => tracing::warn!(%error, "The default configuration can't be written: {error}"),
     }
     if config.file.is_none() {
         tracing::warn!(
@@ -108,6 +140,9 @@ async fn serve(settings: Settings, address_file: Option<PathBuf>) -> Result<(), 
             what: "the file of --address-file can't be written",
             source,
         })?;
+    }
+    if print_port {
+        print(&format!("{}\n", app.address().port()))?;
     }
     app.run(shutdown).await
 }

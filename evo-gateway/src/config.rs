@@ -24,6 +24,9 @@ pub const DEFAULT_BODY_LIMIT: usize = 32 * 1024 * 1024;
 /// Where king is unless told otherwise.
 pub const DEFAULT_KING: &str = "http://127.0.0.1:3000";
 
+/// The configuration that a gateway begins with which has none.
+pub const DEFAULT: &str = include_str!("../../config/gateway.toml");
+
 /// The environment: a variable's name to its value.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
@@ -226,8 +229,37 @@ pub struct Settings {
     pub data: Option<PathBuf>,
     /// Where to listen.
     pub listen: Option<SocketAddr>,
+    /// The port to listen on, wherever that is.
+    pub port: Option<u16>,
     /// No authentication.
     pub open: bool,
+}
+
+impl Settings {
+    /// Writes the configuration of [`DEFAULT`] into the data folder if there is none at all yet, and
+    /// returns where.
+    pub fn write_default(&self) -> std::io::Result<Option<PathBuf>> {
+        self.write_default_with(&env::get)
+    }
+
+    fn write_default_with(&self, env: Env<'_>) -> std::io::Result<Option<PathBuf>> {
+        let data = data_folder(self.data.clone(), env);
+        if find_file(self, data.as_deref(), env).is_some() {
+            return Ok(None);
+        }
+        let Some(folder) = data.map(|data| data.join("config")) else { return Ok(None) };
+        std::fs::create_dir_all(&folder)?;
+        let file = folder.join("gateway.toml");
+        match std::fs::File::create_new(&file) {
+            Ok(mut new) => {
+                std::io::Write::write_all(&mut new, DEFAULT.as_bytes())?;
+                Ok(Some(file))
+            }
+            // Somebody else was faster.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 /// What was wrong with the configuration.
@@ -307,6 +339,9 @@ impl Config {
         config.digest = digest.unwrap_or(config.digest);
         if let Some(listen) = settings.listen {
             config.listen = listen;
+        }
+        if let Some(port) = settings.port {
+            config.listen.set_port(port);
         }
         Ok(config)
     }
@@ -684,6 +719,42 @@ provider_type = "claude_code"
         let missing = Settings { config: Some("/no/such.toml".into()), ..Settings::default() };
         let error = Config::load_with(&missing, &no_env).unwrap_err();
         assert!(error.to_string().contains("/no/such.toml"), "{error}");
+    }
+
+    #[test]
+    fn a_gateway_without_a_configuration_begins_with_the_default_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        let settings = Settings { data: Some(data.clone()), port: Some(7), ..Settings::default() };
+        let written = settings.write_default_with(&no_env).unwrap();
+        assert_eq!(written, Some(data.join("config").join("gateway.toml")));
+        let config = Config::load_with(&settings, &no_env).unwrap();
+        assert_eq!((config.file, config.listen.port()), (written, 7));
+        let providers = &config.gateway.providers;
+        assert_eq!(providers.len(), 29);
+        let on: Vec<&str> =
+            providers.iter().filter(|it| it.enabled).map(|it| it.name.as_str()).collect();
+        assert_eq!(on, ["openai", "anthropic", "openrouter", "ollama"]);
+        for provider in providers {
+            // What is priced is listed, and what is listed first has a price.
+            let metadata = provider.model_metadata.clone().unwrap_or_default();
+            assert!(
+                metadata.keys().all(|model| provider.models.contains(model)),
+                "{}",
+                provider.name
+            );
+            assert!(metadata.values().all(|it| it.cost.is_some()), "{}", provider.name);
+        }
+        // Each of them can be turned on.
+        let all = DEFAULT.replace("enabled = false", "enabled = true");
+        let all = parse(&all, load::Format::Toml, "all").unwrap();
+        let all = Config::new(all, &Tokens::generate()).unwrap();
+        assert_eq!(crate::provider::Provider::all(&all, &[]).unwrap().len(), 29);
+
+        fs::write(data.join("config").join("gateway.toml"), "providers = []\n").unwrap();
+        assert_eq!(settings.write_default_with(&no_env).unwrap(), None, "it is the user's now");
+        let named = Settings { config: Some("other.toml".into()), ..Settings::default() };
+        assert_eq!(named.write_default_with(&no_env).unwrap(), None);
     }
 
     #[test]
