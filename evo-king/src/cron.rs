@@ -11,9 +11,10 @@ mod schedule;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
+use std::{any::Any, panic::AssertUnwindSafe, time::Duration};
 
-use evo_common::{api::StartRun, clock::Timestamp};
+use evo_common::{api::StartRun, clock::Timestamp, runtime::panic_message};
+use futures_util::FutureExt as _;
 use serde_json::{Map, Value, json};
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
@@ -33,6 +34,8 @@ use crate::{
 
 /// The clock is looked at this often at least: it may be set anew.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// Pause after a failure of the database.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// A moment that has passed so long ago was missed.
 const MISSED_AFTER_MS: u64 = 90_000;
 /// Longest reason and result that are kept.
@@ -346,9 +349,13 @@ impl Crons {
     /// Runs a job now, whether it is on or not; done when its work is, which goes on without whoever
     /// asked.
     pub(crate) async fn run_now(&self, king: &King, name: &str) -> Result<()> {
-        let claimed = claim_now(king, Timestamp::now(), Job::name_of_original(name)).await?;
-        let king = king.clone();
-        let done = self.work.spawn(async move { finish(&king, claimed).await }).await;
+        let (king, name) = (king.clone(), Job::name_of_original(name).to_owned());
+        // Whoever claims it finishes it.
+        let work = async move {
+            let claimed = claim_now(&king, Timestamp::now(), &name).await?;
+            finish(&king, claimed).await
+        };
+        let done = self.work.spawn(work).await;
         done.unwrap_or_else(|error| Err(store::Error::Panicked(error.to_string()).into()))
     }
 }
@@ -356,27 +363,35 @@ impl Crons {
 /// Runs jobs until king drains.
 pub(crate) async fn run(king: King) -> Result<()> {
     loop {
-        match tick(&king, Timestamp::now()).await {
-            Ok(claimed) => {
-                for claimed in claimed {
-                    let this = king.clone();
-                    // What goes wrong is logged and stored where it happens.
-                    king.crons.work.spawn(async move { finish(&this, claimed).await.is_ok() });
-                }
-            }
-            Err(Error::Store(store::Error::Closed)) => return Ok(()),
-            Err(error) => tracing::error!(%error, "Jobs can't be started for now: {error}"),
+        let (claimed, ticked) = tick(&king, Timestamp::now()).await;
+        for claimed in claimed {
+            let this = king.clone();
+            // What goes wrong is logged and stored where it happens.
+            king.crons.work.spawn(async move { finish(&this, claimed).await.is_ok() });
         }
-        let next = king.store.read(async |connection| rows::next_due(connection).await).await;
-        let wait = match next {
-            Ok(Some(due)) => Duration::from_millis(due.ms_since(Timestamp::now()) + 1),
-            Ok(None) | Err(_) => LOOK_EVERY,
+        let wait = match ticked {
+            Ok(()) => until_next(&king).await,
+            Err(Error::Store(store::Error::Closed)) => return Ok(()),
+            // What could not be claimed is still due.
+            Err(error) => {
+                tracing::error!(%error, "Jobs can't be started for now: {error}");
+                AFTER_FAILURE
+            }
         };
         tokio::select! {
             () = king.draining.cancelled() => return Ok(()),
-            () = tokio::time::sleep(wait.min(LOOK_EVERY)) => {}
+            () = tokio::time::sleep(wait) => {}
             () = king.crons.changed.notified() => {}
         }
+    }
+}
+
+/// How long nothing is due.
+async fn until_next(king: &King) -> Duration {
+    let next = king.store.read(async |connection| rows::next_due(connection).await).await;
+    match next {
+        Ok(Some(due)) => Duration::from_millis(due.ms_since(Timestamp::now()) + 1).min(LOOK_EVERY),
+        Ok(None) | Err(_) => LOOK_EVERY,
     }
 }
 
@@ -387,10 +402,17 @@ struct Claimed {
     done: Option<std::result::Result<Value, String>>,
 }
 
-/// Claims every job that is due.
-async fn tick(king: &King, now: Timestamp) -> Result<Vec<Claimed>> {
-    let due = king.store.read(async move |connection| rows::due(connection, now).await).await?;
+/// Claims every job that is due. Those that were claimed before a failure are given with it: whoever
+/// claims a job finishes it.
+async fn tick(king: &King, now: Timestamp) -> (Vec<Claimed>, Result<()>) {
     let mut claimed = Vec::new();
+    let ticked = claim_due(king, now, &mut claimed).await;
+    (claimed, ticked)
+}
+
+async fn claim_due(king: &King, now: Timestamp, claimed: &mut Vec<Claimed>) -> Result<()> {
+    let due = king.store.read(async move |connection| rows::due(connection, now).await).await?;
+    let mut failed = Ok(());
     for name in due {
         let this = king.clone();
         let result = king
@@ -417,10 +439,10 @@ async fn tick(king: &King, now: Timestamp) -> Result<Vec<Claimed>> {
         match result {
             Ok(job) => claimed.extend(job),
             Err(Error::Store(error)) => mend(&king.store, error).await?,
-            Err(error) => tracing::warn!(%error, "A job could not be started: {error}"),
+            Err(error) => failed = Err(error),
         }
     }
-    Ok(claimed)
+    failed
 }
 
 async fn claim_now(king: &King, now: Timestamp, name: &str) -> Result<Claimed> {
@@ -467,21 +489,36 @@ async fn claim(
     Ok(Claimed { job, done })
 }
 
-/// Does the work and stores what it came to. When king ends first, the next one finds it so.
+/// Does the work and stores what it came to, however often that has to be tried: until then the job
+/// counts as under way. When king ends first, the next one finds it so.
 async fn finish(king: &King, claimed: Claimed) -> Result<()> {
     let Claimed { job, done } = claimed;
     let result = match done {
         Some(done) => done,
         None => {
-            let work = king.shutdown.run_until_cancelled(jobs::work(king, &job));
-            work.await.ok_or(Error::Ending)?
+            let work = AssertUnwindSafe(jobs::work(king, &job)).catch_unwind();
+            let work = king.shutdown.run_until_cancelled(work);
+            let panicked =
+                |panic: Box<dyn Any + Send>| Err(format!("panic: {}", panic_message(&*panic)));
+            work.await.ok_or(Error::Ending)?.unwrap_or_else(panicked)
         }
     };
-    let stored = end(king, Timestamp::now(), job.name.clone(), result).await;
-    if let Err(error) = &stored {
+    let at = Timestamp::now();
+    loop {
+        let error = match end(king, at, job.name.clone(), result.clone()).await {
+            Err(Error::Store(error)) => match mend(&king.store, error).await {
+                Ok(()) => return Ok(()),
+                Err(error) => Error::Store(error),
+            },
+            ended => return ended,
+        };
         tracing::error!(%error, "The end of the job {} could not be stored: {error}", job.name);
+        if matches!(error, Error::Store(store::Error::Closed)) {
+            return Err(error);
+        }
+        let pause = tokio::time::sleep(AFTER_FAILURE);
+        king.shutdown.run_until_cancelled(pause).await.ok_or(Error::Ending)?;
     }
-    stored
 }
 
 async fn end(

@@ -5,12 +5,19 @@ use std::{
     io::{Read as _, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
     process::Command,
+    sync::Arc,
     time::Duration,
 };
 
 use evo_harness::faults::Service;
 use reqwest::Method;
 use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+    sync::Notify,
+    task::JoinSet,
+};
 
 const STAGE: Duration = Duration::from_millis(20);
 /// Room for king and some runs.
@@ -93,6 +100,44 @@ fn limit(service: &Service, size: &str) {
     assert!(limited, "prlimit of util-linux sets the limit");
 }
 
+/// Where it is said which version is the latest; answers when it is told to.
+struct Release {
+    url: String,
+    asked: Arc<Notify>,
+    answer: Arc<Notify>,
+    _served: JoinSet<()>,
+}
+
+impl Release {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/latest.json", listener.local_addr().unwrap());
+        let (asked, answer) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (was_asked, may_answer) = (asked.clone(), answer.clone());
+        let mut served = JoinSet::new();
+        served.spawn(async move {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            was_asked.notify_one();
+            may_answer.notified().await;
+            let body = r#"{"version":"9.0.0"}"#;
+            let length = body.len();
+            let text = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}");
+            connection.write_all(text.as_bytes()).await.unwrap();
+            // Until it is read.
+            connection.read_to_end(&mut Vec::new()).await.unwrap();
+        });
+        Self { url, asked, answer, _served: served }
+    }
+
+    async fn asked(&self) {
+        self.asked.notified().await;
+    }
+
+    fn answer(&self) {
+        self.answer.notify_one();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_is_told_and_loses_nothing() {
     let mut service = Service::new(env!("CARGO_BIN_EXE_evo")).await;
@@ -104,8 +149,16 @@ async fn a_full_disk_is_told_and_loses_nothing() {
     service.ended(&before).await;
 
     let under_way = service.start_run("under way").await;
-    disk.fill(&service);
     let king = service.king();
+    let release = Release::start().await;
+    let params = json!({"params": {"url": release.url}});
+    king.send(Method::PATCH, "/admin/crons/update_check", Some(&params)).await;
+    let (mut job, at) = (JoinSet::new(), service.king());
+    job.spawn(async move {
+        at.send(Method::POST, "/admin/crons/update_check/run", Some(&json!({}))).await
+    });
+    release.asked().await;
+    disk.fill(&service);
     let mut refused = 0;
     for number in 0..STARTS {
         let body = json!({"kind": "direct", "idempotency_key": format!("full {number}")});
@@ -122,11 +175,19 @@ async fn a_full_disk_is_told_and_loses_nothing() {
         }
     }
     assert_eq!(refused, 5, "the full disk was noticed");
+    // A job that ends now can't be stored as ended; nor is it forgotten.
+    release.answer();
+    let told = "The end of the job update_check could not be stored";
+    while !service.log().contains(told) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     // Whoever only asks is answered.
     assert_eq!(king.get(&format!("/pipeline/runs/{before}")).await["status"], "completed");
     service.tally.steps += refused;
 
     disk.free(&service);
+    let (status, ran) = job.join_next().await.unwrap().unwrap();
+    assert_eq!((status.as_u16(), &ran["cron"]["last_status"]), (200, &json!("ok")), "{ran}");
     let after = service.start_run("after").await;
     for run_id in [&under_way, &after] {
         let run = service.ended(run_id).await;

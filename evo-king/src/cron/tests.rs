@@ -1,4 +1,10 @@
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use evo_common::{runtime::Shutdown, tokens::Tokens};
 use tempfile::TempDir;
@@ -30,7 +36,13 @@ fn new(name: &str, job: Job, schedule: &str, missed: &str) -> NewJob {
 
 /// The names of the jobs that are claimed at a moment.
 async fn claimed(king: &King, now: Timestamp) -> Vec<String> {
-    tick(king, now).await.unwrap().into_iter().map(|claimed| claimed.job.name).collect()
+    ticked(king, now).await.into_iter().map(|claimed| claimed.job.name).collect()
+}
+
+async fn ticked(king: &King, now: Timestamp) -> Vec<Claimed> {
+    let (claimed, ticked) = tick(king, now).await;
+    ticked.unwrap();
+    claimed
 }
 
 async fn get(king: &King, name: &str) -> CronJob {
@@ -51,7 +63,7 @@ async fn nothing_runs_because_king_starts_and_each_moment_counts_once() {
     assert!(due > now() && due <= now().plus_ms(5 * MINUTE));
     assert_eq!(get(&king, "evolution_cycle").await.due_at, None, "it is off");
 
-    let first = tick(&king, due).await.unwrap().remove(0);
+    let first = ticked(&king, due).await.remove(0);
     assert_eq!(claimed(&king, due).await, Vec::<String>::new());
     let running = get(&king, "gateway_health").await;
     assert_eq!((running.last_status.as_deref(), running.run_count), (Some("running"), 1));
@@ -166,4 +178,139 @@ async fn backups_are_made_and_only_the_newest_are_kept() {
     let told = get(&king, "update_check").await;
     assert_eq!(told.last_status.as_deref(), Some("failed"));
     assert!(told.last_error.unwrap().contains("params"), "it says what to do");
+}
+
+async fn execute(king: &King, sql: String) {
+    let work = async move |connection: &Connection| {
+        connection.execute_batch(&sql).await?;
+        Ok::<_, store::Error>(())
+    };
+    king.store.write(work).await.unwrap();
+}
+
+/// Nothing about a job with this status can be written, as on a full disk.
+async fn refuse(king: &King, status: &str) {
+    let sql = format!(
+        "CREATE TRIGGER full BEFORE UPDATE ON cron_jobs WHEN new.last_status = '{status}'
+         BEGIN SELECT RAISE(ABORT, 'the disk is full'); END"
+    );
+    execute(king, sql).await;
+}
+
+async fn allow(king: &King) {
+    execute(king, "DROP TRIGGER full".to_owned()).await;
+}
+
+/// Counts the errors that are logged.
+#[derive(Clone, Default)]
+struct Errors(Arc<AtomicUsize>);
+
+impl tracing::Subscriber for Errors {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::ERROR && metadata.target().contains("::cron")
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test]
+async fn a_claim_that_cannot_be_stored_is_tried_again_after_a_pause() {
+    let folder = TempDir::new().unwrap();
+    let king = open(&folder).await;
+    let due = now().0;
+    execute(
+        &king,
+        format!("UPDATE cron_jobs SET due_at = {due}, enabled = 1 WHERE name = 'gateway_health'"),
+    )
+    .await;
+    refuse(&king, "running").await;
+    let errors = Errors::default();
+    {
+        let _counted = tracing::subscriber::set_default(errors.clone());
+        let jobs = run(king.clone());
+        assert!(tokio::time::timeout(Duration::from_millis(300), jobs).await.is_err());
+    }
+    assert_eq!(errors.0.load(Ordering::Relaxed), 1, "it pauses");
+    allow(&king).await;
+    let jobs = run(king.clone());
+    let ended = async {
+        while get(&king, "gateway_health").await.last_status.as_deref() != Some("ok") {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        ran = jobs => panic!("{ran:?}"),
+        () = ended => {}
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_was_claimed_before_a_failure_is_given_with_it() {
+    let folder = TempDir::new().unwrap();
+    let king = open(&folder).await;
+    let at = now();
+    execute(
+        &king,
+        format!(
+            "UPDATE cron_jobs SET due_at = NULL;
+             UPDATE cron_jobs SET due_at = {0} - 1 WHERE name = 'gateway_health';
+             UPDATE cron_jobs SET due_at = {0} WHERE name = 'retention';
+             CREATE TRIGGER full BEFORE UPDATE ON cron_jobs WHEN new.name = 'retention'
+             BEGIN SELECT RAISE(ABORT, 'the disk is full'); END",
+            at.0
+        ),
+    )
+    .await;
+    let (claimed, ticked) = tick(&king, at).await;
+    assert!(ticked.is_err());
+    let names: Vec<_> = claimed.iter().map(|claimed| &*claimed.job.name).collect();
+    assert_eq!(names, ["gateway_health"]);
+}
+
+#[tokio::test]
+async fn an_end_that_cannot_be_stored_is_tried_until_it_is() {
+    let folder = TempDir::new().unwrap();
+    let king = open(&folder).await;
+    refuse(&king, "ok").await;
+    let errors = Errors::default();
+    let _counted = tracing::subscriber::set_default(errors.clone());
+    let freed = async {
+        while errors.0.load(Ordering::Relaxed) == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(get(&king, "gateway_health").await.last_status.as_deref(), Some("running"));
+        allow(&king).await;
+    };
+    let (ran, ()) = tokio::join!(king.crons.run_now(&king, "gateway_health"), freed);
+    ran.unwrap();
+    assert_eq!(get(&king, "gateway_health").await.last_status.as_deref(), Some("ok"));
+}
+
+#[tokio::test]
+async fn a_job_that_panics_has_failed() {
+    let folder = TempDir::new().unwrap();
+    let king = open(&folder).await;
+    let job = new("broken", Job::UpdateCheck, "@daily", "skip");
+    king.crons.create(&king.store, now(), job).await.unwrap();
+    execute(&king, "UPDATE cron_jobs SET job = 'panics' WHERE name = 'broken'".to_owned()).await;
+    for _ in 0..2 {
+        king.crons.run_now(&king, "broken").await.unwrap();
+        let told = get(&king, "broken").await;
+        assert_eq!(told.last_status.as_deref(), Some("failed"));
+        assert_eq!(told.last_error.as_deref(), Some("panic: on purpose"));
+    }
 }
