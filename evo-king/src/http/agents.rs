@@ -45,6 +45,16 @@ pub(super) fn routes() -> OpenApiRouter<King> {
         .routes(routes!(sync_config))
 }
 
+/// The path of the routes below.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "stands in the document; handlers take the text")]
+struct AgentPath {
+    /// The agent's id.
+    #[param(example = "evo-learning")]
+    agent_id: String,
+}
+
 /// List the agents.
 ///
 /// Every agent that has ever registered, in the order of their ids, with what it is doing now.
@@ -72,7 +82,7 @@ async fn list_agents(State(king): State<King>) -> Result<Json<AgentList>> {
     get,
     path = "/agents/{agent_id}",
     tag = "agents",
-    params(("agent_id" = String, Path, description = "The agent's id.", example = "evo-learning")),
+    params(AgentPath),
     responses(
         (status = 200, description = "The agent.", body = AgentView),
         (status = 404, description = "No agent of this id has ever registered.", body = ErrorBody),
@@ -108,7 +118,7 @@ struct ListChanges {
     path = "/agents/{agent_id}/history",
     tag = "agents",
     params(
-        ("agent_id" = String, Path, description = "The agent's id.", example = "evo-learning"),
+        AgentPath,
         ListChanges,
     ),
     responses(
@@ -139,7 +149,7 @@ async fn get_agent_history(
     get,
     path = "/agents/{agent_id}/detail",
     tag = "agents",
-    params(("agent_id" = String, Path, description = "The agent's id.", example = "evo-learning")),
+    params(AgentPath),
     responses(
         (status = 200, description = "The agent and its changes.", body = AgentDetail),
         (status = 404, description = "No agent of this id has ever registered.", body = ErrorBody),
@@ -163,7 +173,7 @@ async fn get_agent_detail(
     get,
     path = "/agents/{agent_id}/model",
     tag = "agents",
-    params(("agent_id" = String, Path, description = "The agent's id.", example = "evo-learning")),
+    params(AgentPath),
     responses(
         (status = 200, description = "What was chosen.", body = AgentModel),
         (status = 404, description = "No agent of this id has ever registered.", body = ErrorBody),
@@ -189,7 +199,7 @@ async fn get_agent_model(
     put,
     path = "/agents/{agent_id}/model",
     tag = "agents",
-    params(("agent_id" = String, Path, description = "The agent's id.", example = "evo-learning")),
+    params(AgentPath),
     request_body(
         content = ChooseModel, description = "The model.",
         example = json!({"model": "openai:gpt-4o-mini", "reasoning_effort": "low"}),
@@ -250,7 +260,7 @@ async fn choose_agent_model(
     post,
     path = "/agents/{agent_id}/command",
     tag = "agents",
-    params(("agent_id" = String, Path, description = "The agent's id.", example = "evo-learning")),
+    params(AgentPath),
     request_body(
         content = CommandAgent, description = "The command.",
         example = json!({"command": "drain", "params": {}, "timeout_ms": 10_000}),

@@ -40,6 +40,16 @@ pub(super) fn routes() -> OpenApiRouter<King> {
         .routes(routes!(list_memory_tasks, bind_memory_task))
 }
 
+/// The path of the routes below.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "stands in the document; handlers take the text")]
+struct MemoryPath {
+    /// The memory's id.
+    #[param(example = "mem-evo")]
+    memory_id: String,
+}
+
 /// Which memories to list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -205,7 +215,7 @@ async fn get_memory_stats(State(king): State<King>) -> Result<Json<MemoryStats>>
     get,
     path = "/memories/{memory_id}",
     tag = "memories",
-    params(("memory_id" = String, Path, description = "The memory's id.", example = "mem-evo")),
+    params(MemoryPath),
     responses(
         (status = 200, description = "The memory.", body = MemoryAnswer),
         (status = 404, description = "There is no such memory.", body = ErrorBody),
@@ -226,7 +236,7 @@ async fn get_memory(
     put,
     path = "/memories/{memory_id}",
     tag = "memories",
-    params(("memory_id" = String, Path, description = "The memory's id.", example = "mem-evo")),
+    params(MemoryPath),
     request_body(
         content = ChangeMemory, description = "What changes.",
         example = json!({"relevance_score": 0.5}),
@@ -253,7 +263,7 @@ async fn update_memory(
     delete,
     path = "/memories/{memory_id}",
     tag = "memories",
-    params(("memory_id" = String, Path, description = "The memory's id.", example = "mem-evo")),
+    params(MemoryPath),
     responses(
         (status = 200, description = "It is forgotten.", body = MemoryForgotten),
         (status = 404, description = "There is no such memory.", body = ErrorBody),
@@ -279,7 +289,7 @@ async fn delete_memory(
     get,
     path = "/memories/{memory_id}/tiers",
     tag = "memories",
-    params(("memory_id" = String, Path, description = "The memory's id.", example = "mem-evo")),
+    params(MemoryPath),
     responses(
         (status = 200, description = "The tiers that it has.", body = MemoryTiers),
         (status = 404, description = "There is no such memory.", body = ErrorBody),
@@ -300,7 +310,7 @@ async fn list_memory_tiers(
     post,
     path = "/memories/{memory_id}/tiers",
     tag = "memories",
-    params(("memory_id" = String, Path, description = "The memory's id.", example = "mem-evo")),
+    params(MemoryPath),
     request_body(
         content = MemoryTierEntry, description = "The tier.",
         example = json!({"tier": "l1", "content": "More about it."}),
@@ -334,7 +344,7 @@ async fn put_memory_tier(
     path = "/memories/{memory_id}/tiers/{tier}",
     tag = "memories",
     params(
-        ("memory_id" = String, Path, description = "The memory's id.", example = "mem-evo"),
+        MemoryPath,
         ("tier" = String, Path, description = "`l0`, `l1` or `l2`.", example = "l0"),
     ),
     responses(
@@ -360,7 +370,7 @@ async fn get_memory_tier(
     path = "/memories/{memory_id}/tiers/{tier}",
     tag = "memories",
     params(
-        ("memory_id" = String, Path, description = "The memory's id.", example = "mem-evo"),
+        MemoryPath,
         ("tier" = String, Path, description = "`l0`, `l1` or `l2`.", example = "l0"),
     ),
     responses(
@@ -395,7 +405,7 @@ async fn delete_memory_tier(
     get,
     path = "/memories/{memory_id}/tasks",
     tag = "memories",
-    params(("memory_id" = String, Path, description = "The memory's id.", example = "mem-evo")),
+    params(MemoryPath),
     responses(
         (status = 200, description = "The tasks.", body = MemoryTasks),
         (status = 404, description = "There is no such memory.", body = ErrorBody),
@@ -416,7 +426,7 @@ async fn list_memory_tasks(
     post,
     path = "/memories/{memory_id}/tasks",
     tag = "memories",
-    params(("memory_id" = String, Path, description = "The memory's id.", example = "mem-evo")),
+    params(MemoryPath),
     request_body(
         content = BindTask, description = "The task.", example = json!({"task_id": "task-0"}),
     ),

@@ -19,6 +19,16 @@ use crate::{state::King, store::RunFilter};
 /// Instead of a run's id: the newest cycle.
 const LATEST: &str = "latest";
 
+/// The path of the routes below.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "stands in the document; handlers take the text")]
+pub(super) struct RunPath {
+    /// The run's id; `latest` for the newest cycle.
+    #[param(example = "latest")]
+    run_id: String,
+}
+
 /// Start a run.
 ///
 /// In a cycle Learning looks through the sources, and one run starts for every candidate that it
@@ -43,9 +53,7 @@ pub(super) async fn start_run(
     State(king): State<King>,
     JsonBody(start): JsonBody<StartRun>,
 ) -> Result<(StatusCode, Json<StartedRun>)> {
-    let started = king.pipeline.start(start).await?;
-    let status = if started.created { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, Json(started)))
+    Ok(started(king.pipeline.start(start).await?))
 }
 
 /// Which runs to list.
@@ -137,10 +145,7 @@ pub(super) async fn list_runs(
     get,
     path = "/pipeline/runs/{run_id}",
     tag = "pipeline",
-    params((
-        "run_id" = String, Path,
-        description = "The run's id; `latest` for the newest cycle.", example = "latest",
-    )),
+    params(RunPath),
     responses(
         (status = 200, description = "The run.", body = RunDetail),
         (status = 404, description = "There is no such run.", body = ErrorBody),
@@ -151,7 +156,7 @@ pub(super) async fn get_run(
     PathParam(id): PathParam,
 ) -> Result<Json<RunDetail>> {
     let id = run_id(&king, id).await?;
-    king.store.runs_get(&id).await?.map(Json).ok_or_else(|| no_such_run(&id))
+    detail(&king, &id).await
 }
 
 /// Cancel a run.
@@ -162,10 +167,7 @@ pub(super) async fn get_run(
     delete,
     path = "/pipeline/runs/{run_id}",
     tag = "pipeline",
-    params((
-        "run_id" = String, Path,
-        description = "The run's id; `latest` for the newest cycle.", example = "latest",
-    )),
+    params(RunPath),
     responses(
         (status = 200, description = "The run as it is now.", body = RunDetail),
         (status = 404, description = "There is no such run.", body = ErrorBody),
@@ -178,7 +180,7 @@ pub(super) async fn cancel_run(
 ) -> Result<Json<RunDetail>> {
     let id = run_id(&king, id).await?;
     king.pipeline.cancel(&id).await?;
-    king.store.runs_get(&id).await?.map(Json).ok_or_else(|| no_such_run(&id))
+    detail(&king, &id).await
 }
 
 /// Show what a cycle came to.
@@ -233,4 +235,15 @@ pub(super) async fn about_run(king: &King, id: Option<String>) -> Result<Option<
 
 pub(super) fn no_such_run(id: &RunId) -> ApiError {
     ApiError::not_found(format!("There is no run {id}; GET /pipeline/runs lists them."))
+}
+
+/// The answer to a request that starts a run.
+pub(super) fn started(started: StartedRun) -> (StatusCode, Json<StartedRun>) {
+    let status = if started.created { StatusCode::CREATED } else { StatusCode::OK };
+    (status, Json(started))
+}
+
+/// A run as it is now.
+pub(super) async fn detail(king: &King, id: &RunId) -> Result<Json<RunDetail>> {
+    king.store.runs_get(id).await?.map(Json).ok_or_else(|| no_such_run(id))
 }

@@ -17,7 +17,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     error::{ApiError, Result},
     extract::{JsonBody, PathParam, QueryParams, limit},
-    pipeline::{no_such_run, run_id},
+    pipeline::{RunPath, detail, no_such_run, run_id, started},
 };
 use crate::state::King;
 
@@ -43,10 +43,7 @@ pub(super) fn routes() -> OpenApiRouter<King> {
     post,
     path = "/pipeline/runs/{run_id}/pause",
     tag = "pipeline",
-    params((
-        "run_id" = String, Path,
-        description = "The run's id; `latest` for the newest cycle.", example = "latest",
-    )),
+    params(RunPath),
     responses(
         (status = 200, description = "The run as it is now.", body = RunDetail),
         (status = 404, description = "There is no such run.", body = ErrorBody),
@@ -66,10 +63,7 @@ async fn pause_run(State(king): State<King>, PathParam(id): PathParam) -> Result
     post,
     path = "/pipeline/runs/{run_id}/resume",
     tag = "pipeline",
-    params((
-        "run_id" = String, Path,
-        description = "The run's id; `latest` for the newest cycle.", example = "latest",
-    )),
+    params(RunPath),
     responses(
         (status = 200, description = "The run as it is now.", body = RunDetail),
         (status = 404, description = "There is no such run.", body = ErrorBody),
@@ -90,10 +84,7 @@ async fn resume_run(State(king): State<King>, PathParam(id): PathParam) -> Resul
     post,
     path = "/pipeline/runs/{run_id}/retry",
     tag = "pipeline",
-    params((
-        "run_id" = String, Path,
-        description = "The run's id; `latest` for the newest cycle.", example = "latest",
-    )),
+    params(RunPath),
     responses(
         (status = 200, description = "The run had been retried.", body = StartedRun),
         (status = 201, description = "The new run.", body = StartedRun),
@@ -118,10 +109,7 @@ async fn retry_run(
     post,
     path = "/pipeline/runs/{run_id}/fork",
     tag = "pipeline",
-    params((
-        "run_id" = String, Path,
-        description = "The run's id; `latest` for the newest cycle.", example = "latest",
-    )),
+    params(RunPath),
     request_body(
         content = ForkRun, description = "Where the new run begins.",
         example = json!({"from_stage": "learning"}),
@@ -150,10 +138,7 @@ async fn fork_run(
     get,
     path = "/pipeline/runs/{run_id}/history",
     tag = "pipeline",
-    params((
-        "run_id" = String, Path,
-        description = "The run's id; `latest` for the newest cycle.", example = "latest",
-    )),
+    params(RunPath),
     responses(
         (status = 200, description = "Everything about the run.", body = RunHistory),
         (status = 404, description = "There is no such run.", body = ErrorBody),
@@ -206,6 +191,16 @@ async fn list_queues(State(king): State<King>) -> Result<Json<QueueList>> {
     Ok(Json(QueueList { count: queues.len(), queues }))
 }
 
+/// The path of the routes below.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "stands in the document; handlers take the text")]
+struct DeadLetterPath {
+    /// The run's id.
+    #[param(example = "run-1")]
+    run_id: String,
+}
+
 /// Which dead letters to list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -246,7 +241,7 @@ async fn list_dead_letters(
     delete,
     path = "/pipeline/dead-letters/{run_id}",
     tag = "pipeline",
-    params(("run_id" = String, Path, description = "The run's id.", example = "run-1")),
+    params(DeadLetterPath),
     responses(
         (status = 200, description = "It was put aside.", body = DismissedRun),
         (status = 404, description = "There is no such dead letter.", body = ErrorBody),
@@ -272,7 +267,7 @@ async fn dismiss_dead_letter(
     post,
     path = "/pipeline/dead-letters/{run_id}/retry",
     tag = "pipeline",
-    params(("run_id" = String, Path, description = "The run's id.", example = "run-1")),
+    params(DeadLetterPath),
     responses(
         (status = 200, description = "The run had been retried.", body = StartedRun),
         (status = 201, description = "The new run.", body = StartedRun),
@@ -285,13 +280,4 @@ async fn retry_dead_letter(
     PathParam(id): PathParam,
 ) -> Result<(StatusCode, Json<StartedRun>)> {
     Ok(started(king.pipeline.retry(&RunId::parse(id)?).await?))
-}
-
-fn started(started: StartedRun) -> (StatusCode, Json<StartedRun>) {
-    let status = if started.created { StatusCode::CREATED } else { StatusCode::OK };
-    (status, Json(started))
-}
-
-async fn detail(king: &King, id: &RunId) -> Result<Json<RunDetail>> {
-    king.store.runs_get(id).await?.map(Json).ok_or_else(|| no_such_run(id))
 }

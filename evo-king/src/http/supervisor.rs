@@ -3,7 +3,7 @@
 use axum::{Json, extract::State, http::StatusCode};
 use evo_common::api::ErrorBody;
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
@@ -46,6 +46,16 @@ pub(super) struct SupervisedTold {
     agent: SupervisedAgent,
 }
 
+/// The path of the routes below.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "stands in the document; handlers take the text")]
+struct AgentFolder {
+    /// Name of the agent's folder.
+    #[param(example = "user")]
+    agent: String,
+}
+
 /// List the supervised agents.
 ///
 /// The agents whose processes king runs, with their state, how often they ended by themselves and
@@ -77,7 +87,7 @@ pub(super) async fn list_supervised(State(king): State<King>) -> Result<Json<Sup
     post,
     path = "/supervisor/{agent}/start",
     tag = "agents",
-    params(("agent" = String, Path, description = "Name of the agent's folder.", example = "user")),
+    params(AgentFolder),
     responses(
         (status = 200, description = "It was told.", body = SupervisedTold),
         (status = 404, description = "There is no such agent.", body = ErrorBody),
@@ -99,7 +109,7 @@ pub(super) async fn start_supervised(
     post,
     path = "/supervisor/{agent}/stop",
     tag = "agents",
-    params(("agent" = String, Path, description = "Name of the agent's folder.", example = "user")),
+    params(AgentFolder),
     responses(
         (status = 200, description = "It was told.", body = SupervisedTold),
         (status = 404, description = "There is no such agent.", body = ErrorBody),
@@ -120,7 +130,7 @@ pub(super) async fn stop_supervised(
     post,
     path = "/supervisor/{agent}/restart",
     tag = "agents",
-    params(("agent" = String, Path, description = "Name of the agent's folder.", example = "user")),
+    params(AgentFolder),
     responses(
         (status = 200, description = "It was told.", body = SupervisedTold),
         (status = 404, description = "There is no such agent.", body = ErrorBody),

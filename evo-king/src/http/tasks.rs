@@ -62,6 +62,16 @@ pub(super) fn routes() -> OpenApiRouter<King> {
         .route("/tasks/{id}/memories", get(list_task_memories).post(bind_task_memory))
 }
 
+/// The path of the routes below.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "stands in the document; handlers take the text")]
+struct TaskPath {
+    /// The task's id; `latest` for the newest one.
+    #[param(example = "latest")]
+    id: String,
+}
+
 /// Which tasks to list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -177,7 +187,7 @@ async fn get_current_task(State(king): State<King>) -> Result<Json<CurrentTask>>
     get,
     path = "/tasks/{id}",
     tag = "tasks",
-    params(("id" = String, Path, description = "The task's id; `latest` for the newest one.", example = "latest")),
+    params(TaskPath),
     responses(
         (status = 200, description = "The task.", body = TaskView),
         (status = 404, description = "There is no such task.", body = ErrorBody),
@@ -197,7 +207,7 @@ async fn get_task(State(king): State<King>, PathParam(id): PathParam) -> Result<
     patch,
     path = "/tasks/{id}",
     tag = "tasks",
-    params(("id" = String, Path, description = "The task's id; `latest` for the newest one.", example = "latest")),
+    params(TaskPath),
     request_body(
         content = ChangeTask, description = "What is to change.",
         example = json!({"status": "cancelled"}),
@@ -226,7 +236,7 @@ async fn change_task(
     delete,
     path = "/tasks/{id}",
     tag = "tasks",
-    params(("id" = String, Path, description = "The task's id; `latest` for the newest one.", example = "latest")),
+    params(TaskPath),
     responses(
         (status = 200, description = "They are gone.", body = DeletedTask),
         (status = 404, description = "There is no such task.", body = ErrorBody),
@@ -258,7 +268,7 @@ struct WaitForResult {
     path = "/tasks/{id}/result",
     tag = "tasks",
     params(
-        ("id" = String, Path, description = "The task's id; `latest` for the newest one.", example = "latest"),
+        TaskPath,
         WaitForResult,
     ),
     responses(
@@ -304,7 +314,7 @@ struct ListLogs {
     path = "/task/{id}/logs",
     tag = "tasks",
     params(
-        ("id" = String, Path, description = "The task's id; `latest` for the newest one.", example = "latest"),
+        TaskPath,
         ListLogs,
     ),
     responses(
@@ -347,7 +357,7 @@ struct ListSubtasks {
     path = "/task/{id}/subtasks",
     tag = "tasks",
     params(
-        ("id" = String, Path, description = "The task's id; `latest` for the newest one.", example = "latest"),
+        TaskPath,
         ListSubtasks,
     ),
     responses(
@@ -374,7 +384,7 @@ async fn list_subtasks(
     post,
     path = "/tasks/{id}/decompose",
     tag = "tasks",
-    params(("id" = String, Path, description = "The task's id; `latest` for the newest one.", example = "latest")),
+    params(TaskPath),
     responses(
         (status = 200, description = "It is asked, or was split at once.", body = Decomposing),
         (status = 404, description = "There is no such task.", body = ErrorBody),
@@ -397,7 +407,7 @@ async fn decompose_task(
     get,
     path = "/task/{id}/memories",
     tag = "tasks",
-    params(("id" = String, Path, description = "The task's id; `latest` for the newest one.", example = "latest")),
+    params(TaskPath),
     responses(
         (status = 200, description = "The memories.", body = MemoryList),
         (status = 404, description = "There is no such task.", body = ErrorBody),
@@ -424,7 +434,7 @@ async fn list_task_memories(
     post,
     path = "/task/{id}/memories",
     tag = "tasks",
-    params(("id" = String, Path, description = "The task's id; `latest` for the newest one.", example = "latest")),
+    params(TaskPath),
     request_body(
         content = BindMemory, description = "The memory.",
         example = json!({"memory_id": "mem-evo"}),

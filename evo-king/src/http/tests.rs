@@ -75,7 +75,7 @@ impl Server {
     }
 
     async fn with(change: impl FnOnce(&mut Config)) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = folder();
         let mut config = Config::new(folder.path(), Tokens::generate());
         change(&mut config);
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], 3000));
@@ -130,6 +130,12 @@ impl Server {
     async fn post(&self, path: &str, body: &Value) -> Answer {
         self.call(Method::POST, path, body.to_string()).await
     }
+}
+
+/// A folder in memory where the machine has such: opening a king waits for the disk several times, and
+/// nothing here has to outlive a crash.
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
 async fn seed_skill(connection: &Connection, run_id: &str) -> store::Result<()> {

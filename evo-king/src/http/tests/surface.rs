@@ -261,7 +261,8 @@ async fn every_operation_lets_the_right_token_in_and_answers_as_documented() {
                 }
                 continue;
             }
-            for server in [Server::start().await, Server::seeded().await] {
+            let (empty, seeded) = tokio::join!(Server::start(), Server::seeded());
+            for server in [empty, seeded] {
                 if operation.streams() {
                     server.king.shutdown.cancel();
                 }
