@@ -5,6 +5,7 @@ pub mod check;
 pub mod env;
 mod gateway;
 pub mod load;
+mod operations;
 pub mod sources;
 
 pub use agent::AgentConfig;
@@ -13,4 +14,5 @@ pub use gateway::{
     GatewayConfig, ModelCost, ModelMetadata, ProviderConfig, ProviderType, RateLimitConfig,
     ReliabilityConfig, RoutingConfig, ServerConfig,
 };
+pub use operations::{CacheConfig, LoggingConfig, TracingConfig, UsageConfig};
 pub use sources::{SourceConfig, SourceKind, SourcesConfig};

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::{
-    Context,
+    Array, Context, StringValue, Value,
     propagation::{Extractor, Injector, TextMapPropagator as _},
     trace::TraceContextExt as _,
 };
@@ -50,6 +50,12 @@ pub fn set_parent(span: &tracing::Span, carrier: &HashMap<String, String>) {
     {
         tracing::debug!(?error, "The span keeps its own trace");
     }
+}
+
+/// Gives a span an attribute that is a list of texts, which the fields of spans can't be.
+pub fn set_list(span: &tracing::Span, name: &'static str, values: Vec<String>) {
+    let values: Vec<StringValue> = values.into_iter().map(StringValue::from).collect();
+    span.set_attribute(name, Value::Array(Array::String(values)));
 }
 
 /// The context that every span of a run descends from, as a map: the same in every process and

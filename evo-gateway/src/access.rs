@@ -1,148 +1,70 @@
 //! One log line per request. Requests hand their line to a thread of its own, which writes them in
 //! batches: making a line costs more than forwarding a request.
 
-use std::{
-    borrow::Cow,
-    fmt, mem,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    thread::{self, JoinHandle},
-    time::Duration,
-};
+use std::{borrow::Cow, fmt, mem, sync::Arc, time::Duration};
 
+use chrono::Utc;
 use tokio::time::Instant;
-use tracing::{Dispatch, Span, dispatcher};
+use tracing::Span;
 
-use crate::metrics::Metrics;
+use crate::{
+    auth::{Caller, key::Ticket},
+    batch::{self, Queue, Sink, Worker},
+    metrics::Metrics,
+    model::Usage,
+    provider::Provider,
+    spans,
+    usage::{books::Books, meter::Meter, price::Price, record::Record},
+};
 
 /// Lines that may wait; more are dropped and counted.
 const QUEUE: usize = 16_384;
-/// Room for lines that is kept.
-const KEPT: usize = 1_024;
 /// How long lines may wait, so that they are written in batches.
 const PAUSE: Duration = Duration::from_millis(25);
-/// After so many pauses without a line the thread sleeps until there is one.
-const IDLE_PAUSES: u32 = 40;
 
-/// Where lines go. Cheap to clone.
+/// Where lines go, and the figures that requests add up to. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct AccessLog(Arc<Queue>);
-
-#[derive(Debug)]
-struct Queue {
-    lines: Mutex<Vec<Line>>,
-    dropped: AtomicU64,
-    /// The thread waits to be woken.
-    asleep: AtomicBool,
-    ended: AtomicBool,
-    thread: thread::Thread,
-    metrics: Metrics,
+pub(crate) struct AccessLog {
+    lines: Queue<Line>,
+    metrics: Arc<Metrics>,
 }
 
 /// The thread that writes; ends and writes what is left when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    log: AccessLog,
-    thread: Option<JoinHandle<()>>,
+    worker: Worker<Line>,
+    metrics: Arc<Metrics>,
 }
 
 /// Starts the thread. It writes to the subscriber of the caller.
 pub(crate) fn start() -> std::io::Result<Writer> {
-    let (sender, receiver) = std::sync::mpsc::sync_channel::<AccessLog>(1);
-    let dispatch = dispatcher::get_default(Dispatch::clone);
-    let work = move || {
-        if let Ok(log) = receiver.recv() {
-            dispatcher::with_default(&dispatch, || log.0.write_until_the_end());
-        }
-    };
-    let thread = thread::Builder::new().name("evo-access".to_owned()).spawn(work)?;
-    let log = AccessLog(Arc::new(Queue {
-        lines: Mutex::new(Vec::new()),
-        dropped: AtomicU64::new(0),
-        asleep: AtomicBool::new(false),
-        ended: AtomicBool::new(false),
-        thread: thread.thread().clone(),
-        metrics: Metrics::new(),
-    }));
-    sender.send(log.clone()).map_err(std::io::Error::other)?;
-    Ok(Writer { log, thread: Some(thread) })
+    let worker = batch::start("evo-access", PAUSE, QUEUE, Lines)?;
+    Ok(Writer { worker, metrics: Arc::new(Metrics::new()) })
 }
 
 impl Writer {
     /// Where lines go.
     pub(crate) fn log(&self) -> AccessLog {
-        self.log.clone()
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        self.log.0.ended.store(true, Ordering::SeqCst);
-        self.log.0.thread.unpark();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("The thread that writes the gateway's log lines panicked");
-        }
+        AccessLog { lines: self.worker.queue(), metrics: self.metrics.clone() }
     }
 }
 
 impl AccessLog {
     /// What the requests add up to.
-    pub(crate) fn metrics(&self) -> &Metrics {
-        &self.0.metrics
-    }
-
-    fn push(&self, line: Line) {
-        let queue = &*self.0;
-        {
-            let mut lines = queue.lines.lock().unwrap_or_else(PoisonError::into_inner);
-            if lines.len() >= QUEUE {
-                queue.dropped.fetch_add(1, Ordering::Relaxed);
-                return;
-            }
-            lines.push(line);
-        }
-        if queue.asleep.swap(false, Ordering::SeqCst) {
-            queue.thread.unpark();
-        }
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 }
 
-impl Queue {
-    fn write_until_the_end(&self) {
-        let (mut batch, mut idle) = (Vec::new(), 0);
-        loop {
-            // Read before the lines: none comes after the end.
-            let ended = self.ended.load(Ordering::SeqCst);
-            mem::swap(&mut batch, &mut *self.lines.lock().unwrap_or_else(PoisonError::into_inner));
-            idle = if batch.is_empty() { idle + 1 } else { 0 };
-            batch.drain(..).for_each(Line::write);
-            // A burst's memory is not kept.
-            batch.shrink_to(KEPT);
-            let dropped = self.dropped.swap(0, Ordering::Relaxed);
-            if dropped > 0 {
-                tracing::warn!(dropped, "{dropped} log lines of requests were dropped: too many");
-            }
-            if ended {
-                return;
-            }
-            if idle < IDLE_PAUSES {
-                thread::park_timeout(PAUSE);
-                continue;
-            }
-            self.asleep.store(true, Ordering::SeqCst);
-            // A line that came before the flag woke nobody.
-            if self.lines.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
-                && !self.ended.load(Ordering::SeqCst)
-            {
-                thread::park();
-            }
-            self.asleep.store(false, Ordering::SeqCst);
-            idle = 0;
-        }
+struct Lines;
+
+impl Sink<Line> for Lines {
+    fn take(&mut self, batch: &mut Vec<Line>) {
+        batch.drain(..).for_each(Line::write);
+    }
+
+    fn dropped(&mut self, count: u64) {
+        tracing::warn!(dropped = count, "{count} log lines of requests were dropped: too many");
     }
 }
 
@@ -196,7 +118,8 @@ impl Text {
         value.to_str().ok().map(Self::new)
     }
 
-    fn as_str(&self) -> &str {
+    /// What was kept.
+    pub(crate) fn as_str(&self) -> &str {
         str::from_utf8(&self.bytes[..usize::from(self.length)]).unwrap_or_default()
     }
 }
@@ -231,6 +154,12 @@ pub(crate) struct Facts {
     pub(crate) provider: Option<Arc<str>>,
     /// What was asked for, as the provider knows it.
     pub(crate) model: Option<Text>,
+    /// What was asked for, as the caller named it.
+    pub(crate) asked: Option<Text>,
+    /// How often providers were asked.
+    pub(crate) attempts: u32,
+    /// What the cache did, if it had a part in it: `hit` or `miss`.
+    pub(crate) cache: Option<&'static str>,
     /// Whether the answer was to come in pieces.
     pub(crate) stream: bool,
     /// Bytes of the answer's body.
@@ -264,6 +193,8 @@ impl Line {
                     provider.name = facts.provider.as_deref(),
                     model = facts.model.as_ref().map(Text::as_str),
                     stream = facts.stream.then_some(true),
+                    attempts = (facts.attempts > 1).then_some(facts.attempts),
+                    cache = facts.cache,
                     bytes = facts.bytes,
                     first_byte_ms,
                     duration_ms,
@@ -298,30 +229,70 @@ pub(crate) struct Entry {
     pub(crate) facts: Facts,
     /// How it ended so far.
     pub(crate) outcome: Outcome,
+    /// Reads the answer's counts as it passes.
+    pub(crate) meter: Meter,
+    /// What is reserved for it with its key.
+    pub(crate) ticket: Option<Ticket>,
+    /// Tokens of the question, as far as can be told from its length.
+    pub(crate) question: u64,
     log: AccessLog,
+    books: Books,
+    /// Of the model that was chosen last.
+    price: Option<Price>,
     started: Instant,
     first_byte: Option<Duration>,
     /// The request as a part of a run's trace.
     span: Option<Span>,
+    /// The call of the provider that was chosen last, within it.
+    call: Option<Span>,
 }
 
 impl Entry {
     /// A request that begins now.
-    pub(crate) fn new(log: AccessLog, facts: Facts) -> Self {
+    pub(crate) fn new(log: AccessLog, books: Books, facts: Facts) -> Self {
         log.metrics().begin();
         Self {
             facts,
             outcome: Outcome::default(),
+            meter: Meter::default(),
+            ticket: None,
+            question: 0,
             log,
+            books,
+            price: None,
             started: Instant::now(),
             first_byte: None,
             span: None,
+            call: None,
         }
     }
 
     /// Makes the request a part of a trace.
     pub(crate) fn set_span(&mut self, span: Span) {
         self.span = Some(span);
+    }
+
+    /// Whether it is a part of a trace.
+    pub(crate) fn is_traced(&self) -> bool {
+        self.span.is_some()
+    }
+
+    /// This provider is going to be asked for this model.
+    pub(crate) fn choose(&mut self, provider: &Provider, model: &str) {
+        self.facts.provider = Some(provider.name.clone());
+        self.facts.model = Some(Text::new(model));
+        self.price = provider.price(model);
+        if let Some(span) = &self.span {
+            let call = spans::call(span, provider, model, &self.facts.path);
+            if let Some(before) = self.call.replace(call) {
+                spans::fail(&before, "failed_over");
+            }
+        }
+    }
+
+    /// The call of the provider as a part of the caller's trace.
+    pub(crate) fn call(&self) -> Option<&Span> {
+        self.call.as_ref()
     }
 
     /// Counts bytes that go to the caller.
@@ -333,25 +304,66 @@ impl Entry {
     }
 }
 
+impl Entry {
+    /// Enters what the request took, if it named a model. Says what that was, for its span.
+    fn account(&mut self, latency: Duration) -> Option<Record> {
+        let asked = self.facts.asked?;
+        let facts = &self.facts;
+        let was_asked = facts.attempts > 0 && facts.status.is_none_or(|status| status < 400);
+        let (usage, estimated) =
+            if was_asked { self.meter.usage(self.question) } else { (Usage::default(), false) };
+        let cost = self.price.map(|price| price.of(&usage));
+        let counts = facts.attempts > 0 || facts.status.is_some_and(|status| status < 400);
+        if let Some(ticket) = self.ticket.take().filter(|_| counts) {
+            let tokens = usage.prompt_tokens().saturating_add(usage.output_tokens);
+            ticket.settle(tokens, cost.unwrap_or(0));
+        }
+        Some(Record {
+            at: Utc::now() - latency,
+            request_id: facts.request_id,
+            caller: facts.caller.clone().unwrap_or(Caller::Anybody),
+            route: crate::metrics::route(&facts.path),
+            asked,
+            provider: facts.provider.clone(),
+            model: facts.model,
+            usage,
+            estimated,
+            cost,
+            latency,
+            first_token: self.first_byte,
+            status: facts.status,
+            outcome: self.outcome,
+            error: facts.error,
+            attempts: facts.attempts,
+            stream: facts.stream,
+            cache: facts.cache,
+            run: facts.run,
+            stage: facts.stage,
+        })
+    }
+}
+
 impl Drop for Entry {
     fn drop(&mut self) {
+        let total = self.started.elapsed();
+        let record = self.account(total);
         let facts = mem::take(&mut self.facts);
+        if let (Some(call), Some(record)) = (self.call.take(), &record) {
+            spans::finish(&call, record, &self.meter.told());
+        }
         if let Some(span) = self.span.take() {
             if let Some(status) = facts.status {
                 span.record("http.response.status_code", status);
             }
-            if let Some(provider) = &facts.provider {
-                span.record("gen_ai.provider.name", &**provider);
-            }
-            if let Some(model) = &facts.model {
-                span.record("gen_ai.request.model", model.as_str());
-            }
             span.record("outcome", self.outcome.as_str());
         }
-        let (outcome, first_byte, total) = (self.outcome, self.first_byte, self.started.elapsed());
+        let (outcome, first_byte) = (self.outcome, self.first_byte);
         // Here and not by the thread that writes: a line may be dropped, a request is counted.
         self.log.metrics().end(&facts, outcome, first_byte, total);
-        self.log.push(Line { facts, outcome, first_byte, total });
+        self.log.lines.push(Line { facts, outcome, first_byte, total });
+        if let Some(record) = record {
+            self.books.enter(record);
+        }
     }
 }
 

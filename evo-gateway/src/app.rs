@@ -6,7 +6,13 @@ use evo_common::runtime::{OnError, Shutdown, TaskGroup};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpSocket};
 
-use crate::{Config, Error, access, catalog, gateway::Gateway, http, provider::Unusable};
+use crate::{
+    Config, Error, access, catalog,
+    gateway::Gateway,
+    http,
+    provider::Unusable,
+    usage::books::{self, Keeper},
+};
 
 /// How long answers in hand may take after the shutdown began.
 const GRACE: Duration = Duration::from_secs(5);
@@ -24,6 +30,7 @@ pub struct App {
     listener: TcpListener,
     gateway: Arc<Gateway>,
     log: access::Writer,
+    keeper: Keeper,
 }
 
 impl App {
@@ -42,14 +49,22 @@ impl App {
             source,
         })?;
         let lines = log.log();
-        // It reads files: keys, and the machine's certificates.
-        let open = move || Gateway::new(config, address, lines, Shutdown::new());
+        // It reads files: the table of usage, keys, and the machine's certificates.
+        let open = move || {
+            let usage = config.gateway.usage.clone().unwrap_or_default();
+            let table = config.database.as_deref().filter(|_| usage.enabled);
+            let (keeper, ledger) =
+                books::start(table, usage.retention_days, lines.metrics().clone())?;
+            let books = (keeper.books(), ledger);
+            let gateway = Gateway::new(config, address, lines, books, Shutdown::new())?;
+            Ok::<_, Error>((gateway, keeper))
+        };
         let opened = tokio::task::spawn_blocking(open).await;
-        let gateway = Arc::new(opened.map_err(|error| Error::Process {
+        let (gateway, keeper) = opened.map_err(|error| Error::Process {
             what: "the gateway can't be opened",
             source: error.into(),
-        })??);
-        Ok(Self { listener, gateway, log })
+        })??;
+        Ok(Self { listener, gateway: Arc::new(gateway), log, keeper })
     }
 
     /// Where it listens.
@@ -59,7 +74,7 @@ impl App {
 
     /// Serves until the shutdown, then lets answers in hand end within the grace period.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
-        let Self { listener, gateway, log } = self;
+        let Self { listener, gateway, log, keeper } = self;
         if let Err(error) = raise_file_limit() {
             tracing::debug!(%error, "The limit of open files stays as it is: {error}");
         }
@@ -109,8 +124,9 @@ impl App {
         if !tasks.shutdown(TASK_GRACE).await {
             tracing::warn!("Some of the gateway's tasks did not end in time");
         }
-        // The last lines.
+        // The last lines, and the last rows.
         drop(log);
+        drop(keeper);
         Ok(())
     }
 }

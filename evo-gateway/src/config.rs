@@ -48,6 +48,8 @@ pub struct Config {
     pub provider_keys: HashMap<String, Secret>,
     /// Base URL of king, which receives the traces.
     pub king: String,
+    /// The table of usage; none is kept without it.
+    pub database: Option<PathBuf>,
     /// Largest request body in bytes.
     pub body_limit: usize,
     /// How long providers may take.
@@ -295,6 +297,7 @@ impl Config {
             digest: sha256_hex(text_of(&gateway).as_bytes()),
             gateway,
             auth,
+            database: env("EVO_GATEWAY_DB_PATH").map(PathBuf::from),
             king: env("KING_ADDRESS").unwrap_or_else(|| DEFAULT_KING.to_owned()),
             body_limit: DEFAULT_BODY_LIMIT,
             timeouts: Timeouts::default(),
@@ -327,6 +330,10 @@ impl Config {
                     providers: Vec::new(),
                     reliability: None,
                     routing: None,
+                    usage: None,
+                    cache: None,
+                    logging: None,
+                    tracing: None,
                 };
                 (nobody, None)
             }
@@ -336,6 +343,8 @@ impl Config {
         auth.open = settings.open;
         let sign_in = SignIn::of(data.as_deref(), env)?;
         let mut config = Self { file, sign_in, ..Self::with(gateway, auth, env)? };
+        let beside_tokens = || data.as_ref().map(|data| data.join("gateway.db"));
+        config.database = config.database.or_else(beside_tokens);
         config.digest = digest.unwrap_or(config.digest);
         if let Some(listen) = settings.listen {
             config.listen = listen;
@@ -434,6 +443,7 @@ impl fmt::Debug for Config {
             .field("digest", &self.digest)
             .field("auth", &self.auth)
             .field("provider_keys", &variables)
+            .field("database", &self.database)
             .field("king", &self.king)
             .field("body_limit", &self.body_limit)
             .field("timeouts", &self.timeouts)
@@ -842,7 +852,8 @@ provider_type = "claude_code"
         let error = nobody.validate().unwrap_err();
         assert!(matches!(error, Error::NoTokens { .. }) && error.exit_code() == 2, "{error}");
         assert!(error.to_string().contains("--open"), "{error}");
-        crate::auth::keys::generate(&folder.path().join("auth.json"), "one").unwrap();
+        let file = folder.path().join("auth.json");
+        crate::auth::keys::generate(&file, "one", crate::auth::rules::Rules::default()).unwrap();
         assert!(load(folder.path(), &[]).unwrap().validate().is_ok(), "a key will do");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, path::PathBuf};
 
-use crate::config::ConfigError;
+use crate::{config::ConfigError, usage::store::StoreError};
 
 /// Why the gateway can't run.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +71,14 @@ pub enum Error {
     /// The gateway as a service of the system.
     #[error("{0}")]
     Service(String),
+    /// The table of usage.
+    #[error("the usage in {} can't be kept: {source}; name another file with EVO_GATEWAY_DB_PATH", path.display())]
+    Usage {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: StoreError,
+    },
     /// TLS connections to providers can't be made.
     #[error(
         "the machine's certificates can't be used, so no provider can be called over https: {0}"
@@ -98,6 +106,7 @@ impl Error {
             | Self::Credentials { .. }
             | Self::SignIn(_)
             | Self::Service(_)
+            | Self::Usage { .. }
             | Self::Certificates(_)
             | Self::Process { .. } => 1,
         }

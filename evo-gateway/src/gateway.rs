@@ -21,11 +21,12 @@ use tokio::sync::Notify;
 use crate::{
     Config, Error,
     access::AccessLog,
-    auth::Gate,
+    auth::{Gate, spent::Ledger},
     catalog::Catalog,
     config::{self, ConfigError, Timeouts},
     provider::Provider,
     upstream::Client,
+    usage::books::Books,
 };
 
 /// How a configuration is called that came over HTTP.
@@ -42,6 +43,8 @@ pub(crate) struct Gateway {
     pub(crate) client: Client,
     /// Gets a line per request.
     pub(crate) log: AccessLog,
+    /// Gets what each request took.
+    pub(crate) books: Books,
     /// Largest request body in bytes.
     pub(crate) body_limit: usize,
     /// How long providers may take.
@@ -86,15 +89,17 @@ impl Gateway {
         config: Config,
         address: SocketAddr,
         log: AccessLog,
+        (books, ledger): (Books, Ledger),
         shutdown: Shutdown,
     ) -> Result<Self, Error> {
         let wrong = |fault| ConfigError::from(config::wrong(ORIGIN, fault));
         let providers = Provider::all(&config, &[]).map_err(wrong)?;
         Ok(Self {
             address,
-            gate: Gate::new(&config.auth)?,
+            gate: Gate::new(&config.auth, ledger)?,
             client: Client::new(providers.iter().map(Arc::as_ref), &config.timeouts)?,
             log,
+            books,
             body_limit: config.body_limit,
             timeouts: config.timeouts,
             shutdown,
@@ -140,6 +145,7 @@ impl Gateway {
             since: Utc::now(),
         });
         self.live.store(live.clone());
+        self.books.keep_for(new.gateway.usage.clone().unwrap_or_default().retention_days);
         // The address that it listens on stays the one of the start.
         let server = config.gateway.server.clone();
         *config = new;

@@ -7,6 +7,7 @@
 mod access;
 mod app;
 mod auth;
+mod batch;
 mod catalog;
 pub mod cli;
 pub mod config;
@@ -21,8 +22,10 @@ mod private_file;
 mod provider;
 mod proxy;
 mod routing;
+mod spans;
 mod stream;
 mod upstream;
+mod usage;
 mod wire;
 
 pub use app::App;

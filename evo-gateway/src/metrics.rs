@@ -1,6 +1,11 @@
 //! Figures of the gateway. Labels are bounded: routes and outcomes are few, providers are configured.
 
-use std::{fmt, time::Duration};
+use std::{
+    collections::HashSet,
+    fmt,
+    sync::{Mutex, PoisonError, atomic::AtomicU64},
+    time::Duration,
+};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -8,7 +13,16 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::access::{Facts, Outcome};
+use crate::{
+    access::{Facts, Outcome, Text},
+    auth::spent::usd,
+    usage::record::Record,
+};
+
+/// Pairs of provider and model that have figures of their own; callers can name any model.
+const MOST_MODELS: usize = 256;
+/// What the others are called.
+const OTHER: &str = "other";
 
 /// Upper bounds in seconds: from what a cache answers in to what a long answer takes.
 const SECONDS: [f64; 12] = [0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0];
@@ -27,6 +41,32 @@ struct Route {
     route: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Model {
+    provider: String,
+    model: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Tokens {
+    provider: String,
+    model: String,
+    /// `input`, `cached`, `cache_write`, `output` or `reasoning`.
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ModelRequest {
+    provider: String,
+    model: String,
+    status: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CacheUse {
+    result: &'static str,
+}
+
 /// The figures.
 pub(crate) struct Metrics {
     registry: Registry,
@@ -35,6 +75,15 @@ pub(crate) struct Metrics {
     first_byte: Family<Route, Histogram, fn() -> Histogram>,
     bytes: Family<Route, Counter>,
     open: Gauge,
+    model_requests: Family<ModelRequest, Counter>,
+    tokens: Family<Tokens, Counter>,
+    cost: Family<Model, Counter<f64, AtomicU64>>,
+    model_seconds: Family<Model, Histogram, fn() -> Histogram>,
+    first_token: Family<Model, Histogram, fn() -> Histogram>,
+    cache: Family<CacheUse, Counter>,
+    lost_usage: Counter,
+    /// The pairs that have figures of their own.
+    models: Mutex<HashSet<Model>>,
 }
 
 impl fmt::Debug for Metrics {
@@ -59,7 +108,40 @@ impl Metrics {
         registry.register("first_byte_seconds", help, Family::clone(&first_byte));
         registry.register("answer_bytes", "Bytes of answers' bodies", Family::clone(&bytes));
         registry.register("requests_open", "Requests under way", Gauge::clone(&open));
-        Self { registry, requests, seconds, first_byte, bytes, open }
+        let (model_requests, tokens, cost) =
+            (Family::default(), Family::default(), Family::default());
+        let model_seconds = Family::new_with_constructor(histogram);
+        let first_token = Family::new_with_constructor(histogram);
+        let (cache, lost_usage) = (Family::default(), Counter::default());
+        let help = "Requests that named a model, by who answered";
+        registry.register("model_requests", help, Family::clone(&model_requests));
+        let help = "Tokens; those that were reasoning count as output too";
+        registry.register("tokens", help, Family::clone(&tokens));
+        registry.register("cost_usd", "What models with a price cost", Family::clone(&cost));
+        let help = "How long whole answers of a model took";
+        registry.register("model_seconds", help, Family::clone(&model_seconds));
+        let help = "Time until the first byte of a model's answer";
+        registry.register("first_token_seconds", help, Family::clone(&first_token));
+        let help = "Requests that the cache answered, or could have";
+        registry.register("cache_requests", help, Family::clone(&cache));
+        let help = "Rows that are missing in the table of usage";
+        registry.register("usage_lost", help, Counter::clone(&lost_usage));
+        Self {
+            registry,
+            requests,
+            seconds,
+            first_byte,
+            bytes,
+            open,
+            model_requests,
+            tokens,
+            cost,
+            model_seconds,
+            first_token,
+            cache,
+            lost_usage,
+            models: Mutex::default(),
+        }
     }
 
     /// A request begins.
@@ -76,11 +158,7 @@ impl Metrics {
         total: Duration,
     ) {
         self.open.dec();
-        let route = match &*facts.path {
-            "/v1/chat/completions" => "/v1/chat/completions",
-            "/v1/messages" => "/v1/messages",
-            _ => "other",
-        };
+        let route = route(&facts.path);
         let request = Request {
             route,
             provider: facts.provider.as_deref().unwrap_or_default().to_owned(),
@@ -96,9 +174,78 @@ impl Metrics {
         self.bytes.get_or_create(&route).inc_by(facts.bytes);
     }
 
+    /// A request that named a model is over. By the thread that keeps the books.
+    pub(crate) fn used(&self, record: &Record) {
+        let model = self.model(record);
+        let Model { provider, model: name } = model.clone();
+        let status = class(record.status);
+        let request = ModelRequest { provider, model: name, status };
+        self.model_requests.get_or_create(&request).inc();
+        if let Some(result) = record.cache {
+            self.cache.get_or_create(&CacheUse { result }).inc();
+        }
+        if record.attempts == 0 {
+            return;
+        }
+        let usage = &record.usage;
+        for (kind, count) in [
+            ("input", usage.input_tokens),
+            ("cached", usage.cache_read_tokens),
+            ("cache_write", usage.cache_write_tokens),
+            ("output", usage.output_tokens),
+            ("reasoning", usage.reasoning_tokens.unwrap_or(0)),
+        ] {
+            if count > 0 {
+                let Model { provider, model } = model.clone();
+                self.tokens.get_or_create(&Tokens { provider, model, kind }).inc_by(count);
+            }
+        }
+        if let Some(cost) = record.cost {
+            self.cost.get_or_create(&model).inc_by(usd(cost));
+        }
+        if record.outcome == Outcome::Answered {
+            self.model_seconds.get_or_create(&model).observe(record.latency.as_secs_f64());
+        }
+        if let Some(first) = record.first_token {
+            self.first_token.get_or_create(&model).observe(first.as_secs_f64());
+        }
+    }
+
+    /// Rows of usage that are missing.
+    pub(crate) fn lost_usage(&self, rows: u64) {
+        self.lost_usage.inc_by(rows);
+    }
+
+    /// The labels of a model, which are bounded.
+    fn model(&self, record: &Record) -> Model {
+        let provider = record.provider.as_deref().unwrap_or_default().to_owned();
+        let name = record.model.as_ref().map_or("", Text::as_str);
+        let model = Model { provider, model: name.to_owned() };
+        let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+        // A model that nobody answered for is whatever its caller made up.
+        let is_known = models.contains(&model);
+        let is_real = class(record.status) == "2xx";
+        if is_known || (is_real && models.len() < MOST_MODELS) {
+            if !is_known {
+                models.insert(model.clone());
+            }
+            return model;
+        }
+        Model { model: OTHER.to_owned(), ..model }
+    }
+
     /// As OpenMetrics writes them.
     pub(crate) fn text(&self) -> String {
         evo_common::metrics::text(&self.registry)
+    }
+}
+
+/// The route of a path, among the few that there are.
+pub(crate) fn route(path: &str) -> &'static str {
+    match path {
+        "/v1/chat/completions" => "/v1/chat/completions",
+        "/v1/messages" => "/v1/messages",
+        _ => OTHER,
     }
 }
 

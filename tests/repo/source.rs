@@ -105,6 +105,7 @@ fn sql_text_lives_in_the_stores() {
     check(statement, |source| {
         source.path.starts_with("evo-king/src/store/")
             || source.path.starts_with("evo-evotown-bridge/src/spool")
+            || source.path.starts_with("evo-gateway/src/usage/store")
     });
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    check,
+    CacheConfig, LoggingConfig, TracingConfig, UsageConfig, check,
     load::{Fault, Validate},
 };
 
@@ -35,6 +35,18 @@ pub struct GatewayConfig {
     /// Which provider serves which model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub routing: Option<RoutingConfig>,
+    /// The table of what requests took and cost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<UsageConfig>,
+    /// Answers that are given again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheConfig>,
+    /// What stands in the log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logging: Option<LoggingConfig>,
+    /// What goes into traces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracing: Option<TracingConfig>,
 }
 
 /// Where a server listens.
@@ -260,6 +272,17 @@ impl Validate for GatewayConfig {
                     faults.push(Fault::new(format!("routing.model_routes.{hint}"), message));
                 }
             }
+        }
+        for (index, name) in self.tracing.iter().flat_map(|it| &it.forward_to).enumerate() {
+            if let Err(message) = known(name) {
+                faults.push(Fault::new(format!("tracing.forward_to[{index}]"), message));
+            }
+        }
+        if let Some(usage) = &self.usage {
+            usage.validate(faults);
+        }
+        if let Some(cache) = &self.cache {
+            cache.validate(faults);
         }
     }
 }

@@ -130,6 +130,10 @@ fn configuration() {
         // Beyond the published fields, as the original has them too.
         reliability: None,
         routing: None,
+        usage: None,
+        cache: None,
+        logging: None,
+        tracing: None,
     };
     let toml: String = config.to_toml().unwrap();
     assert_eq!(GatewayConfig::from_toml(&toml).unwrap(), config);

@@ -14,7 +14,7 @@ use chrono::{DateTime, SubsecRound as _, Utc};
 use evo_common::{ids::hex, tokens::Secret};
 use serde::{Deserialize, Serialize};
 
-use super::Sum;
+use super::{Keys, Sum, key::Key, rules::Rules, spent::Ledger};
 use crate::Error;
 
 /// How a virtual key begins.
@@ -33,6 +33,9 @@ pub(crate) struct StoredKey {
     pub(crate) prefix: String,
     /// When it was made.
     pub(crate) created_at: DateTime<Utc>,
+    /// What it may do.
+    #[serde(flatten)]
+    pub(crate) rules: Rules,
     /// What other versions keep here.
     #[serde(flatten)]
     extra: serde_json::Map<String, serde_json::Value>,
@@ -61,13 +64,19 @@ impl KeyFile {
                 "it is not what `evo gateway auth` writes: {error}; correct or remove it"
             ))
         })?;
-        match file.keys.iter().find(|key| digest_of(&key.key_hash).is_none()) {
-            Some(key) => Err(wrong(format!(
-                "`key_hash` of the key {:?} is no SHA-256 in hex; revoke the key and make a new one",
-                key.name
-            ))),
-            None => Ok(file),
+        for key in &file.keys {
+            let name = &key.name;
+            if digest_of(&key.key_hash).is_none() {
+                return Err(wrong(format!(
+                    "`key_hash` of the key {name:?} is no SHA-256 in hex; revoke the key and make a \
+                     new one"
+                )));
+            }
+            key.rules.check().map_err(|(field, message)| {
+                wrong(format!("`{field}` of the key {name:?} {message}"))
+            })?;
         }
+        Ok(file)
     }
 
     /// Writes it whole or not at all, for its owner only.
@@ -89,10 +98,15 @@ impl KeyFile {
         })
     }
 
-    /// The names by digest.
-    pub(super) fn by_digest(&self) -> HashMap<Sum, Arc<str>> {
-        let keys = self.keys.iter();
-        keys.filter_map(|key| Some((digest_of(&key.key_hash)?, key.name.as_str().into()))).collect()
+    /// The keys by digest. What they have in hand stays with those that were there before.
+    pub(super) fn by_digest(&self, before: &Keys, ledger: &Ledger) -> Keys {
+        let named: HashMap<&str, &Key> = before.values().map(|key| (&*key.name, &**key)).collect();
+        let keys = self.keys.iter().filter_map(|stored| {
+            let before = named.get(&*stored.name).copied();
+            let key = Key::new(&stored.name, stored.rules.clone(), before, ledger);
+            Some((digest_of(&stored.key_hash)?, Arc::new(key)))
+        });
+        keys.collect()
     }
 }
 
@@ -147,8 +161,9 @@ fn digest_of(text: &str) -> Option<Sum> {
 }
 
 /// Makes a key, stores its digest and returns the key, which nobody can read again.
-pub(crate) fn generate(path: &Path, name: &str) -> Result<Secret, Error> {
+pub(crate) fn generate(path: &Path, name: &str, rules: Rules) -> Result<Secret, Error> {
     let wrong = |message: String| Error::Keys { path: path.to_owned(), message };
+    rules.check().map_err(|(field, message)| wrong(format!("`{field}` {message}")))?;
     if name.trim().is_empty() || name.len() > 64 || name.chars().any(char::is_control) {
         return Err(wrong(format!("{name:?} is no name for a key: use 1 to 64 printable bytes")));
     }
@@ -167,10 +182,33 @@ pub(crate) fn generate(path: &Path, name: &str) -> Result<Secret, Error> {
         key_hash: hex(&super::digest(key.as_bytes())),
         prefix: key[..SHOWN].to_owned(),
         created_at: Utc::now().trunc_subsecs(0),
+        rules,
         extra: serde_json::Map::default(),
     });
     file.save(path)?;
     Ok(Secret::new(key))
+}
+
+/// Gives a key the rules that `change` makes of its own, unless it refuses. `None` when there is no
+/// such key.
+pub(crate) fn change<E>(
+    path: &Path,
+    name: &str,
+    change: impl FnOnce(&Rules) -> Result<Rules, E>,
+) -> Result<Option<Result<(), E>>, Error> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let path = &*resolved(path);
+    let _lock = lock(path)?;
+    let mut file = KeyFile::load(path)?;
+    let Some(key) = file.keys.iter_mut().find(|key| key.name == name) else { return Ok(None) };
+    match change(&key.rules) {
+        Ok(rules) => key.rules = rules,
+        Err(refusal) => return Ok(Some(Err(refusal))),
+    }
+    file.save(path)?;
+    Ok(Some(Ok(())))
 }
 
 /// Removes the keys of this name. Says whether there was one.
@@ -214,7 +252,7 @@ mod tests {
     fn the_file_holds_digests_for_its_owner_only() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sub/auth.json");
-        let key = generate(&path, "laptop").unwrap();
+        let key = generate(&path, "laptop", Rules::default()).unwrap();
         assert!(key.expose().starts_with("evo-") && key.expose().len() == 52);
         let text = fs::read_to_string(&path).unwrap();
         assert!(!text.contains(key.expose()), "{text}");
@@ -227,7 +265,7 @@ mod tests {
             let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(&path).unwrap());
             assert_eq!(mode & 0o777, 0o600);
         }
-        let error = generate(&path, "laptop").unwrap_err();
+        let error = generate(&path, "laptop", Rules::default()).unwrap_err();
         assert!(error.to_string().contains("already"), "{error}");
         assert!(!revoke(&path, "phone").unwrap());
         assert!(revoke(&path, "laptop").unwrap());
@@ -239,9 +277,9 @@ mod tests {
     fn a_link_stays_a_link() {
         let folder = tempfile::tempdir().unwrap();
         let (file, link) = (folder.path().join("real.json"), folder.path().join("auth.json"));
-        generate(&file, "a").unwrap();
+        generate(&file, "a", Rules::default()).unwrap();
         std::os::unix::fs::symlink(&file, &link).unwrap();
-        generate(&link, "b").unwrap();
+        generate(&link, "b", Rules::default()).unwrap();
         assert!(revoke(&link, "a").unwrap());
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         let names: Vec<_> =
@@ -258,7 +296,7 @@ mod tests {
                 let path = &path;
                 scope.spawn(move || {
                     let name = number.to_string();
-                    generate(path, &name).unwrap();
+                    generate(path, &name, Rules::default()).unwrap();
                     assert!(number % 2 == 0 || revoke(path, &name).unwrap());
                 });
             }
@@ -282,9 +320,36 @@ mod tests {
             ),
         )
         .unwrap();
-        generate(&path, "b").unwrap();
+        generate(&path, "b", Rules::default()).unwrap();
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.contains("\"budget\": 5") && text.contains("\"version\": 2"), "{text}");
+    }
+
+    #[test]
+    fn rules_are_kept_beside_what_others_wrote() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("auth.json");
+        let rules: Rules = serde_json::from_str(
+            r#"{"models": ["gpt-*"], "rpm": 5, "expires_at": "2999-01-01T00:00:00Z"}"#,
+        )
+        .unwrap();
+        generate(&path, "a", rules.clone()).unwrap();
+        let text = fs::read_to_string(&path).unwrap().replace("\"rpm\"", "\"later\": 1, \"rpm\"");
+        fs::write(&path, &text).unwrap();
+        assert_eq!(KeyFile::load(&path).unwrap().keys[0].rules, rules);
+        let wider = Rules { rpm: Some(10), ..rules.clone() };
+        let widen = |_: &Rules| Ok::<_, ()>(wider.clone());
+        assert_eq!(change(&path, "a", widen).unwrap(), Some(Ok(())));
+        assert_eq!(change(&path, "b", widen).unwrap(), None);
+        assert_eq!(change(&path, "a", |_| Err(5)).unwrap(), Some(Err(5)));
+        assert_eq!(KeyFile::load(&path).unwrap().keys[0].rules, wider);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains("\"later\": 1"), "{text}");
+        fs::write(&path, text.replace("\"rpm\": 10", "\"rpm\": 0")).unwrap();
+        let error = KeyFile::load(&path).unwrap_err().to_string();
+        assert!(error.contains("`rpm` of the key \"a\""), "{error}");
+        let wrong = Rules { reset_hour: Some(24), ..rules };
+        assert!(generate(&path, "c", wrong).is_err());
     }
 
     #[test]

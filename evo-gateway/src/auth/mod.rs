@@ -1,11 +1,15 @@
 //! Who may use the gateway: the bearers of the operator's and the gateway's token, and of virtual
 //! keys. Secrets are compared by digest, so that the duration tells nothing about them.
 
+mod allowance;
+pub(crate) mod key;
 pub(crate) mod keys;
+pub(crate) mod rules;
+pub(crate) mod spent;
 
 use std::{
     collections::HashMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
 };
@@ -16,8 +20,12 @@ use subtle::ConstantTimeEq as _;
 use tokio::time::Instant;
 
 use crate::config::Auth;
+use key::Key;
+use spent::Ledger;
 
 type Sum = [u8; 32];
+/// The keys by their digests.
+type Keys = HashMap<Sum, Arc<Key>>;
 
 /// How often the file of virtual keys is looked at.
 const KEYS_INTERVAL: Duration = Duration::from_secs(1);
@@ -26,7 +34,7 @@ const KEYS_INTERVAL: Duration = Duration::from_secs(1);
 const UNKNOWN_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Who sent a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) enum Caller {
     /// Nobody was asked.
     Anybody,
@@ -34,8 +42,8 @@ pub(crate) enum Caller {
     Operator,
     /// The bearer of the gateway's token.
     Gateway,
-    /// The bearer of the virtual key of this name.
-    Key(Arc<str>),
+    /// The bearer of this virtual key.
+    Key(Arc<Key>),
 }
 
 impl Caller {
@@ -45,7 +53,7 @@ impl Caller {
             Self::Anybody => "anybody",
             Self::Operator => "operator",
             Self::Gateway => "gateway",
-            Self::Key(name) => name,
+            Self::Key(key) => &key.name,
         }
     }
 }
@@ -57,6 +65,8 @@ pub(crate) enum Refusal {
     Missing,
     /// The token is none of ours.
     Unknown,
+    /// The key's time is over.
+    Expired,
 }
 
 /// Lets callers in, or not.
@@ -65,9 +75,11 @@ pub(crate) struct Gate {
     open: bool,
     operator: Option<Sum>,
     gateway: Option<Sum>,
-    keys: RwLock<Arc<HashMap<Sum, Arc<str>>>>,
+    keys: RwLock<Arc<Keys>>,
     /// Their file.
     file: Option<PathBuf>,
+    /// What they have spent.
+    ledger: Ledger,
     seen: Mutex<Seen>,
 }
 
@@ -82,7 +94,7 @@ struct Seen {
 
 impl Gate {
     /// A gate for these tokens, and the virtual keys that are there now.
-    pub(crate) fn new(auth: &Auth) -> Result<Self, crate::Error> {
+    pub(crate) fn new(auth: &Auth, ledger: Ledger) -> Result<Self, crate::Error> {
         let sum = |secret: &Option<Secret>| secret.as_ref().map(|s| digest(s.expose().as_bytes()));
         // Before the keys: a later change must be seen.
         let stamp = auth.keys_file.as_deref().map(keys::Stamp::of).unwrap_or_default();
@@ -91,7 +103,10 @@ impl Gate {
             open: auth.open,
             operator: sum(&auth.operator),
             gateway: sum(&auth.gateway),
-            keys: RwLock::new(Arc::new(keys.map(|keys| keys.by_digest()).unwrap_or_default())),
+            keys: RwLock::new(Arc::new(
+                keys.map(|keys| keys.by_digest(&Keys::default(), &ledger)).unwrap_or_default(),
+            )),
+            ledger,
             file: auth.keys_file.clone(),
             seen: Mutex::new(Seen { stamp, asked: None }),
         })
@@ -125,10 +140,27 @@ impl Gate {
             self.look_for_new_keys();
             self.key(&sum)
         });
-        known.map(Caller::Key).ok_or(Refusal::Unknown)
+        let key = known.ok_or(Refusal::Unknown)?;
+        if key.has_expired() { Err(Refusal::Expired) } else { Ok(Caller::Key(key)) }
     }
 
-    fn key(&self, sum: &Sum) -> Option<Arc<str>> {
+    /// The file of virtual keys.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// The virtual key of this name.
+    pub(crate) fn key_named(&self, name: &str) -> Option<Arc<Key>> {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        keys.values().find(|key| &*key.name == name).cloned()
+    }
+
+    /// Looks at the file at once, after it was changed on purpose. Reads it.
+    pub(crate) fn keys_changed(&self) {
+        self.read_again(&mut self.seen.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn key(&self, sum: &Sum) -> Option<Arc<Key>> {
         self.keys.read().unwrap_or_else(PoisonError::into_inner).get(sum).cloned()
     }
 
@@ -170,7 +202,8 @@ impl Gate {
         seen.stamp = now;
         match keys::KeyFile::load(file) {
             Ok(keys) => {
-                let keys = keys.by_digest();
+                let before = self.keys.read().unwrap_or_else(PoisonError::into_inner).clone();
+                let keys = keys.by_digest(&before, &self.ledger);
                 tracing::info!(keys = keys.len(), "The virtual keys were read again");
                 *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
             }
@@ -187,32 +220,51 @@ fn digest(secret: &[u8]) -> Sum {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{rules::Rules, *};
+
+    /// Who is let in with a token.
+    fn name(gate: &Gate, token: Option<&str>) -> Result<String, Refusal> {
+        gate.admit(token.map(str::as_bytes)).map(|caller| caller.name().to_owned())
+    }
 
     #[test]
     fn callers_are_told_apart_and_strangers_kept_out() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("auth.json");
-        let key = keys::generate(&file, "ci").unwrap();
-        let gate = Gate::new(&Auth {
+        let key = keys::generate(&file, "ci", Rules::default()).unwrap();
+        let auth = Auth {
             operator: Some("op".into()),
             gateway: Some("gw".into()),
             keys_file: Some(file),
             open: false,
-        })
-        .unwrap();
-        let who = |token: &str| gate.admit(Some(token.as_bytes()));
-        assert_eq!(who("op"), Ok(Caller::Operator));
-        assert_eq!(who("gw"), Ok(Caller::Gateway));
-        assert_eq!(who(key.expose()), Ok(Caller::Key("ci".into())));
+        };
+        let gate = Gate::new(&auth, Ledger::default()).unwrap();
+        let who = |token: &str| name(&gate, Some(token));
+        assert_eq!(who("op"), Ok("operator".to_owned()));
+        assert_eq!(who("gw"), Ok("gateway".to_owned()));
+        assert_eq!(who(key.expose()), Ok("ci".to_owned()));
         for stranger in ["", "o", "opp", "evo-", &key.expose()[..51]] {
             assert_eq!(who(stranger), Err(Refusal::Unknown), "{stranger}");
         }
-        assert_eq!(gate.admit(None), Err(Refusal::Missing));
-        let open = Gate::new(&Auth { open: true, ..Auth::default() }).unwrap();
-        assert_eq!(open.admit(None), Ok(Caller::Anybody));
-        let shut = Gate::new(&Auth::default()).unwrap();
-        assert_eq!(shut.admit(Some(b"")), Err(Refusal::Unknown));
+        assert_eq!(name(&gate, None), Err(Refusal::Missing));
+        let open = Gate::new(&Auth { open: true, ..Auth::default() }, Ledger::default()).unwrap();
+        assert_eq!(name(&open, None), Ok("anybody".to_owned()));
+        let shut = Gate::new(&Auth::default(), Ledger::default()).unwrap();
+        assert_eq!(name(&shut, Some("")), Err(Refusal::Unknown));
+    }
+
+    #[test]
+    fn a_key_whose_time_is_over_is_refused_as_such() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("auth.json");
+        let ends =
+            |text: &str| Rules { expires_at: Some(text.parse().unwrap()), ..Rules::default() };
+        let old = keys::generate(&file, "old", ends("2026-01-01T00:00:00Z")).unwrap();
+        let new = keys::generate(&file, "new", ends("2999-01-01T00:00:00Z")).unwrap();
+        let auth = Auth { keys_file: Some(file), ..Auth::default() };
+        let gate = Gate::new(&auth, Ledger::default()).unwrap();
+        assert_eq!(name(&gate, Some(old.expose())), Err(Refusal::Expired));
+        assert_eq!(name(&gate, Some(new.expose())), Ok("new".to_owned()));
     }
 
     #[test]
@@ -220,13 +272,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("auth.json");
         let auth = Auth { keys_file: Some(file.clone()), ..Auth::default() };
-        let gate = Gate::new(&auth).unwrap();
-        let key = keys::generate(&file, "new").unwrap();
+        let gate = Gate::new(&auth, Ledger::default()).unwrap();
+        let key = keys::generate(&file, "new", Rules::default()).unwrap();
         std::thread::scope(|scope| {
-            let admit = || gate.admit(Some(key.expose().as_bytes()));
+            let admit = || name(&gate, Some(key.expose()));
             let threads: Vec<_> = (0..8).map(|_| scope.spawn(admit)).collect();
             for thread in threads {
-                assert_eq!(thread.join().unwrap(), Ok(Caller::Key("new".into())));
+                assert_eq!(thread.join().unwrap(), Ok("new".to_owned()));
             }
         });
     }
@@ -237,16 +289,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("auth.json");
         let auth = Auth { keys_file: Some(file.clone()), ..Auth::default() };
-        let gate = Gate::new(&auth).unwrap();
-        let key = keys::generate(&file, "new").unwrap();
-        let admit = |key: &Secret| gate.admit(Some(key.expose().as_bytes()));
-        assert_eq!(admit(&key), Ok(Caller::Key("new".into())));
+        let gate = Gate::new(&auth, Ledger::default()).unwrap();
+        let key = keys::generate(&file, "new", Rules::default()).unwrap();
+        let admit = |key: &Secret| name(&gate, Some(key.expose()));
+        assert_eq!(admit(&key), Ok("new".to_owned()));
         tokio::time::advance(UNKNOWN_INTERVAL).await;
-        assert_eq!(gate.admit(Some(b"guess")), Err(Refusal::Unknown));
-        let later = keys::generate(&file, "later").unwrap();
+        assert_eq!(name(&gate, Some("guess")), Err(Refusal::Unknown));
+        let later = keys::generate(&file, "later", Rules::default()).unwrap();
         assert_eq!(admit(&later), Err(Refusal::Unknown), "the guess had the look");
         tokio::time::advance(UNKNOWN_INTERVAL).await;
-        assert_eq!(admit(&later), Ok(Caller::Key("later".into())));
+        assert_eq!(admit(&later), Ok("later".to_owned()));
         // A known key makes it look at nothing.
         let asked = gate.seen.lock().unwrap().asked;
         tokio::time::advance(UNKNOWN_INTERVAL).await;
@@ -259,20 +311,20 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("auth.json");
         let auth = Auth { keys_file: Some(file.clone()), ..Auth::default() };
-        let gate = Arc::new(Gate::new(&auth).unwrap());
+        let gate = Arc::new(Gate::new(&auth, Ledger::default()).unwrap());
         // Between the first look and the following.
-        let early = keys::generate(&file, "early").unwrap();
+        let early = keys::generate(&file, "early", Rules::default()).unwrap();
         let shutdown = Shutdown::new();
         let follow = gate.follow(shutdown.clone());
         let steps = async {
             let pause = || tokio::time::sleep(KEYS_INTERVAL * 2);
             pause().await;
-            let known = gate.admit(Some(early.expose().as_bytes()));
-            assert_eq!(known, Ok(Caller::Key("early".into())));
-            let key = keys::generate(&file, "one").unwrap();
+            let known = name(&gate, Some(early.expose()));
+            assert_eq!(known, Ok("early".to_owned()));
+            let key = keys::generate(&file, "one", Rules::default()).unwrap();
             pause().await;
-            let admit = || gate.admit(Some(key.expose().as_bytes()));
-            assert_eq!(admit(), Ok(Caller::Key("one".into())));
+            let admit = || name(&gate, Some(key.expose()));
+            assert_eq!(admit(), Ok("one".to_owned()));
             // A file that can't be read changes nothing.
             let good = std::fs::read(&file).unwrap();
             std::fs::write(&file, "{").unwrap();

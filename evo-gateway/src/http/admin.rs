@@ -13,7 +13,10 @@ use evo_common::config::load::Format;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::error::{ApiError, dialect_of};
+use super::{
+    error::ApiError,
+    extract::{forbidden, refused},
+};
 use crate::{
     auth::Caller,
     gateway::{Gateway, Live, SwapError},
@@ -164,13 +167,4 @@ fn format_of(headers: &HeaderMap, text: &str) -> Format {
         _ if text.trim_start().starts_with('{') => Format::Json,
         _ => Format::Toml,
     }
-}
-
-fn forbidden(headers: &HeaderMap, needed: &str) -> ApiError {
-    let message = format!("This needs {needed}; `tokens.toml` in Evo's data folder has it.");
-    refused(headers, Refused::new(403, "forbidden", message))
-}
-
-fn refused(headers: &HeaderMap, refused: Refused) -> ApiError {
-    ApiError(dialect_of("", headers), refused)
 }

@@ -4,6 +4,8 @@
 
 mod admin;
 mod error;
+mod extract;
+mod keys;
 mod models;
 mod openapi;
 mod origin;
@@ -13,6 +15,7 @@ mod service;
 mod system;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use std::sync::Arc;
 
@@ -35,6 +38,9 @@ fn routes() -> OpenApiRouter<Arc<Gateway>> {
         .routes(routes!(models::refresh_models))
         .routes(routes!(providers::list_providers))
         .routes(routes!(admin::get_config, admin::put_config))
+        .routes(routes!(keys::list_keys, keys::create_key))
+        .routes(routes!(keys::change_key, keys::revoke_key))
+        .routes(routes!(usage::get_usage))
 }
 
 fn router(gateway: Arc<Gateway>) -> Router {

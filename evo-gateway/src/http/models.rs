@@ -105,7 +105,7 @@ struct AnthropicList {
 impl From<Model<'_>> for ModelView {
     fn from(model: Model<'_>) -> Self {
         let Model { provider, id, listed, .. } = model;
-        let known = provider.metadata.get(&id).cloned().unwrap_or_default();
+        let known = provider.known(&id);
         let ModelMetadata { context_window, max_tokens, reasoning, input_types, cost } = known;
         let listed_window =
             listed.as_ref().and_then(|listed| listed.context_length.or(listed.max_model_len));

@@ -178,8 +178,8 @@ pub fn document() -> &'static OpenApi {
         let mut document = super::routes().into_openapi();
         document.merge(<Generation as utoipa::OpenApi>::openapi());
         for (path, item) in &mut document.paths.paths {
-            for operation in operations(item) {
-                complete(path, operation);
+            for (reads, operation) in operations(item) {
+                complete(path, reads, operation);
             }
         }
         document
@@ -219,16 +219,21 @@ pub(super) fn base() -> OpenApi {
             tag("system", "The gateway itself."),
             tag("models", "What can be asked for."),
             tag("generation", "Asking for it."),
+            tag("keys", "Who may ask, and how much."),
+            tag("usage", "What it took and cost."),
         ]))
         .build()
 }
 
 /// Adds what follows from the operation's place: its scope, and the errors that every such
 /// operation can answer with.
-fn complete(path: &str, operation: &mut Operation) {
-    let for_operator = path.starts_with("/admin/") && operation.request_body.is_some();
-    let mut errors =
-        vec![("403", "The gateway runs with --open and the host or the origin is not its own.")];
+fn complete(path: &str, reads: bool, operation: &mut Operation) {
+    let for_operator = path.starts_with("/admin/") && !reads;
+    let mut errors = vec![(
+        "403",
+        "The gateway runs with --open and the host or the origin is not its own, or the token may not \
+         do this.",
+    )];
     if path == "/health" {
         operation.security = Some(Vec::new());
     } else {
@@ -236,14 +241,24 @@ fn complete(path: &str, operation: &mut Operation) {
         let scope = if for_operator { "operator" } else { "gateway" };
         operation.extensions = Some(ExtensionsBuilder::new().add("x-evo-scope", scope).build());
     }
-    if for_operator {
+    if for_operator && operation.request_body.is_some() {
         errors.push(("413", "The body is too large."));
+        if path.starts_with("/admin/keys") {
+            errors.push(("400", "A field is not what it should be."));
+        }
+        if path.contains('{') {
+            errors.push(("404", "There is no such key."));
+        }
     } else if operation.request_body.is_some() {
         errors.extend([
             ("400", "The body can't be read, or a field is not what it should be."),
             ("404", "There is no such model."),
             ("413", "The body is too large."),
-            ("429", "The provider is called too often, by its own word or by its `rate_limit`."),
+            (
+                "429",
+                "The provider is called too often, by its own word or by its `rate_limit`, or the \
+                 virtual key has used what it may use.",
+            ),
             ("501", "The provider's type is not supported by this release."),
             ("502", "The provider can't be reached, or its answer is none."),
             ("503", "The provider is off, or has no key."),
@@ -260,8 +275,9 @@ fn error(description: &str) -> ResponseDocument {
     ResponseBuilder::new().description(description).content("application/json", content).build()
 }
 
-/// The operations of a path that has them.
-fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
-    let PathItem { get, post, put, .. } = item;
-    [get, post, put].into_iter().flatten()
+/// The operations of a path that has them, each with whether it only reads.
+fn operations(item: &mut PathItem) -> impl Iterator<Item = (bool, &mut Operation)> {
+    let PathItem { get, post, put, patch, delete, .. } = item;
+    let changing = [post, put, patch, delete].into_iter().flatten().map(|it| (false, it));
+    get.iter_mut().map(|it| (true, it)).chain(changing)
 }

@@ -5,7 +5,8 @@ use std::{convert::Infallible, future::Future, pin::Pin, sync::Arc, time::Durati
 use axum::{
     Router,
     http::{
-        HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header, request,
+        HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
+        request,
     },
 };
 use bytes::{Bytes, BytesMut};
@@ -83,13 +84,16 @@ impl hyper::service::Service<Request<Incoming>> for Service {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let (gateway, client, rules) = (self.gateway.clone(), self.client.clone(), self.rules);
         let (mut parts, body) = request.into_parts();
+        // Before anything that could pass it on.
+        let key = take_key(&mut parts.uri);
         let generates = front_of(parts.uri.path());
         // The router is only needed, and cloned, for what the proxy does not answer.
         let router = generates.is_none().then(|| self.router.clone());
         Box::pin(async move {
-            let mut entry = Entry::new(gateway.log.clone(), facts(&parts, generates));
+            let mut entry =
+                Entry::new(gateway.log.clone(), gateway.books.clone(), facts(&parts, generates));
             let front = generates.unwrap_or_else(|| dialect_of(parts.uri.path(), &parts.headers));
-            let response = match admit(&gateway, rules, &parts, &mut entry) {
+            let response = match admit(&gateway, rules, &parts, key.as_deref(), &mut entry) {
                 Err(refused) => {
                     discard(body, &parts.headers).await;
                     Err(refused)
@@ -181,8 +185,6 @@ fn span(parts: &request::Parts) -> Option<tracing::Span> {
         run.id = parts.headers.get(&RUN).and_then(|run| run.to_str().ok()),
         stage = parts.headers.get(&STAGE).and_then(|stage| stage.to_str().ok()),
         http.response.status_code = tracing::field::Empty,
-        gen_ai.provider.name = tracing::field::Empty,
-        gen_ai.request.model = tracing::field::Empty,
         outcome = tracing::field::Empty,
     );
     let carrier = [(TRACEPARENT.to_owned(), parent.to_owned())].into();
@@ -209,6 +211,7 @@ fn admit(
     gateway: &Gateway,
     rules: Rules,
     parts: &request::Parts,
+    key: Option<&str>,
     entry: &mut Entry,
 ) -> Result<(), Refused> {
     rules.check(&parts.uri, &parts.headers)?;
@@ -216,7 +219,7 @@ fn admit(
     if parts.uri.path() == "/health" {
         return Ok(());
     }
-    let refusal = match gateway.gate.admit(presented_token(&parts.headers)) {
+    let refusal = match gateway.gate.admit(presented_token(&parts.headers, key)) {
         Ok(caller) => {
             entry.facts.caller = Some(caller);
             return Ok(());
@@ -226,20 +229,44 @@ fn admit(
     let fault = match refusal {
         Refusal::Missing => "none was sent",
         Refusal::Unknown => "the one sent is unknown",
+        Refusal::Expired => {
+            let message = "The key's time is over; ask whoever runs the gateway for a new one.";
+            return Err(Refused::new(401, "key_expired", message));
+        }
     };
     Err(Refused::new(
         401,
         "unauthorized",
         format!(
-            "This needs a token and {fault}: send `Authorization: Bearer TOKEN` or `x-api-key: \
-             TOKEN` with the gateway token of `tokens.toml` in Evo's data folder, or with a key \
+            "This needs a token and {fault}: send `Authorization: Bearer TOKEN`, `x-api-key: TOKEN`, \
+             `x-goog-api-key: TOKEN` or `?key=TOKEN` with the gateway token of `tokens.toml` in Evo's data folder, or with a key \
              made by `evo gateway auth generate`."
         ),
     ))
 }
 
-/// The token of `Authorization: Bearer …`, else of `x-api-key` or `x-goog-api-key`.
-fn presented_token(headers: &HeaderMap) -> Option<&[u8]> {
+/// Takes `key=…` out of a query, in which Google's clients may send their key.
+fn take_key(uri: &mut Uri) -> Option<String> {
+    const NAME: &str = "key=";
+    let query = uri.query().filter(|query| query.contains(NAME))?;
+    if !uri.path().starts_with("/v1") {
+        return None;
+    }
+    let key = query.split('&').find_map(|pair| pair.strip_prefix(NAME))?.to_owned();
+    let rest: Vec<&str> = query.split('&').filter(|pair| !pair.starts_with(NAME)).collect();
+    let path = if rest.is_empty() {
+        uri.path().to_owned()
+    } else {
+        format!("{}?{}", uri.path(), rest.join("&"))
+    };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = path.parse().ok();
+    *uri = Uri::from_parts(parts).unwrap_or_else(|_| Uri::from_static("/"));
+    Some(key)
+}
+
+/// The token of `Authorization: Bearer …`, else of `x-api-key` or `x-goog-api-key`, else of the query.
+fn presented_token<'a>(headers: &'a HeaderMap, key: Option<&'a str>) -> Option<&'a [u8]> {
     if let Some(value) = headers.get(header::AUTHORIZATION) {
         let value = value.as_bytes();
         // A header of another scheme is a wrong token, not a missing one.
@@ -248,8 +275,8 @@ fn presented_token(headers: &HeaderMap) -> Option<&[u8]> {
             _ => b"",
         });
     }
-    let key = headers.get(API_KEY).or_else(|| headers.get(GOOGLE_API_KEY))?;
-    Some(key.as_bytes().trim_ascii())
+    let header = headers.get(API_KEY).or_else(|| headers.get(GOOGLE_API_KEY));
+    header.map(|header| header.as_bytes().trim_ascii()).or(key.map(str::as_bytes))
 }
 
 /// One of the two routes that generate.

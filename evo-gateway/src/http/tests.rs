@@ -2,6 +2,7 @@
 
 mod answers;
 mod api;
+mod keys;
 mod log;
 mod refusals;
 mod reload;

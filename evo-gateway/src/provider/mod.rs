@@ -23,6 +23,7 @@ use crate::{
     config::Config,
     convert::Dialect,
     upstream::{Client, Deadlines, Reached, SendBody, Transport},
+    usage::price::{Price, known, price},
 };
 use access::{Access, Credentials};
 use copilot::Copilot;
@@ -67,6 +68,8 @@ pub(crate) struct Provider {
     pub(crate) metadata: HashMap<String, ModelMetadata>,
     /// Named variables that are not set.
     pub(crate) unset: Vec<String>,
+    /// Whether it is told of which trace a request is a part.
+    pub(crate) forwards_trace: bool,
     /// What it was made from.
     source: ProviderConfig,
 }
@@ -175,7 +178,11 @@ impl Provider {
                 })?;
                 let old = before.iter().find(|old| old.name == new.name);
                 Ok(match old {
-                    Some(old) if old.source == new.source && old.keys.same_as(&new.keys) => {
+                    Some(old)
+                        if old.source == new.source
+                            && old.forwards_trace == new.forwards_trace
+                            && old.keys.same_as(&new.keys) =>
+                    {
                         old.clone()
                     }
                     Some(old) if old.source.rate_limit == new.source.rate_limit => {
@@ -242,6 +249,7 @@ impl Provider {
             models: config.models.clone(),
             metadata: config.model_metadata.clone().unwrap_or_default(),
             unset,
+            forwards_trace: false,
             source: config.clone(),
         })
     }
@@ -266,6 +274,21 @@ impl Provider {
             Some(transport) => transport.send(request, deadlines).await,
             None => client.send(request, deadlines.first_byte).await,
         }
+    }
+
+    /// What a model of it costs, if that is known.
+    pub(crate) fn price(&self, model: &str) -> Option<Price> {
+        price(&self.metadata, self.host(), model)
+    }
+
+    /// What is known of a model of it.
+    pub(crate) fn known(&self, model: &str) -> ModelMetadata {
+        known(&self.metadata, self.host(), model)
+    }
+
+    /// The host that it is at, if it can be called.
+    pub(crate) fn host(&self) -> Option<&str> {
+        self.address().ok().and_then(|address| address.generate.host())
     }
 
     /// Whether the configuration turns it on.

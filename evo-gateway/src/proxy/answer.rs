@@ -210,12 +210,13 @@ impl Passed {
         Self { upstream, front, events, needs_mark, tail, ending: Ending::None }
     }
 
-    fn poll(&mut self, context: &mut Context<'_>, outcome: &mut Outcome) -> Poll<Step> {
+    fn poll(&mut self, context: &mut Context<'_>, entry: &mut Entry) -> Poll<Step> {
         if let Some(step) = self.ending.poll(context) {
             return step;
         }
         let failure = match ready!(self.upstream.poll(context)) {
             Step::Data(data) => {
+                entry.meter.feed(&data);
                 if self.events {
                     self.tail.follow(&data, self.needs_mark.then_some(self.front));
                 }
@@ -225,13 +226,13 @@ impl Passed {
             Step::Failed(failure) => failure,
             Step::End | Step::Broken => return Poll::Ready(Step::End),
         };
-        *outcome = failure;
+        entry.outcome = failure;
         self.ending = Ending::Flush;
         if self.events && self.tail.is_between_events() {
             let words = last_words(self.front, failure, &self.upstream.watch);
             return Poll::Ready(Step::Data(words));
         }
-        self.poll(context, outcome)
+        self.poll(context, entry)
     }
 }
 
@@ -291,7 +292,7 @@ impl Converted {
         Self { upstream, front, converter, ended: false, ending: Ending::None }
     }
 
-    fn poll(&mut self, context: &mut Context<'_>, outcome: &mut Outcome) -> Poll<Step> {
+    fn poll(&mut self, context: &mut Context<'_>, entry: &mut Entry) -> Poll<Step> {
         if let Some(step) = self.ending.poll(context) {
             return step;
         }
@@ -302,6 +303,7 @@ impl Converted {
         while out.is_empty() {
             let whole = match ready!(self.upstream.poll(context)) {
                 Step::Data(data) => {
+                    entry.meter.feed(&data);
                     if self.converter.push(&data, &mut out).is_ok() {
                         if self.converter.is_over() {
                             self.upstream.watch.hurry(LINGER);
@@ -317,7 +319,7 @@ impl Converted {
                 Step::Failed(Outcome::TimedOut) if !self.converter.is_settled() => {
                     let words = last_words(self.front, Outcome::TimedOut, &self.upstream.watch);
                     out.extend_from_slice(&words);
-                    *outcome = Outcome::TimedOut;
+                    entry.outcome = Outcome::TimedOut;
                     self.ending = Ending::Flush;
                     break;
                 }
@@ -331,12 +333,12 @@ impl Converted {
                 self.ended = true;
                 break;
             }
-            *outcome = Outcome::Cut;
+            entry.outcome = Outcome::Cut;
             self.ending = Ending::Flush;
             break;
         }
         if out.is_empty() {
-            return self.poll(context, outcome);
+            return self.poll(context, entry);
         }
         Poll::Ready(Step::Data(out.into()))
     }
@@ -367,8 +369,8 @@ impl http_body::Body for Logged {
         let Self { answer, entry } = self.get_mut();
         let step = match answer {
             Answer::Whole(bytes) => mem::take(bytes).map_or(Step::End, Step::Data),
-            Answer::Passed(passed) => ready!(passed.poll(context, &mut entry.outcome)),
-            Answer::Converted(converted) => ready!(converted.poll(context, &mut entry.outcome)),
+            Answer::Passed(passed) => ready!(passed.poll(context, entry)),
+            Answer::Converted(converted) => ready!(converted.poll(context, entry)),
             Answer::Other(other) => match ready!(Pin::new(other).poll_frame(context)) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => Step::Data(data),

@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use chrono::Utc;
+use evo_common::tracing_context;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header,
     uri::PathAndQuery,
@@ -16,12 +17,14 @@ use tokio::time::{Instant, timeout};
 
 use crate::{
     access::{Entry, Text},
+    auth::{Caller, key::Estimate},
     convert::{self, Context, Dialect, StreamConverter, Wanted},
     gateway::{Gateway, Live},
     peek::{self, Peek},
     provider::{Address, Provider, access::Access},
     routing::plan::NoRoute,
     upstream::{Body, Client, Deadlines, Failure, SendBody, headers},
+    usage::{estimate::tokens_of_body, meter::Kind},
 };
 use answer::{Answer, Converted, Passed, Watch};
 
@@ -69,7 +72,7 @@ impl Refused {
         let mut response = Response::new(Answer::whole(body));
         *response.status_mut() = self.status;
         response.headers_mut().insert(header::CONTENT_TYPE, JSON);
-        if matches!(status, 501 | 503) {
+        if matches!(status, 501 | 503) || self.code == "budget_exceeded" {
             // Clients repeat such answers on their own, and only an operator can help.
             response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
         }
@@ -106,22 +109,56 @@ pub(crate) async fn forward(
         Refused { field, ..Refused::new(400, "invalid_request", fault.message) }
     })?;
     entry.facts.stream = peek.stream;
+    entry.facts.asked = Some(Text::new(&peek.model));
+    entry.question = tokens_of_body(&ask.body);
     // The one look at what may be swapped meanwhile: this request goes on with what it found.
     let live = gateway.live();
     let directory = live.catalog.directory();
     let plan = directory.plan(&peek.model).map_err(|why| refusal(&live, &peek.model, why))?;
     let provider = &live.providers[plan.provider];
-    entry.facts.provider = Some(provider.name.clone());
-    entry.facts.model = Some(Text::new(&plan.model));
+    entry.choose(provider, &plan.model);
     let address = provider.address().map_err(|_| unusable(provider))?;
+    admit(entry, &peek.model, &[(provider, &plan.model)])?;
     if let Some(limit) = &provider.limit {
         limit.take().map_err(|wait| too_often(provider, wait))?;
     }
     let call =
         Call { gateway, client, provider, address, ask: &ask, peek: &peek, model: &plan.model };
-    let mut response = call.run().await?;
+    let mut response = call.run(entry).await?;
     response.headers_mut().insert(PROVIDER, provider.name_header.clone());
     Ok(response)
+}
+
+/// Lets a virtual key's request in, or not. Of the candidates at least one must be allowed to it.
+fn admit(
+    entry: &mut Entry,
+    asked: &str,
+    candidates: &[(&Arc<Provider>, &str)],
+) -> Result<(), Refused> {
+    let Some(Caller::Key(key)) = &entry.facts.caller else { return Ok(()) };
+    let mut allowed =
+        candidates.iter().filter(|(provider, model)| key.allows(asked, &provider.name, model));
+    let Some((provider, model)) = allowed.next() else {
+        let message = format!(
+            "The key {:?} may not ask for the model {asked:?}; ask whoever runs the gateway, or name \
+             another model.",
+            key.name
+        );
+        let field = Some("model".to_owned());
+        return Err(Refused { field, ..Refused::new(403, "model_not_allowed", message) });
+    };
+    let mut estimate = Estimate::default();
+    if key.wants_estimate() {
+        let price = provider.price(model);
+        let cost = price.map_or(0, |price| price.of_question(entry.question));
+        estimate = Estimate { tokens: entry.question, cost };
+    }
+    let ticket = key.admit(estimate).map_err(|exceeded| {
+        let refused = Refused::new(429, exceeded.code(), exceeded.message(&key.name));
+        Refused { retry_after: Some(exceeded.wait()), ..refused }
+    })?;
+    entry.ticket = Some(ticket);
+    Ok(())
 }
 
 fn unusable(provider: &Provider) -> Refused {
@@ -172,10 +209,10 @@ impl Call<'_> {
         self.address.dialect != self.ask.front
     }
 
-    async fn run(&self) -> Result<Response<Answer>, Refused> {
+    async fn run(&self, entry: &mut Entry) -> Result<Response<Answer>, Refused> {
         let started = Instant::now();
         let (body, way) = self.body()?;
-        let response = self.ask_with_each_key(&body).await?;
+        let response = self.ask_with_each_key(&body, entry).await?;
         if response.status().is_informational() {
             let what = "switched to another protocol, which nobody asked for";
             return Err(self.failed(502, "upstream_bad_answer", what));
@@ -191,8 +228,8 @@ impl Call<'_> {
         let timeouts = &self.gateway.timeouts;
         let watch = Watch::new(timeouts.idle, started + timeouts.first_byte, end);
         match way {
-            Some(way) => self.translate(response, watch, way).await,
-            None => Ok(self.pass(response, watch)),
+            Some(way) => self.translate(response, watch, way, entry).await,
+            None => Ok(self.pass(response, watch, entry)),
         }
     }
 
@@ -232,7 +269,11 @@ impl Call<'_> {
     }
 
     /// Asks the provider, with one key after the other as long as it refuses them.
-    async fn ask_with_each_key(&self, body: &SendBody) -> Result<Response<Body>, Refused> {
+    async fn ask_with_each_key(
+        &self,
+        body: &SendBody,
+        entry: &mut Entry,
+    ) -> Result<Response<Body>, Refused> {
         let keys = &self.provider.keys;
         let first_byte = self.gateway.timeouts.first_byte;
         let limit = self.total().map_or(first_byte, |total| total.min(first_byte));
@@ -244,7 +285,11 @@ impl Call<'_> {
             let access = self.provider.access(self.client).await;
             let access =
                 access.map_err(|what| self.failed(503, "provider_not_signed_in", &what))?;
-            let request = self.request(body.clone(), keys.header(key), access.as_ref());
+            let mut request = self.request(body.clone(), keys.header(key), access.as_ref());
+            if let Some(call) = entry.call().filter(|_| self.provider.forwards_trace) {
+                call.in_scope(|| tracing_context::inject_http_headers(request.headers_mut()));
+            }
+            entry.facts.attempts += 1;
             let response = match self.provider.send(self.client, request, deadlines).await {
                 Ok(response) => response,
                 // An answer is worth more than none.
@@ -311,8 +356,9 @@ impl Call<'_> {
     }
 
     /// The answer as it is.
-    fn pass(&self, response: Response<Body>, watch: Watch) -> Response<Answer> {
+    fn pass(&self, response: Response<Body>, watch: Watch, entry: &mut Entry) -> Response<Answer> {
         let (mut parts, body) = response.into_parts();
+        entry.meter.begin(kind_of(&parts), entry.is_traced());
         // Of a length that is announced nothing is left for an event of the gateway's own.
         let events = is_event_stream(&parts.headers)
             && !parts.headers.contains_key(header::CONTENT_ENCODING)
@@ -332,11 +378,13 @@ impl Call<'_> {
         response: Response<Body>,
         watch: Watch,
         way: Way,
+        entry: &mut Entry,
     ) -> Result<Response<Answer>, Refused> {
         let (parts, body) = response.into_parts();
         let (provider, front) = (self.address.dialect, self.ask.front);
         let status = parts.status;
         let streams = is_event_stream(&parts.headers);
+        entry.meter.begin(kind_of(&parts), entry.is_traced());
         let (answer, kind) = if !status.is_success() {
             let body = self.read(body, watch).await?;
             (Answer::whole(convert::error(provider, front, status.as_u16(), &body)), JSON)
@@ -349,6 +397,7 @@ impl Call<'_> {
             (Answer::Converted(Box::new(converted)), HeaderValue::from_static(front.stream_type()))
         } else {
             let body = self.read(body, watch).await?;
+            entry.meter.feed(&body);
             let answer =
                 convert::response(provider, front, &body, &way.context).map_err(|fault| {
                     let what =
@@ -454,6 +503,18 @@ fn is_lenient(headers: &HeaderMap) -> bool {
 /// Unix seconds.
 fn now() -> u64 {
     u64::try_from(Utc::now().timestamp()).unwrap_or_default()
+}
+
+/// What an answer looks like to the meter.
+fn kind_of(parts: &http::response::Parts) -> Kind {
+    let headers = &parts.headers;
+    if !parts.status.is_success() || headers.contains_key(header::CONTENT_ENCODING) {
+        Kind::Ignored
+    } else if is_event_stream(headers) {
+        Kind::Events
+    } else {
+        Kind::Whole
+    }
 }
 
 fn is_event_stream(headers: &HeaderMap) -> bool {

@@ -176,7 +176,8 @@ async fn only_requests_of_a_run_make_a_span() {
         std::mem::take(&mut *spans.0.lock().unwrap())
     };
     let run = evo_common::tracing_context::run_carrier("run-1");
-    assert_eq!(send(&run["traceparent"]).await, ["gateway.request"]);
+    let both = ["gateway.request", "gateway.call"];
+    assert_eq!(send(&run["traceparent"]).await, both);
     let stranger = Request::post(format!("http://{}/v1/chat/completions", bed.address))
         .header("traceparent", &run["traceparent"])
         .body(Full::default())

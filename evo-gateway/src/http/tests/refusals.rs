@@ -6,7 +6,8 @@ use super::*;
 async fn only_tokens_and_keys_open_the_gateway() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("auth.json");
-    let key = crate::auth::keys::generate(&file, "laptop").unwrap();
+    let key =
+        crate::auth::keys::generate(&file, "laptop", crate::auth::rules::Rules::default()).unwrap();
     let fake = Fake::says(200, &[], "{}").await;
     let mut config = config(&[fake.provider("p", OPENAI)]);
     config.auth.keys_file = Some(file);
