@@ -38,7 +38,8 @@ pub(crate) enum Command {
     Runner(Box<evo_agents::cli::Args>),
     /// Run the LLM gateway alone (the same as evo-gateway).
     Gateway(evo_gateway::cli::Args),
-    /// Become another program that ends with the process that started this one. Used by king.
+    /// Become another program that ends with the process that started this one, or guard such
+    /// programs. Used by king.
     #[command(hide = true, after_help = "Example: evo child --parent 1 -- evo gateway")]
     Child(evo_king::cli::ChildArgs),
     /// Report runs to Evotown (the same as evo-evotown-bridge).

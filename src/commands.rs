@@ -23,7 +23,7 @@ pub(crate) async fn run(command: Command) -> Result<()> {
         Command::Runs(command) => Box::pin(runs::run(command)).await,
         Command::Doctor(args) => Box::pin(doctor::run(args)).await,
         Command::Health(args) => Box::pin(health::run(args)).await,
-        Command::Child(args) => Err(Stop::failed(args.become_program())),
+        Command::Child(args) => args.run().map_err(Stop::failed),
         Command::King(args) => {
             let shutdown = shutdown_on_signals().context("can't listen for signals")?;
             let result = Box::pin(evo_king::cli::run(*args, shutdown)).await;

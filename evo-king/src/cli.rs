@@ -110,7 +110,8 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Become another program that ends with the process that started this one. Used by king.
+    /// Become another program that ends with the process that started this one, or guard such
+    /// programs. Used by king.
     #[command(hide = true, after_help = "Example: evo-king child --parent 1 -- evo-gateway")]
     Child(ChildArgs),
 }
@@ -141,7 +142,7 @@ impl Args {
 /// Does what the arguments say: one command, or serving until shutdown.
 pub async fn run(mut args: Args, shutdown: Shutdown) -> Result<(), Failure> {
     if let Some(Command::Child(child)) = &args.command {
-        return Err(Failure::Command(child.become_program()));
+        return child.run().map_err(Failure::Command);
     }
     if let Some(Command::Doctor { fix, port, json }) = args.command {
         let data = crate::config::data_folder(args.data).map_err(Failure::Config)?;

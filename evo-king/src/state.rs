@@ -123,8 +123,13 @@ impl King {
         tasks.recover().await?;
         let keyring = Keyring::load(config.tokens.clone(), config.open, store.clone()).await?;
         let book = Book::new(tasks.clone(), store.clone());
-        let debug =
-            Debug::new(registry.clone(), book, config.debug.clone(), shutdown.child_token());
+        let debug = Debug::new(
+            registry.clone(),
+            book,
+            config.debug.clone(),
+            launcher.clone(),
+            shutdown.child_token(),
+        );
         debug.recover().await?;
         Ok(Self(Arc::new(Parts {
             debug,

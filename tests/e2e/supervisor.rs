@@ -25,7 +25,12 @@ struct Supervising {
 
 impl Supervising {
     fn start(evo: Evo) -> Self {
-        evo.file("data/config/king.toml", "[supervisor]\nrestart_ms = 100\nrestart_max_ms = 400\n");
+        Self::start_with(evo, "")
+    }
+
+    fn start_with(evo: Evo, config: &str) -> Self {
+        let supervisor = "[supervisor]\nrestart_ms = 100\nrestart_max_ms = 400\n";
+        evo.file("data/config/king.toml", &format!("{supervisor}{config}"));
         let agents = evo.folder().join("agents");
         let mut command = evo.command(&["king", "--port", "0", "--agents"]);
         command.arg(&agents).env("EVO_TOKEN_OPERATOR", "evo_op_of-the-environment");
@@ -172,4 +177,64 @@ async fn no_agent_outlives_king() {
             pids.iter().all(|pid| !runs(pid)).then_some(())
         });
     }
+}
+
+/// A script that starts a process in its own group, one without its environment and one in another
+/// session, and writes the ids of all of them, and its own, to a file.
+fn family(pids: &Path) -> String {
+    let pids = pids.display();
+    let member = format!("/bin/sh -c 'echo $$ >> {pids}; exec sleep 600'");
+    format!("{member} & env -i {member} & setsid {member} & echo $$ >> {pids}; exec sleep 600")
+}
+
+/// The ids of such a family, once all of it is there.
+fn members(pids: &Path) -> Vec<Value> {
+    eventually("the whole family is there", PATIENCE, || {
+        let pids: Vec<Value> =
+            read(pids).lines().map(|pid| json!(pid.parse::<u64>().unwrap())).collect();
+        (pids.len() == 4 && pids.iter().all(runs)).then_some(pids)
+    })
+}
+
+fn are_gone(pids: &[Value]) {
+    eventually("all of them have ended", Duration::from_secs(10), || {
+        pids.iter().all(|pid| !runs(pid)).then_some(())
+    });
+}
+
+#[tokio::test]
+async fn a_killed_king_leaves_no_command_and_nothing_that_an_agent_has_started() {
+    let evo = evo();
+    let (of_agent, of_command) = (evo.folder().join("agent-pids"), evo.folder().join("pids"));
+    program(&evo, "own", &family(&of_agent));
+    let commands =
+        json!({"debug": {"commands": {"family": ["/bin/sh", "-c", family(&of_command)]}}});
+    let config = toml::to_string(&commands).unwrap();
+    let mut supervising = Supervising::start_with(evo, &config);
+    supervising.agent("own", |agent| agent["state"] == "running").await;
+    let command = json!({"command": "family"});
+    let (status, begun) = supervising.king.send(Method::POST, "/debug/bash", Some(&command)).await;
+    assert_eq!(status, StatusCode::OK, "{begun}");
+    let mut pids = members(&of_agent);
+    pids.extend(members(&of_command));
+    supervising.process.kill();
+    are_gone(&pids);
+}
+
+#[tokio::test]
+async fn what_an_agent_has_started_ends_with_it() {
+    let evo = evo();
+    let pids = evo.folder().join("pids");
+    program(&evo, "own", &family(&pids));
+    let mut supervising = Supervising::start(evo);
+    supervising.agent("own", |agent| agent["state"] == "running").await;
+    let first = members(&pids);
+    supervising.tell("own", "stop").await;
+    supervising.agent("own", |agent| agent["state"] == "stopped").await;
+    // What moved to another session ends with king at the latest.
+    let stays: Vec<Value> = first.iter().filter(|pid| runs(pid)).cloned().collect();
+    assert!(stays.len() <= 1, "{stays:?}");
+    supervising.process.signal(Signal::SIGTERM);
+    assert!(supervising.process.wait(PATIENCE).success());
+    are_gone(&first);
 }

@@ -1,21 +1,33 @@
-//! `evo child` and `evo-king child`: the first moment of a program that king starts.
+//! `evo child` and `evo-king child`: the first moment of a program that king starts, and the guard of
+//! these programs.
 
 use std::ffi::OsString;
 
-/// Become another program that ends with the process that started this one. Used by king.
+/// Become another program that ends with the process that started this one, or guard such programs.
+/// Used by king.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ChildArgs {
     /// The process that started this one.
-    #[arg(long, value_name = "PID")]
-    pub parent: i32,
+    #[arg(long, value_name = "PID", required_unless_present = "guard")]
+    pub parent: Option<i32>,
+    /// End what carries this mark when stdin is closed.
+    #[arg(long, value_name = "MARK", conflicts_with_all = ["parent", "command"])]
+    pub guard: Option<String>,
     /// The program and its arguments.
-    #[arg(last = true, required = true)]
+    #[arg(last = true, required_unless_present = "guard")]
     pub command: Vec<OsString>,
 }
 
 impl ChildArgs {
-    /// Becomes the program. Returns only when it can't, and says why.
-    pub fn become_program(&self) -> String {
-        crate::child::become_program(self.parent, &self.command)
+    /// Guards, or becomes the program; the error says why it can't.
+    pub fn run(&self) -> Result<(), String> {
+        match (&self.guard, self.parent) {
+            (Some(mark), _) => {
+                crate::child::guard(mark);
+                Ok(())
+            }
+            (None, Some(parent)) => Err(crate::child::become_program(parent, &self.command)),
+            (None, None) => Err("neither --parent nor --guard was given".to_owned()),
+        }
     }
 }

@@ -52,7 +52,7 @@ pub(super) async fn run(command: Command, config: &Config) -> Result<()> {
         Command::Doctor { fix, port, json } => {
             super::doctor(config.data.clone(), port, fix, json).await
         }
-        Command::Child(child) => Err(Failure::Command(child.become_program())),
+        Command::Child(child) => child.run().map_err(Failure::Command),
         Command::Token(command) => super::token::run(command, config.clone()).await,
     }
 }

@@ -16,10 +16,10 @@ use evo_common::{
     tokens::Tokens,
 };
 use serde_json::Value;
-use tokio::{process::Child, time::Instant};
+use tokio::time::Instant;
 
 use super::{files::Text, live::Live};
-use crate::child::{self, Launcher, Program};
+use crate::child::{self, Child, Launcher, Program};
 
 /// How long a test gateway may take until it listens.
 const START: Duration = Duration::from_secs(15);

@@ -3,18 +3,14 @@
 use std::{process::Stdio, time::Duration};
 
 use evo_common::{messages::TaskOutput, runtime::OnError};
-use nix::{
-    sys::signal::{Signal, killpg},
-    unistd::Pid,
-};
 use serde_json::json;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _},
-    process::{Child, Command},
     time::{Instant, timeout_at},
 };
 
 use super::{Begun, Debug, Error, Shown, book};
+use crate::child::{Child, Program};
 
 /// Where a command finds other programs.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
@@ -91,30 +87,23 @@ impl Debug {
             is_cut: false,
             failed: Some(format!("it could not be started: {error}")),
         };
-        let Some((program, arguments)) = argv.split_first() else {
-            return not_begun(std::io::Error::other("it names no program"));
+        let program = Program {
+            command: argv.iter().map(Into::into).collect(),
+            environment: vec![("PATH".into(), PATH.into())],
+            folder: "/".into(),
+            stdout: Stdio::piped(),
+            stderr: Stdio::piped(),
         };
-        let mut command = Command::new(program);
-        command
-            .args(arguments)
-            .env_clear()
-            .env("PATH", PATH)
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .kill_on_drop(true);
-        let mut child = match command.spawn() {
+        let mut child = match self.parts.launcher.spawn_plainly(program).await {
             Ok(child) => child,
             Err(error) => return not_begun(error),
         };
-        let group = Group(child.id());
         let mut output =
             Output { debug: self, begun, text: String::new(), pieces: 0, is_cut: false };
         let limit = Duration::from_millis(self.parts.config.timeout_ms);
         let watched = self.watch(&mut child, &mut output, Instant::now() + limit).await;
-        drop(group);
+        // And everything that it started.
+        drop(child);
         output.piece(String::new(), true);
         let Output { text, is_cut, .. } = output;
         let (exit_code, failed) = match watched {
@@ -171,22 +160,6 @@ impl Debug {
             Some(Ok(status)) => Ok(status),
             Some(Err(error)) => Err(format!("how it ended is not known: {error}")),
             None => Err("how it ended is not known".to_owned()),
-        }
-    }
-}
-
-/// The command and everything that it started.
-struct Group(Option<u32>);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        let Some(group) = self.0.and_then(|id| i32::try_from(id).ok()) else { return };
-        match killpg(Pid::from_raw(group), Signal::SIGKILL) {
-            // Nobody is left.
-            Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
-            Err(error) => {
-                tracing::warn!(%error, "What a command left behind can't be ended: {error}");
-            }
         }
     }
 }

@@ -27,7 +27,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::{Notify, Semaphore, broadcast};
 
-use crate::{registry::Registry, tasks};
+use crate::{child::Launcher, registry::Registry, tasks};
 pub(crate) use book::Book;
 pub(crate) use prompt::Asked;
 use prompt::Prompt;
@@ -131,6 +131,7 @@ struct Parts {
     shown: broadcast::Sender<Shown>,
     places: Arc<Semaphore>,
     commands: TaskGroup,
+    launcher: Launcher,
 }
 
 /// What was begun.
@@ -145,6 +146,7 @@ impl Debug {
         registry: Registry,
         book: Book,
         config: DebugConfig,
+        launcher: Launcher,
         shutdown: Shutdown,
     ) -> Self {
         let parts = Parts {
@@ -156,6 +158,7 @@ impl Debug {
             shown: broadcast::Sender::new(RELAY),
             places: Arc::new(Semaphore::new(COMMANDS)),
             commands: TaskGroup::new(shutdown),
+            launcher,
         };
         Self { parts: Arc::new(parts) }
     }

@@ -188,7 +188,11 @@ async fn only_configured_commands_run_with_nothing_from_outside() {
 
     let begun = stand.king.debug.command("env", Some("mine".to_owned())).await.unwrap();
     assert_eq!(begun.request_id, "mine");
-    assert_eq!(stand.text().await, "PATH=/usr/local/bin:/usr/bin:/bin\n");
+    let mut seen: Vec<String> = stand.text().await.lines().map(str::to_owned).collect();
+    seen.sort_unstable();
+    let [mark, path] = seen.as_slice() else { panic!("{seen:?}") };
+    assert!(mark.starts_with("EVO_STARTED_BY="), "{mark}");
+    assert_eq!(path, "PATH=/usr/local/bin:/usr/bin:/bin");
     let (status, _, result) = stand.ended(&begun.task_id).await;
     assert_eq!((status.as_str(), &result["exit_code"]), ("completed", &json!(0)));
 

@@ -10,11 +10,11 @@ use std::{
 
 use evo_common::{clock::Timestamp, runtime::Shutdown};
 use serde::Serialize;
-use tokio::{process::Child, sync::watch, task::JoinSet, time::Instant};
+use tokio::{sync::watch, task::JoinSet, time::Instant};
 use utoipa::ToSchema;
 
 use super::{Setup, backoff::Backoff, folders, log::Log};
-use crate::child::{self, Program};
+use crate::child::{self, Child, Program};
 
 /// How long an agent has to end by itself. King's own end waits a little longer.
 const GRACE: Duration = Duration::from_secs(4);
@@ -227,7 +227,8 @@ impl Agent {
                 End::Asked
             }
         };
-        // A program that it has left behind may hold on to its output.
+        // What it has started ends with it.
+        drop(child);
         let rest = async { while copies.join_next().await.is_some() {} };
         tokio::time::timeout(LAST_WORDS, rest).await.unwrap_or_default();
         {
