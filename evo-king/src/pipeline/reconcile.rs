@@ -181,6 +181,10 @@ impl Coordinator {
                         this.look_again(connection, now, &run).await?;
                         continue;
                     }
+                    if this.pass_on(connection, now, &run).await? {
+                        tracing::warn!(run.id = %run_id, "Nobody answered how run {run_id} is to go on; it is passed on");
+                        continue;
+                    }
                     match this.command(connection, &run, &Command::Tick { now, boot }).await {
                         Ok(()) => {
                             tracing::warn!(run.id = %run_id, timer = %kind, "The {kind} of run {run_id} has passed");
@@ -293,7 +297,7 @@ impl Coordinator {
     async fn deliver(&self, sent: &mut Asked) -> Result<(), Error> {
         let effects = self.parts.store.outbox_list().await?;
         sent.retain(|id, _| effects.iter().any(|effect| effect.id == *id));
-        let mut delivered = Vec::new();
+        let (mut delivered, mut lost) = (Vec::new(), Vec::new());
         for effect in effects {
             match effect.kind.as_str() {
                 outbox::CANCEL => {
@@ -304,10 +308,14 @@ impl Coordinator {
                     delivered.push(effect.id);
                 }
                 outbox::RECOVERY => {
+                    let agent = effect.agent_id.as_deref().unwrap_or_default();
+                    if !self.parts.registry.is_connected(agent) {
+                        lost.extend(effect.payload["run_id"].as_str().map(str::to_owned));
+                        continue;
+                    }
                     if sent.get(&effect.id).is_some_and(|at| at.elapsed() < RESEND_QUESTION) {
                         continue;
                     }
-                    let agent = effect.agent_id.as_deref().unwrap_or_default();
                     let event = wire::ERROR_RECOVERY_REQUEST;
                     if self.parts.registry.send(agent, event, &effect.payload) {
                         sent.insert(effect.id, Instant::now());
@@ -326,7 +334,27 @@ impl Coordinator {
         if !delivered.is_empty() {
             self.parts.store.outbox_delivered(delivered).await?;
         }
+        if !lost.is_empty() && self.can_be_advised() {
+            self.ask_others(lost).await?;
+        }
         Ok(())
+    }
+
+    /// Asks somebody else about these runs: whoever was asked is gone.
+    async fn ask_others(&self, run_ids: Vec<String>) -> Result<(), Error> {
+        let this = self.clone();
+        self.parts
+            .store
+            .write(async move |connection: &Connection| {
+                let now = Timestamp::now();
+                for run_id in run_ids {
+                    if let Some(run) = runs::load(connection, &run_id).await? {
+                        this.pass_on(connection, now, &run).await?;
+                    }
+                }
+                Ok::<_, Error>(())
+            })
+            .await
     }
 
     /// Sends a dispatch; says whether it went out.

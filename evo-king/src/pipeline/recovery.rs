@@ -28,6 +28,8 @@ const CAPABILITY: &str = "recovery";
 const MAX_OUTPUT: usize = 16 * 1024;
 /// Most parts that a task is split into.
 const MAX_SUBTASKS: usize = 20;
+/// Most runners that are asked about one failure.
+const MAX_ASKED: usize = 3;
 /// Longest reason that is kept.
 const MAX_REASON: usize = 2_000;
 
@@ -52,17 +54,58 @@ impl Coordinator {
         if !gives_up {
             return Ok(decision);
         }
-        let Some(agent) = self.advisor(holder) else { return Ok(decision) };
-        let advisor =
-            Advisor { agent, request_id: format!("recovery-{}", uuid::Uuid::now_v7().simple()) };
+        let Some(advisor) = self.advisor(holder, &[]) else { return Ok(decision) };
         decide(state, command, &Policy { advisor: Some(advisor), ..self.parts.policy.clone() })
     }
 
-    /// Who can be asked; not the runner that just failed, if there is another one.
-    fn advisor(&self, holder: Option<&str>) -> Option<String> {
-        let able = self.parts.registry.able(&AgentRole::Evaluation, CAPABILITY);
+    /// Who can be asked besides those that were; not the runner that just failed, if there is another
+    /// one. The time is shared by all that can be asked one after the other.
+    fn advisor(&self, holder: Option<&str>, asked: &[&str]) -> Option<Advisor> {
+        let mut able = self.parts.registry.able(&AgentRole::Evaluation, CAPABILITY);
+        let shares = able.len().clamp(1, MAX_ASKED);
+        able.retain(|agent| !asked.contains(&agent.as_str()));
         let other = able.iter().find(|agent| Some(agent.as_str()) != holder).cloned();
-        other.or_else(|| able.into_iter().next())
+        let agent = other.or_else(|| able.into_iter().next())?;
+        let shares = u64::try_from(shares).unwrap_or(1);
+        Some(Advisor {
+            agent,
+            request_id: format!("recovery-{}", uuid::Uuid::now_v7().simple()),
+            share_ms: self.parts.policy.advice_ms / shares,
+        })
+    }
+
+    /// Whether anybody can be asked.
+    pub(super) fn can_be_advised(&self) -> bool {
+        !self.parts.registry.able(&AgentRole::Evaluation, CAPABILITY).is_empty()
+    }
+
+    /// Asks somebody else when the time of whoever was asked is over, or when that one is gone. Says
+    /// whether that was so.
+    pub(super) async fn pass_on(
+        &self,
+        connection: &Connection,
+        now: Timestamp,
+        run: &runs::Run,
+    ) -> super::Result<bool> {
+        let RunState::Recovering { agent, deadline, turn_ends, silent, .. } = &run.state else {
+            return Ok(false);
+        };
+        let turn_is_over = turn_ends.is_some_and(|turn| turn <= now);
+        if *deadline <= now || !turn_is_over && self.parts.registry.is_connected(agent) {
+            return Ok(false);
+        }
+        let mut asked: Vec<&str> = silent.iter().map(String::as_str).collect();
+        asked.push(agent);
+        let advisor = if silent.len() + 1 < MAX_ASKED { self.advisor(None, &asked) } else { None };
+        if advisor.is_none() && !turn_is_over {
+            // It may come back in time.
+            return Ok(false);
+        }
+        match self.command(connection, run, &Command::PassOn { advisor, now }).await {
+            Ok(()) => Ok(true),
+            Err(super::Error::Rejected(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Writes a question.
@@ -90,7 +133,14 @@ impl Coordinator {
             deadline: *deadline,
         };
         recoveries::insert(connection, now, question).await?;
-        let output = report.and_then(|report| report.output);
+        let output = match (&run.state, report.and_then(|report| report.output)) {
+            // What the first one was told.
+            (RunState::Recovering { request_id, .. }, None) => {
+                let earlier = outbox::payload(connection, &outbox_key(request_id)).await?;
+                earlier.map(|mut earlier| earlier["stage_output"].take())
+            }
+            (_, output) => output.cloned(),
+        };
         // A direct run is its own; a candidate's is a part of its cycle's task.
         let cycle = runs::cycle_of(connection, run).await?;
         let dispatch = RecoveryDispatch {
@@ -102,7 +152,6 @@ impl Coordinator {
                 error_message: error.clone(),
                 stage_output: output
                     .filter(|output| output.is_object() && output.to_string().len() <= MAX_OUTPUT)
-                    .cloned()
                     .unwrap_or_else(|| json!({})),
                 retry_count: attempt.0.saturating_sub(1),
                 task_summary: summary(run),

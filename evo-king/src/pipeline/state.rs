@@ -64,6 +64,12 @@ pub enum RunState {
         request_id: String,
         /// Without an answer the run ends then.
         deadline: Timestamp,
+        /// Without an answer somebody else is asked then, if there is somebody.
+        #[serde(default)]
+        turn_ends: Option<Timestamp>,
+        /// Who was asked before, and gave no answer.
+        #[serde(default)]
+        silent: Vec<String>,
         /// How the stage ended.
         status: PipelineRunStatus,
         /// What went wrong.
@@ -124,6 +130,8 @@ pub struct Advisor {
     pub agent: String,
     /// Names the question, if it is asked.
     pub request_id: String,
+    /// How long it is waited for before somebody else is asked.
+    pub share_ms: u64,
 }
 
 impl Default for Policy {
@@ -234,6 +242,13 @@ pub enum Command {
         request_id: String,
         /// The answer.
         advice: Advice,
+        /// Now.
+        now: Timestamp,
+    },
+    /// Whoever was asked gives no answer in its share of the time, or is gone.
+    PassOn {
+        /// Who is asked now; nobody else, and it is waited on without one.
+        advisor: Option<Advisor>,
         /// Now.
         now: Timestamp,
     },
@@ -439,7 +454,9 @@ impl RunState {
                 Some(("lease", *lease_until))
             }
             Self::Leased { deadline, .. } => Some(("deadline", *deadline)),
-            Self::Recovering { deadline, .. } => Some(("recovery", *deadline)),
+            Self::Recovering { deadline, turn_ends, .. } => {
+                Some(("recovery", turn_ends.map_or(*deadline, |turn| turn.min(*deadline))))
+            }
             Self::FannedOut { .. } | Self::Ended { .. } => None,
         }
     }
@@ -501,6 +518,9 @@ pub fn decide(state: &RunState, command: &Command, policy: &Policy) -> Result<De
         },
         Command::Advised { agent, request_id, advice, now } => {
             advice::taken(state, agent, request_id, advice, *now)
+        }
+        Command::PassOn { advisor, now } => {
+            advice::passed_on(state, advisor.as_ref(), *now).ok_or(Rejection::NothingToDo)
         }
         Command::ChildEnded => match state {
             RunState::FannedOut { open: 0 | 1 } => Ok(finish_cycle()),

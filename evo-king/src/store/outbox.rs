@@ -42,6 +42,12 @@ pub(crate) async fn push(
     Ok(())
 }
 
+/// What an effect that is still to be delivered says.
+pub(crate) async fn payload(connection: &Connection, key: &str) -> Result<Option<Value>> {
+    let sql = "SELECT payload FROM outbox WHERE key = ?";
+    row::first(connection, sql, params![key], |row| row::json(row, 0)).await
+}
+
 /// Takes an effect back, or marks it delivered.
 pub(crate) async fn remove(connection: &Connection, key: &str) -> Result<()> {
     connection.execute("DELETE FROM outbox WHERE key = ?", params![key]).await?;

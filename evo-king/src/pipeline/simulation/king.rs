@@ -159,7 +159,8 @@ impl World {
         let mut policy = policy();
         if self.random.per_mille(self.weather_advises()) {
             let request_id = format!("question {}", self.store.questions);
-            policy.advisor = Some(Advisor { agent: ADVISOR.to_owned(), request_id });
+            policy.advisor =
+                Some(Advisor { agent: ADVISOR.to_owned(), request_id, share_ms: policy.advice_ms });
         }
         let Ok(decision) = decide(&self.store.runs[run].state, command, &policy) else {
             return Ok(false);

@@ -6,7 +6,7 @@ use evo_common::{
     outcome::{Outcome, codes},
 };
 
-use super::{Decision, Effect, Rejection, RunState, steps::Failure};
+use super::{Advisor, Decision, Effect, Rejection, RunState, steps::Failure};
 
 /// What to do about a stage that came to nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +45,8 @@ pub enum AdviceEnd {
     Decompose,
     /// The run was given up.
     Abort,
+    /// Somebody else was asked instead.
+    PassedOn,
     /// No answer came in time.
     Expired,
     /// The run was cancelled.
@@ -59,6 +61,7 @@ impl AdviceEnd {
             Self::Skip => "skip",
             Self::Decompose => "decompose",
             Self::Abort => "abort",
+            Self::PassedOn => "passed_on",
             Self::Expired => "expired",
             Self::Cancelled => "cancelled",
         }
@@ -167,6 +170,39 @@ pub(super) fn taken(
         Advice::Decompose { parts, reason } => question.decomposed(*parts, reason),
         Advice::Abort { reason } => question.given_up(AdviceEnd::Abort, reason),
     })
+}
+
+impl Advisor {
+    /// When its share of the time until the deadline ends, if somebody else has one.
+    pub(super) fn turn_ends(&self, now: Timestamp, deadline: Timestamp) -> Option<Timestamp> {
+        Some(now.plus_ms(self.share_ms)).filter(|turn| *turn < deadline)
+    }
+}
+
+/// Whoever was asked is silent or gone.
+pub(super) fn passed_on(
+    state: &RunState,
+    advisor: Option<&Advisor>,
+    now: Timestamp,
+) -> Option<Decision> {
+    let mut next = state.clone();
+    let RunState::Recovering { agent, request_id, deadline, turn_ends, silent, .. } = &mut next
+    else {
+        return None;
+    };
+    if *deadline <= now {
+        return None;
+    }
+    let Some(advisor) = advisor else {
+        turn_ends.take()?;
+        return Some(Decision { next, effects: Vec::new() });
+    };
+    *turn_ends = advisor.turn_ends(now, *deadline);
+    silent.push(std::mem::replace(agent, advisor.agent.clone()));
+    let request_id = std::mem::replace(request_id, advisor.request_id.clone());
+    // The new question is made from the old one.
+    let over = Effect::AdviceOver { request_id, how: AdviceEnd::PassedOn };
+    Some(Decision { next, effects: vec![Effect::Ask, over] })
 }
 
 /// Nobody answered in time.

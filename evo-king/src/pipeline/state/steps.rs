@@ -240,6 +240,8 @@ fn give_up(
             agent: advisor.agent.clone(),
             request_id: advisor.request_id.clone(),
             deadline: now.plus_ms(policy.advice_ms),
+            turn_ends: advisor.turn_ends(now, now.plus_ms(policy.advice_ms)),
+            silent: Vec::new(),
             status: failure.status,
             error: failure.error,
         };

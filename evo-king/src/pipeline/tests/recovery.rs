@@ -231,3 +231,58 @@ async fn a_skipped_evaluation_activates_nothing() {
     assert_eq!(report.status, PipelineRunStatus::Completed);
     king.bench.shutdown.cancel();
 }
+
+#[tokio::test]
+async fn whoever_is_silent_or_gone_is_not_the_only_one_that_is_asked() {
+    let folder = TempDir::new().unwrap();
+    let mut king = king(&folder, 3_000).await;
+    for advisor in ["a", "b"] {
+        king.connect_with(advisor, "evaluation", Some(2), &["recovery"]).await;
+    }
+    let (run_id, agent, dispatch) = king.at(PipelineStage::Building).await;
+    king.answer(&agent, &dispatch, Err("broken")).await;
+    let (first, unanswered) = king.asked().await;
+    let (second, request) = king.asked().await;
+    assert_eq!((first.as_str(), second.as_str()), ("a", "b"));
+    assert_ne!(request.request.request_id, unanswered.request.request_id);
+    assert_eq!(request.request.error_message, "broken");
+    assert_eq!(request.deadline_ms, unanswered.deadline_ms, "the deadline is one for all");
+    assert_eq!(king.event(&run_id, "recovery.ended").await["action"], "passed_on");
+    let late = advice(&unanswered, ErrorRecoveryAction::Abort);
+    assert_eq!(king.advised("a", late).await.1.unwrap(), "stale_request");
+    let retry = advice(&request, ErrorRecoveryAction::Retry);
+    assert_eq!(king.advised("b", retry).await.0, ReplyStatus::Accepted);
+    let (_, again) = king.dispatch().await;
+    assert_eq!(again.attempt, dispatch.attempt.next());
+    king.bench.shutdown.cancel();
+}
+
+#[tokio::test]
+async fn a_lost_advisor_is_replaced_at_once_and_nobody_but_policy_is_left_in_the_end() {
+    let folder = TempDir::new().unwrap();
+    let mut king = king(&folder, 600_000).await;
+    for advisor in ["a", "b"] {
+        king.connect_with(advisor, "evaluation", Some(2), &["recovery"]).await;
+    }
+    let (_, agent, dispatch) = king.at(PipelineStage::Building).await;
+    king.answer(&agent, &dispatch, Err("broken")).await;
+    assert_eq!(king.asked().await.0, "a");
+    assert!(king.bench.registry.disconnect("a", "a"));
+    let (second, request) = king.asked().await;
+    assert_eq!(second, "b");
+    let retry = advice(&request, ErrorRecoveryAction::Retry);
+    assert_eq!(king.advised("b", retry).await.0, ReplyStatus::Accepted);
+    king.bench.shutdown.cancel();
+
+    let folder = TempDir::new().unwrap();
+    let mut king = self::king(&folder, 100).await;
+    for advisor in ["a", "b"] {
+        king.connect_with(advisor, "evaluation", Some(2), &["recovery"]).await;
+    }
+    let (run_id, agent, dispatch) = king.at(PipelineStage::Building).await;
+    king.answer(&agent, &dispatch, Err("broken")).await;
+    king.event(&run_id, "run.ended").await;
+    let outcome = king.run(&run_id).await.run.outcome.unwrap();
+    assert_eq!(outcome.reason, "stage building: broken (no advice came in time)");
+    king.bench.shutdown.cancel();
+}
