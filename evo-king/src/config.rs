@@ -19,7 +19,7 @@ use evo_common::{
 };
 use serde::Deserialize;
 
-pub use retention::Retention;
+pub use retention::{Retention, WhenFull};
 
 use crate::{debug::DebugConfig, store::Database, system_info::Machine};
 

@@ -10,12 +10,16 @@ mod tests;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use evo_common::{clock::Timestamp, runtime::Shutdown};
+use evo_common::{clock::Timestamp, messages::MemoryScope, runtime::Shutdown};
 
 pub(crate) use files::day_of;
 
 use crate::{
-    config::Config,
+    config::{Config, WhenFull},
+    memory::{
+        self,
+        bounds::{self, Bound},
+    },
     state::King,
     store::{
         self, Connection, Store,
@@ -100,6 +104,14 @@ pub(crate) async fn sweep(king: &King, now: Timestamp) -> Result<BTreeMap<&'stat
     if let Some(before) = before(keep.memories_days) {
         swept.add("memories", batches(king, Part::Memories(before)).await);
     }
+    if keep.memories_when_full == WhenFull::Evict {
+        let most = keep.memories_scope_rows;
+        let scopes =
+            MemoryScope::ALL.iter().map(|scope| Bound { scope: Some(scope.as_str()), most });
+        for bound in scopes.chain([Bound { scope: None, most: keep.memories_rows }]) {
+            swept.add("memories", batches(king, Part::Room(bound)).await);
+        }
+    }
     if let Some(before) = before(keep.artifacts_days) {
         swept.add("artifacts", files::packages(king, before).await);
     }
@@ -126,7 +138,7 @@ impl Swept {
     fn add(&mut self, table: &'static str, swept: Result<u64>) {
         match swept {
             Ok(gone) => {
-                self.gone.insert(table, gone);
+                *self.gone.entry(table).or_default() += gone;
             }
             Err(error) => {
                 tracing::error!(table, %error, "What is old in {table} can't be taken away: {error}");
@@ -142,6 +154,7 @@ enum Part {
     Events(Limit),
     Log(tables::Log, Limit),
     Memories(Timestamp),
+    Room(Bound),
     Tasks(Timestamp),
 }
 
@@ -149,12 +162,18 @@ enum Part {
 async fn batches(king: &King, part: Part) -> Result<u64> {
     let mut gone = 0;
     while !king.draining.is_cancelled() {
+        let now = Timestamp::now();
         let removed = king
             .store
             .write(async move |connection: &Connection| match part {
                 Part::Events(limit) => tables::events(connection, limit).await,
                 Part::Log(log, limit) => tables::log(connection, log, limit).await,
                 Part::Memories(before) => tables::memories(connection, before).await,
+                Part::Room(bound) => match bounds::sweep(connection, now, bound).await {
+                    Ok(gone) => Ok(gone),
+                    Err(memory::Error::Store(error)) => Err(error),
+                    Err(other) => Err(store::Error::Corrupt(other.to_string())),
+                },
                 Part::Tasks(before) => tables::tasks(connection, before).await,
             })
             .await?;

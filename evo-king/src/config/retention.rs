@@ -26,12 +26,28 @@ pub struct Retention {
     pub messages_rows: u64,
     /// Memories, by their last change.
     pub memories_days: u32,
+    /// Most memories.
+    pub memories_rows: u64,
+    /// Most memories of one scope.
+    pub memories_scope_rows: u64,
+    /// What happens when there are so many.
+    pub memories_when_full: WhenFull,
     /// Effects that could not be delivered.
     pub outbox_days: u32,
     /// Packages that nothing refers to, from when they were last stored.
     pub artifacts_days: u32,
     /// Log files.
     pub logs_days: u32,
+}
+
+/// What happens when there are as many memories as may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WhenFull {
+    /// Those that were used least and are oldest go.
+    Evict,
+    /// A new one is refused.
+    Refuse,
 }
 
 impl Default for Retention {
@@ -47,6 +63,9 @@ impl Default for Retention {
             messages_days: 7,
             messages_rows: 200_000,
             memories_days: 0,
+            memories_rows: 200_000,
+            memories_scope_rows: 100_000,
+            memories_when_full: WhenFull::Evict,
             outbox_days: 30,
             artifacts_days: 7,
             logs_days: 30,

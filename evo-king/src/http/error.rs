@@ -194,6 +194,9 @@ impl From<memory::Error> for ApiError {
             memory::Error::Store(error) => error.into(),
             memory::Error::NotFound(_) => Self::not_found(sentence(&error.to_string())),
             memory::Error::Invalid { field, message } => Self::field(&field, message),
+            memory::Error::Full { .. } => {
+                Self::new(StatusCode::CONFLICT, "memory_full", sentence(&error.to_string()))
+            }
         }
     }
 }

@@ -150,10 +150,13 @@ async fn create_memory(
     State(king): State<King>,
     JsonBody(new): JsonBody<NewMemory>,
 ) -> Result<(StatusCode, Json<MemoryWritten>)> {
+    let config = king.config.clone();
     let (created, memory) = king
         .store
         .write(async move |connection: &Connection| {
-            let stored = memory::store(connection, Timestamp::now(), new.into()).await?;
+            let (now, new) = (Timestamp::now(), new.into());
+            memory::bounds::make_room(connection, now, &config.retention, &new).await?;
+            let stored = memory::store(connection, now, new).await?;
             Ok::<_, memory::Error>((stored.created, detail(connection, &stored.memory_id).await?))
         })
         .await?;

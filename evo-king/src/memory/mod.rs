@@ -2,6 +2,7 @@
 //! is checked against the limits, secrets are taken out of it, and whoever follows is told. All
 //! functions that write run in the caller's transaction.
 
+pub(crate) mod bounds;
 pub(crate) mod outcomes;
 pub(crate) mod text;
 
@@ -18,6 +19,7 @@ use serde_json::{Value, json};
 use crate::store::{
     self, Connection, MemoryFilter, Store, events,
     memories::{self, Stored},
+    tasks,
 };
 
 /// The tiers, and the most bytes in each: a line, a page, everything.
@@ -47,6 +49,18 @@ pub(crate) enum Error {
         field: String,
         /// What is wrong with it.
         message: String,
+    },
+    /// No more are kept, and none may go.
+    #[error(
+        "there are {most} memories{}, which is the most (retention.{} in king.toml), and none of them may go: delete or unpin some, or raise the limit",
+        .scope.map(|scope| format!(" of the scope {scope}")).unwrap_or_default(),
+        if .scope.is_some() { "memories_scope_rows" } else { "memories_rows" }
+    )]
+    Full {
+        /// Of one scope, or of all together.
+        scope: Option<&'static str>,
+        /// How many there are.
+        most: u64,
     },
     /// There is no such memory.
     #[error("there is no memory {0:?}; GET /memories lists them")]
@@ -85,6 +99,9 @@ pub(crate) async fn store(
     clean_metadata(&mut memory.metadata)?;
     clean_tags(&mut memory.tags)?;
     clean_tiers(&mut memory.tiers)?;
+    if let Some(task_id) = &memory.task_id {
+        check_task(connection, task_id).await?;
+    }
     let stored = memories::store(connection, now, &memory).await?;
     let action = if stored.created { "stored" } else { "updated" };
     changed(connection, now, action, &stored.memory_id).await?;
@@ -151,7 +168,16 @@ pub(crate) async fn bind_task(
     if !memories::exists(connection, memory_id).await? {
         return Err(Error::NotFound(memory_id.to_owned()));
     }
+    check_task(connection, task_id).await?;
     Ok(memories::bind_task(connection, now, task_id, memory_id).await?)
+}
+
+/// Nothing is bound to a task that is not there.
+async fn check_task(connection: &Connection, task_id: &str) -> Result<()> {
+    if tasks::exists(connection, task_id).await? {
+        return Ok(());
+    }
+    Err(invalid("task_id", format!("there is no task {task_id:?}; GET /tasks lists them")))
 }
 
 /// Looks for memories. Only with `touch` does finding one count as a use of it.

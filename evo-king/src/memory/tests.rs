@@ -305,6 +305,17 @@ async fn filters_leave_out_what_does_not_fit() {
         task_id: Some("task-1".to_owned()),
         ..memory("one", "")
     };
+    let nowhere = put(&store, one.clone()).await.unwrap_err();
+    assert!(nowhere.to_string().starts_with("field `task_id`: there is no task"), "{nowhere}");
+    store
+        .write(async |connection: &Connection| {
+            let sql = "INSERT INTO tasks (task_id, task_type, created_at, updated_at)
+                       VALUES ('task-1', 'user', 1, 1)";
+            connection.execute(sql, ()).await?;
+            Ok::<_, crate::store::Error>(())
+        })
+        .await
+        .unwrap();
     let one = put(&store, one).await.unwrap().memory_id;
     put(&store, MemoryStore { tags: vec!["a".to_owned()], ..memory("two", "heron") })
         .await
@@ -474,4 +485,69 @@ async fn what_is_too_large_or_wrong_is_refused_by_name() {
     let id = put(&store, text).await.unwrap().memory_id;
     let kept = show(&store, &id).await;
     assert_eq!(kept.memory.metadata, json!({"a": 1}));
+}
+
+/// As clients store: within the bounds.
+async fn put_within(
+    store: &Store,
+    keep: &crate::config::Retention,
+    memory: MemoryStore,
+) -> Result<memories::Stored, Error> {
+    let keep = keep.clone();
+    store
+        .write(async move |connection: &Connection| {
+            let now = Timestamp::now();
+            super::bounds::make_room(connection, now, &keep, &memory).await?;
+            super::store(connection, now, memory).await
+        })
+        .await
+}
+
+#[tokio::test]
+async fn there_are_no_more_memories_than_there_may_be_and_the_useful_ones_stay() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder).await;
+    let mut keep = crate::config::Retention { memories_scope_rows: 4, ..Default::default() };
+    let pinned = MemoryStore { metadata: json!({"pinned": true}), ..memory("pinned", "a") };
+    put_within(&store, &keep, pinned).await.unwrap();
+    let used = put_within(&store, &keep, memory("used", "b")).await.unwrap().memory_id;
+    let touched = used.clone();
+    let touch = async move |connection: &Connection| {
+        memories::touch(connection, Timestamp::now(), &[touched]).await
+    };
+    store.write(touch).await.unwrap();
+    for line in ["c", "d", "e"] {
+        put_within(&store, &keep, memory(line, line)).await.unwrap();
+    }
+    let keys = async || {
+        let page = store.memories_list(all()).await.unwrap();
+        let mut keys: Vec<_> = page.memories.into_iter().map(|hit| hit.memory.key).collect();
+        keys.sort_unstable();
+        keys
+    };
+    // King's own first memory and the first that nobody has used are gone.
+    assert_eq!(keys().await, ["d", "e", "pinned", "used"]);
+    assert_eq!(found(&store, "c").await, Vec::<String>::new());
+    assert_eq!(found(&store, "e").await, ["e"]);
+
+    keep.memories_when_full = crate::config::WhenFull::Refuse;
+    let full = put_within(&store, &keep, memory("f", "f")).await.unwrap_err();
+    assert!(matches!(full, Error::Full { scope: Some("system"), most: 4 }), "{full:?}");
+    assert!(full.to_string().contains("retention.memories_scope_rows"), "{full}");
+    put_within(&store, &keep, memory("e", "again")).await.unwrap();
+    let other = MemoryStore { scope: MemoryScope::Skill, ..memory("other", "g") };
+    put_within(&store, &keep, other).await.unwrap();
+
+    // What is too much at once goes in small parts, and what is pinned stays.
+    let bound = super::bounds::Bound { scope: None, most: 1 };
+    let sweep = async move |connection: &Connection| {
+        super::bounds::sweep(connection, Timestamp::now(), bound).await
+    };
+    assert_eq!(store.write(sweep).await.unwrap(), 4);
+    assert_eq!(store.write(sweep).await.unwrap(), 0);
+    assert_eq!(keys().await, ["pinned"]);
+    keep.memories_when_full = crate::config::WhenFull::Evict;
+    keep.memories_rows = 1;
+    let full = put_within(&store, &keep, memory("h", "h")).await.unwrap_err();
+    assert!(matches!(full, Error::Full { scope: None, most: 1 }), "{full:?}");
 }

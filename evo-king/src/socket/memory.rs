@@ -92,9 +92,12 @@ async fn on_store(mut change: Change) {
         let memory: MemoryStore = change.read()?;
         let writer = Writer::of(&change)?;
         writer.may_write(&memory.agent_id)?;
+        let config = change.king.config.clone();
         let write = async move |connection: &Connection| {
             writer.may_bind(connection, memory.task_id.as_deref()).await?;
-            Ok::<_, Reply>(memory::store(connection, Timestamp::now(), memory).await?)
+            let now = Timestamp::now();
+            memory::bounds::make_room(connection, now, &config.retention, &memory).await?;
+            Ok::<_, Reply>(memory::store(connection, now, memory).await?)
         };
         let stored = change.king.store.write(write).await?;
         change.about(&stored.memory_id);

@@ -312,6 +312,7 @@ impl From<memory::Error> for Reply {
         let code = match error {
             memory::Error::Invalid { .. } => "invalid_field",
             memory::Error::NotFound(_) => "not_found",
+            memory::Error::Full { .. } => "memory_full",
             memory::Error::Store(cause) => return cause.into(),
         };
         Self::rejected("", code, error.to_string())

@@ -3,7 +3,7 @@
 use evo_common::clock::Timestamp;
 use libsql::params;
 
-use super::{Connection, Result, row, tasks};
+use super::{Connection, Result, memories, row, tasks};
 
 /// Rows of one transaction.
 const BATCH: i64 = 500;
@@ -87,17 +87,15 @@ pub(crate) async fn events(connection: &Connection, limit: Limit) -> Result<u64>
 
 /// The oldest memories by their last change.
 pub(crate) async fn memories(connection: &Connection, before: Timestamp) -> Result<u64> {
-    let old: Vec<(i64, String)> = row::all(
+    let old: Vec<String> = row::all(
         connection,
-        "SELECT id, memory_id FROM memories WHERE updated_at < ? ORDER BY updated_at LIMIT 100",
+        "SELECT memory_id FROM memories WHERE updated_at < ? ORDER BY updated_at LIMIT 100",
         params![before.0],
-        |row| Ok((row.get(0)?, row.get(1)?)),
+        |row| Ok(row.get(0)?),
     )
     .await?;
-    for (id, memory_id) in &old {
-        connection.execute("DELETE FROM memory_fts WHERE rowid = ?", params![*id]).await?;
-        let memory_id = memory_id.as_str();
-        connection.execute("DELETE FROM memories WHERE memory_id = ?", params![memory_id]).await?;
+    for memory_id in &old {
+        memories::delete(connection, memory_id).await?;
     }
     Ok(old.len() as u64)
 }
@@ -137,7 +135,7 @@ pub(crate) async fn runs(
             continue;
         }
         for part in &parts {
-            delete_task(connection, &part.task_id).await?;
+            tasks::delete(connection, &part.task_id).await?;
         }
         for sql in RUN_ROWS {
             connection.execute(sql, params![run_id.as_str()]).await?;
@@ -162,14 +160,9 @@ pub(crate) async fn tasks(connection: &Connection, before: Timestamp) -> Result<
     )
     .await?;
     for task_id in &old {
-        delete_task(connection, task_id).await?;
+        tasks::delete(connection, task_id).await?;
     }
     Ok(old.len() as u64)
-}
-
-async fn delete_task(connection: &Connection, task_id: &str) -> Result<()> {
-    connection.execute("DELETE FROM task_memories WHERE task_id = ?", params![task_id]).await?;
-    tasks::delete(connection, task_id).await
 }
 
 /// What goes with a run, and the run itself.

@@ -140,7 +140,7 @@ impl Conditions {
     /// Adds a condition with one `?` when there is a value for it.
     pub(crate) fn and(mut self, condition: &str, value: Option<impl Into<Value>>) -> Self {
         if let Some(value) = value {
-            self.sql.push_str(if self.params.is_empty() { " WHERE " } else { " AND " });
+            self.sql.push_str(if self.sql.is_empty() { " WHERE " } else { " AND " });
             self.sql.push_str(condition);
             self.params.push(value.into());
         }
@@ -149,7 +149,7 @@ impl Conditions {
 
     /// Adds a condition with as many `?` as there are values.
     pub(crate) fn and_all<const N: usize>(mut self, condition: &str, values: [Value; N]) -> Self {
-        self.sql.push_str(if self.params.is_empty() { " WHERE " } else { " AND " });
+        self.sql.push_str(if self.sql.is_empty() { " WHERE " } else { " AND " });
         self.sql.push_str(condition);
         self.params.extend(values);
         self

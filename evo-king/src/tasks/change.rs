@@ -17,7 +17,7 @@ use super::{
     work::bounded,
 };
 use crate::store::{
-    Connection, events, memories,
+    Connection, events,
     tasks::{self, Task},
 };
 
@@ -232,7 +232,6 @@ impl Tasks {
             }
             (None, _) => {}
         }
-        memories::unbind_task(connection, &task.task_id).await?;
         Ok(tasks::delete(connection, &task.task_id).await?)
     }
 }

@@ -29,12 +29,16 @@ async fn a_memory_lives_from_its_store_to_its_end() {
     assert_eq!(written["memory"]["tiers"].as_array().unwrap().len(), 2, "each tier once");
     let tier = server.get(&format!("{path}/tiers/l1")).await.json();
     assert_eq!(tier["tier"]["content"], "a page");
-    let tasks = server.post(&format!("{path}/tasks"), &json!({"task_id": "task-1"})).await.json();
-    assert_eq!(tasks, json!({"task_ids": ["task-1"], "count": 1}));
+    let nowhere = server.post(&format!("{path}/tasks"), &json!({"task_id": "task-1"})).await;
+    assert_eq!(nowhere.json()["error"]["code"], "invalid_field");
+    let made = server.post("/tasks", &json!({"task_type": "note"})).await.json();
+    let task = made["task"]["id"].as_str().unwrap().to_owned();
+    let tasks = server.post(&format!("{path}/tasks"), &json!({"task_id": task})).await.json();
+    assert_eq!(tasks, json!({"task_ids": [task], "count": 1}));
 
     let before = server.get(&path).await.json();
-    assert_eq!(before["memory"]["task_ids"], json!(["task-1"]));
-    for search in [json!({"query": "错误"}), json!({"query": "heron", "task_id": "task-1"})] {
+    assert_eq!(before["memory"]["task_ids"], json!([task]));
+    for search in [json!({"query": "错误"}), json!({"query": "heron", "task_id": task})] {
         let found = server.post("/memories/search", &search).await.json();
         assert_eq!((&found["count"], &found["memories"][0]["id"]), (&json!(1), &json!(id)));
     }

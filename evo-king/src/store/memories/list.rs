@@ -88,6 +88,50 @@ pub(crate) async fn stats(connection: &Connection) -> Result<BTreeMap<String, u6
     Ok(stats)
 }
 
+/// How many memories there are, of a scope or of all.
+pub(crate) async fn count(connection: &Connection, scope: Option<&str>) -> Result<u64> {
+    let (sql, params) = row::Conditions::default().and("scope = ?", scope).query(
+        "SELECT SUM(count) FROM memory_counts",
+        "1",
+        1,
+    );
+    Ok(u64::try_from(row::number(connection, &sql, params).await?).unwrap_or_default())
+}
+
+/// What decides whether a memory stays.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Use {
+    pub(crate) memory_id: String,
+    pub(crate) access_count: i64,
+    pub(crate) relevance: f64,
+    pub(crate) updated_at: i64,
+}
+
+/// The oldest memories that are not pinned, of a scope or of all.
+pub(crate) async fn oldest(
+    connection: &Connection,
+    scope: Option<&str>,
+    limit: u32,
+) -> Result<Vec<Use>> {
+    let (sql, params) = row::Conditions::default()
+        .and("scope = ?", scope)
+        .and_all("iif(json_valid(metadata), json_extract(metadata, '$.pinned'), NULL) IS NOT 1", [])
+        .query(
+            "SELECT memory_id, access_count, relevance_score, updated_at FROM memories",
+            "memory_id",
+            i64::from(limit),
+        );
+    row::all(connection, &sql, params, |row| {
+        Ok(Use {
+            memory_id: row.get(0)?,
+            access_count: row.get(1)?,
+            relevance: row.get(2)?,
+            updated_at: row.get(3)?,
+        })
+    })
+    .await
+}
+
 /// The tasks that a memory is bound to.
 pub(crate) async fn tasks_of_memory(
     connection: &Connection,

@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::{Connection, Result, Store, row};
 use crate::memory::text;
 
-pub(crate) use list::{cases_with_tag, list, tasks_of_memory};
+pub(crate) use list::{cases_with_tag, count, list, oldest, tasks_of_memory};
 #[cfg(test)]
 pub(crate) use {list::stats, search::search};
 
@@ -180,12 +180,6 @@ pub(crate) async fn delete(connection: &Connection, memory_id: &str) -> Result<b
     let gone =
         connection.execute("DELETE FROM memories WHERE memory_id = ?", params![memory_id]).await?;
     Ok(gone > 0)
-}
-
-/// Takes away everything that is bound to a task.
-pub(crate) async fn unbind_task(connection: &Connection, task_id: &str) -> Result<()> {
-    connection.execute("DELETE FROM task_memories WHERE task_id = ?", params![task_id]).await?;
-    Ok(())
 }
 
 /// Binds a memory to a task; doing it again changes nothing.

@@ -185,6 +185,12 @@ pub(crate) async fn load(connection: &Connection, task_id: &str) -> Result<Optio
     row::first(connection, &sql, params![task_id], read).await
 }
 
+/// Whether there is such a task.
+pub(crate) async fn exists(connection: &Connection, task_id: &str) -> Result<bool> {
+    let sql = "SELECT COUNT(*) FROM tasks WHERE task_id = ?";
+    Ok(row::number(connection, sql, params![task_id]).await? > 0)
+}
+
 /// The task that an idempotency key made, and what it was used for.
 pub(crate) async fn by_key(
     connection: &Connection,
@@ -397,9 +403,10 @@ pub(crate) async fn subtree(connection: &Connection, task_id: &str) -> Result<Ve
     Ok(found)
 }
 
-/// Removes a task with its log. Its subtasks must be gone.
+/// Removes a task with its log and what is bound to it. Its subtasks must be gone.
 pub(crate) async fn delete(connection: &Connection, task_id: &str) -> Result<()> {
     connection.execute("DELETE FROM task_logs WHERE task_id = ?", params![task_id]).await?;
+    connection.execute("DELETE FROM task_memories WHERE task_id = ?", params![task_id]).await?;
     connection.execute("DELETE FROM tasks WHERE task_id = ?", params![task_id]).await?;
     Ok(())
 }

@@ -4,8 +4,8 @@ use std::cell::RefCell;
 
 use super::super::{
     Connection, EventFilter, MemoryFilter, RunFilter, SkillFilter, TraceFilter, agent_history,
-    agents, cases, config_history, cron, events, memories, messages, migrate, outbox, recoveries,
-    retention, row, runs, skills, tasks, timers, traces,
+    agents, cases, config_history, cron, damaged, events, memories, messages, migrate, outbox,
+    recoveries, retention, row, runs, skills, tasks, timers, traces,
 };
 use crate::pipeline::state::RunState;
 use crate::store::{AuditFilter, audit, stats, tokens};
@@ -196,6 +196,13 @@ async fn hot_queries_search_in_indexes() {
     searches(connection, "memory", memories::detail(connection, "mem-evo")).await;
     searches(connection, "memory by key", memories::id_of_key(connection, "s", "a", "k")).await;
     searches(connection, "memory stats", memories::stats(connection)).await;
+    for scope in [None, Some("agent")] {
+        searches(connection, "memory count", memories::count(connection, scope)).await;
+        searches(connection, "oldest memories", memories::oldest(connection, scope, 5)).await;
+    }
+    searches(connection, "outbox payload", outbox::payload(connection, "k")).await;
+    searches(connection, "leased attempt", damaged::leased_attempt(connection, id)).await;
+    searches(connection, "repair", damaged::RUNS.repair(connection, id)).await;
     let change = config_history::NewChange {
         config_hash: "a".to_owned(),
         previous_hash: None,
@@ -295,6 +302,8 @@ async fn queries_about_tasks_search_in_indexes() {
     let id = &*tasks::id_of_run(run_id.as_str());
     searches(connection, "load", tasks::load(connection, id)).await;
     searches(connection, "by_key", tasks::by_key(connection, "k")).await;
+    searches(connection, "exists", tasks::exists(connection, id)).await;
+    searches(connection, "tries", damaged::tries_of_task(connection, id)).await;
     for wanted in [None, Some("a")] {
         searches(connection, "waiting", tasks::waiting(connection, wanted, now, 5)).await;
     }
