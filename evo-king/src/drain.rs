@@ -66,3 +66,6 @@ async fn busy(king: &King) -> Result<u64, crate::store::Error> {
     let tasks = tasks.iter().filter(|lease| here(&lease.0)).map(|lease| u64::from(lease.1));
     Ok(runs.chain(tasks).sum())
 }
+
+#[cfg(test)]
+mod tests;
