@@ -15,8 +15,10 @@ use evo_agents::{
     config::ModelSettings,
     handler::{AgentHandler, BoxFuture, StageDone, StageError, StageJob},
     run_with,
+    task::{TaskDone, TaskError, TaskJob},
 };
 use evo_common::{
+    ids::Attempt,
     messages::{AgentRole, PipelineStage},
     runtime::Shutdown,
     tokens::Secret,
@@ -32,7 +34,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What the process is told.
 #[derive(Serialize, Deserialize)]
 struct Orders {
-    stage: PipelineStage,
+    /// Its stage; a user agent has none.
+    stage: Option<PipelineStage>,
     king: String,
     token: String,
     pause_ms: u64,
@@ -57,7 +60,29 @@ impl RunnerProcess {
         pause: Duration,
         test: &'static str,
     ) -> Self {
-        let folder = folder.join(stage.as_str());
+        Self::with(&folder.join(stage.as_str()), Some(stage), king, token, pause, test)
+    }
+
+    /// A user agent, which does tasks in the same way.
+    pub fn user(
+        folder: &Path,
+        king: &str,
+        token: &Secret,
+        pause: Duration,
+        test: &'static str,
+    ) -> Self {
+        Self::with(&folder.join("user"), None, king, token, pause, test)
+    }
+
+    fn with(
+        folder: &Path,
+        stage: Option<PipelineStage>,
+        king: &str,
+        token: &Secret,
+        pause: Duration,
+        test: &'static str,
+    ) -> Self {
+        let folder = folder.to_owned();
         fs::create_dir_all(folder.join("effects")).expect("a folder below a temporary one");
         let orders = Orders {
             stage,
@@ -118,11 +143,11 @@ struct Worker {
 
 impl Worker {
     /// Makes the effect, unless an earlier try has.
-    fn work(&self, job: &StageJob) -> std::io::Result<()> {
+    fn work(&self, id: &str, attempt: Attempt) -> std::io::Result<()> {
         let mut tries =
             fs::File::options().append(true).create(true).open(self.folder.join("tries"))?;
-        writeln!(tries, "{} {}", job.run_id, job.attempt)?;
-        let effect = self.folder.join("effects").join(&job.run_id);
+        writeln!(tries, "{id} {attempt}")?;
+        let effect = self.folder.join("effects").join(id);
         match fs::File::options().write(true).create_new(true).open(effect) {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
             _ => Ok(()),
@@ -133,10 +158,20 @@ impl Worker {
 impl AgentHandler for Worker {
     fn stage(&self, job: StageJob) -> BoxFuture<'_, Result<StageDone, StageError>> {
         Box::pin(async move {
-            self.work(&job).map_err(|error| StageError::permanent(error.to_string()))?;
+            let done = self.work(&job.run_id, job.attempt);
+            done.map_err(|error| StageError::permanent(error.to_string()))?;
             tokio::time::sleep(self.pause).await;
             let output = json!({"attempt": job.attempt});
             Ok(StageDone { artifact_id: job.artifact_id, output })
+        })
+    }
+
+    fn task(&self, job: TaskJob) -> BoxFuture<'_, Result<TaskDone, TaskError>> {
+        Box::pin(async move {
+            let done = self.work(&job.task_id, job.attempt);
+            done.map_err(|error| TaskError::permanent("effect", error.to_string()))?;
+            tokio::time::sleep(self.pause).await;
+            Ok(TaskDone { result: json!({"attempt": job.attempt}) })
         })
     }
 }
@@ -147,14 +182,15 @@ pub async fn serve() {
     let Ok(orders) = fs::read(folder.join(FILE)) else { return };
     let orders: Orders = serde_json::from_slice(&orders).expect("the orders of a runner");
     let role = match orders.stage {
-        PipelineStage::Learning => AgentRole::Learning,
-        PipelineStage::Building => AgentRole::Building,
-        PipelineStage::PreLoad => AgentRole::PreLoad,
-        PipelineStage::Evaluation => AgentRole::Evaluation,
-        PipelineStage::SkillManage => AgentRole::SkillManage,
+        None => AgentRole::User("user".to_owned()),
+        Some(PipelineStage::Learning) => AgentRole::Learning,
+        Some(PipelineStage::Building) => AgentRole::Building,
+        Some(PipelineStage::PreLoad) => AgentRole::PreLoad,
+        Some(PipelineStage::Evaluation) => AgentRole::Evaluation,
+        Some(PipelineStage::SkillManage) => AgentRole::SkillManage,
     };
     let config = RunnerConfig {
-        agent_id: format!("process-{}", orders.stage),
+        agent_id: format!("process-{role}"),
         role,
         soul: String::new(),
         folder: Some(folder.clone()),
