@@ -131,6 +131,10 @@ pub struct KingArgs {
     /// Instead: so many runners for a minute, with 100 runs a second through them.
     #[arg(long, value_name = "RUNNERS", value_parser = runners)]
     pub idle: Option<usize>,
+    /// How long the idle scenario takes; its JSON has king's memory every ten seconds [default: 60].
+    #[arg(long, value_name = "SECONDS", requires = "idle",
+        value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    seconds: Option<u64>,
     /// Writes one JSON object per scenario to standard output; the text goes to standard error.
     #[arg(long)]
     json: bool,
@@ -146,6 +150,11 @@ impl KingArgs {
     /// How many runs a scenario has.
     pub fn runs(&self) -> usize {
         self.runs.map_or(if self.quick { 200 } else { 5_000 }, |runs| runs as usize)
+    }
+
+    /// How many seconds the idle scenario takes.
+    pub fn seconds(&self) -> u64 {
+        self.seconds.unwrap_or(if self.quick { 3 } else { 60 })
     }
 
     /// How many runs at the same time, scenario by scenario.

@@ -30,6 +30,9 @@ pub struct Scenario {
     pub load: f64,
     /// What only this scenario has.
     pub more: BTreeMap<&'static str, f64>,
+    /// Figures over time.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub series: BTreeMap<&'static str, Vec<f64>>,
     /// What went wrong the first time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_failure: Option<String>,
@@ -62,6 +65,10 @@ impl Scenario {
             for (name, figure) in figures {
                 writeln!(text, "  {what}{name}: {figure:.2}").expect("a String takes it");
             }
+        }
+        for (name, figures) in &self.series {
+            let figures: Vec<String> = figures.iter().map(|f| format!("{f:.1}")).collect();
+            writeln!(text, "  {name}: {}", figures.join(" ")).expect("a String takes it");
         }
         if let Some(failure) = &self.first_failure {
             writeln!(text, "  first failure: {failure}").expect("a String takes it");

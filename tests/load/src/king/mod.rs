@@ -39,6 +39,9 @@ const CRASH_RUNS: usize = 400;
 /// Runs per second through idle runners.
 const IDLE_RATE: u32 = 100;
 
+/// Seconds between two looks at king's memory.
+const SAMPLE_EVERY_S: usize = 10;
+
 /// What all scenarios share.
 struct Bench<'a> {
     program: PathBuf,
@@ -306,7 +309,7 @@ impl Bench<'_> {
 
     /// Many runners that have next to nothing to do, and 100 runs a second through them.
     async fn idle(&self, runners: usize) -> Result<Scenario> {
-        let length = Duration::from_secs(if self.args.quick { 3 } else { 60 });
+        let length = Duration::from_secs(self.args.seconds());
         let runs = usize::try_from(length.as_secs())? * IDLE_RATE as usize;
         let mut scenario = self.scenario(format!("king idle={runners}"), runs);
         let (king, fleet) = self.king_and_fleet(runners).await?;
@@ -323,6 +326,14 @@ impl Bench<'_> {
             let due = ticks.tick().await;
             if number % 100 == 0 {
                 self.stop.check()?;
+            }
+            // Something that grows goes on growing; buffers and caches come to their size.
+            if number % (SAMPLE_EVERY_S * IDLE_RATE as usize) == 0 {
+                scenario
+                    .series
+                    .entry("rss_mb_every_10_s")
+                    .or_default()
+                    .push(king.memory(Memory::Now)?);
             }
             let (king, fleet, lanes) = (king.clone(), fleet.clone(), lanes.clone());
             tasks.spawn_local(async move {
