@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::{
     artifacts, backup,
+    error::chain,
     store::{self, inspect::Inspection},
 };
 
@@ -176,17 +177,6 @@ fn digests(folder: &Path, progress: &Progress) -> std::io::Result<Vec<(ArtifactI
     }
     progress(Step::Packages(packages.len(), packages.len()));
     Ok(found)
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

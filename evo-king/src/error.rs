@@ -51,3 +51,15 @@ pub enum Error {
     #[error("the server stopped")]
     Serve(#[source] std::io::Error),
 }
+
+/// An error with everything that is behind it.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -24,6 +24,7 @@ use crate::{
     backup::{self, Made, Places, Restored, Step},
     check,
     config::data_folder,
+    error::chain,
     lock::{self, Holder},
 };
 
@@ -241,17 +242,6 @@ fn unwritable(file: &Path, error: &std::io::Error) -> Failure {
 
 fn failed(error: backup::Error) -> Failure {
     Failure::Command(chain(&error))
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 fn half_of(file: &Path) -> PathBuf {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     backup::{self, Places},
+    error::chain,
     retention,
     state::King,
     store::cron::CronJob,
@@ -226,15 +227,4 @@ fn keep_newest(folder: &std::path::Path, keep: usize) -> std::io::Result<usize> 
         std::fs::remove_file(path)?;
     }
     Ok(old)
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -20,6 +20,7 @@ use serde_json::Value;
 use crate::{
     artifacts,
     commands::{CommandError, InvokeError},
+    error::chain,
     memory, pipeline, store, tasks,
 };
 
@@ -106,18 +107,6 @@ impl IntoResponse for ApiError {
 /// What is behind an answer that says that king has a fault. Rides on the response to the log.
 #[derive(Debug, Clone)]
 pub(super) struct Fault(pub(super) String);
-
-/// An error with everything that is behind it.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
-}
 
 impl From<store::Error> for ApiError {
     fn from(error: store::Error) -> Self {
