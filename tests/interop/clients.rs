@@ -45,3 +45,8 @@ async fn a_user_agent_does_what_a_dashboard_wants() {
 async fn an_agent_answers_only_for_itself_and_for_what_it_was_given() {
     check("own_attempts.py", &["operator", "runner"]).await;
 }
+
+#[tokio::test]
+async fn the_exporter_of_opentelemetry_sends_traces_that_are_listed_whole() {
+    check("otel_exporter.py", &["operator", "runner", "viewer"]).await;
+}
