@@ -8,6 +8,7 @@ mod gateway;
 mod httpbin;
 mod jupyter;
 mod socketio;
+mod surface;
 mod walk;
 
 use std::path::{Path, PathBuf};

@@ -33,6 +33,12 @@ class Agent(Client):
         self.refused(event, payload, "ok")
 
 
+def has(what, told, keys):
+    """Fails when a key of the published message is not there."""
+    absent = [key for key in keys.split() if key not in told]
+    equal(f"keys that {what} lacks", absent, [])
+
+
 def owner_of(pair, event, fits=lambda told: True):
     """Who of two was given something, who was not, and what it is."""
     found, came = [], threading.Event()
@@ -92,6 +98,7 @@ def recovery(run_id):
     builder.accepted("pipeline:stage_result", {**failed, "status": "failed", "output": None, "error": "no clay"})
     owner, intruder, asked = owner_of(pair, "error:recovery_request")
     equal("what failed", (asked["failed_stage"], asked["error_message"]), ("building", "no clay"))
+    has("the question", asked, "request_id run_id task_id failed_stage error_message stage_output retry_count task_summary")
     advice = {key: asked[key] for key in ["request_id", "run_id", "task_id"]}
     advice |= {"action": "abort", "params": {}, "reasoning": "there is no clay"}
     intruder.refused("error:recovery_response", advice, "not_asked")
@@ -129,6 +136,7 @@ def tasks():
     owner.refused("task:update", {**ended, "payload": {"result": 3}}, "stale_attempt")
 
     judge, other, asked = owner_of(pair_of_judges, "task:evaluate")
+    has("task:evaluate", asked, "task_id task_type output_summary exit_code latency_ms metadata request_id")
     summary = {"task_id": task_id, "agent_id": judge.agent_id, "summary": "well", "request_id": asked["request_id"]}
     for agent in [other, intruder, owner]:
         agent.refused("task:summary", summary, "not_asked")
@@ -142,6 +150,7 @@ def tasks():
     request_id = http.post(f"/tasks/{whole}/decompose", None)["request_id"]
     judge, other, asked = owner_of(pair_of_judges, "task:decompose", lambda told: told["task_id"] == whole)
     equal("the question", asked["request_id"], request_id)
+    has("task:decompose", asked, "request_id run_id task_id task_type summary payload context trigger")
     parts = {"request_id": request_id, "task_id": whole, "should_decompose": True, "subtasks": [{"task_type": "walk", "summary": "a"}]}
     other.refused("task:decompose_result", parts, "not_asked")
     owner.refused("task:decompose_result", parts, "not_asked")

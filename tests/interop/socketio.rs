@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evo_harness::eventually_async;
+use evo_harness::{King, eventually_async};
 use serde_json::Value;
 
 use crate::{evo, file, python};
@@ -13,13 +13,11 @@ const MINUTE: Duration = Duration::from_secs(60);
 async fn a_runner_of_the_original_registers() {
     let python = python();
     let evo = evo();
-    let mut running = evo.up::<&str>(&[]);
-    let instance = evo.instance(&mut running);
-    let token = evo.token("runner");
-    let mut runner = python.start(&file("legacy_runner.py"), &[&instance.king, &token]);
+    let (_running, url) = evo.king_alone("");
+    let mut runner = python.start(&file("legacy_runner.py"), &[&url, &evo.token("runner")]);
     runner.line_with("system_info", MINUTE);
 
-    let king = evo.king(&instance);
+    let king = King::new(&url, &evo.token("operator"));
     let agent = eventually_async("the agent is ready", MINUTE, async || {
         let agent = king.get("/agents/legacy-1").await;
         // The original answered with the agent in a field of its own.
@@ -67,9 +65,8 @@ fn an_observer_sees_every_stage_result_once() {
 fn nobody_connects_with_a_wrong_token() {
     let python = python();
     let evo = evo();
-    let mut running = evo.up::<&str>(&[]);
-    let instance = evo.instance(&mut running);
-    let mut runner = python.start(&file("legacy_runner.py"), &[&instance.king, "evo_rn_wrong"]);
+    let (_running, url) = evo.king_alone("");
+    let mut runner = python.start(&file("legacy_runner.py"), &[&url, "evo_rn_wrong"]);
     let status = runner.wait(MINUTE);
     assert!(!status.success());
     assert!(!runner.stdout().contains("system_info"), "{}", runner.stdout());
@@ -79,10 +76,9 @@ fn nobody_connects_with_a_wrong_token() {
 fn memories_and_commands_are_answered_by_acks() {
     let python = python();
     let evo = evo();
-    let mut running = evo.up::<&str>(&[]);
-    let instance = evo.instance(&mut running);
+    let (_running, url) = evo.king_alone("");
     let tokens = ["runner", "operator", "viewer"].map(|scope| evo.token(scope));
-    let mut args = vec![instance.king.as_str()];
+    let mut args = vec![url.as_str()];
     args.extend(tokens.iter().map(String::as_str));
     let mut client = python.start(&file("memory_client.py"), &args);
     client.line_with("all is well", MINUTE);
