@@ -42,7 +42,7 @@ pub struct AgentView {
     pub preferred_model: Option<String>,
     /// How hard that model is to think; null for the model's own default.
     pub reasoning_effort: Option<String>,
-    /// Its soul.md.
+    /// Its soul.md; null in lists unless they were asked for it.
     pub soul_content: Option<String>,
     /// The protocol that it speaks; null for the published one.
     pub protocol: Option<u32>,
@@ -51,13 +51,16 @@ pub struct AgentView {
     pub extra: Value,
 }
 
-/// Every agent.
+/// A page of agents.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AgentList {
     /// In id order.
     pub agents: Vec<AgentView>,
-    /// How many.
+    /// How many are in this page.
     pub count: usize,
+    /// Where the next page begins; null on the last one.
+    #[serde(default)]
+    pub next_cursor: Option<String>,
 }
 
 /// One change of an agent's state.

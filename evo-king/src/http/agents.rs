@@ -21,9 +21,16 @@ use super::{
 };
 use crate::{
     state::King,
-    store::{self, Connection, agent_history::HistoryFilter, agents, events, outbox, skills},
+    store::{
+        self, Connection,
+        agent_history::HistoryFilter,
+        agents::{self, AgentFilter},
+        events, outbox, skills,
+    },
 };
 
+/// Most agents in one page: clients of the original read one page only.
+const MOST_AGENTS: u32 = 2_000;
 /// Changes that an agent's detail shows.
 const RECENT: u32 = 20;
 /// Longest name of a model.
@@ -55,20 +62,56 @@ struct AgentPath {
     agent_id: String,
 }
 
+/// Which agents to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct ListAgents {
+    /// Most agents in the answer, 2,000 by default.
+    #[param(minimum = 1, maximum = 2_000, default = 2_000, example = 10)]
+    limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    #[param(example = "evo-a")]
+    cursor: Option<String>,
+    /// How many to leave out at the beginning; `cursor` is faster and misses nothing.
+    #[param(minimum = 0, maximum = 10_000, default = 0, example = 0)]
+    offset: Option<u32>,
+    /// Whether to show each agent's soul.md.
+    #[param(default = false, example = false)]
+    souls: Option<bool>,
+}
+
 /// List the agents.
 ///
-/// Every agent that has ever registered, in the order of their ids, with what it is doing now.
+/// Every agent that has registered, in the order of their ids, with what it is doing now; in pages,
+/// of which one is enough for most.
 #[utoipa::path(
     get,
     path = "/agents",
     tag = "agents",
+    params(ListAgents),
     responses((
-        status = 200, description = "Every agent.", body = AgentList,
-        example = json!({"agents": [], "count": 0}),
+        status = 200, description = "A page of agents.", body = AgentList,
+        example = json!({"agents": [], "count": 0, "next_cursor": null}),
     )),
 )]
-async fn list_agents(State(king): State<King>) -> Result<Json<AgentList>> {
-    let mut list = king.store.agents_list(silent_since(&king)).await?;
+async fn list_agents(
+    State(king): State<King>,
+    QueryParams(params): QueryParams<ListAgents>,
+) -> Result<Json<AgentList>> {
+    let limit = match params.limit.unwrap_or(MOST_AGENTS) {
+        limit @ 1..=MOST_AGENTS => limit,
+        other => {
+            let message = format!("{other} is not between 1 and {MOST_AGENTS}");
+            return Err(ApiError::parameter("limit", message));
+        }
+    };
+    let filter = AgentFilter {
+        limit,
+        cursor: params.cursor,
+        offset: offset(params.offset)?,
+        souls: params.souls.unwrap_or(false),
+    };
+    let mut list = king.store.agents_list(filter, silent_since(&king)).await?;
     for agent in &mut list.agents {
         agent.socket_id = king.registry.connection_of(&agent.agent_id);
     }

@@ -1,6 +1,7 @@
 //! Who is connected. The database knows every agent that ever registered; this knows which of them
 //! can be reached now.
 
+pub(crate) mod bounds;
 pub mod placement;
 
 use std::{

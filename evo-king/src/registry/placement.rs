@@ -57,8 +57,8 @@ impl Slots {
 
     /// How many attempts of a stage can be given out.
     pub fn free(&self, stage: PipelineStage) -> u32 {
-        let free =
-            self.slots.iter().filter(|(ready, _)| ready.stage == stage).map(|(_, free)| free).sum();
+        let free = self.slots.iter().filter(|(ready, _)| ready.stage == stage);
+        let free = free.fold(0_u32, |sum, (_, free)| sum.saturating_add(*free));
         self.left.get(&stage).copied().unwrap_or(u32::MAX).min(free)
     }
 
@@ -109,6 +109,13 @@ mod tests {
         assert_eq!(rest.len(), 2);
         assert!(rest.contains(&"a".to_owned()) && rest.contains(&"b".to_owned()));
         assert_eq!(slots.take(PipelineStage::PreLoad), None);
+    }
+
+    #[test]
+    fn places_beyond_count_are_as_many_as_can_be_counted() {
+        let ready = ["a", "b"].map(|agent| ready(agent, PipelineStage::Building, u32::MAX));
+        let slots = Slots::new(ready.to_vec(), &[], |_| None);
+        assert_eq!(slots.free(PipelineStage::Building), u32::MAX);
     }
 
     #[test]

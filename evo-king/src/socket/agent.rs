@@ -15,7 +15,11 @@ use super::{
     request::{Change, Request},
     rooms,
 };
-use crate::{memory, pipeline, registry::Connected, state::King};
+use crate::{
+    memory, pipeline,
+    registry::{Connected, bounds},
+    state::King,
+};
 
 /// Attempts that a runner takes at the same time when it does not say.
 const DEFAULT_CAPACITY: u32 = 8;
@@ -67,12 +71,15 @@ async fn register(change: &mut Change) -> Result<Registered, Reply> {
     if let Err(error) = evo_common::ids::AgentId::parse(agent_id.clone()) {
         return Err(Reply::rejected(req_id, "invalid_field", error.to_string()));
     }
+    if let Err(message) = bounds::check(&registration) {
+        return Err(Reply::rejected(req_id, "invalid_field", message));
+    }
     may_register(change, &registration, &req_id).await?;
     is_alone(&change.socket, &agent_id, &req_id)?;
     let legacy = registration.protocol.is_none();
     let capacity = match registration.capacity {
         _ if legacy => 1,
-        Some(capacity) => capacity.max(1),
+        Some(capacity) => capacity.clamp(1, bounds::MAX_CAPACITY),
         None => DEFAULT_CAPACITY,
     };
     let registered = Registered {

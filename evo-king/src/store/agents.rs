@@ -222,6 +222,19 @@ pub(crate) async fn set_model(
     Ok(changed > 0)
 }
 
+/// Which agents are listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AgentFilter {
+    /// At most so many.
+    pub(crate) limit: u32,
+    /// Those after this one.
+    pub(crate) cursor: Option<String>,
+    /// So many are left out at the beginning.
+    pub(crate) offset: u32,
+    /// With their souls.
+    pub(crate) souls: bool,
+}
+
 /// An agent that king has not heard of since `?1` counts as offline.
 const SELECT: &str = "SELECT agent_id, role,
     iif(status NOT IN ('offline', 'crashed') AND last_heartbeat < ?1, 'offline', status),
@@ -256,11 +269,30 @@ fn view(row: &Row) -> Result<AgentView> {
     })
 }
 
-/// Every agent.
-pub(crate) async fn list(connection: &Connection, silent_since: Timestamp) -> Result<AgentList> {
-    let sql = format!("{SELECT} ORDER BY agent_id");
-    let agents = row::readable(connection, &sql, params![silent_since.0], view).await?;
-    Ok(AgentList { count: agents.len(), agents })
+/// A page of agents. Who has been silent since then counts as offline.
+pub(crate) async fn list(
+    connection: &Connection,
+    filter: &AgentFilter,
+    silent_since: Timestamp,
+) -> Result<AgentList> {
+    let page = "agent_id > ? ORDER BY agent_id LIMIT ? OFFSET ?";
+    let after = filter.cursor.as_deref().unwrap_or_default();
+    let (limit, offset) = (filter.limit, filter.offset);
+    // One that can't be read has its place in the page all the same.
+    let ids: Vec<String> = row::all(
+        connection,
+        &format!("SELECT agent_id FROM agents WHERE {page}"),
+        params![after, limit, offset],
+        |row| Ok(row.get(0)?),
+    )
+    .await?;
+    let select =
+        if filter.souls { SELECT.to_owned() } else { SELECT.replace("soul_content", "NULL") };
+    let sql = format!("{select} WHERE {page}");
+    let params = params![silent_since.0, after, limit, offset];
+    let agents = row::readable(connection, &sql, params, view).await?;
+    let next_cursor = (ids.len() == limit as usize).then(|| ids.last().cloned()).flatten();
+    Ok(AgentList { count: agents.len(), agents, next_cursor })
 }
 
 /// One agent.
@@ -274,9 +306,13 @@ pub(crate) async fn get(
 }
 
 impl Store {
-    /// Every agent. Who has been silent since then counts as offline.
-    pub async fn agents_list(&self, silent_since: Timestamp) -> Result<AgentList> {
-        self.read(async move |connection| list(connection, silent_since).await).await
+    /// A page of agents. Who has been silent since then counts as offline.
+    pub(crate) async fn agents_list(
+        &self,
+        filter: AgentFilter,
+        silent_since: Timestamp,
+    ) -> Result<AgentList> {
+        self.read(async move |connection| list(connection, &filter, silent_since).await).await
     }
 
     /// One agent.

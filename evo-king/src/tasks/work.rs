@@ -131,7 +131,9 @@ impl Tasks {
                         *places -= 1;
                     }
                 }
-                let places = free.iter().map(|(_, places)| places).sum::<u32>().min(BATCH);
+                let places =
+                    free.iter().fold(0_u32, |sum, (_, places)| sum.saturating_add(*places));
+                let places = places.min(BATCH);
                 for task in tasks::waiting(connection, None, now, places).await? {
                     let most = free.iter_mut().max_by_key(|(_, places)| *places);
                     let Some((agent, places)) = most else { break };

@@ -80,6 +80,37 @@ async fn an_agent_is_shown_with_everything_that_is_known_of_it() {
     drop(heard);
 }
 
+#[tokio::test]
+async fn agents_come_in_pages_and_without_their_souls() {
+    let server = Server::start().await;
+    for agent_id in ["a", "b", "c"] {
+        let agent = json!({
+            "agent_id": agent_id, "role": "user", "capabilities": [], "soul_content": "the soul",
+        });
+        server.king.pipeline.register(serde_json::from_value(agent).unwrap(), 1).await.unwrap();
+    }
+    let list = async |query: &str| {
+        let list = server.get(&format!("/agents{query}")).await.json();
+        let agents = list["agents"].as_array().unwrap().iter();
+        let ids: Vec<_> = agents.map(|agent| agent["agent_id"].as_str().unwrap()).collect();
+        assert_eq!(list["count"], ids.len());
+        (ids.join(" "), list["next_cursor"].as_str().map(str::to_owned))
+    };
+    let page = |ids: &str, next: Option<&str>| (ids.to_owned(), next.map(str::to_owned));
+    assert_eq!(list("").await, page("a b c", None));
+    assert_eq!(list("?limit=2").await, page("a b", Some("b")));
+    assert_eq!(list("?limit=2&cursor=b").await, page("c", None));
+    assert_eq!(list("?limit=1&offset=1").await, page("b", Some("b")));
+    assert_eq!(server.get("/agents?limit=2001").await.code(), "invalid_parameter");
+    let soul = async |path: &str, pointer: &str| {
+        let answer = server.get(path).await.json();
+        answer.pointer(pointer).unwrap().clone()
+    };
+    assert_eq!(soul("/agents", "/agents/0/soul_content").await, json!(null));
+    assert_eq!(soul("/agents?souls=true", "/agents/0/soul_content").await, "the soul");
+    assert_eq!(soul("/agents/a/detail", "/agent/soul_content").await, "the soul");
+}
+
 /// A soul is long and may say what is nobody's business: no event carries one.
 #[tokio::test]
 async fn no_event_tells_a_soul() {

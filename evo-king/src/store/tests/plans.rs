@@ -192,7 +192,11 @@ async fn hot_queries_search_in_indexes() {
         searches(connection, "history", agent_history::list(connection, &filter)).await;
     }
     searches(connection, "agent", agents::get(connection, "a", now)).await;
-    searches(connection, "agents", agents::list(connection, now)).await;
+    for souls in [false, true] {
+        let filter =
+            agents::AgentFilter { limit: 5, cursor: Some("a".to_owned()), offset: 0, souls };
+        searches(connection, "agents", agents::list(connection, &filter, now)).await;
+    }
     searches(connection, "memory", memories::detail(connection, "mem-evo")).await;
     searches(connection, "memory by key", memories::id_of_key(connection, "s", "a", "k")).await;
     searches(connection, "memory stats", memories::stats(connection)).await;
