@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Runs a script against a king of its own, with the tokens of these scopes and a runner's token for
 /// user agents only; the script ends with "all is well".
 async fn check(script: &str, scopes: &[&str]) {
-    let python = python();
+    let Some(python) = python() else { return };
     let evo = evo();
     let (_running, url) = evo.king_alone("");
     let mut args = vec![url.clone()];

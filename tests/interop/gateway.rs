@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, process::Command, time::Duration};
 
 use evo_harness::{
-    Evo, King, Process, eventually, eventually_async,
+    Evo, King, Process, Python, eventually, eventually_async,
     llm::{Anthropic, OpenAi, Request},
 };
 use reqwest::Method;
@@ -23,8 +23,9 @@ const PRIVATE: [&str; 4] = ["x-evo-run-id", "x-evo-stage", "cookie", "traceparen
 
 #[test]
 fn the_openai_sdk_takes_the_fake_for_openai() {
+    let Some(python) = python() else { return };
     let provider = OpenAi::start();
-    check("openai_sdk.py", &[&provider.base_url(), OpenAi::KEYS[0], "", "openai"], None);
+    check(&python, "openai_sdk.py", &[&provider.base_url(), OpenAi::KEYS[0], "", "openai"], None);
     let at = |model: &str| provider.requests().iter().any(|it| it.json()["model"] == model);
     assert!(at("mirror"), "the fake was asked");
     gone_eventually(|| provider.cancelled());
@@ -32,15 +33,22 @@ fn the_openai_sdk_takes_the_fake_for_openai() {
 
 #[test]
 fn the_anthropic_sdk_takes_the_fake_for_anthropic() {
+    let Some(python) = python() else { return };
     let provider = Anthropic::start();
-    check("anthropic_sdk.py", &[&provider.origin(), Anthropic::KEYS[0], "", "anthropic"], None);
+    check(
+        &python,
+        "anthropic_sdk.py",
+        &[&provider.origin(), Anthropic::KEYS[0], "", "anthropic"],
+        None,
+    );
     gone_eventually(|| provider.cancelled());
 }
 
 #[test]
 fn the_openai_sdk_at_an_openai_provider() {
+    let Some(python) = python() else { return };
     let gateway = Gateway::start(Format::Toml);
-    gateway.check("openai_sdk.py", "/v1", TOKEN, "oai", "openai");
+    gateway.check(&python, "openai_sdk.py", "/v1", TOKEN, "oai", "openai");
     let requests = gateway.openai.requests();
     only_the_providers_keys(
         &requests,
@@ -54,9 +62,10 @@ fn the_openai_sdk_at_an_openai_provider() {
 
 #[test]
 fn the_openai_sdk_at_an_anthropic_provider() {
+    let Some(python) = python() else { return };
     let gateway = Gateway::start(Format::Toml);
     let key = gateway.virtual_key();
-    gateway.check("openai_sdk.py", "/v1", &key, "ant", "anthropic");
+    gateway.check(&python, "openai_sdk.py", "/v1", &key, "ant", "anthropic");
     let requests = gateway.anthropic.requests();
     only_the_providers_keys(&requests, "x-api-key", &Anthropic::KEYS.map(str::to_owned), &key);
     gone_eventually(|| gateway.anthropic.cancelled());
@@ -65,8 +74,9 @@ fn the_openai_sdk_at_an_anthropic_provider() {
 
 #[test]
 fn the_anthropic_sdk_at_an_anthropic_provider() {
+    let Some(python) = python() else { return };
     let gateway = Gateway::start(Format::Json);
-    gateway.check("anthropic_sdk.py", "", TOKEN, "ant", "anthropic");
+    gateway.check(&python, "anthropic_sdk.py", "", TOKEN, "ant", "anthropic");
     let requests = gateway.anthropic.requests();
     only_the_providers_keys(&requests, "x-api-key", &Anthropic::KEYS.map(str::to_owned), TOKEN);
     let beta = requests.iter().find(|request| request.query == "beta=true");
@@ -77,9 +87,10 @@ fn the_anthropic_sdk_at_an_anthropic_provider() {
 
 #[test]
 fn the_anthropic_sdk_at_an_openai_provider() {
+    let Some(python) = python() else { return };
     let gateway = Gateway::start(Format::Json);
     let key = gateway.virtual_key();
-    gateway.check("anthropic_sdk.py", "", &key, "oai", "openai");
+    gateway.check(&python, "anthropic_sdk.py", "", &key, "oai", "openai");
     let requests = gateway.openai.requests();
     only_the_providers_keys(
         &requests,
@@ -154,9 +165,17 @@ impl Gateway {
         key
     }
 
-    fn check(&self, script: &str, path: &str, key: &str, provider: &str, upstream: &str) {
+    fn check(
+        &self,
+        python: &Python,
+        script: &str,
+        path: &str,
+        key: &str,
+        provider: &str,
+        upstream: &str,
+    ) {
         let (url, prefix) = (format!("{}{path}", self.url), format!("{provider}:"));
-        check(script, &[&url, key, &prefix, upstream], Some(&self.process));
+        check(python, script, &[&url, key, &prefix, upstream], Some(&self.process));
     }
 }
 
@@ -174,8 +193,8 @@ fn serve(command: Command) -> (Process, String) {
 }
 
 /// Runs a script to its end; it must find nothing wrong.
-fn check(script: &str, args: &[&str], gateway: Option<&Process>) {
-    let mut checks = python().start(&file(script), args);
+fn check(python: &Python, script: &str, args: &[&str], gateway: Option<&Process>) {
+    let mut checks = python.start(&file(script), args);
     let status = checks.wait(CHECKS);
     let log = gateway.map(Process::stdout).unwrap_or_default();
     let tail: Vec<&str> = log.lines().rev().take(40).collect();

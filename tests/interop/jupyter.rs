@@ -11,7 +11,8 @@ use crate::{evo, python};
 
 #[test]
 fn every_operation_of_jupyter_server_is_held_with_its_reason() {
-    let path = python().package("jupyter_server").join("services/api/api.yaml");
+    let Some(python) = python() else { return };
+    let path = python.package("jupyter_server").join("services/api/api.yaml");
     let text = std::fs::read_to_string(&path).unwrap();
     let methods = ["get", "put", "post", "delete", "patch", "head"];
     let operations = text

@@ -2,6 +2,7 @@
 //! client in another language.
 
 #![expect(clippy::unwrap_used, reason = "a test fails best where it stands")]
+#![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 
 mod clients;
 mod gateway;
@@ -25,11 +26,15 @@ fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop").join(name)
 }
 
-/// The Python environment of these tests.
-fn python() -> Python {
-    Python::with_requirements(
+/// The Python environment of these tests; `None`, said on stderr, where there is no Python.
+fn python() -> Option<Python> {
+    if !Python::is_installed() {
+        eprintln!("skipped: python3 is missing (Debian: apt-get install python3-venv)");
+        return None;
+    }
+    Some(Python::with_requirements(
         Path::new(env!("CARGO_TARGET_TMPDIR")),
         &file("requirements.txt"),
         &file("requirements-alone.txt"),
-    )
+    ))
 }

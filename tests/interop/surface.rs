@@ -8,7 +8,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 
 #[test]
 fn every_route_and_event_of_the_original_is_there_with_its_keys() {
-    let python = python();
+    let Some(python) = python() else { return };
     let evo = evo();
     evo.file("data/config/king.toml", "[debug.commands]\nhello = [\"/bin/echo\", \"hello\"]\n");
     let mut running = evo.up::<&str>(&[]);

@@ -15,6 +15,11 @@ pub struct Python {
 }
 
 impl Python {
+    /// Whether there is a Python at all.
+    pub fn is_installed() -> bool {
+        Command::new("python3").arg("--version").output().is_ok()
+    }
+
     /// The environment below `target` (`env!("CARGO_TARGET_TMPDIR")`) that holds these
     /// requirements; made once, however many tests ask at the same time. `alone` names a file of
     /// packages that are installed without what they depend on.
