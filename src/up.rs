@@ -76,6 +76,8 @@ fn settings(args: &UpArgs, data: &DataFolder) -> Result<(Settings, Vec<String>)>
     king.open = args.open;
     king.logs = Some(data.logs());
     gateway.auth.open = args.open;
+    // King cares for its file: it tests a change before it runs.
+    gateway.follow = evo_gateway::Follow::Never;
     if let Some(port) = args.king_port {
         king.listen.set_port(port);
     }

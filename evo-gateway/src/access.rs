@@ -10,6 +10,7 @@ use tracing::Span;
 use crate::{
     auth::{Caller, key::Ticket},
     batch::{self, Queue, Sink, Worker},
+    cache::Recorder,
     metrics::Metrics,
     model::Usage,
     provider::Provider,
@@ -130,10 +131,27 @@ impl fmt::Debug for Text {
     }
 }
 
+/// What is kept of what was said, in bytes of each side.
+const WORDS: usize = 8 * 1024;
+
+/// What was said, where the configuration wants it in the log.
+#[derive(Debug)]
+struct Words {
+    question: Vec<u8>,
+    answer: Vec<u8>,
+}
+
+/// As much of the bytes as is kept.
+fn keep_words(kept: &mut Vec<u8>, data: &[u8]) {
+    let room = WORDS.saturating_sub(kept.len()).min(data.len());
+    kept.extend_from_slice(&data[..room]);
+}
+
 /// What is known of a request that is over.
 #[derive(Debug)]
 struct Line {
     facts: Facts,
+    words: Option<Box<Words>>,
     outcome: Outcome,
     first_byte: Option<Duration>,
     total: Duration,
@@ -178,7 +196,7 @@ pub(crate) struct Facts {
 
 impl Line {
     fn write(self) {
-        let Self { facts, outcome, first_byte, total } = self;
+        let Self { facts, words, outcome, first_byte, total } = self;
         let method = facts.method.as_ref().map_or("", http::Method::as_str);
         let status = facts.status.unwrap_or_default();
         let first_byte_ms = first_byte.map(millis);
@@ -208,6 +226,14 @@ impl Line {
                 )
             };
         }
+        if let Some(words) = words {
+            tracing::info!(
+                request.id = facts.request_id.as_ref().map(Text::as_str),
+                question = &*String::from_utf8_lossy(&words.question),
+                answer = &*String::from_utf8_lossy(&words.answer),
+                "What was said in {method} {path}"
+            );
+        }
         if facts.quiet {
             line!(debug);
         } else {
@@ -235,6 +261,9 @@ pub(crate) struct Entry {
     pub(crate) ticket: Option<Ticket>,
     /// Tokens of the question, as far as can be told from its length.
     pub(crate) question: u64,
+    /// Keeps the answer while it goes out, if it may be given again.
+    pub(crate) recorder: Option<Box<Recorder>>,
+    words: Option<Box<Words>>,
     log: AccessLog,
     books: Books,
     /// Of the model that was chosen last.
@@ -257,6 +286,8 @@ impl Entry {
             meter: Meter::default(),
             ticket: None,
             question: 0,
+            recorder: None,
+            words: None,
             log,
             books,
             price: None,
@@ -295,12 +326,25 @@ impl Entry {
         self.call.as_ref()
     }
 
-    /// Counts bytes that go to the caller.
-    pub(crate) fn count(&mut self, bytes: usize) {
+    /// What is said goes into the log.
+    pub(crate) fn write_down(&mut self, question: &[u8]) {
+        let mut words = Words { question: Vec::new(), answer: Vec::new() };
+        keep_words(&mut words.question, question);
+        self.words = Some(Box::new(words));
+    }
+
+    /// These bytes go to the caller.
+    pub(crate) fn sends(&mut self, data: &[u8]) {
         if self.first_byte.is_none() {
             self.first_byte = Some(self.started.elapsed());
         }
-        self.facts.bytes += bytes as u64;
+        self.facts.bytes += data.len() as u64;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.push(data);
+        }
+        if let Some(words) = &mut self.words {
+            keep_words(&mut words.answer, data);
+        }
     }
 }
 
@@ -360,7 +404,10 @@ impl Drop for Entry {
         let (outcome, first_byte) = (self.outcome, self.first_byte);
         // Here and not by the thread that writes: a line may be dropped, a request is counted.
         self.log.metrics().end(&facts, outcome, first_byte, total);
-        self.log.lines.push(Line { facts, outcome, first_byte, total });
+        self.log.lines.push(Line { facts, words: self.words.take(), outcome, first_byte, total });
+        if let Some(recorder) = self.recorder.take().filter(|_| outcome == Outcome::Answered) {
+            recorder.keep();
+        }
         if let Some(record) = record {
             self.books.enter(record);
         }

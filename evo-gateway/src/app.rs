@@ -1,16 +1,17 @@
 //! One gateway: opened first, served after, so that a port in use is known before any work.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use evo_common::runtime::{OnError, Shutdown, TaskGroup};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpSocket};
 
 use crate::{
-    Config, Error, access, catalog,
+    Config, Error, Follow, access, catalog,
     gateway::Gateway,
     http,
     provider::Unusable,
+    reload,
     usage::books::{self, Keeper},
 };
 
@@ -31,6 +32,8 @@ pub struct App {
     gateway: Arc<Gateway>,
     log: access::Writer,
     keeper: Keeper,
+    /// Its file, if it is read again, and whether already when it changes.
+    file: Option<(PathBuf, Follow)>,
 }
 
 impl App {
@@ -49,6 +52,8 @@ impl App {
             source,
         })?;
         let lines = log.log();
+        let follow = config.follow;
+        let file = config.file.clone().filter(|_| follow != Follow::Never).map(|it| (it, follow));
         // It reads files: the table of usage, keys, and the machine's certificates.
         let open = move || {
             let usage = config.gateway.usage.clone().unwrap_or_default();
@@ -64,7 +69,7 @@ impl App {
             what: "the gateway can't be opened",
             source: error.into(),
         })??;
-        Ok(Self { listener, gateway: Arc::new(gateway), log, keeper })
+        Ok(Self { listener, gateway: Arc::new(gateway), log, keeper, file })
     }
 
     /// Where it listens.
@@ -74,7 +79,7 @@ impl App {
 
     /// Serves until the shutdown, then lets answers in hand end within the grace period.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
-        let Self { listener, gateway, log, keeper } = self;
+        let Self { listener, gateway, log, keeper, file } = self;
         if let Err(error) = raise_file_limit() {
             tracing::debug!(%error, "The limit of open files stays as it is: {error}");
         }
@@ -100,6 +105,12 @@ impl App {
             tasks.spawn("models", OnError::Log, async move {
                 catalog::follow(&gateway).await;
                 Ok(())
+            });
+        }
+        if let Some((file, follow)) = file {
+            let gateway = gateway.clone();
+            tasks.spawn("configuration", OnError::Log, async move {
+                Ok(reload::follow(gateway, file, follow).await?)
             });
         }
         if gateway.gate.has_keys_file() {

@@ -15,7 +15,10 @@ use futures_util::future::join_all;
 use http::Request;
 use http_body_util::{BodyExt as _, Limited};
 use serde::Deserialize;
-use tokio::{sync::Mutex, time::timeout};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
 
 use crate::{
     gateway::Gateway,
@@ -65,6 +68,8 @@ pub(crate) struct Discovery {
     pub(crate) at: Option<DateTime<Utc>>,
     /// Why that failed, if it did.
     pub(crate) error: Option<String>,
+    /// How long its answer took, if it came.
+    pub(crate) took: Option<Duration>,
 }
 
 /// A model in a provider's list. Providers agree on `id` only.
@@ -207,14 +212,21 @@ impl Catalog {
         let mut discovered = self.discovered();
         let reads = self.providers.iter().zip(&discovered).map(|(provider, known)| {
             let address = provider.address().ok().filter(|_| wanted(known));
-            async move { Some(read(client, provider, address?).await) }
+            async move {
+                let started = Instant::now();
+                let models = read(client, provider, address?).await;
+                Some((models, started.elapsed()))
+            }
         });
         let results = join_all(reads).await;
         for ((provider, old), result) in self.providers.iter().zip(&mut discovered).zip(results) {
-            let Some(result) = result else { continue };
+            let Some((result, took)) = result else { continue };
             let new = match result {
-                Ok(models) => Discovery { models: Arc::new(models), at: None, error: None },
-                Err(error) => Discovery { error: Some(error), ..old.clone() },
+                Ok(models) => {
+                    let took = Some(took);
+                    Discovery { models: Arc::new(models), at: None, error: None, took }
+                }
+                Err(error) => Discovery { error: Some(error), took: None, ..old.clone() },
             };
             tell(provider, old, &new);
             *old = Discovery { at: Some(Utc::now()), ..new };

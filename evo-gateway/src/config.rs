@@ -48,6 +48,8 @@ pub struct Config {
     pub provider_keys: HashMap<String, Secret>,
     /// Base URL of king, which receives the traces.
     pub king: String,
+    /// Whether its file is read again while it runs.
+    pub follow: Follow,
     /// The table of usage; none is kept without it.
     pub database: Option<PathBuf>,
     /// Largest request body in bytes.
@@ -166,6 +168,18 @@ impl fmt::Debug for Programs {
             .field("places", &self.places)
             .finish_non_exhaustive()
     }
+}
+
+/// When the gateway's file is read again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Follow {
+    /// Never: somebody else cares for it, and sends what is to run.
+    #[default]
+    Never,
+    /// When SIGHUP asks for it.
+    OnHangup,
+    /// Then, and when it changes.
+    OnChange,
 }
 
 /// Who may use the gateway.
@@ -297,6 +311,15 @@ impl Config {
             digest: sha256_hex(text_of(&gateway).as_bytes()),
             gateway,
             auth,
+            follow: match env("EVO_GATEWAY_WATCH").as_deref() {
+                None | Some("on") => Follow::OnChange,
+                Some("off") => Follow::OnHangup,
+                Some(other) => {
+                    return Err(ConfigError::Invalid(format!(
+                        "environment variable EVO_GATEWAY_WATCH: {other:?} is neither `on` nor `off`"
+                    )));
+                }
+            },
             database: env("EVO_GATEWAY_DB_PATH").map(PathBuf::from),
             king: env("KING_ADDRESS").unwrap_or_else(|| DEFAULT_KING.to_owned()),
             body_limit: DEFAULT_BODY_LIMIT,
@@ -443,6 +466,7 @@ impl fmt::Debug for Config {
             .field("digest", &self.digest)
             .field("auth", &self.auth)
             .field("provider_keys", &variables)
+            .field("follow", &self.follow)
             .field("database", &self.database)
             .field("king", &self.king)
             .field("body_limit", &self.body_limit)

@@ -11,7 +11,10 @@ use std::{
 use arc_swap::ArcSwap;
 use chrono::{DateTime, Utc};
 use evo_common::{
-    config::load::{ConfigErrors, Format},
+    config::{
+        GatewayConfig,
+        load::{ConfigErrors, Format},
+    },
     ids::sha256_hex,
     runtime::Shutdown,
 };
@@ -22,6 +25,7 @@ use crate::{
     Config, Error,
     access::AccessLog,
     auth::{Gate, spent::Ledger},
+    cache::Cache,
     catalog::Catalog,
     config::{self, ConfigError, Timeouts},
     provider::Provider,
@@ -51,6 +55,8 @@ pub(crate) struct Gateway {
     pub(crate) timeouts: Timeouts,
     /// Ends it.
     pub(crate) shutdown: Shutdown,
+    /// Whether the configuration of the start wanted usage to be kept.
+    keeps_usage: bool,
     live: ArcSwap<Live>,
     /// What the last swap, or the start, was made from. Held while a swap is made.
     config: Mutex<Config>,
@@ -66,6 +72,10 @@ pub(crate) struct Live {
     pub(crate) providers: Vec<Arc<Provider>>,
     /// Which models there are.
     pub(crate) catalog: Catalog,
+    /// Answers that are given again, if any are.
+    pub(crate) cache: Option<Arc<Cache>>,
+    /// Whether what is said goes into the log.
+    pub(crate) prompts: bool,
     /// SHA-256 of the configuration's text.
     pub(crate) digest: String,
     /// Since when it is live.
@@ -79,8 +89,8 @@ pub(crate) struct Swap {
     pub(crate) previous: String,
     /// What is live now.
     pub(crate) live: Arc<Live>,
-    /// Whether the configuration says another address than the gateway was started with.
-    pub(crate) other_address: bool,
+    /// Keys of the configuration that only a restart takes over.
+    pub(crate) restart_needed_for: Vec<&'static str>,
 }
 
 impl Gateway {
@@ -103,8 +113,11 @@ impl Gateway {
             body_limit: config.body_limit,
             timeouts: config.timeouts,
             shutdown,
+            keeps_usage: config.gateway.usage.clone().unwrap_or_default().enabled,
             live: ArcSwap::from_pointee(Live {
                 catalog: Catalog::new(providers.clone(), config.gateway.routing.clone(), None),
+                cache: Cache::new(config.gateway.cache.as_ref()),
+                prompts: config.gateway.logging.as_ref().is_some_and(|logging| logging.prompts),
                 providers,
                 digest: config.digest.clone(),
                 since: Utc::now(),
@@ -125,21 +138,40 @@ impl Gateway {
         self.swapped.notified().await;
     }
 
+    /// [`swap_from`](Self::swap_from) for a configuration that came over HTTP.
+    pub(crate) fn swap(&self, text: &str, format: Format) -> Result<Swap, SwapError> {
+        self.swap_from(text, format, ORIGIN)
+    }
+
     /// Takes over a configuration: checked whole, then swapped at once, or not at all. Requests in
     /// hand go on with what they began with; connections to providers stay. Reads files.
-    pub(crate) fn swap(&self, text: &str, format: Format) -> Result<Swap, SwapError> {
+    pub(crate) fn swap_from(
+        &self,
+        text: &str,
+        format: Format,
+        origin: &str,
+    ) -> Result<Swap, SwapError> {
         let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.live();
-        let gateway = config::parse(text, format, ORIGIN)?;
-        let other_address = gateway.server != config.gateway.server;
+        let gateway = config::parse(text, format, origin)?;
+        let mut restart_needed_for = Vec::new();
+        if gateway.server != config.gateway.server {
+            restart_needed_for.push("server");
+        }
+        let keeps = |gateway: &GatewayConfig| gateway.usage.clone().unwrap_or_default().enabled;
+        if keeps(&gateway) != self.keeps_usage {
+            restart_needed_for.push("usage.enabled");
+        }
         let digest = sha256_hex(text.as_bytes());
         let new = config.with_gateway(gateway, digest.clone());
         let providers =
-            Provider::all(&new, &before.providers).map_err(|fault| config::wrong(ORIGIN, fault))?;
+            Provider::all(&new, &before.providers).map_err(|fault| config::wrong(origin, fault))?;
         self.client.prepare(providers.iter().map(Arc::as_ref))?;
         let routing = new.gateway.routing.clone();
         let live = Arc::new(Live {
             catalog: Catalog::new(providers.clone(), routing, Some(&before.catalog)),
+            cache: Cache::or_new(before.cache.as_ref(), new.gateway.cache.as_ref()),
+            prompts: new.gateway.logging.as_ref().is_some_and(|logging| logging.prompts),
             providers,
             digest,
             since: Utc::now(),
@@ -152,7 +184,7 @@ impl Gateway {
         config.gateway.server = server;
         drop(config);
         self.swapped.notify_one();
-        Ok(Swap { previous: before.digest.clone(), live, other_address })
+        Ok(Swap { previous: before.digest.clone(), live, restart_needed_for })
     }
 
     /// A new id for a request.

@@ -8,6 +8,7 @@ mod access;
 mod app;
 mod auth;
 mod batch;
+mod cache;
 mod catalog;
 pub mod cli;
 pub mod config;
@@ -21,6 +22,7 @@ mod peek;
 mod private_file;
 mod provider;
 mod proxy;
+mod reload;
 mod routing;
 mod spans;
 mod stream;
@@ -29,7 +31,7 @@ mod usage;
 mod wire;
 
 pub use app::App;
-pub use config::{Auth, Config, Settings};
+pub use config::{Auth, Config, Follow, Settings};
 pub use error::Error;
 pub use http::document;
 

@@ -230,11 +230,11 @@ pub(crate) fn revoke(path: &Path, name: &str) -> Result<bool, Error> {
 
 /// What tells one state of a file from another.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Stamp(Option<(Option<SystemTime>, u64, u64)>);
+pub(crate) struct Stamp(Option<(Option<SystemTime>, u64, u64)>);
 
 impl Stamp {
     /// The file as it is now.
-    pub(super) fn of(path: &Path) -> Self {
+    pub(crate) fn of(path: &Path) -> Self {
         #[cfg(unix)]
         let inode = |metadata: &fs::Metadata| std::os::unix::fs::MetadataExt::ino(metadata);
         #[cfg(not(unix))]

@@ -59,7 +59,8 @@ pub(super) struct Taken {
     running: RunningConfig,
     /// SHA-256 of the one before.
     previous_hash: String,
-    /// Keys that only a restart of the gateway takes over: `server` when it names another address.
+    /// Keys that only a restart of the gateway takes over: `server` when it names another address,
+    /// `usage.enabled` when it is another.
     restart_needed_for: Vec<&'static str>,
 }
 
@@ -154,7 +155,7 @@ pub(super) async fn put_config(
         success: true,
         running,
         previous_hash: swap.previous,
-        restart_needed_for: if swap.other_address { vec!["server"] } else { Vec::new() },
+        restart_needed_for: swap.restart_needed_for,
     }))
 }
 

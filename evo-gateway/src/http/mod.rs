@@ -5,6 +5,7 @@
 mod admin;
 mod error;
 mod extract;
+mod health;
 mod keys;
 mod models;
 mod openapi;
@@ -31,6 +32,7 @@ pub(crate) use serve::{Ends, Workers};
 fn routes() -> OpenApiRouter<Arc<Gateway>> {
     OpenApiRouter::with_openapi(openapi::base())
         .routes(routes!(system::get_health))
+        .routes(routes!(health::get_provider_health))
         .routes(routes!(system::get_metrics))
         .routes(routes!(openapi::get_openapi))
         .routes(routes!(models::list_models))

@@ -2,6 +2,8 @@
 
 mod answers;
 mod api;
+mod cache;
+mod health;
 mod keys;
 mod log;
 mod refusals;

@@ -385,7 +385,7 @@ impl http_body::Body for Logged {
         };
         Poll::Ready(match step {
             Step::Data(data) => {
-                entry.count(data.len());
+                entry.sends(&data);
                 Some(Ok(Frame::data(data)))
             }
             Step::End => {

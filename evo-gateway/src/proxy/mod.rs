@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout};
 use crate::{
     access::{Entry, Text},
     auth::{Caller, key::Estimate},
+    cache::{Place, Question},
     convert::{self, Context, Dialect, StreamConverter, Wanted},
     gateway::{Gateway, Live},
     peek::{self, Peek},
@@ -119,6 +120,14 @@ pub(crate) async fn forward(
     entry.choose(provider, &plan.model);
     let address = provider.address().map_err(|_| unusable(provider))?;
     admit(entry, &peek.model, &[(provider, &plan.model)])?;
+    if live.prompts {
+        entry.write_down(&ask.body);
+    }
+    let place = place(&live, &ask, &peek, entry);
+    if let Some(answer) = place.as_ref().and_then(Place::answer) {
+        entry.facts.cache = Some("hit");
+        return Ok(answer);
+    }
     if let Some(limit) = &provider.limit {
         limit.take().map_err(|wait| too_often(provider, wait))?;
     }
@@ -126,7 +135,25 @@ pub(crate) async fn forward(
         Call { gateway, client, provider, address, ask: &ask, peek: &peek, model: &plan.model };
     let mut response = call.run(entry).await?;
     response.headers_mut().insert(PROVIDER, provider.name_header.clone());
+    if let Some(place) = place {
+        entry.facts.cache = Some("miss");
+        entry.recorder = place.record(&mut response);
+    }
     Ok(response)
+}
+
+/// The request's place in the cache, if there is one and it may have one.
+fn place(live: &Live, ask: &Ask<'_>, peek: &Peek<'_>, entry: &Entry) -> Option<Place> {
+    live.cache.as_ref()?.place(&Question {
+        caller: entry.facts.caller.as_ref(),
+        front: ask.front,
+        headers: ask.headers,
+        query: ask.query,
+        model: &peek.model,
+        stream: peek.stream,
+        body: &ask.body,
+        config: &live.digest,
+    })
 }
 
 /// Lets a virtual key's request in, or not. Of the candidates at least one must be allowed to it.

@@ -1,35 +1,26 @@
-//! What tokens cost: by the `model_metadata` of the configuration, else by the list that is shipped.
+//! What tokens cost: by the `model_metadata` of the configuration, else by that of the configuration
+//! that is shipped.
 
 use std::{collections::HashMap, sync::LazyLock};
 
-use evo_common::config::{ModelCost, ModelMetadata};
-use serde::Deserialize;
+use evo_common::config::{ModelCost, ModelMetadata, load::Format};
 
-use crate::{auth::spent::NanoUsd, model::Usage};
+use crate::{auth::spent::NanoUsd, config, model::Usage};
 
-/// The list that is shipped.
-static SHIPPED: LazyLock<List> = LazyLock::new(|| {
-    toml::from_str(include_str!("prices.toml")).expect("the list is shipped, and read by a test")
+/// What the shipped configuration says, by the hosts of its providers.
+static SHIPPED: LazyLock<HashMap<String, HashMap<String, ModelMetadata>>> = LazyLock::new(|| {
+    let shipped = config::parse(config::DEFAULT, Format::Toml, "the shipped configuration");
+    let providers = shipped.expect("it is read by a test").providers;
+    let mut hosts: HashMap<String, HashMap<String, ModelMetadata>> = HashMap::new();
+    for provider in providers {
+        let uri: Option<http::Uri> = provider.base_url.parse().ok();
+        let host = uri.as_ref().and_then(http::Uri::host);
+        if let (Some(host), Some(models)) = (host, provider.model_metadata) {
+            hosts.entry(host.to_owned()).or_default().extend(models);
+        }
+    }
+    hosts
 });
-
-#[derive(Deserialize)]
-struct List {
-    /// By the host of the provider's address.
-    hosts: HashMap<String, HashMap<String, Listed>>,
-}
-
-/// One model of the list.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Listed {
-    input: f64,
-    output: f64,
-    cache_read: Option<f64>,
-    cache_write: Option<f64>,
-    context_window: Option<u32>,
-    max_tokens: Option<u32>,
-    reasoning: Option<bool>,
-}
 
 /// USD in billionths that one token costs.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -89,10 +80,7 @@ pub(crate) fn price(
     model: &str,
 ) -> Option<Price> {
     let configured = metadata.get(model).and_then(|model| model.cost.as_ref());
-    configured.map(Price::from).or_else(|| {
-        let listed = listed(host?, model)?;
-        Some(Price::from(&listed.cost()))
-    })
+    configured.or_else(|| listed(host?, model)?.cost.as_ref()).map(Price::from)
 }
 
 /// What is known of a model, by the configuration, else by the shipped list.
@@ -101,40 +89,18 @@ pub(crate) fn known(
     host: Option<&str>,
     model: &str,
 ) -> ModelMetadata {
-    let configured = metadata.get(model).cloned();
-    configured.or_else(|| Some(listed(host?, model)?.metadata())).unwrap_or_default()
+    metadata.get(model).or_else(|| listed(host?, model)).cloned().unwrap_or_default()
 }
 
 /// The model of the list; one with a date behind its name is the one without it.
-fn listed(host: &str, model: &str) -> Option<&'static Listed> {
-    let models = SHIPPED.hosts.get(host)?;
+fn listed(host: &str, model: &str) -> Option<&'static ModelMetadata> {
+    let models = SHIPPED.get(host)?;
     models.get(model).or_else(|| {
         let (name, end) = model.split_once("-20")?;
         let is_date =
             end.len() >= 4 && end.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
         if is_date { models.get(name) } else { None }
     })
-}
-
-impl Listed {
-    fn cost(&self) -> ModelCost {
-        ModelCost {
-            input: self.input,
-            output: self.output,
-            cache_read: self.cache_read,
-            cache_write: self.cache_write,
-        }
-    }
-
-    fn metadata(&self) -> ModelMetadata {
-        ModelMetadata {
-            context_window: self.context_window,
-            max_tokens: self.max_tokens,
-            reasoning: self.reasoning,
-            input_types: None,
-            cost: Some(self.cost()),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -184,11 +150,10 @@ mod tests {
 
     #[test]
     fn the_shipped_list_is_sound() {
-        assert!(SHIPPED.hosts.len() >= 8);
-        for (host, models) in &SHIPPED.hosts {
-            assert!(!models.is_empty(), "{host}");
-            for (model, listed) in models {
-                let cost = listed.cost();
+        assert!(SHIPPED.len() >= 8, "{:?}", SHIPPED.keys());
+        for (host, models) in &*SHIPPED {
+            for (model, metadata) in models {
+                let Some(cost) = &metadata.cost else { continue };
                 let others = [cost.cache_read, cost.cache_write];
                 let all = [Some(cost.input), Some(cost.output)].into_iter().chain(others).flatten();
                 assert!(all.clone().all(|usd| (0.0..1_000.0).contains(&usd)), "{host} {model}");

@@ -6,7 +6,7 @@ use super::*;
 
 /// Collects what is logged.
 #[derive(Debug, Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Lines(Arc<Mutex<Vec<u8>>>);
 
 impl std::io::Write for Lines {
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
@@ -28,6 +28,11 @@ impl<'a> MakeWriter<'a> for Lines {
 }
 
 impl Lines {
+    /// All of it.
+    pub(super) fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+
     /// The lines about requests.
     fn requests(&self) -> Vec<Value> {
         let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
@@ -37,7 +42,7 @@ impl Lines {
 }
 
 /// Logs as the services do, into memory, for as long as the guard lives.
-fn capture() -> (Lines, tracing::subscriber::DefaultGuard) {
+pub(super) fn capture() -> (Lines, tracing::subscriber::DefaultGuard) {
     let lines = Lines::default();
     let layer = tracing_subscriber::fmt::layer()
         .json()

@@ -213,3 +213,44 @@ async fn a_rate_limit_is_not_filled_up_by_a_swap() {
     assert_eq!(bed.chat(&chat("p:m")).await.status, 200);
     bed.stop().await;
 }
+
+#[tokio::test]
+async fn the_file_is_read_again_when_it_changes_and_one_that_is_wrong_changes_nothing() {
+    let (first, second) = tokio::join!(
+        Fake::says(200, &[], r#"{"from":"first"}"#),
+        Fake::says(200, &[], r#"{"from":"second"}"#),
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("gateway.json");
+    let write = |text: &str| {
+        // As editors do it.
+        let draft = folder.path().join("draft");
+        std::fs::write(&draft, text).unwrap();
+        std::fs::rename(&draft, &file).unwrap();
+    };
+    let with = |fake: &Fake| text_of(&[fake.provider("p", OPENAI)]);
+    write(&with(&first));
+    let bed = Bed::start(Config {
+        file: Some(file.clone()),
+        follow: crate::Follow::OnChange,
+        digest: sha256_hex(with(&first).as_bytes()),
+        ..config(&[first.provider("p", OPENAI)])
+    })
+    .await;
+    let digest = async || bed.get("/admin/config").await.json()["config_hash"].clone();
+    let becomes = async |wanted: &str| {
+        let wanted = json!(sha256_hex(wanted.as_bytes()));
+        let wait = async {
+            while digest().await != wanted {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(GIVE_UP, wait).await.expect("it was not taken over");
+    };
+    assert_eq!(bed.chat(&chat("p:m")).await.json()["from"], "first");
+    write("{");
+    write(&with(&second));
+    becomes(&with(&second)).await;
+    assert_eq!(bed.chat(&chat("p:m")).await.json()["from"], "second");
+    bed.stop().await;
+}

@@ -1,0 +1,34 @@
+//! How the providers do.
+
+use super::*;
+
+#[tokio::test]
+async fn the_health_of_providers_is_known_without_asking_them() {
+    let fake = Fake::says(200, &[], "{}").await;
+    let mut off = fake.provider("off", OPENAI);
+    off["enabled"] = false.into();
+    let mut keyless = fake.provider("keyless", OPENAI);
+    keyless["api_key_envs"] = json!(["UNSET_KEY"]);
+    let gone = provider_at("http://127.0.0.1:9/v1", "gone", OPENAI);
+    let bed = Bed::start(config(&[fake.provider("well", OPENAI), off, keyless, gone])).await;
+    bed.post("/v1/models/refresh", "").await;
+    let got = bed.get("/health/providers").await.json();
+    let rows = got["providers"].as_array().unwrap();
+    let states: Vec<(&str, &str)> = rows
+        .iter()
+        .map(|row| (row["name"].as_str().unwrap(), row["status"].as_str().unwrap()))
+        .collect();
+    let expected =
+        [("well", "ok"), ("off", "off"), ("keyless", "unusable"), ("gone", "unreachable")];
+    assert_eq!(states, expected);
+    assert_eq!((&got["status"], &got["count"]), (&json!("degraded"), &json!(4)));
+    assert!(rows[0]["latency_ms"].is_number() && rows[0]["checked_at"].is_string());
+    assert!(rows[3]["problem"].as_str().unwrap().contains("refused"), "{got}");
+    // Strangers learn nothing, and the gateway itself is well.
+    let uri = format!("http://{}/health", bed.address);
+    let own = bed.send(Request::get(&uri).body(Full::default()).unwrap()).await;
+    assert_eq!((own.status.as_u16(), &own.json()["status"]), (200, &json!("ok")));
+    let strangers = Request::get(format!("{uri}/providers")).body(Full::default()).unwrap();
+    assert_eq!(bed.send(strangers).await.status, 401);
+    bed.stop().await;
+}
