@@ -217,6 +217,23 @@ impl Keyring {
             .await
     }
 
+    /// Forgets tokens that are not valid since before a moment. Says how many.
+    pub(crate) async fn forget(&self, before: Timestamp) -> store::Result<u64> {
+        let keyring = self.clone();
+        self.store
+            .write(async move |connection: &store::Connection| {
+                let gone = store::retention::tokens(connection, before).await?;
+                let count = gone.len() as u64;
+                connection.after_commit(move || {
+                    let mut created =
+                        keyring.created.write().unwrap_or_else(PoisonError::into_inner);
+                    created.retain(|_, token| !gone.contains(&token.token_id));
+                });
+                Ok(count)
+            })
+            .await
+    }
+
     /// Knows a token as it is stored now. What two commits leave to be done may be done in any order,
     /// and a token that is revoked stays so.
     fn hold(&self, token: StoredToken) {

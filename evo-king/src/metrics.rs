@@ -42,6 +42,7 @@ pub(crate) struct Metrics {
     leased: Gauge,
     outbox: Gauge,
     database_bytes: Gauge,
+    events_over: Gauge,
     agents: Family<Role, Gauge>,
     capacity: Family<Role, Gauge>,
     uptime: Gauge,
@@ -66,6 +67,7 @@ impl Metrics {
             leased: Gauge::default(),
             outbox: Gauge::default(),
             database_bytes: Gauge::default(),
+            events_over: Gauge::default(),
             agents: Family::default(),
             capacity: Family::default(),
             uptime: Gauge::default(),
@@ -85,6 +87,8 @@ impl Metrics {
         registry.register("attempts_leased", "Attempts that agents have", all.leased.clone());
         registry.register("outbox", "Effects to be delivered", all.outbox.clone());
         registry.register("database_bytes", "Size of the database", all.database_bytes.clone());
+        let help = "Events beyond events_rows that stay because of a run that is not over";
+        registry.register("events_over_limit", help, all.events_over.clone());
         registry.register("agents_connected", "Agents that are connected", all.agents.clone());
         let help = "Attempts that connected agents take at the same time";
         registry.register("agents_capacity", help, all.capacity.clone());
@@ -100,6 +104,11 @@ impl Metrics {
         let request = Request { method, route: route.unwrap_or("none").to_owned(), status };
         self.requests.get_or_create(&request).inc();
         self.seconds.observe(took.as_secs_f64());
+    }
+
+    /// The event log has so many more events than it should.
+    pub(crate) fn events_over(&self, count: u64) {
+        self.events_over.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// As OpenMetrics writes them, with what was just looked up.

@@ -8,7 +8,11 @@ mod files;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use evo_common::{clock::Timestamp, messages::MemoryScope, runtime::Shutdown};
 
@@ -87,8 +91,19 @@ pub(crate) async fn sweep(king: &King, now: Timestamp) -> Result<BTreeMap<&'stat
     if let Some(before) = before(keep.tasks_days) {
         swept.add("tasks", batches(king, Part::Tasks(before)).await);
     }
+    if let Some(before) = before(keep.tasks_by_hand_days) {
+        swept.add("tasks", batches(king, Part::TasksByHand(before)).await);
+    }
+    if let Some(before) = before(keep.agents_days) {
+        swept.add("agents", agents(king, before).await);
+    }
+    // After the agents, whose names they may own.
+    if let Some(before) = before(keep.tokens_days) {
+        swept.add("tokens", king.keyring.forget(before).await.map_err(Error::from));
+    }
     let limit = Limit { before: before(keep.events_days), rows: keep.events_rows };
     swept.add("events", batches(king, Part::Events(limit)).await);
+    swept.add("events", look_at_events(king, keep.events_rows).await);
     for log in LOGS {
         let limit = match log.table {
             "audit" => Limit { before: before(keep.audit_days), rows: 0 },
@@ -156,6 +171,7 @@ enum Part {
     Memories(Timestamp),
     Room(Bound),
     Tasks(Timestamp),
+    TasksByHand(Timestamp),
 }
 
 /// Repeats a small transaction until it finds nothing more to take away.
@@ -175,6 +191,7 @@ async fn batches(king: &King, part: Part) -> Result<u64> {
                     Err(other) => Err(store::Error::Corrupt(other.to_string())),
                 },
                 Part::Tasks(before) => tables::tasks(connection, before).await,
+                Part::TasksByHand(before) => tables::tasks_by_hand(connection, before).await,
             })
             .await?;
         gone += removed;
@@ -206,4 +223,41 @@ async fn runs(king: &King, before: Timestamp) -> Result<u64> {
         tokio::time::sleep(PAUSE).await;
     }
     Ok(gone)
+}
+
+/// Agents that have not been heard of for long and of whom nothing is wanted.
+async fn agents(king: &King, before: Timestamp) -> Result<u64> {
+    let supervised: HashSet<String> =
+        king.supervisor.list().await?.into_iter().filter_map(|agent| agent.agent_id).collect();
+    let supervised = Arc::new(supervised);
+    let mut gone = 0;
+    let mut after = Some(String::new());
+    while let Some(at) = after.take().filter(|_| !king.draining.is_cancelled()) {
+        let (registry, supervised) = (king.registry.clone(), supervised.clone());
+        let work = async move |connection: &Connection| {
+            let stays = |id: &str| registry.is_connected(id) || supervised.contains(id);
+            tables::agents(connection, &at, before, stays).await
+        };
+        let (removed, next) = king.store.write(work).await?;
+        gone += removed.len() as u64;
+        after = next;
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(gone)
+}
+
+/// Tells when there are more events than there should be. Takes nothing away.
+async fn look_at_events(king: &King, rows: u64) -> Result<u64> {
+    let read = async move |connection: &Connection| tables::events_over(connection, rows).await;
+    let over = king.store.read(read).await?;
+    king.metrics.events_over(over.as_ref().map_or(0, |(over, _)| *over));
+    if let Some((over, run_id)) = over {
+        tracing::warn!(
+            run.id = %run_id,
+            over,
+            "The event log has {over} events more than events_rows: nothing since the first event of \
+             {run_id} is taken away, which is not over; cancel it with DELETE /pipeline/runs/{run_id}"
+        );
+    }
+    Ok(0)
 }

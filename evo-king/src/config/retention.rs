@@ -10,6 +10,8 @@ pub struct Retention {
     pub runs_days: u32,
     /// Tasks that have ended, with their logs.
     pub tasks_days: u32,
+    /// Tasks that nobody but people works on and that have not ended, by their last change.
+    pub tasks_by_hand_days: u32,
     /// The event log; events of runs that are not over stay.
     pub events_days: u32,
     /// Most events.
@@ -20,6 +22,10 @@ pub struct Retention {
     pub audit_days: u32,
     /// Changes of agents' states.
     pub agent_history_days: u32,
+    /// Agents that are offline and of whom nothing is wanted.
+    pub agents_days: u32,
+    /// Created tokens that were revoked or have expired.
+    pub tokens_days: u32,
     /// Messages over Socket.IO.
     pub messages_days: u32,
     /// Most of these messages.
@@ -55,11 +61,14 @@ impl Default for Retention {
         Self {
             runs_days: 90,
             tasks_days: 90,
+            tasks_by_hand_days: 365,
             events_days: 90,
             events_rows: 0,
             skill_calls_days: 180,
             audit_days: 365,
             agent_history_days: 30,
+            agents_days: 90,
+            tokens_days: 90,
             messages_days: 7,
             messages_rows: 200_000,
             memories_days: 0,

@@ -19,12 +19,23 @@ struct Server {
 
 impl Server {
     async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    async fn with(change: impl FnOnce(&mut Config)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut config = Config::new(folder.path(), Tokens::generate());
+        change(&mut config);
         config.logs = Some(folder.path().join("logs"));
         let address = SocketAddr::from(([127, 0, 0, 1], 3000));
         let king = King::open(config, address, Shutdown::new()).await.unwrap();
         Self { king, folder }
+    }
+
+    async fn metrics(&self) -> String {
+        let king = &self.king;
+        let now = king.store.on_the_way().await.unwrap();
+        king.metrics.text(&now, &king.registry, king.started_at, 0)
     }
 
     async fn count(&self, table: &'static str) -> i64 {
@@ -145,4 +156,89 @@ async fn packages_and_log_files_that_nobody_needs_go() {
     server.king.store.write(refer).await.unwrap();
     assert_eq!(server.sweep_in(8).await, BTreeMap::new());
     assert!(server.king.artifacts.exists(&id).await.unwrap());
+}
+
+#[tokio::test]
+async fn agents_of_whom_nothing_is_wanted_go_and_the_tokens_that_they_had() {
+    use evo_common::api::CreateToken;
+    let server = Server::start().await;
+    let king = &server.king;
+    let wanted = CreateToken {
+        name: "ci".to_owned(),
+        scope: "runner".to_owned(),
+        roles: Vec::new(),
+        expires_in_days: None,
+    };
+    let token = king.keyring.create(wanted.clone(), "test").await.unwrap().token;
+    let identity = king.keyring.identify(Some(&token)).unwrap();
+    assert!(king.keyring.claim(&identity, "mine").await.unwrap());
+    for agent_id in ["gone", "mine", "chosen", "waited-for"] {
+        let agent = json!({"agent_id": agent_id, "role": "user", "capabilities": []});
+        king.pipeline.register(serde_json::from_value(agent).unwrap(), 1).await.unwrap();
+    }
+    server
+        .execute(
+            "UPDATE agents SET preferred_model = 'm' WHERE agent_id = 'chosen';
+             INSERT INTO tasks (task_id, task_type, wanted, phase, status, created_at, updated_at)
+                 VALUES ('task-w', 't', 'waited-for', 'waiting', 'pending', 0, 0);",
+        )
+        .await;
+    king.keyring.revoke("ci").await.unwrap();
+    assert_eq!(server.sweep_in(0).await, BTreeMap::new());
+    // A revoked token stays as long as an agent's name is its own.
+    let early = king.keyring.forget(Timestamp::now().plus_ms(100 * DAY)).await.unwrap();
+    assert_eq!((early, king.keyring.list().len()), (0, 1));
+    let gone = server.sweep_in(91).await;
+    assert_eq!((gone["agents"], gone["tokens"]), (2, 1), "{gone:?}");
+    assert_eq!(server.count("agents").await, 2);
+    for table in ["agent_owners", "tokens"] {
+        assert_eq!(server.count(table).await, 0, "{table}");
+    }
+    assert_eq!(king.keyring.list(), []);
+    // What is valid stays, however old.
+    king.keyring.create(wanted, "test").await.unwrap();
+    server.sweep_in(1_000).await;
+    assert_eq!(king.keyring.list().len(), 1);
+}
+
+#[tokio::test]
+async fn tasks_that_people_never_ended_go_when_they_are_old() {
+    let server = Server::start().await;
+    server
+        .execute(
+            "INSERT INTO tasks (task_id, parent_id, task_type, phase, status, created_at, updated_at)
+             VALUES
+                 ('task-000000000001', NULL, 't', 'by_hand', 'pending', 1, 1),
+                 ('task-000000000002', NULL, 't', 'by_hand', 'in_progress', 1, 1),
+                 ('task-000000000003', NULL, 't', 'split', 'decomposed', 1, 1),
+                 ('task-000000000004', 'task-000000000003', 't', 'by_hand', 'pending', 1, 1),
+                 ('task-000000000005', NULL, 't', 'by_hand', 'pending', 1, unixepoch() * 1000);",
+        )
+        .await;
+    let gone = server.sweep_in(0).await;
+    assert_eq!(gone, BTreeMap::from([("tasks", 2)]));
+    assert_eq!(server.count("tasks").await, 3);
+}
+
+#[tokio::test]
+async fn it_is_told_when_an_open_run_keeps_more_events_than_there_should_be() {
+    let server = Server::with(|config| config.retention.events_rows = 1_500).await;
+    let open = server.run().await;
+    server.append(2_000).await;
+    server.sweep_in(0).await;
+    let over = async || {
+        let read = async |connection: &Connection| tables::events_over(connection, 1_500).await;
+        server.king.store.read(read).await.unwrap()
+    };
+    let (count, run_id) = over().await.unwrap();
+    assert_eq!(run_id, open.as_str());
+    let all = server.count("events").await;
+    assert_eq!(i64::try_from(count).unwrap(), all - 1_500);
+    let text = server.metrics().await;
+    assert!(text.contains(&format!("evo_king_events_over_limit {count}\n")), "{text}");
+    server.king.pipeline.cancel(&open).await.unwrap();
+    server.sweep_in(0).await;
+    assert_eq!(over().await, None);
+    assert_eq!(server.count("events").await, 1_500);
+    assert!(server.metrics().await.contains("evo_king_events_over_limit 0\n"));
 }

@@ -1,5 +1,7 @@
 //! What is taken away because it is old. Every function does a small part and says how much it was.
 
+use std::collections::HashSet;
+
 use evo_common::clock::Timestamp;
 use libsql::params;
 
@@ -83,6 +85,134 @@ pub(crate) async fn events(connection: &Connection, limit: Limit) -> Result<u64>
              AND seq <= ?3 AND (at < ?1 OR seq <= (SELECT MAX(seq) FROM events) - ?2)"
     );
     Ok(connection.execute(&sql, params![limit.before(), limit.rows(), end]).await?)
+}
+
+/// How many more events than `rows` are kept because of the oldest run that is not over, and that run.
+pub(crate) async fn events_over(
+    connection: &Connection,
+    rows: u64,
+) -> Result<Option<(u64, String)>> {
+    let oldest_open = "SELECT MIN(run_id) FROM runs WHERE status = 'running'";
+    let open: Option<String> =
+        row::first(connection, oldest_open, (), |row| Ok(row.get(0)?)).await?.flatten();
+    let (Some(run_id), true) = (open, rows > 0) else { return Ok(None) };
+    let first = row::number(connection, "SELECT MIN(seq) FROM events", ()).await?;
+    let last = row::number(connection, "SELECT MAX(seq) FROM events", ()).await?;
+    let most = i64::try_from(rows).unwrap_or(i64::MAX).max(EVENTS_KEPT);
+    let over = u64::try_from(last - first + 1 - most).unwrap_or(0);
+    Ok((over > 0).then_some((over, run_id)))
+}
+
+/// Rows of one look at a table.
+const PAGE: usize = 500;
+/// Agents of one transaction.
+const AGENTS: usize = 200;
+
+/// Agents after an id that have not been heard of since, of whom nothing is wanted: they are offline,
+/// have no work in hand, none waits for them, and nobody chose their model. Their names are free again.
+/// Says which, and where to go on.
+pub(crate) async fn agents(
+    connection: &Connection,
+    after: &str,
+    before: Timestamp,
+    stays: impl Fn(&str) -> bool,
+) -> Result<(Vec<String>, Option<String>)> {
+    let page: Vec<(String, bool)> = row::all(
+        connection,
+        &format!(
+            "SELECT agent_id, last_heartbeat < ?2 AND preferred_model IS NULL
+                AND NOT EXISTS (SELECT 1 FROM runs
+                    WHERE runs.phase = 'leased' AND runs.agent_id = agents.agent_id)
+                AND NOT EXISTS (SELECT 1 FROM tasks
+                    WHERE tasks.phase = 'leased' AND tasks.agent_id = agents.agent_id)
+                AND NOT EXISTS (SELECT 1 FROM tasks
+                    WHERE tasks.phase = 'waiting' AND tasks.wanted = agents.agent_id)
+         FROM agents WHERE agent_id > ?1 ORDER BY agent_id LIMIT {AGENTS}"
+        ),
+        params![after, before.0],
+        |row| Ok((row.get(0)?, row.get::<i64>(1)? != 0)),
+    )
+    .await?;
+    let next = page.last().filter(|_| page.len() == AGENTS).map(|(id, _)| id.clone());
+    let mut gone = Vec::new();
+    for (agent_id, _) in page.into_iter().filter(|(id, old)| *old && !stays(id)) {
+        for sql in
+            ["DELETE FROM agent_owners WHERE agent_id = ?", "DELETE FROM agents WHERE agent_id = ?"]
+        {
+            connection.execute(sql, params![agent_id.as_str()]).await?;
+        }
+        gone.push(agent_id);
+    }
+    Ok((gone, next))
+}
+
+/// Tokens that are not valid since before a moment. One that an agent registered with stays as long
+/// as that agent is known: its name is free because the token is not valid any more.
+pub(crate) async fn tokens(connection: &Connection, before: Timestamp) -> Result<Vec<String>> {
+    let mut owners = HashSet::new();
+    let mut after = Some(String::new());
+    while let Some(at) = after.take() {
+        let page: Vec<(String, String)> = row::all(
+            connection,
+            &format!(
+                "SELECT agent_id, token_id FROM agent_owners WHERE agent_id > ?
+                 ORDER BY agent_id LIMIT {PAGE}"
+            ),
+            params![at],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .await?;
+        after = page.last().filter(|_| page.len() == PAGE).map(|(id, _)| id.clone());
+        owners.extend(page.into_iter().map(|(_, token_id)| token_id));
+    }
+    let mut gone = Vec::new();
+    let mut after = Some(String::new());
+    while let Some(at) = after.take() {
+        let page: Vec<(String, bool)> = row::all(
+            connection,
+            &format!(
+                "SELECT token_id,
+                     min(coalesce(revoked_at, 1 << 62), coalesce(expires_at, 1 << 62)) < ?2
+                 FROM tokens WHERE token_id > ?1 ORDER BY token_id LIMIT {PAGE}"
+            ),
+            params![at, before.0],
+            |row| Ok((row.get(0)?, row.get::<i64>(1)? != 0)),
+        )
+        .await?;
+        after = page.last().filter(|_| page.len() == PAGE).map(|(id, _)| id.clone());
+        let old = page.into_iter().filter(|(id, old)| *old && !owners.contains(id));
+        gone.extend(old.map(|(token_id, _)| token_id));
+    }
+    gone.truncate(PAGE);
+    for token_id in &gone {
+        let sql = "DELETE FROM tokens WHERE token_id = ?";
+        connection.execute(sql, params![token_id.as_str()]).await?;
+    }
+    Ok(gone)
+}
+
+/// Tasks that are worked on by hand, which nobody has changed since before a moment, and that are no
+/// part of anything that is not over.
+pub(crate) async fn tasks_by_hand(connection: &Connection, before: Timestamp) -> Result<u64> {
+    let mut old: Vec<String> = Vec::new();
+    for status in ["pending", "in_progress"] {
+        let found = row::all(
+            connection,
+            "SELECT task_id FROM tasks AS task
+             WHERE status = ?1 AND task_id < ?2 AND phase = 'by_hand' AND updated_at < ?3
+                 AND NOT EXISTS (SELECT 1 FROM tasks AS part WHERE part.parent_id = task.task_id)
+                 AND (parent_id IS NULL OR EXISTS (SELECT 1 FROM tasks AS whole
+                     WHERE whole.task_id = task.parent_id AND whole.phase <> 'split'))
+             ORDER BY task_id LIMIT 100",
+            params![status, format!("task-{:012x}", before.0.max(0)), before.0],
+            |row| Ok(row.get(0)?),
+        );
+        old.extend(found.await?);
+    }
+    for task_id in &old {
+        tasks::delete(connection, task_id).await?;
+    }
+    Ok(old.len() as u64)
 }
 
 /// The oldest memories by their last change.

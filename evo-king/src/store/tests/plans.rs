@@ -230,6 +230,10 @@ async fn hot_queries_search_in_indexes() {
     searches(connection, "old events", retention::events(connection, limit)).await;
     searches(connection, "old runs", retention::runs(connection, "run-9", now)).await;
     searches(connection, "old tasks", retention::tasks(connection, now)).await;
+    searches(connection, "old agents", retention::agents(connection, "a", now, |_| false)).await;
+    searches(connection, "old tokens", retention::tokens(connection, now)).await;
+    searches(connection, "by hand", retention::tasks_by_hand(connection, now)).await;
+    searches(connection, "events over", retention::events_over(connection, 5)).await;
     searches(connection, "old memories", retention::memories(connection, now)).await;
     searches(connection, "used package", retention::is_package_used(connection, "a")).await;
     for has in choices(4) {
