@@ -12,10 +12,13 @@ mod answer_tool;
 mod anthropic;
 mod custom;
 mod error;
+mod gpt;
+mod json_progress;
 mod media;
 mod notes;
 mod openai;
 mod protocol;
+mod responses;
 mod seal;
 mod stream;
 
@@ -25,7 +28,7 @@ mod tests;
 use serde::{Serialize, de::DeserializeOwned};
 
 use notes::Notes;
-use protocol::{Protocol, StreamReader, StreamWriter};
+use protocol::{Namespaced, Protocol, StreamReader, StreamWriter};
 
 pub use error::{error, last_words, own_error};
 pub use protocol::{Context, Dialect};
@@ -48,7 +51,7 @@ impl ConvertError {
 }
 
 /// How a request is to be translated.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Wanted<'a> {
     /// The name of the model as the provider knows it.
     pub model: &'a str,
@@ -61,7 +64,7 @@ pub struct Wanted<'a> {
 }
 
 /// A request in another dialect.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Converted {
     /// The body for the provider.
     pub body: Vec<u8>,

@@ -1,7 +1,12 @@
 //! What a wire protocol has to be able to do, and which ones there are.
 
-use super::{ConvertError, Notes, anthropic, error, openai};
-use crate::model::{ApiError, ChatRequest, ChatResponse, StreamEvent};
+use std::sync::Arc;
+
+use super::{ConvertError, Notes, anthropic, error, openai, responses};
+use crate::{
+    model::{ApiError, ChatRequest, ChatResponse, StreamEvent},
+    wire::responses::Echo,
+};
 
 /// A wire protocol. A further one is a folder with a [`Protocol`] and a line in
 /// [`Dialect::protocol`]; there are no others but complete ones.
@@ -9,6 +14,8 @@ use crate::model::{ApiError, ChatRequest, ChatResponse, StreamEvent};
 pub enum Dialect {
     /// OpenAI's chat completions.
     OpenAiChat,
+    /// OpenAI's Responses.
+    OpenAiResponses,
     /// Anthropic's Messages.
     Anthropic,
 }
@@ -16,12 +23,13 @@ pub enum Dialect {
 impl Dialect {
     /// All of them.
     #[cfg(test)]
-    pub const ALL: [Self; 2] = [Self::OpenAiChat, Self::Anthropic];
+    pub const ALL: [Self; 3] = [Self::OpenAiChat, Self::OpenAiResponses, Self::Anthropic];
 
     /// The table of dialects.
     pub(super) fn protocol(self) -> &'static dyn Protocol {
         match self {
             Self::OpenAiChat => &openai::Chat,
+            Self::OpenAiResponses => &responses::Responses,
             Self::Anthropic => &anthropic::Messages,
         }
     }
@@ -95,7 +103,7 @@ pub(super) trait StreamWriter: Send + Sync {
 }
 
 /// What the translation of an answer has to know of its question.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Context {
     /// Unix seconds, for answers whose dialect wants a time.
     pub created: u64,
@@ -103,7 +111,21 @@ pub struct Context {
     pub include_usage: bool,
     /// The tools whose calls the caller wants to see as bare text.
     pub custom_tools: Vec<String>,
+    /// Tools of a namespace, under the names that they had to be given.
+    pub namespaced: Vec<Namespaced>,
+    /// What an answer of OpenAI's Responses repeats of its question.
+    pub echo: Option<Arc<Echo>>,
     /// The tool that the provider was given to answer with, because it has no other way to keep a
     /// model to a schema. Its arguments are the answer's text.
     pub answer_tool: Option<String>,
+}
+
+/// A tool of a namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Namespaced {
+    /// Its name where there are no namespaces.
+    pub flat: String,
+    pub namespace: String,
+    /// Its name in there.
+    pub name: String,
 }

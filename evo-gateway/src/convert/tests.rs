@@ -26,9 +26,13 @@ fn request(from: Dialect, to: Dialect, body: &[u8], model: &str) -> Result<Vec<u
     super::request(from, to, body, wanted).map(|converted| converted.body)
 }
 
-const WAYS: [(&str, Dialect, Dialect); 2] = [
+const WAYS: [(&str, Dialect, Dialect); 6] = [
     ("openai_to_anthropic", Dialect::OpenAiChat, Dialect::Anthropic),
     ("anthropic_to_openai", Dialect::Anthropic, Dialect::OpenAiChat),
+    ("responses_to_openai", Dialect::OpenAiResponses, Dialect::OpenAiChat),
+    ("responses_to_anthropic", Dialect::OpenAiResponses, Dialect::Anthropic),
+    ("openai_to_responses", Dialect::OpenAiChat, Dialect::OpenAiResponses),
+    ("anthropic_to_responses", Dialect::Anthropic, Dialect::OpenAiResponses),
 ];
 
 fn golden_folder(kind: &str, way: &str) -> PathBuf {

@@ -43,6 +43,7 @@ const GOOGLE_API_KEY: HeaderName = HeaderName::from_static("x-goog-api-key");
 const RUN: HeaderName = HeaderName::from_static("x-evo-run-id");
 const STAGE: HeaderName = HeaderName::from_static("x-evo-stage");
 const CHAT_COMPLETIONS: &str = "/v1/chat/completions";
+const RESPONSES: &str = "/v1/responses";
 const MESSAGES: &str = "/v1/messages";
 const TRACEPARENT: &str = "traceparent";
 /// Longest path that goes into the log.
@@ -142,6 +143,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
 fn front_of(path: &str) -> Option<Dialect> {
     match path {
         CHAT_COMPLETIONS => Some(Dialect::OpenAiChat),
+        RESPONSES => Some(Dialect::OpenAiResponses),
         MESSAGES => Some(Dialect::Anthropic),
         _ => None,
     }
@@ -150,6 +152,7 @@ fn front_of(path: &str) -> Option<Dialect> {
 fn path_of(dialect: Dialect) -> &'static str {
     match dialect {
         Dialect::OpenAiChat => CHAT_COMPLETIONS,
+        Dialect::OpenAiResponses => RESPONSES,
         Dialect::Anthropic => MESSAGES,
     }
 }
@@ -279,7 +282,7 @@ fn presented_token<'a>(headers: &'a HeaderMap, key: Option<&'a str>) -> Option<&
     header.map(|header| header.as_bytes().trim_ascii()).or(key.map(str::as_bytes))
 }
 
-/// One of the two routes that generate.
+/// One of the routes that generate.
 async fn generate(
     gateway: &Gateway,
     client: &Client,

@@ -27,6 +27,8 @@ pub struct ChatRequest {
     /// Who asks, for the provider's own abuse checks.
     pub user: Option<String>,
     pub reasoning_effort: Option<Effort>,
+    /// Whether a summary of what the model thinks is wanted, where it shows one only then.
+    pub reasoning_summary: bool,
     pub response_format: ResponseFormat,
     pub seed: Option<i64>,
     pub presence_penalty: Option<f64>,
@@ -236,6 +238,28 @@ pub enum ToolChoice {
     Named(String),
 }
 
+impl ToolChoice {
+    /// The choice by OpenAI's name.
+    pub fn of_mode(mode: &str) -> Option<Self> {
+        Some(match mode {
+            "auto" => Self::Auto,
+            "none" => Self::None,
+            "required" => Self::Required,
+            _ => return None,
+        })
+    }
+
+    /// OpenAI's name of the choice, or else the name of the tool.
+    pub fn mode(self) -> Result<&'static str, String> {
+        match self {
+            Self::Auto => Ok("auto"),
+            Self::None => Ok("none"),
+            Self::Required => Ok("required"),
+            Self::Named(name) => Err(name),
+        }
+    }
+}
+
 /// How much the model should think before it answers, where it can.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effort {
@@ -246,6 +270,21 @@ pub enum Effort {
     High,
     /// OpenAI's `xhigh` and Anthropic's `xhigh` and `max`.
     Highest,
+}
+
+impl Effort {
+    /// The effort by OpenAI's name.
+    pub fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "none" => Self::None,
+            "minimal" => Self::Minimal,
+            "low" => Self::Low,
+            "medium" => Self::Medium,
+            "high" => Self::High,
+            "xhigh" | "max" => Self::Highest,
+            _ => return None,
+        })
+    }
 }
 
 /// The shape that the answer's text must have.

@@ -407,6 +407,7 @@ fn address(dialect: Dialect, base_url: &str) -> Result<Address, (String, String)
     };
     let (generate, models) = match dialect {
         Dialect::OpenAiChat => ("chat/completions", "models"),
+        Dialect::OpenAiResponses => ("responses", "models"),
         Dialect::Anthropic => ("messages", "models?limit=1000"),
     };
     let (generate, models) = (uri(generate)?, uri(models)?);

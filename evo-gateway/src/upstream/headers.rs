@@ -56,7 +56,7 @@ pub(crate) fn to_provider(
     }
     if let Some(key) = key {
         let name = match dialect {
-            Dialect::OpenAiChat => header::AUTHORIZATION,
+            Dialect::OpenAiChat | Dialect::OpenAiResponses => header::AUTHORIZATION,
             Dialect::Anthropic => API_KEY,
         };
         headers.insert(name, key.clone());

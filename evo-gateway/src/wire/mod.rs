@@ -5,6 +5,7 @@
 
 pub mod anthropic;
 pub mod openai;
+pub mod responses;
 
 use std::{fmt, marker::PhantomData};
 
@@ -13,7 +14,7 @@ use serde::{
     de::{self, SeqAccess, Visitor, value::SeqAccessDeserializer},
 };
 
-/// Content that both protocols write either as one text or as a list of parts.
+/// Content that a protocol writes either as one text or as a list of parts.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Content<P> {

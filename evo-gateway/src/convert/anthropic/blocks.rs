@@ -2,7 +2,7 @@
 
 use super::response::is_redacted;
 use crate::{
-    convert::{ConvertError, seal, write_json},
+    convert::{ConvertError, json_progress::JsonProgress, seal, write_json},
     model::{Seal, SealOrigin},
     wire::anthropic as wire,
 };
@@ -187,42 +187,4 @@ pub(super) fn write_event(name: &str, event: &wire::EventOut<'_>, out: &mut Vec<
     out.extend_from_slice(b"\ndata: ");
     write_json(out, event);
     out.extend_from_slice(b"\n\n");
-}
-
-/// How far a JSON object, read in pieces, is. It trusts the text to be JSON and only counts brackets.
-#[derive(Debug, Default)]
-struct JsonProgress {
-    depth: usize,
-    has_begun: bool,
-    in_string: bool,
-    is_escaped: bool,
-}
-
-impl JsonProgress {
-    fn feed(&mut self, json: &str) {
-        for byte in json.bytes() {
-            if self.in_string {
-                match byte {
-                    _ if self.is_escaped => self.is_escaped = false,
-                    b'\\' => self.is_escaped = true,
-                    b'"' => self.in_string = false,
-                    _ => {}
-                }
-                continue;
-            }
-            match byte {
-                b'"' => self.in_string = true,
-                b'{' | b'[' => {
-                    self.depth += 1;
-                    self.has_begun = true;
-                }
-                b'}' | b']' => self.depth = self.depth.saturating_sub(1),
-                _ => {}
-            }
-        }
-    }
-
-    fn is_whole(&self) -> bool {
-        self.has_begun && self.depth == 0
-    }
 }

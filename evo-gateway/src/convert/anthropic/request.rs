@@ -40,7 +40,10 @@ pub(super) fn read(request: wire::Request, notes: &mut Notes) -> Result<ChatRequ
     if request.tools.iter().any(|tool| tool.strict == Some(true)) {
         notes.drop("tools.strict");
     }
+    let reasoning_summary =
+        matches!(request.thinking, Some(wire::Thinking::Enabled { .. } | wire::Thinking::Adaptive));
     let mut chat = ChatRequest {
+        reasoning_summary,
         model: request.model,
         tools: request.tools.into_iter().enumerate().map(read_tool).collect::<Result<_, _>>()?,
         max_tokens: request.max_tokens,

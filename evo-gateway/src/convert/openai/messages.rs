@@ -1,8 +1,8 @@
 use serde_json::{Map, Value};
 
-use super::{models, reasoning};
+use super::reasoning;
 use crate::{
-    convert::{ConvertError, Notes, custom, media},
+    convert::{ConvertError, Notes, custom, gpt, media},
     model::{
         CacheFor, Document, Image, Instruction, Media, Message, Part, Role, ToolCall, ToolResult,
     },
@@ -379,7 +379,7 @@ fn write_assistant(
             Part::Text(more) => text.push_str(&more),
             Part::ToolCall(call) => tool_calls.push(write_tool_call(call, &[])),
             // OpenAI's own models give none over this protocol and take none.
-            Part::Reasoning(_) if models::is_openai(model) => notes.drop("reasoning"),
+            Part::Reasoning(_) if gpt::is_openai(model) => notes.drop("reasoning"),
             Part::Reasoning(reasoning) => match reasoning::write_to_provider(reasoning) {
                 Some((more, details)) => {
                     thought.push_str(&more);

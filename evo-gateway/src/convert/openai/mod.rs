@@ -1,7 +1,6 @@
 //! OpenAI's chat completions from and to the neutral model.
 
 mod messages;
-mod models;
 mod reasoning;
 mod request;
 mod response;

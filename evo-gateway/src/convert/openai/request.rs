@@ -1,14 +1,11 @@
 use serde_json::{Map, Value};
 
-use super::{messages, models};
+use super::messages;
 use crate::{
-    convert::{ConvertError, Notes, custom},
+    convert::{ConvertError, Notes, custom, gpt},
     model::{ChatRequest, CustomFormat, Effort, ResponseFormat, Tool, ToolChoice},
     wire::{Content, openai as wire},
 };
-
-/// The longest `user` that OpenAI takes.
-const MAX_USER_CHARS: usize = 64;
 
 /// Fields of OpenAI's own that change the answer and that no other protocol has.
 const REFUSED: [(&str, &str); 6] = [
@@ -65,6 +62,7 @@ pub(super) fn read(request: wire::Request, notes: &mut Notes) -> Result<ChatRequ
         stream: request.stream.unwrap_or(false),
         user: request.safety_identifier.or(request.user),
         reasoning_effort: request.reasoning_effort.as_deref().map(read_effort).transpose()?,
+        reasoning_summary: false,
         response_format: request.response_format.map_or(Ok(ResponseFormat::Text), read_format)?,
         seed: request.seed,
         presence_penalty: request.presence_penalty,
@@ -143,30 +141,18 @@ fn read_tool_choice(
 }
 
 fn read_mode(mode: &str) -> Result<ToolChoice, ConvertError> {
-    match mode {
-        "auto" => Ok(ToolChoice::Auto),
-        "none" => Ok(ToolChoice::None),
-        "required" => Ok(ToolChoice::Required),
-        _ => Err(ConvertError::new(
-            "tool_choice",
-            format!("must be `auto`, `none`, `required` or a function, not `{mode}`"),
-        )),
-    }
+    ToolChoice::of_mode(mode).ok_or_else(|| {
+        let message = format!("must be `auto`, `none`, `required` or a function, not `{mode}`");
+        ConvertError::new("tool_choice", message)
+    })
 }
 
-pub(in crate::convert) fn read_effort(effort: &str) -> Result<Effort, ConvertError> {
-    match effort {
-        "none" => Ok(Effort::None),
-        "minimal" => Ok(Effort::Minimal),
-        "low" => Ok(Effort::Low),
-        "medium" => Ok(Effort::Medium),
-        "high" => Ok(Effort::High),
-        "xhigh" | "max" => Ok(Effort::Highest),
-        _ => Err(ConvertError::new(
-            "reasoning_effort",
-            format!("must be none, minimal, low, medium, high, xhigh or max, not `{effort}`"),
-        )),
-    }
+fn read_effort(effort: &str) -> Result<Effort, ConvertError> {
+    Effort::named(effort).ok_or_else(|| {
+        let message =
+            format!("must be none, minimal, low, medium, high, xhigh or max, not `{effort}`");
+        ConvertError::new("reasoning_effort", message)
+    })
 }
 
 fn read_format(format: wire::ResponseFormat) -> Result<ResponseFormat, ConvertError> {
@@ -193,16 +179,16 @@ pub(super) fn write(
     mut chat: ChatRequest,
     notes: &mut Notes,
 ) -> Result<wire::Request, ConvertError> {
-    if !models::takes_cache_marks(&chat.model) && chat.take_cache_marks() {
+    if !gpt::takes_cache_marks(&chat.model) && chat.take_cache_marks() {
         notes.drop("cache_control");
     }
-    let reasons = models::reasons(&chat.model);
-    let effort = chat.reasoning_effort.map(|effort| write_effort(effort, &chat.model));
+    let reasons = gpt::reasons(&chat.model);
+    let effort = chat.reasoning_effort.map(|effort| gpt::effort(effort, &chat.model));
     let effort = notes.keep_if(reasons, "reasoning_effort", effort);
-    let is_openai = models::is_openai(&chat.model);
+    let is_openai = gpt::is_openai(&chat.model);
     let verbosity = notes.keep_if(reasons, "verbosity", chat.verbosity);
     let prompt_cache_key = notes.keep_if(is_openai, "prompt_cache_key", chat.prompt_cache_key);
-    let fits = chat.user.as_ref().is_some_and(|user| user.chars().count() <= MAX_USER_CHARS);
+    let fits = chat.user.as_ref().is_some_and(|user| user.chars().count() <= gpt::MAX_USER_CHARS);
     let user = notes.keep_if(fits, "user", chat.user);
     for (at, tool) in chat.tools.iter_mut().enumerate() {
         if matches!(tool.custom, Some(CustomFormat::Grammar(_))) {
@@ -231,7 +217,7 @@ pub(super) fn write(
         stream_options: chat.stream.then_some(wire::StreamOptions { include_usage: true }),
         user,
         safety_identifier: None,
-        reasoning_effort: effort,
+        reasoning_effort: effort.map(str::to_owned),
         response_format: write_format(chat.response_format),
         seed: chat.seed,
         presence_penalty: chat.presence_penalty,
@@ -260,32 +246,15 @@ fn write_tool(tool: Tool) -> wire::Tool {
 }
 
 fn write_tool_choice(choice: ToolChoice) -> wire::ToolChoice {
-    let mode = match choice {
-        ToolChoice::Auto => "auto",
-        ToolChoice::None => "none",
-        ToolChoice::Required => "required",
-        ToolChoice::Named(name) => {
-            return wire::ToolChoice::Named {
-                kind: wire::FUNCTION.to_owned(),
-                function: Some(wire::FunctionName { name }),
-                custom: None,
-                allowed_tools: None,
-            };
-        }
-    };
-    wire::ToolChoice::Mode(mode.to_owned())
-}
-
-fn write_effort(effort: Effort, model: &str) -> String {
-    match effort {
-        Effort::None => "none",
-        Effort::Minimal => "minimal",
-        Effort::Low => "low",
-        Effort::Medium => "medium",
-        Effort::Highest if models::takes_highest_effort(model) => "xhigh",
-        Effort::High | Effort::Highest => "high",
+    match choice.mode() {
+        Ok(mode) => wire::ToolChoice::Mode(mode.to_owned()),
+        Err(name) => wire::ToolChoice::Named {
+            kind: wire::FUNCTION.to_owned(),
+            function: Some(wire::FunctionName { name }),
+            custom: None,
+            allowed_tools: None,
+        },
     }
-    .to_owned()
 }
 
 fn write_format(format: ResponseFormat) -> Option<wire::ResponseFormat> {

@@ -1,5 +1,22 @@
 //! What a model of OpenAI's takes. A name is all there is to go by.
 
+use crate::model::Effort;
+
+/// The longest name of a user that OpenAI takes.
+pub(super) const MAX_USER_CHARS: usize = 64;
+
+/// The word for an effort that the model takes.
+pub(super) fn effort(effort: Effort, model: &str) -> &'static str {
+    match effort {
+        Effort::None => "none",
+        Effort::Minimal => "minimal",
+        Effort::Low => "low",
+        Effort::Medium => "medium",
+        Effort::Highest if takes_highest_effort(model) => "xhigh",
+        Effort::High | Effort::Highest => "high",
+    }
+}
+
 /// The version in a name such as `openai/gpt-5.6-mini`.
 fn gpt_version(model: &str) -> Option<(u32, u32)> {
     let name = model.rsplit('/').next().unwrap_or(model);
@@ -26,7 +43,7 @@ pub(super) fn is_openai(model: &str) -> bool {
 }
 
 /// Whether it takes the effort `xhigh`.
-pub(super) fn takes_highest_effort(model: &str) -> bool {
+fn takes_highest_effort(model: &str) -> bool {
     gpt_version(model).is_some_and(|version| version >= (5, 2))
 }
 
