@@ -103,6 +103,42 @@ struct MessagesRequest {
     stream: Option<bool>,
 }
 
+/// A request of OpenAI's Responses. Fields that are not named here pass through.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "stands in the document for what passes through")]
+struct ResponsesRequest {
+    /// `provider:model`, `hint:purpose`, or a model alone.
+    model: String,
+    /// The question.
+    input: String,
+    /// What stands above the conversation.
+    #[schema(required = false)]
+    instructions: Option<String>,
+    /// Whether the answer is to come in pieces.
+    #[schema(required = false)]
+    stream: Option<bool>,
+}
+
+/// Answer a conversation (OpenAI's Responses).
+///
+/// OpenAI's Responses, with any provider: the model decides which. A stream comes as server-sent
+/// events. `previous_response_id` and whatever else needs stored answers works only where the provider
+/// speaks Responses itself.
+#[utoipa::path(
+    post,
+    path = "/v1/responses",
+    tag = "generation",
+    request_body(
+        content = ResponsesRequest,
+        example = json!({"model": "openai:gpt-4o-mini", "input": "Hello"}),
+    ),
+    responses(
+        (status = 200, description = "The answer.", body = Object),
+    ),
+)]
+#[expect(dead_code, reason = "stands in the document for what the proxy answers")]
+fn create_response() {}
+
 /// Answer a conversation (OpenAI).
 ///
 /// OpenAI's chat completions, with any provider: the model decides which. A stream comes as
@@ -147,7 +183,7 @@ fn create_chat_completion() {}
 fn create_message() {}
 
 #[derive(utoipa::OpenApi)]
-#[openapi(paths(create_chat_completion, create_message))]
+#[openapi(paths(create_chat_completion, create_response, create_message))]
 struct Generation;
 
 /// Show this document.
