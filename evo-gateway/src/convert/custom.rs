@@ -81,7 +81,7 @@ enum State {
     Value,
     Text,
     Escape,
-    /// The digits of `\uXXXX` so far.
+    /// The digits of a `\u` escape so far.
     Unicode(u16, u8),
     Done,
 }
