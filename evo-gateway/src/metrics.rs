@@ -1,6 +1,7 @@
 //! Figures of the gateway. Labels are bounded: routes and outcomes are few, providers are configured.
 
 use std::{
+    borrow::Cow,
     collections::HashSet,
     fmt,
     sync::{Mutex, PoisonError, atomic::AtomicU64},
@@ -240,11 +241,10 @@ impl Metrics {
     }
 }
 
-/// The route of a path, among the few that there are.
-pub(crate) fn route(path: &str) -> &'static str {
+/// The route of a path, among the few that there are: those that generate are constants.
+pub(crate) fn route(path: &Cow<'static, str>) -> &'static str {
     match path {
-        "/v1/chat/completions" => "/v1/chat/completions",
-        "/v1/messages" => "/v1/messages",
+        Cow::Borrowed(route) if !route.is_empty() => route,
         _ => OTHER,
     }
 }

@@ -9,6 +9,7 @@ mod log;
 mod refusals;
 mod reload;
 mod streams;
+mod traces;
 
 use std::{
     future::Future,

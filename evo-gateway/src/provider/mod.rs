@@ -249,7 +249,11 @@ impl Provider {
             models: config.models.clone(),
             metadata: config.model_metadata.clone().unwrap_or_default(),
             unset,
-            forwards_trace: false,
+            forwards_trace: whole
+                .gateway
+                .tracing
+                .as_ref()
+                .is_some_and(|tracing| tracing.forward_to.contains(&config.name)),
             source: config.clone(),
         })
     }

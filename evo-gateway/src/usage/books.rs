@@ -34,8 +34,12 @@ const RETENTION_INTERVAL: Duration = Duration::from_secs(3_600);
 const LOST_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What is left behind for the thread.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are records, and allocators don't like what one thread makes and another drops"
+)]
 enum Work {
-    Record(Box<Record>),
+    Record(Record),
     /// Answer once all that came before is written.
     Flush(oneshot::Sender<()>),
 }
@@ -116,7 +120,7 @@ pub(crate) fn start(
 impl Books {
     /// Leaves a record behind.
     pub(crate) fn enter(&self, record: Record) {
-        self.queue.push(Work::Record(Box::new(record)));
+        self.queue.push(Work::Record(record));
     }
 
     /// Keeps rows for so long from now on.
@@ -173,7 +177,7 @@ impl Sink<Work> for Keeping {
         let mut waiting = Vec::new();
         for work in batch.drain(..) {
             match work {
-                Work::Record(record) => records.push(*record),
+                Work::Record(record) => records.push(record),
                 Work::Flush(done) => waiting.push(done),
             }
         }
