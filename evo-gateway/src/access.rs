@@ -131,6 +131,16 @@ impl fmt::Debug for Text {
     }
 }
 
+impl Facts {
+    /// The route, among the few that there are: those that generate are constants.
+    pub(crate) fn route(&self) -> &'static str {
+        match self.path {
+            Cow::Borrowed(route) if !route.is_empty() => route,
+            Cow::Borrowed(_) | Cow::Owned(_) => "other",
+        }
+    }
+}
+
 /// What is kept of what was said, in bytes of each side.
 const WORDS: usize = 8 * 1024;
 
@@ -366,7 +376,7 @@ impl Entry {
             at: Utc::now() - latency,
             request_id: facts.request_id,
             caller: facts.caller.clone().unwrap_or(Caller::Anybody),
-            route: crate::metrics::route(&facts.path),
+            route: facts.route(),
             asked,
             provider: facts.provider.clone(),
             model: facts.model,

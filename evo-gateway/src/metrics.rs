@@ -1,7 +1,6 @@
 //! Figures of the gateway. Labels are bounded: routes and outcomes are few, providers are configured.
 
 use std::{
-    borrow::Cow,
     collections::HashSet,
     fmt,
     sync::{Mutex, PoisonError, atomic::AtomicU64},
@@ -159,7 +158,7 @@ impl Metrics {
         total: Duration,
     ) {
         self.open.dec();
-        let route = route(&facts.path);
+        let route = facts.route();
         let request = Request {
             route,
             provider: facts.provider.as_deref().unwrap_or_default().to_owned(),
@@ -238,14 +237,6 @@ impl Metrics {
     /// As OpenMetrics writes them.
     pub(crate) fn text(&self) -> String {
         evo_common::metrics::text(&self.registry)
-    }
-}
-
-/// The route of a path, among the few that there are: those that generate are constants.
-pub(crate) fn route(path: &Cow<'static, str>) -> &'static str {
-    match path {
-        Cow::Borrowed(route) if !route.is_empty() => route,
-        _ => OTHER,
     }
 }
 
