@@ -120,6 +120,15 @@ impl App {
                 Ok(())
             });
         }
+        if gateway.sessions.is_some() {
+            let (gateway, stop) = (gateway.clone(), stop.clone());
+            tasks.spawn("sessions", OnError::Log, async move {
+                if let Some(face) = &gateway.sessions {
+                    face.relay(&stop).await;
+                }
+                Ok(())
+            });
+        }
         let overdue = async {
             shutdown.cancelled().await;
             stop.cancel();

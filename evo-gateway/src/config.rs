@@ -17,6 +17,8 @@ use evo_common::{
     tokens::{Scope, Secret, Tokens},
 };
 
+pub use crate::sessions::config::{SessionCommand, SessionsConfig};
+
 /// The port that the gateway listens on unless told otherwise.
 pub const DEFAULT_PORT: u16 = 8080;
 /// Largest request body unless told otherwise: 32 MiB.
@@ -60,6 +62,8 @@ pub struct Config {
     pub programs: Programs,
     /// Where tokens come from that are no fixed keys.
     pub sign_in: SignIn,
+    /// Sessions, if `sessions.toml` turns them on.
+    pub sessions: Option<SessionsConfig>,
 }
 
 /// Where tokens come from that are no fixed keys, and where they are kept.
@@ -326,6 +330,7 @@ impl Config {
             timeouts: Timeouts::default(),
             programs: Programs::of(env),
             sign_in: SignIn::of(None, env)?,
+            sessions: None,
         };
         config.apply_env(env)?;
         Ok(config)
@@ -365,7 +370,8 @@ impl Config {
         auth.keys_file = keys_file(data.as_deref(), env);
         auth.open = settings.open;
         let sign_in = SignIn::of(data.as_deref(), env)?;
-        let mut config = Self { file, sign_in, ..Self::with(gateway, auth, env)? };
+        let sessions = sessions(data.as_deref(), env)?;
+        let mut config = Self { file, sign_in, sessions, ..Self::with(gateway, auth, env)? };
         let beside_tokens = || data.as_ref().map(|data| data.join("gateway.db"));
         config.database = config.database.or_else(beside_tokens);
         config.digest = digest.unwrap_or(config.digest);
@@ -473,6 +479,7 @@ impl fmt::Debug for Config {
             .field("timeouts", &self.timeouts)
             .field("programs", &self.programs)
             .field("sign_in", &self.sign_in)
+            .field("sessions", &self.sessions.is_some())
             .finish()
     }
 }
@@ -535,6 +542,16 @@ pub(crate) fn own_command() -> std::io::Result<Vec<OsString>> {
         command.push("gateway".into());
     }
     Ok(command)
+}
+
+/// What `sessions.toml` says: the file of `EVO_GATEWAY_SESSIONS`, else the one in the data folder, if it
+/// is there.
+fn sessions(data: Option<&Path>, env: Env<'_>) -> Result<Option<SessionsConfig>, ConfigError> {
+    let usual = || data.map(|data| data.join("config").join("sessions.toml"));
+    let named = env("EVO_GATEWAY_SESSIONS").map(PathBuf::from);
+    let file = named.or_else(|| usual().filter(|file| file.exists()));
+    let sessions: Option<SessionsConfig> = file.as_deref().map(load::load_valid).transpose()?;
+    Ok(sessions.filter(|sessions| sessions.enabled))
 }
 
 /// Where virtual keys are: `EVO_GATEWAY_AUTH_KEYS`, else `auth.json` in the data folder.

@@ -29,6 +29,7 @@ use crate::{
     catalog::Catalog,
     config::{self, ConfigError, Timeouts},
     provider::Provider,
+    sessions::{Sessions, socket::Face},
     upstream::Client,
     usage::books::Books,
 };
@@ -42,7 +43,9 @@ pub(crate) struct Gateway {
     /// Where it listens.
     pub(crate) address: SocketAddr,
     /// Who may use it.
-    pub(crate) gate: Gate,
+    pub(crate) gate: Arc<Gate>,
+    /// Programs in terminals, if they are on.
+    pub(crate) sessions: Option<Face>,
     /// Calls providers.
     pub(crate) client: Client,
     /// Gets a line per request.
@@ -104,9 +107,24 @@ impl Gateway {
     ) -> Result<Self, Error> {
         let wrong = |fault| ConfigError::from(config::wrong(ORIGIN, fault));
         let providers = Provider::all(&config, &[]).map_err(wrong)?;
+        let gate = Arc::new(Gate::new(&config.auth, ledger)?);
+        let sessions = match &config.sessions {
+            None => None,
+            Some(_) if config.auth.operator.is_none() => {
+                let why = "sessions.toml turns sessions on, and without an operator token nobody \
+                           could use them: start king or `evo up` once on this data folder, or set \
+                           EVO_TOKEN_OPERATOR";
+                return Err(ConfigError::Invalid(why.to_owned()).into());
+            }
+            Some(sessions) => {
+                let environment = config.programs.environment.clone();
+                Some(Face::new(Sessions::new(sessions.clone(), environment), gate.clone()))
+            }
+        };
         Ok(Self {
             address,
-            gate: Gate::new(&config.auth, ledger)?,
+            gate,
+            sessions,
             client: Client::new(providers.iter().map(Arc::as_ref), &config.timeouts)?,
             log,
             books,

@@ -13,6 +13,8 @@ mod evotown;
 mod health;
 mod models;
 mod operations;
+#[cfg(target_os = "linux")]
+mod programs;
 mod security;
 mod signals;
 mod sources;

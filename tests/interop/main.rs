@@ -8,6 +8,7 @@ mod clients;
 mod gateway;
 mod httpbin;
 mod jupyter;
+mod sessions;
 mod socketio;
 mod surface;
 mod walk;

@@ -123,9 +123,10 @@ fn axum_is_named_in_http_modules_of_king_and_gateway() {
 }
 
 #[test]
-fn socketioxide_is_named_in_kings_socket_module() {
+fn socketioxide_is_named_in_one_socket_module_of_each_server() {
     check(r"\bsocketioxide\b", |source| {
-        source.path.starts_with("evo-king/src/socket/") || source.path == "evo-king/src/socket.rs"
+        source.path.starts_with("evo-king/src/socket/")
+            || source.path == "evo-gateway/src/sessions/socket.rs"
     });
 }
 

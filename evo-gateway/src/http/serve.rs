@@ -236,7 +236,8 @@ async fn connection(stream: std::net::TcpStream, service: Service, shutdown: Shu
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(IDLE)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     let mut connection = pin!(connection);
     let mut cancelled = pin!(shutdown.cancelled());
     let served = tokio::select! {

@@ -45,6 +45,8 @@ const STAGE: HeaderName = HeaderName::from_static("x-evo-stage");
 const CHAT_COMPLETIONS: &str = "/v1/chat/completions";
 const RESPONSES: &str = "/v1/responses";
 const MESSAGES: &str = "/v1/messages";
+/// Where sessions are, if they are on.
+const SOCKET: &str = "/socket.io/";
 const TRACEPARENT: &str = "traceparent";
 /// Longest path that goes into the log.
 const MAX_PATH: usize = 128;
@@ -220,6 +222,10 @@ fn admit(
     rules.check(&parts.uri, &parts.headers)?;
     // A path that is no route needs a token too: strangers don't learn which routes exist.
     if parts.uri.path() == "/health" {
+        return Ok(());
+    }
+    // Clients send the token of sessions inside their connection, where it is asked for.
+    if gateway.sessions.is_some() && parts.uri.path().starts_with(SOCKET) {
         return Ok(());
     }
     let refusal = match gateway.gate.admit(presented_token(&parts.headers, key)) {

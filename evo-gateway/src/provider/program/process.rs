@@ -10,26 +10,20 @@ use std::{
     time::Duration,
 };
 
-use nix::{
-    sys::{
-        signal::{Signal, killpg},
-        wait::{Id, WaitPidFlag, WaitStatus, waitid},
-    },
-    unistd::Pid,
-};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
-    process::{Child, ChildStderr, ChildStdout, Command},
+    process::{ChildStderr, ChildStdout, Command},
     sync::OwnedSemaphorePermit,
     task::JoinSet,
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 
 use super::{
     Failed,
     format::{Event, Reader},
 };
+use crate::process_group::Group;
 
 /// Longest line that is read.
 const LINE: usize = 8 * 1024 * 1024;
@@ -37,6 +31,8 @@ const LINE: usize = 8 * 1024 * 1024;
 const OUTPUT: usize = 64 * 1024 * 1024;
 /// How much of its complaints is kept: the end of it.
 const COMPLAINTS: usize = 4 * 1024;
+/// How long its last words may take after its end.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// How long a program may take to end after it closed its output.
 const EXIT: Duration = Duration::from_secs(2);
 
@@ -50,7 +46,7 @@ pub(super) struct Process {
     end: Instant,
     limit: Duration,
     /// Feeds it and listens to its complaints; ends with it.
-    _pipes: JoinSet<()>,
+    pipes: JoinSet<()>,
     group: Group,
     /// Its folder, which goes with it.
     _folder: TempDir,
@@ -103,7 +99,7 @@ impl Process {
             complaints,
             end: Instant::now() + limit,
             limit,
-            _pipes: pipes,
+            pipes,
             group,
             _folder: folder,
             _place: place,
@@ -144,7 +140,12 @@ impl Process {
 
     /// Why it ended without an answer.
     async fn ended(&mut self) -> Failed {
-        let status = self.group.exit().await;
+        let status = self.group.exit(EXIT).await;
+        // Its last words. What it started may keep the pipe open.
+        let listened = async { while self.pipes.join_next().await.is_some() {} };
+        if timeout(LAST_WORDS, listened).await.is_err() {
+            tracing::debug!("A program ended ({status}) and left its pipes to another one");
+        }
         let complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
         let text = String::from_utf8_lossy(&complaints);
         let last = text.lines().rev().map(str::trim).find(|line| !line.is_empty());
@@ -175,7 +176,7 @@ pub(super) async fn output(
         if let Some(stdout) = stdout {
             stdout.take(OUTPUT as u64).read_to_end(&mut printed).await?;
         }
-        Ok::<_, io::Error>(group.exit().await)
+        Ok::<_, io::Error>(group.exit(EXIT).await)
     };
     let status = timeout(limit, work).await??;
     if status == "status 0" {
@@ -223,52 +224,5 @@ async fn listen(mut stderr: ChildStderr, complaints: Arc<Mutex<Vec<u8>>>) {
         kept.extend_from_slice(&piece[..length]);
         let surplus = kept.len().saturating_sub(COMPLAINTS);
         kept.drain(..surplus);
-    }
-}
-
-/// A process and all that it started, killed when this is dropped. Its leader is not waited for before
-/// that: as long as it is there, if only as a zombie, no other group can have its number.
-#[derive(Debug)]
-struct Group {
-    child: Child,
-    leader: Option<Pid>,
-}
-
-impl Group {
-    fn of(child: Child) -> Self {
-        let leader = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
-        Self { child, leader }
-    }
-
-    /// Waits a while until the leader has ended, and says how.
-    async fn exit(&mut self) -> String {
-        let Some(leader) = self.leader else { return "unknown".to_owned() };
-        let until = Instant::now() + EXIT;
-        let mut pause = Duration::from_millis(1);
-        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
-        while Instant::now() < until {
-            match waitid(Id::Pid(leader), flags) {
-                Ok(WaitStatus::Exited(_, status)) => return format!("status {status}"),
-                Ok(WaitStatus::Signaled(_, signal, _)) => return format!("{signal}"),
-                Ok(_) => {}
-                Err(error) => return error.to_string(),
-            }
-            sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_millis(50));
-        }
-        "still running".to_owned()
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        let Some(leader) = self.leader else { return };
-        if let Err(error) = killpg(leader, Signal::SIGKILL) {
-            tracing::debug!(%error, "The processes of a program can't be killed: {error}");
-        }
-        // What has ended is collected here, anything else by the runtime when it ends.
-        if let Err(error) = self.child.try_wait() {
-            tracing::debug!(%error, "A process of a program can't be collected: {error}");
-        }
     }
 }
