@@ -92,6 +92,8 @@ impl Connection {
     /// Executes a statement that gives no rows; says how many rows it changed.
     pub async fn execute(&self, sql: &str, params: impl IntoParams) -> libsql::Result<u64> {
         let Some(kept) = &self.kept else { return self.raw.execute(sql, params).await };
+        #[cfg(test)]
+        super::tests::plans::look(&self.raw, sql).await;
         let statement = self.take(kept, sql).await?;
         // One that failed is dropped.
         let changed = statement.execute(params).await?;
@@ -119,6 +121,8 @@ impl Connection {
         let Some(kept) = &self.kept else {
             return walk(self.raw.query(sql, params).await?, each).await;
         };
+        #[cfg(test)]
+        super::tests::plans::look(&self.raw, sql).await;
         let statement = self.take(kept, sql).await?;
         walk(statement.query(params).await?, each).await?;
         keep(kept, sql, statement);

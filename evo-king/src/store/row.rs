@@ -14,8 +14,6 @@ pub(crate) async fn all<T>(
     params: impl IntoParams,
     read: impl Fn(&Row) -> Result<T>,
 ) -> Result<Vec<T>> {
-    #[cfg(test)]
-    super::tests::plans::note(sql);
     let mut values = Vec::new();
     let each = |row: &Row| {
         values.push(read(row)?);
@@ -46,8 +44,6 @@ pub(crate) async fn first<T>(
     params: impl IntoParams,
     read: impl Fn(&Row) -> Result<T>,
 ) -> Result<Option<T>> {
-    #[cfg(test)]
-    super::tests::plans::note(sql);
     let mut value = None;
     let each = |row: &Row| {
         value = Some(read(row)?);

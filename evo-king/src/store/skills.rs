@@ -148,29 +148,31 @@ pub(crate) async fn start_candidate(
     run_id: &str,
     look: u32,
 ) -> Result<()> {
-    connection
+    let (name, source) = (candidate.name.as_str(), candidate.source.as_str());
+    let (locator, description) = (candidate.locator.as_str(), candidate.description.as_str());
+    let fingerprint = candidate.fingerprint.as_str();
+    // Not one statement: an upsert would look for the skill in all of `activations`.
+    let updated = connection
         .execute(
-            "INSERT INTO skills (name, source, locator, description, fingerprint, status, run_id,
-                 look, created_at, updated_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, 'candidate', ?6, ?7, ?8, ?8)
-             ON CONFLICT (name) DO UPDATE SET
-                 locator = iif(status = 'active', locator, excluded.locator),
-                 description = iif(status = 'active', description, excluded.description),
-                 fingerprint = excluded.fingerprint,
-                 status = iif(status = 'active', status, 'candidate'),
-                 run_id = excluded.run_id, look = excluded.look, updated_at = excluded.updated_at",
-            params![
-                candidate.name.clone(),
-                candidate.source.clone(),
-                candidate.locator.clone(),
-                candidate.description.clone(),
-                candidate.fingerprint.clone(),
-                run_id,
-                look,
-                now.0,
-            ],
+            "UPDATE skills SET
+                 locator = iif(status = 'active', locator, ?2),
+                 description = iif(status = 'active', description, ?3),
+                 fingerprint = ?4, status = iif(status = 'active', status, 'candidate'),
+                 run_id = ?5, look = ?6, updated_at = ?7
+             WHERE name = ?1",
+            params![name, locator, description, fingerprint, run_id, look, now.0],
         )
         .await?;
+    if updated == 0 {
+        connection
+            .execute(
+                "INSERT INTO skills (name, source, locator, description, fingerprint, status,
+                     run_id, look, created_at, updated_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, 'candidate', ?6, ?7, ?8, ?8)",
+                params![name, source, locator, description, fingerprint, run_id, look, now.0],
+            )
+            .await?;
+    }
     Ok(())
 }
 

@@ -1,11 +1,18 @@
-//! No query of the hot paths reads the whole of a table that grows.
+//! No statement reads the whole of a table that grows. All that any test of this crate executes are looked
+//! at; those of the hot paths are made here in every variant that they have.
 
-use std::cell::RefCell;
+use std::{
+    cell::Cell,
+    collections::BTreeSet,
+    sync::{Mutex, PoisonError},
+};
+
+use futures_util::FutureExt as _;
 
 use super::super::{
     Connection, EventFilter, MemoryFilter, RunFilter, SkillFilter, TraceFilter, agent_history,
     agents, cases, config_history, cron, damaged, events, memories, messages, migrate, outbox,
-    recoveries, retention, row, runs, skills, tasks, timers, traces,
+    recoveries, retention, runs, skills, tasks, timers, traces,
 };
 use crate::pipeline::state::RunState;
 use crate::store::{AuditFilter, audit, stats, tokens};
@@ -18,63 +25,135 @@ use evo_common::{
 };
 
 thread_local! {
-    /// Queries of this thread, while somebody wants to know them.
-    static SEEN: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
+    /// Statements of this thread.
+    static MADE: Cell<usize> = const { Cell::new(0) };
 }
 
-/// A query is about to be made.
-pub(crate) fn note(sql: &str) {
-    SEEN.with_borrow_mut(|seen| {
-        if let Some(seen) = seen {
-            seen.push(sql.to_owned());
-        }
-    });
-}
+/// Statements whose plans are as they should be.
+static LOOKED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
-/// Tables that stay small, indexes of what is under way only, and searches by words.
+/// Tables that stay small, whatever king does for however long.
 const SMALL: &[&str] = &[
+    "CONSTANT",
+    "cron_jobs",
+    // The runs above a run.
+    "line",
+    "memory_counts",
+    "meta",
+    "migrations",
+    // What is on its way.
+    "outbox",
+    // One row per skill in use.
     "pointer",
     "skill_pointers",
-    "agents",
-    "CONSTANT ROW",
-    "line",
-    "runs USING INDEX runs_leased",
-    "runs USING INDEX runs_waiting",
-    "runs USING INDEX runs_paused",
-    "runs USING INDEX runs_dead",
-    "skills USING INDEX skills_by_use",
-    "outbox",
-    "run_fts VIRTUAL TABLE INDEX 192:M",
-    "tasks USING INDEX tasks_leased",
-    "tasks USING INDEX tasks_evaluating",
-    "tasks USING INDEX tasks_asked",
-    "memory_counts",
-    "memory_fts VIRTUAL TABLE INDEX 0:M",
 ];
 
-/// Makes queries and looks at how each of them would be done.
-async fn searches(connection: &Connection, what: &str, queries: impl Future) {
-    SEEN.set(Some(Vec::new()));
+/// Indexes of what is under way only, and one that is read until a page is full.
+const INDEXES: &[&str] = &[
+    "runs_dead",
+    "runs_leased",
+    "runs_paused",
+    "runs_waiting",
+    "skills_by_use",
+    "tasks_asked",
+    "tasks_evaluating",
+    "tasks_leased",
+];
+
+/// Searches by words, and by the row.
+const WORDS: &[&str] = &["run_fts", "memory_fts"];
+
+/// Statements that read a table as a whole, and why they may. Each is the beginning of one.
+const WHOLE: &[(&str, &str)] = &[
+    ("SELECT CAST(", "evo-king check reads everything"),
+    ("SELECT artifact_id, 'version '", "evo-king check reads everything"),
+    ("SELECT agent_id FROM agents WHERE status NOT IN", "once, when king starts"),
+    ("UPDATE agents SET session_open = 0, status", "once, when king starts"),
+    ("SELECT agent_id, preferred_model, reasoning_effort FROM agents", "once, when king starts"),
+    ("SELECT token_id, name, scope, roles, digest", "once, when king starts"),
+    ("SELECT COUNT(*) FROM agents WHERE status NOT IN", "GET /stats counts everything"),
+    ("SELECT status, COUNT(*) FROM runs GROUP BY status", "GET /stats counts everything"),
+    ("SELECT status, COUNT(*) FROM skills GROUP BY status", "GET /stats counts everything"),
+    ("DELETE FROM tokens WHERE token_id = ?", "old tokens are few; none may have an agent"),
+];
+
+/// Whether a statement counts the rows of a whole table, as tests and `evo-king check` do.
+fn counts(sql: &str) -> bool {
+    sql.strip_prefix("SELECT COUNT(*) FROM ")
+        .is_some_and(|rest| !rest.contains(' ') || rest.contains(" AS child WHERE child."))
+}
+
+/// What is wrong with how a statement would be done: which step reads a table that grows as a whole.
+/// A step is told with whether it is one of the statement itself, and not of a part of it.
+fn fault<'p>(sql: &str, plan: &'p [(bool, String)]) -> Option<&'p str> {
+    let sql = sql.split_whitespace().collect::<Vec<_>>().join(" ");
+    if counts(&sql) || WHOLE.iter().any(|(beginning, _)| sql.starts_with(beginning)) {
+        return None;
+    }
+    let sorted = plan.iter().any(|(outer, step)| *outer && step.starts_with("USE TEMP B-TREE"));
+    // The first page of a list walks along the table or its key until the page is full.
+    let page = sql.contains(" ORDER BY ") && sql.contains(" LIMIT ") && !sorted;
+    // A retention job takes the oldest rows, a page of them.
+    let oldest = page && sql.starts_with("DELETE FROM ");
+    let is_fine = |outer: bool, step: &str| {
+        let Some(scan) = step.strip_prefix("SCAN ") else { return !step.contains("AUTOMATIC") };
+        let (table, how) = scan.split_once(' ').unwrap_or((scan, ""));
+        let how = how.replace("COVERING ", "");
+        let index = how.strip_prefix("USING INDEX ");
+        let of_page = how.is_empty() || index.is_some_and(|it| it.starts_with("sqlite_autoindex_"));
+        SMALL.contains(&table)
+            || index.is_some_and(|index| INDEXES.contains(&index))
+            || WORDS.contains(&table)
+                && how.starts_with("VIRTUAL TABLE INDEX")
+                && !how.ends_with(':')
+            || page && of_page && (outer || oldest)
+    };
+    plan.iter().find(|(outer, step)| !is_fine(*outer, step)).map(|(_, step)| step.as_str())
+}
+
+/// Every statement of every test of this crate comes by here before it is executed, and panics if it
+/// would read the whole of a table that grows.
+pub(crate) async fn look(connection: &libsql::Connection, sql: &str) {
+    MADE.set(MADE.get() + 1);
+    if LOOKED.lock().unwrap_or_else(PoisonError::into_inner).contains(sql) {
+        return;
+    }
+    // One that is wrong fails when it is executed.
+    let explained = connection.query(&format!("EXPLAIN QUERY PLAN {sql}"), ()).await;
+    let Ok(mut rows) = explained else { return };
+    let mut plan = Vec::new();
+    while let Ok(Some(row)) = rows.next().await {
+        plan.push((row.get::<i64>(1).unwrap() == 0, row.get::<String>(3).unwrap()));
+    }
+    if let Some(step) = fault(sql, &plan) {
+        panic!("{step}\n{sql}\n{plan:#?}");
+    }
+    LOOKED.lock().unwrap_or_else(PoisonError::into_inner).insert(sql.to_owned());
+}
+
+/// Makes queries, each of which is looked at.
+async fn searches(_: &Connection, what: &str, queries: impl Future) {
+    let before = MADE.get();
     queries.await;
-    let seen = SEEN.take().unwrap();
-    assert!(!seen.is_empty(), "{what} makes no query");
-    for sql in seen {
-        let explain = format!("EXPLAIN QUERY PLAN {sql}");
-        let plan: Vec<(bool, String)> =
-            row::all(connection, &explain, (), |row| Ok((row.get::<i64>(1)? == 0, row.get(3)?)))
-                .await
-                .unwrap();
-        // The first page of a list walks along an index until the page is full.
-        let sorted = plan.iter().any(|(outer, step)| *outer && step.starts_with("USE TEMP B-TREE"));
-        let page = sql.contains("ORDER BY") && sql.contains("LIMIT") && !sorted;
-        for (outer, step) in &plan {
-            let scanned = step.strip_prefix("SCAN ").map(|table| table.replace("COVERING ", ""));
-            let fine = scanned.is_none_or(|scanned| {
-                SMALL.iter().any(|small| scanned.starts_with(small))
-                    || *outer && page && scanned.contains("USING INDEX sqlite_autoindex_")
-            });
-            assert!(fine && !step.contains("AUTOMATIC"), "{what}: {step}\n{sql}\n{plan:#?}");
-        }
+    assert!(MADE.get() > before, "{what} makes no query");
+}
+
+#[tokio::test]
+async fn a_statement_that_reads_a_table_that_grows_is_found() {
+    let database = libsql::Builder::new_local(":memory:").build().await.unwrap();
+    let connection = &Connection::local(database.connect().unwrap());
+    migrate::run(connection, "memory").await.unwrap();
+    for sql in [
+        "SELECT agent_id FROM agents WHERE pid = 7",
+        "SELECT agent_id FROM agent_owners WHERE token_id = 't'",
+        "SELECT run_id FROM runs WHERE reason = 'r' ORDER BY updated_at LIMIT 5",
+        "SELECT COUNT(*) FROM runs WHERE reason = 'r'",
+        "SELECT 1 FROM outbox JOIN events ON events.payload = outbox.payload",
+        "UPDATE runs SET reason = ''",
+        "DELETE FROM tasks WHERE summary = ''",
+    ] {
+        let looked = std::panic::AssertUnwindSafe(connection.execute(sql, ())).catch_unwind();
+        assert!(looked.await.is_err(), "{sql}");
     }
 }
 
