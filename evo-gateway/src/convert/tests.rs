@@ -3,6 +3,7 @@
 mod golden;
 mod properties;
 mod streams;
+mod turns;
 
 use std::{
     fs,

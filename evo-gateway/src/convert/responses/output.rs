@@ -238,6 +238,10 @@ impl Frame {
         self.model = model;
     }
 
+    pub(super) fn has_started(&self) -> bool {
+        !self.id.is_empty()
+    }
+
     /// The id of the next item.
     pub(super) fn item_id(&self, kind: &str) -> String {
         let prefix = match kind {

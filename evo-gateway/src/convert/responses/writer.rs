@@ -351,6 +351,9 @@ impl Writer {
     /// Some clients look only for one of the two events, and those that stop at the second have seen
     /// the first.
     fn fail(&mut self, failure: ApiError, out: &mut Vec<u8>) {
+        if !self.frame.has_started() {
+            self.frame.start("", String::new());
+        }
         let detail = error::write_openai(failure.clone()).error;
         let error = wire::ErrorDetail { code: code_of(&detail), message: detail.message };
         let body = wire::Body::Response { response: self.frame.response("failed", Some(&error)) };
