@@ -6,13 +6,17 @@ pub mod env;
 mod gateway;
 pub mod load;
 mod operations;
+mod reliability;
 pub mod sources;
 
 pub use agent::AgentConfig;
 pub use check::http_url as check_http_url;
 pub use gateway::{
-    GatewayConfig, ModelCost, ModelMetadata, ProviderConfig, ProviderType, RateLimitConfig,
-    ReliabilityConfig, RoutingConfig, ServerConfig,
+    Balance, GatewayConfig, ModelCost, ModelMetadata, PoolConfig, ProviderConfig, ProviderType,
+    RateLimitConfig, RoutingConfig, ServerConfig, TargetConfig,
 };
 pub use operations::{CacheConfig, LoggingConfig, TracingConfig, UsageConfig};
+pub use reliability::{
+    BreakerConfig, ProviderReliabilityConfig, ReliabilityConfig, TimeoutsConfig,
+};
 pub use sources::{SourceConfig, SourceKind, SourcesConfig};

@@ -188,6 +188,8 @@ pub(crate) struct Facts {
     pub(crate) attempts: u32,
     /// What the cache did, if it had a part in it: `hit` or `miss`.
     pub(crate) cache: Option<&'static str>,
+    /// Those that failed.
+    pub(crate) failed: Vec<Attempted>,
     /// Whether the answer was to come in pieces.
     pub(crate) stream: bool,
     /// Bytes of the answer's body.
@@ -204,6 +206,32 @@ pub(crate) struct Facts {
     pub(crate) quiet: bool,
 }
 
+/// A request to a provider that failed.
+#[derive(Debug)]
+pub(crate) struct Attempted {
+    /// Who was asked.
+    pub(crate) provider: Arc<str>,
+    /// For which model.
+    pub(crate) model: Text,
+    /// What was answered.
+    pub(crate) status: Option<u16>,
+    /// What went wrong: a stable code.
+    pub(crate) code: &'static str,
+    /// How long it took.
+    pub(crate) after: Duration,
+}
+
+impl fmt::Display for Attempted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { provider, model, status, code, after } = self;
+        write!(f, "{provider}:{} {code}", model.as_str())?;
+        if let Some(status) = status {
+            write!(f, " {status}")?;
+        }
+        write!(f, " {} ms", after.as_millis())
+    }
+}
+
 impl Line {
     fn write(self) {
         let Self { facts, words, outcome, first_byte, total } = self;
@@ -212,6 +240,8 @@ impl Line {
         let first_byte_ms = first_byte.map(millis);
         let duration_ms = millis(total);
         let path = &*facts.path;
+        let failed: Vec<String> = facts.failed.iter().map(Attempted::to_string).collect();
+        let failed = failed.join(", ");
         macro_rules! line {
             ($macro:ident) => {
                 tracing::$macro!(
@@ -220,6 +250,7 @@ impl Line {
                     http.status = facts.status,
                     provider.name = facts.provider.as_deref(),
                     model = facts.model.as_ref().map(Text::as_str),
+                    failed = (!failed.is_empty()).then_some(failed.as_str()),
                     stream = facts.stream.then_some(true),
                     attempts = (facts.attempts > 1).then_some(facts.attempts),
                     cache = facts.cache,
@@ -313,27 +344,20 @@ impl Entry {
         self.span = Some(span);
     }
 
-    /// Whether it is a part of a trace.
-    pub(crate) fn is_traced(&self) -> bool {
-        self.span.is_some()
+    /// The request as a part of a trace.
+    pub(crate) fn span(&self) -> Option<&Span> {
+        self.span.as_ref()
     }
 
-    /// This provider is going to be asked for this model.
-    pub(crate) fn choose(&mut self, provider: &Provider, model: &str) {
+    /// This provider answers for this model, or is going to be asked; `call` is its part of the trace.
+    pub(crate) fn choose(&mut self, provider: &Provider, model: &str, call: Option<Span>) {
         self.facts.provider = Some(provider.name.clone());
         self.facts.model = Some(Text::new(model));
         self.price = provider.price(model);
-        if let Some(span) = &self.span {
-            let call = spans::call(span, provider, model, &self.facts.path);
-            if let Some(before) = self.call.replace(call) {
-                spans::fail(&before, "failed_over");
-            }
+        if let Some(before) = self.call.take() {
+            spans::fail(&before, "failed_over");
         }
-    }
-
-    /// The call of the provider as a part of the caller's trace.
-    pub(crate) fn call(&self) -> Option<&Span> {
-        self.call.as_ref()
+        self.call = call;
     }
 
     /// What is said goes into the log.

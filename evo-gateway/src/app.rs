@@ -15,8 +15,6 @@ use crate::{
     usage::books::{self, Keeper},
 };
 
-/// How long answers in hand may take after the shutdown began.
-const GRACE: Duration = Duration::from_secs(5);
 /// How long the gateway's own tasks have to end after that.
 const TASK_GRACE: Duration = Duration::from_secs(1);
 /// Connections that wait to be accepted.
@@ -92,7 +90,7 @@ impl App {
                 tracing::info!(provider.name = %provider.name, "{problem}");
             }
         }
-        let stop = gateway.shutdown.clone();
+        let (stop, drain) = (gateway.shutdown.clone(), gateway.drain);
         let cut = Shutdown::new();
         let ends = http::Ends { stop: stop.clone(), cut: cut.clone() };
         let workers = http::Workers::start(&gateway, ends).map_err(|source| Error::Process {
@@ -132,8 +130,8 @@ impl App {
         let overdue = async {
             shutdown.cancelled().await;
             stop.cancel();
-            tokio::time::sleep(GRACE).await;
-            tracing::warn!("Gateway: answers in hand were cut after {} s", GRACE.as_secs());
+            tokio::time::sleep(drain).await;
+            tracing::warn!("Gateway: answers in hand were cut after {} ms", drain.as_millis());
             cut.cancel();
             tokio::time::sleep(TASK_GRACE).await;
         };
@@ -198,7 +196,7 @@ mod tests {
         let started = tokio::time::Instant::now();
         let (result, (answer, _idle)) = tokio::join!(app.run(shutdown.clone()), client);
         result.unwrap();
-        assert!(started.elapsed() < GRACE, "{:?}", started.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         assert!(answer.contains(r#""status":"ok","service":"evo-gateway""#), "{answer}");
     }

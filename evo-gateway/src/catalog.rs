@@ -355,7 +355,7 @@ mod tests {
     use tokio::{net::TcpListener, task::JoinSet};
 
     use super::*;
-    use crate::{Config, config::Timeouts};
+    use crate::Config;
 
     /// A provider that lists one model, and counts how often it is asked.
     fn lister(listener: TcpListener) -> (Arc<AtomicUsize>, JoinSet<()>) {
@@ -387,7 +387,7 @@ mod tests {
         let gateway = GatewayConfig::from_json(&text.to_string()).unwrap();
         let config = Config::new(gateway, &Tokens::generate()).unwrap();
         let providers = Provider::all(&config, &[]).unwrap();
-        let client = Client::new(providers.iter().map(Arc::as_ref), &Timeouts::default()).unwrap();
+        let client = Client::new(providers.iter().map(Arc::as_ref)).unwrap();
         let catalog = Catalog::new(providers, None, None);
         let (asked, _there) = lister(there);
         let names = || -> Vec<String> {

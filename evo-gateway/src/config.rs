@@ -12,17 +12,25 @@ use std::{
 };
 
 use evo_common::{
-    config::{GatewayConfig, ServerConfig, check, env, load},
+    config::{
+        GatewayConfig, ProviderReliabilityConfig, ReliabilityConfig, ServerConfig, TimeoutsConfig,
+        check, env, load,
+    },
     ids::sha256_hex,
     tokens::{Scope, Secret, Tokens},
 };
 
+mod conduct;
+
+pub(crate) use conduct::{Breaker, Conduct, Timeouts};
 pub use crate::sessions::config::{SessionCommand, SessionsConfig};
 
 /// The port that the gateway listens on unless told otherwise.
 pub const DEFAULT_PORT: u16 = 8080;
 /// Largest request body unless told otherwise: 32 MiB.
 pub const DEFAULT_BODY_LIMIT: usize = 32 * 1024 * 1024;
+/// How long answers in hand may take at the end unless told otherwise.
+const DEFAULT_DRAIN: Duration = Duration::from_secs(5);
 /// Where king is unless told otherwise.
 pub const DEFAULT_KING: &str = "http://127.0.0.1:3000";
 
@@ -56,8 +64,10 @@ pub struct Config {
     pub database: Option<PathBuf>,
     /// Largest request body in bytes.
     pub body_limit: usize,
-    /// How long providers may take.
-    pub timeouts: Timeouts,
+    /// How long providers may take, over what the file says.
+    pub timeouts: TimeoutsConfig,
+    /// How long answers in hand may take at the end, over what the file says.
+    pub drain: Option<Duration>,
     /// How programs are run that serve as providers.
     pub programs: Programs,
     /// Where tokens come from that are no fixed keys.
@@ -199,30 +209,6 @@ pub struct Auth {
     pub open: bool,
 }
 
-/// How long providers may take. Streams are limited by silence, never in total.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timeouts {
-    /// Until a connection stands, TLS included.
-    pub connect: Duration,
-    /// From the request to the head of the answer.
-    pub first_byte: Duration,
-    /// Silence inside an answer.
-    pub idle: Duration,
-    /// From the request to the end of an answer that is no stream; no limit unless asked for.
-    pub total: Option<Duration>,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(10),
-            first_byte: Duration::from_secs(300),
-            idle: Duration::from_secs(120),
-            total: None,
-        }
-    }
-}
-
 impl Auth {
     /// The operator's and the gateway's token of an installation.
     pub fn with_tokens(tokens: &Tokens) -> Self {
@@ -327,7 +313,8 @@ impl Config {
             database: env("EVO_GATEWAY_DB_PATH").map(PathBuf::from),
             king: env("KING_ADDRESS").unwrap_or_else(|| DEFAULT_KING.to_owned()),
             body_limit: DEFAULT_BODY_LIMIT,
-            timeouts: Timeouts::default(),
+            timeouts: TimeoutsConfig::default(),
+            drain: None,
             programs: Programs::of(env),
             sign_in: SignIn::of(None, env)?,
             sessions: None,
@@ -386,8 +373,9 @@ impl Config {
 
     /// Puts the environment over what is set: `EVO_GATEWAY_HOST`, `EVO_GATEWAY_PORT`,
     /// `EVO_GATEWAY_BODY_LIMIT` (bytes), and in milliseconds `EVO_GATEWAY_CONNECT_TIMEOUT`,
-    /// `EVO_GATEWAY_FIRST_BYTE_TIMEOUT`, `EVO_GATEWAY_IDLE_TIMEOUT` and
-    /// `EVO_GATEWAY_TOTAL_TIMEOUT` and `EVO_GATEWAY_PROGRAM_TIMEOUT`; `EVO_GATEWAY_PROGRAMS` is a number.
+    /// `EVO_GATEWAY_FIRST_BYTE_TIMEOUT`, `EVO_GATEWAY_FIRST_CONTENT_TIMEOUT`,
+    /// `EVO_GATEWAY_IDLE_TIMEOUT`, `EVO_GATEWAY_TOTAL_TIMEOUT`, `EVO_GATEWAY_DRAIN_TIMEOUT` and
+    /// `EVO_GATEWAY_PROGRAM_TIMEOUT`; `EVO_GATEWAY_PROGRAMS` is a number.
     fn apply_env(&mut self, env: Env<'_>) -> Result<(), ConfigError> {
         if let Some(host) = env("EVO_GATEWAY_HOST") {
             self.listen.set_ip(address(&host).ok_or_else(|| {
@@ -403,34 +391,55 @@ impl Config {
         if let Some(limit) = env::parse(env, "EVO_GATEWAY_BODY_LIMIT")? {
             self.body_limit = limit;
         }
-        let duration = |name| -> Result<Option<Duration>, ConfigError> {
-            let milliseconds: Option<u64> = env::parse(env, name)?;
-            match milliseconds {
+        let milliseconds = |name| -> Result<Option<u64>, ConfigError> {
+            match env::parse(env, name)? {
                 Some(0) => Err(ConfigError::Invalid(format!(
                     "environment variable {name}: 0 ms would end every request; unset it for the \
                      default"
                 ))),
-                other => Ok(other.map(Duration::from_millis)),
+                other => Ok(other),
             }
         };
         let timeouts = &mut self.timeouts;
         for (target, name) in [
-            (&mut timeouts.connect, "EVO_GATEWAY_CONNECT_TIMEOUT"),
-            (&mut timeouts.first_byte, "EVO_GATEWAY_FIRST_BYTE_TIMEOUT"),
-            (&mut timeouts.idle, "EVO_GATEWAY_IDLE_TIMEOUT"),
+            (&mut timeouts.connect_ms, "EVO_GATEWAY_CONNECT_TIMEOUT"),
+            (&mut timeouts.first_byte_ms, "EVO_GATEWAY_FIRST_BYTE_TIMEOUT"),
+            (&mut timeouts.first_content_ms, "EVO_GATEWAY_FIRST_CONTENT_TIMEOUT"),
+            (&mut timeouts.idle_ms, "EVO_GATEWAY_IDLE_TIMEOUT"),
+            (&mut timeouts.total_ms, "EVO_GATEWAY_TOTAL_TIMEOUT"),
         ] {
-            if let Some(value) = duration(name)? {
-                *target = value;
-            }
+            *target = milliseconds(name)?.or(*target);
         }
-        timeouts.total = duration("EVO_GATEWAY_TOTAL_TIMEOUT")?.or(timeouts.total);
-        if let Some(limit) = duration("EVO_GATEWAY_PROGRAM_TIMEOUT")? {
-            self.programs.limit = limit;
+        if let Some(limit) = milliseconds("EVO_GATEWAY_PROGRAM_TIMEOUT")? {
+            self.programs.limit = Duration::from_millis(limit);
         }
         if let Some(places) = env::parse::<NonZeroUsize>(env, "EVO_GATEWAY_PROGRAMS")? {
             self.programs.places = places.get();
         }
+        let drain: Option<u64> = env::parse(env, "EVO_GATEWAY_DRAIN_TIMEOUT")?;
+        self.drain = drain.map(Duration::from_millis).or(self.drain);
         Ok(())
+    }
+
+    /// What is to be done when a provider fails.
+    pub(crate) fn reliability(&self) -> ReliabilityConfig {
+        self.gateway.reliability.clone().unwrap_or_default()
+    }
+
+    /// How long answers in hand may take at the end.
+    pub(crate) fn drain(&self) -> Duration {
+        let file = || self.gateway.reliability.as_ref()?.drain_ms.map(Duration::from_millis);
+        self.drain.or_else(file).unwrap_or(DEFAULT_DRAIN)
+    }
+
+    /// What one provider may do: what stands at the provider is over the environment, and that over
+    /// what the file says of all.
+    pub(crate) fn conduct(&self, provider: &str) -> Conduct {
+        let all = self.gateway.reliability.as_ref();
+        let own = all.and_then(|all| all.providers.get(provider)).cloned().unwrap_or_default();
+        let all = all.map(|all| all.timeouts.clone()).unwrap_or_default();
+        let ProviderReliabilityConfig { key_weights, prefill, timeouts } = own;
+        Conduct { timeouts: Timeouts::of([&all, &self.timeouts, &timeouts]), key_weights, prefill }
     }
 
     /// The same with other providers and routing, whose keys come from the environment. It goes on
@@ -477,6 +486,7 @@ impl fmt::Debug for Config {
             .field("king", &self.king)
             .field("body_limit", &self.body_limit)
             .field("timeouts", &self.timeouts)
+            .field("drain", &self.drain)
             .field("programs", &self.programs)
             .field("sign_in", &self.sign_in)
             .field("sessions", &self.sessions.is_some())

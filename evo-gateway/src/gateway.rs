@@ -6,13 +6,14 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use chrono::{DateTime, Utc};
 use evo_common::{
     config::{
-        GatewayConfig,
+        GatewayConfig, ReliabilityConfig,
         load::{ConfigErrors, Format},
     },
     ids::sha256_hex,
@@ -27,7 +28,7 @@ use crate::{
     auth::{Gate, spent::Ledger},
     cache::Cache,
     catalog::Catalog,
-    config::{self, ConfigError, Timeouts},
+    config::{self, ConfigError},
     provider::Provider,
     sessions::{Sessions, socket::Face},
     upstream::Client,
@@ -54,8 +55,8 @@ pub(crate) struct Gateway {
     pub(crate) books: Books,
     /// Largest request body in bytes.
     pub(crate) body_limit: usize,
-    /// How long providers may take.
-    pub(crate) timeouts: Timeouts,
+    /// How long answers in hand may take at the end.
+    pub(crate) drain: Duration,
     /// Ends it.
     pub(crate) shutdown: Shutdown,
     /// Whether the configuration of the start wanted usage to be kept.
@@ -79,6 +80,8 @@ pub(crate) struct Live {
     pub(crate) cache: Option<Arc<Cache>>,
     /// Whether what is said goes into the log.
     pub(crate) prompts: bool,
+    /// What is done when a provider fails.
+    pub(crate) reliability: ReliabilityConfig,
     /// SHA-256 of the configuration's text.
     pub(crate) digest: String,
     /// Since when it is live.
@@ -125,17 +128,18 @@ impl Gateway {
             address,
             gate,
             sessions,
-            client: Client::new(providers.iter().map(Arc::as_ref), &config.timeouts)?,
+            client: Client::new(providers.iter().map(Arc::as_ref))?,
             log,
             books,
             body_limit: config.body_limit,
-            timeouts: config.timeouts,
+            drain: config.drain(),
             shutdown,
             keeps_usage: config.gateway.usage.clone().unwrap_or_default().enabled,
             live: ArcSwap::from_pointee(Live {
                 catalog: Catalog::new(providers.clone(), config.gateway.routing.clone(), None),
                 cache: Cache::new(config.gateway.cache.as_ref()),
                 prompts: config.gateway.logging.as_ref().is_some_and(|logging| logging.prompts),
+                reliability: config.reliability(),
                 providers,
                 digest: config.digest.clone(),
                 since: Utc::now(),
@@ -190,6 +194,7 @@ impl Gateway {
             catalog: Catalog::new(providers.clone(), routing, Some(&before.catalog)),
             cache: Cache::or_new(before.cache.as_ref(), new.gateway.cache.as_ref()),
             prompts: new.gateway.logging.as_ref().is_some_and(|logging| logging.prompts),
+            reliability: new.reliability(),
             providers,
             digest,
             since: Utc::now(),

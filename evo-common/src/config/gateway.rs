@@ -1,11 +1,11 @@
 //! `gateway.toml` and `gateway.json`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CacheConfig, LoggingConfig, TracingConfig, UsageConfig, check,
+    CacheConfig, LoggingConfig, ReliabilityConfig, TracingConfig, UsageConfig, check,
     load::{Fault, Validate},
 };
 
@@ -150,31 +150,6 @@ pub struct RateLimitConfig {
     pub burst_size: u32,
 }
 
-/// Retries and fallback.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ReliabilityConfig {
-    /// Tries after the first.
-    pub max_retries: u32,
-    /// First pause.
-    pub base_backoff_ms: u64,
-    /// Longest pause.
-    pub max_backoff_ms: u64,
-    /// Providers to try in turn.
-    pub fallback_chain: Vec<String>,
-}
-
-impl Default for ReliabilityConfig {
-    fn default() -> Self {
-        Self {
-            max_retries: 3,
-            base_backoff_ms: 200,
-            max_backoff_ms: 10_000,
-            fallback_chain: Vec::new(),
-        }
-    }
-}
-
 /// Which provider serves which model.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -183,6 +158,52 @@ pub struct RoutingConfig {
     pub model_routes: HashMap<String, String>,
     /// Provider for models that nobody claims.
     pub default_route: Option<String>,
+    /// Who of several that list a model gets it first.
+    pub balance: Balance,
+    /// Models, or hints, that several targets serve alike, by their name.
+    pub pools: BTreeMap<String, PoolConfig>,
+}
+
+/// How requests are shared among several that serve them alike. Who is not asked first is asked when
+/// the first fails.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Balance {
+    /// In the order of the configuration.
+    #[default]
+    Ordered,
+    /// At random, by their weights.
+    Weighted,
+    /// To whom answers sooner, of what its load and its weight are.
+    Latency,
+}
+
+/// Several targets that serve a model alike.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolConfig {
+    /// Who is asked first.
+    #[serde(default = "weighted")]
+    pub balance: Balance,
+    /// Who serves it.
+    pub targets: Vec<TargetConfig>,
+}
+
+fn weighted() -> Balance {
+    Balance::Weighted
+}
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetConfig {
+    /// `provider:model`, or `provider` for the model that was asked for.
+    pub to: String,
+    /// Its share, compared to the others; 0 is only asked when the others fail.
+    #[serde(default = "one")]
+    pub weight: u32,
+}
+
+fn one() -> u32 {
+    1
 }
 
 impl GatewayConfig {
@@ -245,18 +266,7 @@ impl Validate for GatewayConfig {
             Err(format!("there is no provider `{name}`: use one of `{}`", names.join("`, `")))
         };
         if let Some(reliability) = &self.reliability {
-            for (index, name) in reliability.fallback_chain.iter().enumerate() {
-                if let Err(message) = known(name) {
-                    faults
-                        .push(Fault::new(format!("reliability.fallback_chain[{index}]"), message));
-                }
-            }
-            if reliability.base_backoff_ms > reliability.max_backoff_ms {
-                faults.push(Fault::new(
-                    "reliability.base_backoff_ms",
-                    format!("is more than max_backoff_ms ({})", reliability.max_backoff_ms),
-                ));
-            }
+            reliability.validate(&known, faults);
         }
         if let Some(routing) = &self.routing {
             let provider = |route: &str| -> Result<(), String> {
@@ -270,6 +280,21 @@ impl Validate for GatewayConfig {
             for (hint, route) in routes {
                 if let Err(message) = provider(route) {
                     faults.push(Fault::new(format!("routing.model_routes.{hint}"), message));
+                }
+            }
+            for (name, pool) in &routing.pools {
+                let at = format!("routing.pools.{name:?}");
+                if pool.targets.is_empty() {
+                    let message = "is empty: name at least one `{ to = \"provider:model\" }`";
+                    faults.push(Fault::new(format!("{at}.targets"), message));
+                } else if pool.targets.iter().all(|target| target.weight == 0) {
+                    let message = "have no weight, so that none would be asked first: give one";
+                    faults.push(Fault::new(format!("{at}.targets"), message));
+                }
+                for (index, target) in pool.targets.iter().enumerate() {
+                    if let Err(message) = provider(&target.to) {
+                        faults.push(Fault::new(format!("{at}.targets[{index}].to"), message));
+                    }
                 }
             }
         }

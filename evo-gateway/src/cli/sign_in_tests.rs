@@ -61,7 +61,7 @@ async fn login_server(polls: usize) -> Fake {
 }
 
 fn client() -> Client {
-    Client::new([], &crate::config::Timeouts::default()).unwrap()
+    Client::new([]).unwrap()
 }
 
 async fn visit(url: &Url) -> String {

@@ -22,6 +22,21 @@ pub fn error(provider: Dialect, front: Dialect, status: u16, body: &[u8]) -> Vec
     front.protocol().write_error(provider.protocol().read_error(status, body))
 }
 
+/// The same as an event inside a stream.
+pub fn error_event(provider: Dialect, front: Dialect, status: u16, body: &[u8]) -> Vec<u8> {
+    front.protocol().last_words(provider.protocol().read_error(status, body))
+}
+
+/// What an error answer of a provider says, for people.
+pub fn reason(provider: Dialect, status: u16, body: &[u8]) -> String {
+    provider.protocol().read_error(status, body).message
+}
+
+/// [`last_words`] about an error that is known.
+pub fn last_words_of(front: Dialect, error: ApiError) -> Vec<u8> {
+    front.protocol().last_words(error)
+}
+
 /// An error answer, by its shape.
 pub(super) fn read_any(status: u16, body: &[u8]) -> ApiError {
     match serde_json::from_slice::<Value>(body) {

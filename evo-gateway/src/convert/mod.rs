@@ -12,6 +12,7 @@ mod answer_tool;
 mod anthropic;
 mod custom;
 mod error;
+mod glance;
 mod gpt;
 mod json_progress;
 mod media;
@@ -19,6 +20,7 @@ mod notes;
 mod openai;
 mod protocol;
 mod responses;
+mod said;
 mod seal;
 mod stream;
 
@@ -30,7 +32,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use notes::Notes;
 use protocol::{Namespaced, Protocol, StreamReader, StreamWriter};
 
-pub use error::{error, last_words, own_error};
+pub use error::{error, error_event, last_words, last_words_of, own_error, reason};
+pub use glance::{Glance, Seen};
 pub use protocol::{Context, Dialect};
 pub use stream::StreamConverter;
 

@@ -25,6 +25,11 @@ impl Dialect {
     #[cfg(test)]
     pub const ALL: [Self; 3] = [Self::OpenAiChat, Self::OpenAiResponses, Self::Anthropic];
 
+    /// Whether a conversation is a list of `messages`, and its streams tell what they hold by it.
+    pub fn is_chat(self) -> bool {
+        matches!(self, Self::OpenAiChat | Self::Anthropic)
+    }
+
     /// The table of dialects.
     pub(super) fn protocol(self) -> &'static dyn Protocol {
         match self {
@@ -42,6 +47,21 @@ impl Dialect {
     /// Texts of which one stands at the end of every stream that is whole.
     pub fn end_marks(self) -> &'static [&'static [u8]] {
         self.protocol().end_marks()
+    }
+
+    /// The event that ends a stream and says nothing else, if there is one.
+    pub fn end_event(self) -> Option<&'static [u8]> {
+        self.protocol().end_event()
+    }
+
+    /// Whether streams may hold comments, which say nothing and keep a connection alive.
+    pub fn takes_comments(self) -> bool {
+        self.protocol().takes_comments()
+    }
+
+    /// Whether what a model thought is given back by callers, so that it must be as it was.
+    pub fn seals_reasoning(self) -> bool {
+        self.protocol().seals_reasoning()
     }
 }
 
@@ -80,6 +100,21 @@ pub(super) trait Protocol: Sync {
 
     /// See [`Dialect::end_marks`].
     fn end_marks(&self) -> &'static [&'static [u8]];
+
+    /// See [`Dialect::end_event`].
+    fn end_event(&self) -> Option<&'static [u8]> {
+        None
+    }
+
+    /// See [`Dialect::takes_comments`].
+    fn takes_comments(&self) -> bool {
+        true
+    }
+
+    /// See [`Dialect::seals_reasoning`].
+    fn seals_reasoning(&self) -> bool {
+        true
+    }
 
     /// See [`Dialect::stream_type`].
     fn stream_type(&self) -> &'static str {

@@ -11,6 +11,7 @@ use std::{
 };
 
 use super::{Context, ConvertError, Dialect, StreamConverter, Wanted};
+use crate::model::ApiError;
 
 /// Any time: the one that all golden answers have.
 const CREATED: u64 = 1_795_000_000;
@@ -64,7 +65,7 @@ fn convert_in_pieces(
     to: Dialect,
     stream: &[u8],
     cuts: &[usize],
-) -> (Vec<u8>, Result<(), ConvertError>) {
+) -> (Vec<u8>, Result<(), ApiError>) {
     let mut places = cuts.to_vec();
     places.extend([0, stream.len()]);
     places.sort_unstable();
@@ -77,5 +78,8 @@ fn convert_in_pieces(
         }
     }
     let finished = converter.finish(&mut out);
+    if let Err(error) = &finished {
+        converter.tell(error.clone(), &mut out);
+    }
     (out, finished)
 }

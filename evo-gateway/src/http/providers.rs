@@ -1,6 +1,6 @@
 //! Whom the gateway calls, and why not.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{Json, extract::State};
 use chrono::SecondsFormat;
@@ -38,6 +38,9 @@ pub(super) struct ProviderView {
     discovered_at: Option<String>,
     /// Why that failed, if it did.
     discovery_error: Option<String>,
+    /// Models that are left alone since they failed too often, by their name: `open`, or `half_open`
+    /// when the next request tries again.
+    breakers: BTreeMap<String, &'static str>,
 }
 
 /// Every provider.
@@ -86,6 +89,12 @@ pub(super) async fn list_providers(State(gateway): State<Arc<Gateway>>) -> Json<
             models,
             discovered_at: discovery.at.map(|at| at.to_rfc3339_opts(SecondsFormat::Millis, true)),
             discovery_error: discovery.error,
+            breakers: provider
+                .health
+                .not_closed()
+                .into_iter()
+                .map(|(model, state)| (model, state.as_str()))
+                .collect(),
         })
         .collect();
     Json(ProviderList { count: providers.len(), providers })

@@ -117,7 +117,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
                                 Ok(route(router, parts, body).await)
                             }
                             None => {
-                                generate(&gateway, &client, front, &parts, body, &mut entry).await
+                                generate(&gateway, client, front, parts, body, &mut entry).await
                             }
                         }
                     };
@@ -291,9 +291,9 @@ fn presented_token<'a>(headers: &'a HeaderMap, key: Option<&'a str>) -> Option<&
 /// One of the routes that generate.
 async fn generate(
     gateway: &Gateway,
-    client: &Client,
+    client: Client,
     front: Dialect,
-    parts: &request::Parts,
+    parts: request::Parts,
     body: Incoming,
     entry: &mut Entry,
 ) -> Result<Response<Answer>, Refused> {
@@ -302,7 +302,8 @@ async fn generate(
         return Err(wrong_method(&parts.method, parts.uri.path()));
     }
     let body = read(body, &parts.headers, gateway.body_limit).await?;
-    let ask = Ask { front, headers: &parts.headers, query: parts.uri.query(), body };
+    let query = parts.uri.query().map(str::to_owned);
+    let ask = Ask::new(front, parts.headers, query, body);
     proxy::forward(gateway, client, ask, entry).await
 }
 

@@ -137,7 +137,12 @@ const ANTHROPIC: &str = "anthropic";
 
 /// A configuration with these providers. Keys are what the names of their variables say.
 fn config(providers: &[Value]) -> Config {
-    let text = json!({"server": {"host": "127.0.0.1", "port": 0}, "providers": providers});
+    let text = json!({
+        "server": {"host": "127.0.0.1", "port": 0},
+        "providers": providers,
+        // Each request once, and all of them.
+        "reliability": {"max_retries": 0, "rescue": false, "breaker": {"failures": 0}},
+    });
     let gateway: GatewayConfig =
         load::parse_valid(&text.to_string(), load::Format::Json, "gateway.json").unwrap();
     let mut config = Config::new(gateway, &Tokens::generate()).unwrap();

@@ -3,10 +3,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::json;
 
 use super::*;
-use crate::{config::Timeouts, provider::fake::Fake};
+use crate::provider::fake::Fake;
 
 fn client() -> Client {
-    Client::new([], &Timeouts::default()).unwrap()
+    Client::new([]).unwrap()
 }
 
 fn copilot(fake: &Fake) -> Copilot {

@@ -7,6 +7,7 @@ pub(crate) mod credentials;
 mod exchange;
 #[cfg(test)]
 pub(crate) mod fake;
+pub(crate) mod health;
 pub(crate) mod limit;
 pub(crate) mod pool;
 pub(crate) mod program;
@@ -20,13 +21,14 @@ use evo_common::{
 use http::{HeaderName, HeaderValue, Request, Uri, header};
 
 use crate::{
-    config::Config,
+    config::{Conduct, Config},
     convert::Dialect,
     upstream::{Client, Deadlines, Reached, SendBody, Transport},
     usage::price::{Price, known, price},
 };
 use access::{Access, Credentials};
 use copilot::Copilot;
+use health::Health;
 use limit::Bucket;
 use pool::KeyPool;
 use program::Program;
@@ -60,6 +62,10 @@ pub(crate) struct Provider {
     transport: Option<Arc<dyn Transport>>,
     /// Sent on every request.
     pub(crate) extra_headers: Vec<(HeaderName, HeaderValue)>,
+    /// How it does. Stays when the configuration changes.
+    pub(crate) health: Arc<Health>,
+    /// What it may do.
+    pub(crate) conduct: Conduct,
     /// How often it may be called.
     pub(crate) limit: Option<Arc<Bucket>>,
     /// Model ids of the configuration.
@@ -181,13 +187,16 @@ impl Provider {
                     Some(old)
                         if old.source == new.source
                             && old.forwards_trace == new.forwards_trace
+                            && old.conduct == new.conduct
                             && old.keys.same_as(&new.keys) =>
                     {
                         old.clone()
                     }
-                    Some(old) if old.source.rate_limit == new.source.rate_limit => {
-                        Arc::new(Self { limit: old.limit.clone(), ..new })
-                    }
+                    Some(old) if old.source.rate_limit == new.source.rate_limit => Arc::new(Self {
+                        limit: old.limit.clone(),
+                        health: old.health.clone(),
+                        ..new
+                    }),
                     _ => Arc::new(new),
                 })
             })
@@ -208,7 +217,8 @@ impl Provider {
             ("name".to_owned(), format!("{:?} can't stand in an HTTP header", config.name))
         })?;
         let dialect = dialect_of(config.provider_type);
-        let (mut keyed, unset) = pool(config, keys, dialect);
+        let conduct = whole.conduct(&config.name);
+        let (mut keyed, unset) = pool(config, keys, dialect, &conduct.key_weights);
         let program = program::Kind::of(config.provider_type);
         let state = if !config.enabled {
             State::Unusable(Unusable::Disabled)
@@ -226,7 +236,7 @@ impl Provider {
         let credentials = credentials(config, whole);
         if credentials.is_some() {
             // Its keys let nobody in; they are exchanged.
-            keyed = KeyPool::new(Vec::new());
+            keyed = KeyPool::new(Vec::new(), &[]);
         }
         let mut extra_headers: Vec<_> =
             config.extra_headers.iter().map(extra_header).collect::<Result<_, _>>()?;
@@ -245,6 +255,8 @@ impl Provider {
                 Arc::new(program) as Arc<dyn Transport>
             }),
             extra_headers,
+            health: Arc::new(Health::new()),
+            conduct,
             limit: config.rate_limit.as_ref().map(Bucket::new).map(Arc::new),
             models: config.models.clone(),
             metadata: config.model_metadata.clone().unwrap_or_default(),
@@ -378,6 +390,7 @@ fn pool(
     config: &ProviderConfig,
     keys: &HashMap<String, Secret>,
     dialect: Option<Dialect>,
+    weights: &[u32],
 ) -> (KeyPool, Vec<String>) {
     let (mut headers, mut unset) = (Vec::new(), Vec::new());
     for name in &config.api_key_envs {
@@ -395,7 +408,7 @@ fn pool(
             None => unset.push(name.clone()),
         }
     }
-    (KeyPool::new(headers), unset)
+    (KeyPool::new(headers, weights), unset)
 }
 
 fn address(dialect: Dialect, base_url: &str) -> Result<Address, (String, String)> {

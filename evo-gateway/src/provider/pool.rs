@@ -15,6 +15,8 @@ const LONGEST_BENCH: Duration = Duration::from_secs(3_600);
 #[derive(Debug)]
 pub(crate) struct KeyPool {
     keys: Vec<Key>,
+    /// Whose turn it is when, over and over; empty when all are alike.
+    turns: Vec<usize>,
     turn: AtomicUsize,
     start: Instant,
 }
@@ -27,13 +29,14 @@ struct Key {
 }
 
 impl KeyPool {
-    /// A pool of keys, each as the header that carries it.
-    pub(crate) fn new(headers: Vec<HeaderValue>) -> Self {
+    /// A pool of keys, each as the header that carries it, and each one's share of the requests.
+    pub(crate) fn new(headers: Vec<HeaderValue>, weights: &[u32]) -> Self {
+        let turns = turns(weights, headers.len());
         let keys = headers
             .into_iter()
             .map(|header| Key { header, benched_until: AtomicU64::new(0) })
             .collect();
-        Self { keys, turn: AtomicUsize::new(0), start: Instant::now() }
+        Self { keys, turns, turn: AtomicUsize::new(0), start: Instant::now() }
     }
 
     /// How many there are.
@@ -66,14 +69,25 @@ impl KeyPool {
             return tried.is_empty().then_some(0);
         }
         // A second try goes on from the first, so that the turn counts requests.
-        let from =
-            tried.last().map_or_else(|| self.turn.fetch_add(1, Ordering::Relaxed), |k| k + 1);
+        let from = tried.last().map_or_else(|| self.turn(), |key| key + 1);
         let now = self.now();
         let mut left = (0..count)
             .map(|step| from.wrapping_add(step) % count)
             .filter(|key| !tried.contains(key));
         let free = |key: &usize| self.keys[*key].benched_until.load(Ordering::Relaxed) <= now;
         left.clone().find(free).or_else(|| left.next())
+    }
+
+    fn turn(&self) -> usize {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        if self.turns.is_empty() { turn } else { self.turns[turn % self.turns.len()] }
+    }
+
+    /// How long until a key is free again that is left out now; nothing while one is free.
+    pub(crate) fn busy_for(&self) -> Option<Duration> {
+        let now = self.now();
+        let until = self.keys.iter().map(|key| key.benched_until.load(Ordering::Relaxed)).min()?;
+        (until > now).then(|| Duration::from_millis(until - now))
     }
 
     /// A key that is not left out, without taking anybody's turn.
@@ -96,6 +110,26 @@ impl KeyPool {
     }
 }
 
+/// Turns by weight, evenly spread: who is furthest behind its share is next.
+fn turns(weights: &[u32], keys: usize) -> Vec<usize> {
+    const MOST: u32 = 1_000;
+    let weights: Vec<i64> =
+        (0..keys).map(|key| i64::from(weights.get(key).map_or(1, |it| *it.min(&MOST)))).collect();
+    let total: i64 = weights.iter().sum();
+    if weights.iter().all(|weight| *weight == weights[0]) {
+        return Vec::new();
+    }
+    let mut owed = vec![0; keys];
+    (0..total)
+        .map(|_| {
+            owed.iter_mut().zip(&weights).for_each(|(owed, weight)| *owed += weight);
+            let next = (0..keys).rev().max_by_key(|key| owed[*key]).unwrap_or_default();
+            owed[next] -= total;
+            next
+        })
+        .collect()
+}
+
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
@@ -105,7 +139,31 @@ mod tests {
     use super::*;
 
     fn pool(count: usize) -> KeyPool {
-        KeyPool::new((0..count).map(|i| HeaderValue::from(u32::try_from(i).unwrap())).collect())
+        weighted(count, &[])
+    }
+
+    fn weighted(count: usize, weights: &[u32]) -> KeyPool {
+        let keys = (0..count).map(|i| HeaderValue::from(u32::try_from(i).unwrap())).collect();
+        KeyPool::new(keys, weights)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_have_their_shares() {
+        let pool = weighted(3, &[2, 1, 0]);
+        let firsts: Vec<_> = (0..6).map(|_| pool.next(&[]).unwrap()).collect();
+        assert_eq!(firsts, [0, 1, 0, 0, 1, 0]);
+        // Without a share it is there when the others are not.
+        assert_eq!(pool.next(&[0, 1]), Some(2));
+        assert_eq!(weighted(2, &[5, 5]).turns, [0; 0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn how_long_all_are_left_out_is_known() {
+        let pool = pool(2);
+        pool.bench(0, Duration::from_secs(5));
+        assert_eq!(pool.busy_for(), None);
+        pool.bench(1, Duration::from_secs(3));
+        assert_eq!(pool.busy_for(), Some(Duration::from_secs(3)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,3 +1,4 @@
-//! Which provider gets a request.
+//! Which providers get a request, and in which order.
 
+pub(crate) mod balance;
 pub(crate) mod plan;

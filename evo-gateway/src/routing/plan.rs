@@ -1,9 +1,12 @@
-//! Which provider gets a request, by the model that it names. Pure: what is known of the providers
+//! Which providers get a request, by the model that it names. Pure: what is known of the providers
 //! comes in as a [`Directory`].
 
-use std::{borrow::Cow, collections::HashMap};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+};
 
-use evo_common::config::RoutingConfig;
+use evo_common::config::{Balance, PoolConfig, RoutingConfig};
 
 /// Providers that take models which nobody lists, in this order, before all others.
 const PREFERRED: [&str; 4] = ["openai", "openrouter", "anthropic", "ollama"];
@@ -19,6 +22,9 @@ pub(crate) struct Directory {
     owners: HashMap<String, Vec<usize>>,
     routes: HashMap<String, String>,
     default_route: Option<String>,
+    /// Among those that list a model.
+    balance: Balance,
+    pools: BTreeMap<String, PoolConfig>,
     /// The provider for models that nobody claims.
     first_usable: Option<usize>,
 }
@@ -38,11 +44,29 @@ pub(crate) struct Entry {
 
 /// A provider and the model to ask it for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Plan<'a> {
+pub(crate) struct Candidate<'a> {
     /// The provider's number.
     pub(crate) provider: usize,
     /// The model as the provider knows it.
     pub(crate) model: Cow<'a, str>,
+    /// Its share of the requests.
+    pub(crate) weight: u32,
+}
+
+/// Who gets a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Plan<'a> {
+    /// Those that serve it alike. At least one, and all of them can be called.
+    pub(crate) candidates: Vec<Candidate<'a>>,
+    /// Who of them is first.
+    pub(crate) balance: Balance,
+}
+
+impl<'a> Plan<'a> {
+    fn one(provider: usize, model: Cow<'a, str>) -> Self {
+        let candidates = vec![Candidate { provider, model, weight: 1 }];
+        Self { candidates, balance: Balance::Ordered }
+    }
 }
 
 /// Why nobody gets a request.
@@ -76,20 +100,22 @@ impl Directory {
             .filter_map(|name| names.get(*name).copied())
             .chain(0..providers.len())
             .find(usable);
-        let (routes, default_route) = routing
-            .map(|routing| (routing.model_routes.clone(), routing.default_route.clone()))
-            .unwrap_or_default();
-        Self { names, providers, owners, routes, default_route, first_usable }
+        let RoutingConfig { model_routes: routes, default_route, balance, pools } =
+            routing.cloned().unwrap_or_default();
+        Self { names, providers, owners, routes, default_route, balance, pools, first_usable }
     }
 
     /// Who gets a request for `model`.
     ///
-    /// `provider:model` names its provider, `hint:purpose` and the keys of `model_routes` their
-    /// route. Any other model goes to a provider that lists it, then to the default route, then to
+    /// `provider:model` names its provider, `hint:purpose` and the names of `pools` and `model_routes`
+    /// their route. Any other model goes to the providers that list it, then to the default route, then to
     /// the first provider that can be called, unless it looks like a `provider:model`.
     pub(crate) fn plan<'a>(&self, model: &'a str) -> Result<Plan<'a>, NoRoute> {
         if let Some((provider, rest)) = self.split(model) {
             return self.to(provider, Cow::Borrowed(rest), model);
+        }
+        if let Some(pool) = self.pool(model) {
+            return self.among(pool, model);
         }
         if let Some(hint) = model.strip_prefix(HINT) {
             let route = self.routes.get(hint).or_else(|| self.routes.get(model));
@@ -101,9 +127,13 @@ impl Directory {
         if let Some(route) = self.routes.get(model) {
             return self.along(route, Some(model));
         }
-        let owners = self.owners.get(model).map_or(&[][..], Vec::as_slice);
-        if let Some(owner) = owners.iter().find(|owner| self.providers[**owner].usable) {
-            return Ok(Plan { provider: *owner, model: Cow::Borrowed(model) });
+        let owners = self.owners(model);
+        let usable = owners.iter().filter(|owner| self.providers[**owner].usable);
+        let candidates: Vec<_> = usable
+            .map(|owner| Candidate { provider: *owner, model: Cow::Borrowed(model), weight: 1 })
+            .collect();
+        if !candidates.is_empty() {
+            return Ok(Plan { candidates, balance: self.balance });
         }
         if let Some(route) = &self.default_route {
             let (provider, _) = route.split_once(':').unwrap_or((route, ""));
@@ -114,9 +144,21 @@ impl Directory {
             (Some(owner), _) => Err(NoRoute::Unusable(*owner)),
             // Most likely a slip in the provider's name: nobody else may get what was said to it.
             (None, _) if model.contains(':') => Err(NoRoute::Model(self.unknown_model(model))),
-            (None, Some(provider)) => Ok(Plan { provider, model: Cow::Borrowed(model) }),
+            (None, Some(provider)) => Ok(Plan::one(provider, Cow::Borrowed(model))),
             (None, None) => Err(NoRoute::Nobody),
         }
+    }
+
+    /// Whom the steps of a chain lead to that can be called. A step is `provider:model`, or `provider`
+    /// for the model `asked`, which is a candidate's own name for it.
+    pub(crate) fn chain<'a>(&self, steps: &'a [String], asked: &'a str) -> Vec<Candidate<'a>> {
+        let step = |step: &'a String| {
+            let (name, model) = step.split_once(':').unwrap_or((step, asked));
+            let provider = *self.names.get(name)?;
+            let usable = self.providers[provider].usable && !model.is_empty();
+            usable.then_some(Candidate { provider, model: Cow::Borrowed(model), weight: 1 })
+        };
+        steps.iter().filter_map(step).collect()
     }
 
     /// The provider and the rest of `provider:model`, if the first part names a provider; `:` also
@@ -150,7 +192,7 @@ impl Directory {
             )));
         }
         if self.providers[provider].usable {
-            Ok(Plan { provider, model })
+            Ok(Plan::one(provider, model))
         } else {
             Err(NoRoute::Unusable(provider))
         }
@@ -170,6 +212,33 @@ impl Directory {
             (model, _) => Cow::Owned(model.to_owned()),
         };
         self.to(provider, model, route)
+    }
+
+    /// `hint:` may stand in a pool's name, or be left out there.
+    fn pool(&self, model: &str) -> Option<&PoolConfig> {
+        if self.pools.is_empty() {
+            return None;
+        }
+        let hint = model.strip_prefix(HINT);
+        self.pools.get(model).or_else(|| self.pools.get(hint?))
+    }
+
+    /// Those of a pool that can be called, or why its first can't.
+    fn among<'a>(&self, pool: &PoolConfig, asked: &'a str) -> Result<Plan<'a>, NoRoute> {
+        let own_name = (!asked.starts_with(HINT)).then_some(asked);
+        let (mut candidates, mut refusal) = (Vec::new(), None);
+        for target in &pool.targets {
+            match self.along(&target.to, own_name) {
+                Ok(plan) => candidates.extend(
+                    plan.candidates.into_iter().map(|it| Candidate { weight: target.weight, ..it }),
+                ),
+                Err(why) => refusal = refusal.or(Some(why)),
+            }
+        }
+        match refusal {
+            Some(why) if candidates.is_empty() => Err(why),
+            _ => Ok(Plan { candidates, balance: pool.balance }),
+        }
     }
 
     fn unknown_model(&self, model: &str) -> String {
@@ -204,6 +273,7 @@ impl Directory {
 
 #[cfg(test)]
 mod tests {
+    use evo_common::config::TargetConfig;
     use proptest::prelude::*;
 
     use super::*;
@@ -213,17 +283,30 @@ mod tests {
         Entry { name: name.to_owned(), enabled: name != "off", usable, models }
     }
 
+    fn pool(targets: &[(&str, u32)]) -> PoolConfig {
+        let target =
+            |(to, weight): &(&str, u32)| TargetConfig { to: (*to).to_owned(), weight: *weight };
+        PoolConfig { balance: Balance::Weighted, targets: targets.iter().map(target).collect() }
+    }
+
     fn directory(default_route: Option<&str>) -> Directory {
         let routes = [("fast", "ollama:llama3.2:latest"), ("alias", "anthropic"), ("big", "off:x")];
         let routing = RoutingConfig {
             model_routes: routes.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
             default_route: default_route.map(str::to_owned),
+            balance: Balance::Latency,
+            pools: [
+                ("both".to_owned(), pool(&[("ollama:small", 3), ("anthropic", 1), ("off:x", 9)])),
+                ("lost".to_owned(), pool(&[("off:x", 1)])),
+            ]
+            .into(),
         };
         let providers = vec![
             entry("ollama", true, &["llama3.2:latest", "shared"]),
             entry("off", false, &[]),
             entry("keyless", false, &["shared", "locked"]),
-            entry("anthropic", true, &["claude"]),
+            entry("anthropic", true, &["claude", "twice"]),
+            entry("second", true, &["twice"]),
         ];
         Directory::new(providers, Some(&routing))
     }
@@ -246,7 +329,8 @@ mod tests {
             ("unheard", 3, "unheard"),
         ] {
             let plan = plain.plan(model).unwrap();
-            assert_eq!((plan.provider, &*plan.model), (provider, upstream), "{model}");
+            let [first] = &plan.candidates[..] else { panic!("{model}: {plan:?}") };
+            assert_eq!((first.provider, &*first.model), (provider, upstream), "{model}");
         }
         assert_eq!(plain.plan("off:x"), Err(NoRoute::Unusable(1)));
         assert_eq!(plain.plan("hint:big"), Err(NoRoute::Unusable(1)));
@@ -255,14 +339,17 @@ mod tests {
         assert!(matches!(plain.plan("ollama:"), Err(NoRoute::Model(_))));
         let slip = plain.plan("antropic:claude");
         let Err(NoRoute::Model(message)) = slip else { panic!("{slip:?}") };
-        assert!(message.ends_with("one of `anthropic`, `keyless`, `ollama`."), "{message}");
+        assert!(
+            message.ends_with("one of `anthropic`, `keyless`, `ollama`, `second`."),
+            "{message}"
+        );
     }
 
     #[test]
     fn the_default_route_takes_what_nobody_lists() {
         let to_ollama = directory(Some("ollama"));
         for (model, provider) in [("unheard:of", 0), ("locked", 0), ("claude", 3)] {
-            assert_eq!(to_ollama.plan(model).unwrap().provider, provider, "{model}");
+            assert_eq!(to_ollama.plan(model).unwrap().candidates[0].provider, provider, "{model}");
         }
         assert_eq!(directory(Some("off")).plan("new"), Err(NoRoute::Unusable(1)));
         let empty = Directory::new(vec![entry("off", false, &[])], None);
@@ -272,14 +359,47 @@ mod tests {
         assert_eq!(Directory::default().plan("gpt"), Err(NoRoute::Nobody));
     }
 
+    #[test]
+    fn several_serve_a_model_alike() {
+        let plain = directory(None);
+        let of = |plan: Plan<'_>| -> Vec<(usize, String, u32)> {
+            plan.candidates
+                .into_iter()
+                .map(|it| (it.provider, it.model.into(), it.weight))
+                .collect()
+        };
+        let twice = plain.plan("twice").unwrap();
+        assert_eq!(twice.balance, Balance::Latency);
+        assert_eq!(of(twice), [(3, "twice".to_owned(), 1), (4, "twice".to_owned(), 1)]);
+        let both = plain.plan("both").unwrap();
+        assert_eq!(both.balance, Balance::Weighted);
+        assert_eq!(of(both), [(0, "small".to_owned(), 3), (3, "both".to_owned(), 1)]);
+        // Without a name of its own the provider's first model is meant.
+        let hinted = of(plain.plan("hint:both").unwrap());
+        assert_eq!(hinted, [(0, "small".to_owned(), 3), (3, "claude".to_owned(), 1)]);
+        assert_eq!(plain.plan("lost"), Err(NoRoute::Unusable(1)));
+    }
+
+    #[test]
+    fn a_chain_leaves_out_whom_nobody_can_call() {
+        let steps = ["off:x", "second", "ollama:a:b", "keyless"].map(str::to_owned);
+        let plain = directory(None);
+        let chain: Vec<_> =
+            plain.chain(&steps, "gpt").into_iter().map(|it| (it.provider, it.model)).collect();
+        assert_eq!(chain, [(4, Cow::Borrowed("gpt")), (0, Cow::Borrowed("a:b"))]);
+    }
+
     proptest! {
         /// A plan always leads to a provider that can be called, and never to an empty model.
         #[test]
         fn plans_can_be_carried_out(model in "(ollama|off|keyless|anthropic|hint|fast|x|:|[a-z.]{0,4}){0,4}") {
             for directory in [directory(None), directory(Some("keyless:m"))] {
                 if let Ok(plan) = directory.plan(&model) {
-                    prop_assert!(directory.providers[plan.provider].usable);
-                    prop_assert!(!plan.model.is_empty() || model.is_empty());
+                    prop_assert!(!plan.candidates.is_empty());
+                    for candidate in plan.candidates {
+                        prop_assert!(directory.providers[candidate.provider].usable);
+                        prop_assert!(!candidate.model.is_empty() || model.is_empty());
+                    }
                 }
             }
         }

@@ -70,6 +70,19 @@ pub(crate) fn to_provider(
     headers
 }
 
+/// What [`to_provider`] needs of a caller's headers, without the buffer that they were read into.
+pub(crate) fn settled(caller: &HeaderMap) -> HeaderMap {
+    let mut kept = HeaderMap::new();
+    for name in &PASSED {
+        for value in caller.get_all(name) {
+            if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
+                kept.append(name, value);
+            }
+        }
+    }
+    kept
+}
+
 /// Leaves of a provider's headers those that a caller understands.
 pub(crate) fn from_provider(mut headers: HeaderMap, converted: bool) -> HeaderMap {
     let mut kept = HeaderMap::with_capacity(headers.len() + 2);

@@ -6,6 +6,7 @@ pub(crate) mod headers;
 mod transport;
 
 use std::{
+    collections::HashMap,
     error::Error as StdError,
     fmt,
     future::Future,
@@ -15,7 +16,8 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Uri};
+use arc_swap::ArcSwap;
+use http::{Request, Uri, uri::Authority};
 use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, MaybeHttpsStream};
 use hyper_util::{
     client::legacy::{self, connect::HttpConnector},
@@ -25,7 +27,7 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::{net::TcpStream, time::timeout};
 use tower::Service;
 
-use crate::{Error, config::Timeouts, provider::Provider};
+use crate::{Error, provider::Provider};
 pub(crate) use body::SendBody;
 pub(crate) use transport::{Body, BoxFuture, Deadlines, Reached, Transport};
 
@@ -33,6 +35,8 @@ pub(crate) use transport::{Body, BoxFuture, Deadlines, Reached, Transport};
 const POOL: usize = 1_024;
 /// How long they are kept. Servers commonly close them after 60 seconds and more.
 const POOL_IDLE: Duration = Duration::from_secs(50);
+/// How long a connection may take to a place that no provider names.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// When the system asks whether a silent connection still stands.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
@@ -62,8 +66,7 @@ pub(crate) enum Failure {
 impl Client {
     /// A client for these providers.
     pub(crate) fn new<'a>(
-        providers: impl IntoIterator<Item = &'a Provider>,
-        timeouts: &Timeouts,
+        providers: impl IntoIterator<Item = &'a Provider> + Clone,
     ) -> Result<Self, Error> {
         evo_common::tls::install();
         let mut http = HttpConnector::new();
@@ -77,7 +80,7 @@ impl Client {
             plain: HttpsConnector::from((http.clone(), nobody)),
             http,
             trusting: Arc::default(),
-            limit: timeouts.connect,
+            limits: Arc::default(),
         };
         let client = Self::over(connector);
         client.prepare(providers)?;
@@ -89,8 +92,14 @@ impl Client {
     /// own connections.
     pub(crate) fn prepare<'a>(
         &self,
-        providers: impl IntoIterator<Item = &'a Provider>,
+        providers: impl IntoIterator<Item = &'a Provider> + Clone,
     ) -> Result<(), Error> {
+        let limit = |provider: &'a Provider| {
+            let place = provider.address().ok()?.generate.authority()?.clone();
+            Some((place, provider.conduct.timeouts.connect))
+        };
+        let limits = providers.clone().into_iter().filter_map(limit).collect();
+        self.connector.limits.store(Arc::new(limits));
         let needs_tls = providers.into_iter().any(|provider| {
             provider
                 .address()
@@ -101,7 +110,7 @@ impl Client {
 
     /// A client for servers that are no providers, over https as well.
     pub(crate) fn for_https() -> Result<Self, Error> {
-        let client = Self::new([], &Timeouts::default())?;
+        let client = Self::new([])?;
         client.trust()?;
         Ok(client)
     }
@@ -185,7 +194,8 @@ struct Connector {
     plain: HttpsConnector<HttpConnector>,
     /// Trusts what the machine trusts.
     trusting: Arc<OnceLock<HttpsConnector<HttpConnector>>>,
-    limit: Duration,
+    /// How long that may take, by host and port.
+    limits: Arc<ArcSwap<HashMap<Authority, Duration>>>,
 }
 
 #[derive(Debug)]
@@ -210,7 +220,9 @@ impl Service<Uri> for Connector {
 
     fn call(&mut self, uri: Uri) -> Self::Future {
         let mut connector = self.trusting.get().unwrap_or(&self.plain).clone();
-        let (connect, limit) = (connector.call(uri), self.limit);
+        let limit = uri.authority().and_then(|place| self.limits.load().get(place).copied());
+        let limit = limit.unwrap_or(CONNECT_LIMIT);
+        let connect = connector.call(uri);
         Box::pin(async move {
             timeout(limit, connect).await.map_err(|_| Box::new(ConnectTimeout(limit)))?
         })

@@ -57,6 +57,10 @@ impl Protocol for Messages {
     fn end_marks(&self) -> &'static [&'static [u8]] {
         &[b"message_stop"]
     }
+
+    fn end_event(&self) -> Option<&'static [u8]> {
+        Some(b"event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n")
+    }
 }
 
 /// Appends an `error` event.

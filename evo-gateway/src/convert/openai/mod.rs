@@ -53,6 +53,14 @@ impl Protocol for Chat {
     fn end_marks(&self) -> &'static [&'static [u8]] {
         &[b"[DONE]"]
     }
+
+    fn end_event(&self) -> Option<&'static [u8]> {
+        Some(b"data: [DONE]\n\n")
+    }
+
+    fn seals_reasoning(&self) -> bool {
+        false
+    }
 }
 
 /// Appends an event.

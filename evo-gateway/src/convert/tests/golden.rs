@@ -90,6 +90,9 @@ fn streams() {
         let mut out = Vec::new();
         let pushed = converter.push(bytes, &mut out);
         let finished = converter.finish(&mut out);
+        if let Err(error) = &finished {
+            converter.tell(error.clone(), &mut out);
+        }
         let text = String::from_utf8(out).unwrap();
         let has_error = text.contains("data: {\"error\"") || text.contains("event: error\n");
         assert_eq!(finished.is_err(), has_error, "{name}: {text}");

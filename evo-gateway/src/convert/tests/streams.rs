@@ -40,7 +40,9 @@ fn an_event_without_end_is_refused() {
     let mut out = Vec::new();
     let piece = vec![b'x'; 1024 * 1024];
     let error = (0..32).find_map(|_| converter.push(&piece, &mut out).err()).unwrap();
-    assert_eq!(error.to_string(), "stream: an event of the stream is longer than 16777216 bytes");
+    assert_eq!(error.message, "an event of the stream is longer than 16777216 bytes");
+    assert!(out.is_empty());
+    converter.tell(error, &mut out);
     assert!(String::from_utf8(out).unwrap().starts_with("event: error\n"));
 }
 

@@ -1,0 +1,610 @@
+//! One attempt: a provider, a model, its keys, and an answer that has begun or a failure.
+
+use std::{collections::VecDeque, future::poll_fn, sync::atomic::Ordering, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use evo_common::tracing_context;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header, response,
+    uri::PathAndQuery,
+};
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
+use tokio::time::{Instant, timeout_at};
+use tracing::Span;
+
+use super::{
+    JSON, Refused,
+    answer::Rest,
+    engine::{Engine, Ready, Reply, Target},
+    flow::{Flow, Way},
+    judge::{Failed, Kind},
+    passing::Passing,
+    too_often, unusable,
+    watch::Watch,
+};
+use crate::{
+    access::Outcome,
+    config::Breaker,
+    convert::{self, Context, StreamConverter, Wanted},
+    provider::{Address, access::Access, health::Permit},
+    spans,
+    upstream::{Body, Deadlines, Failure, SendBody, headers},
+    usage::meter::{self, Meter},
+};
+
+/// Largest answer that is read whole, to be translated.
+const ANSWER_LIMIT: usize = 64 * 1024 * 1024;
+/// Largest answer that is held back until it is whole; of larger ones only the beginning is.
+const HELD_LIMIT: usize = 8 * 1024 * 1024;
+/// Largest error that is read.
+const ERROR_LIMIT: usize = 1024 * 1024;
+/// How long an error may take to be read.
+const ERROR_TIME: Duration = Duration::from_secs(10);
+/// How long a key is left out that the provider does not accept.
+const BENCH_REFUSED: Duration = Duration::from_secs(60);
+/// How long a key is left out that is used too often, unless the provider says so.
+const BENCH_BUSY: Duration = Duration::from_secs(5);
+/// What was not carried over.
+const DROPPED: HeaderName = HeaderName::from_static("x-evo-dropped");
+/// How much of that an answer tells, in bytes.
+const LONGEST_DROPPED: usize = 1_024;
+
+/// A stream that goes on elsewhere.
+pub(super) struct Resume {
+    /// What has been said, and how the rest is written.
+    pub(super) converter: Box<StreamConverter>,
+    /// The request with the text so far, for a provider that goes on from there.
+    pub(super) goes_on: Option<Bytes>,
+}
+
+/// What the way back of a translated answer needs.
+struct Back {
+    /// Fields of the request that the provider was not told.
+    dropped: Vec<String>,
+    context: Context,
+}
+
+/// One attempt's parts.
+struct Call<'a> {
+    engine: &'a Engine,
+    target: &'a Target,
+    address: &'a Address,
+    began: Instant,
+    span: Option<&'a Span>,
+}
+
+impl Engine {
+    /// Asks one provider, with each of its keys as long as it refuses them. `resume` is taken when the
+    /// answer goes out with it, and given back otherwise.
+    pub(super) async fn attempt(
+        &self,
+        target: &Target,
+        resume: &mut Option<Resume>,
+    ) -> Result<Ready, Failed> {
+        let began = Instant::now();
+        let span = self
+            .span
+            .as_ref()
+            .map(|(parent, route)| spans::call(parent, &target.provider, &target.model, route));
+        let result = match target.provider.address() {
+            Ok(address) => {
+                let call = Call { engine: self, target, address, began, span: span.as_ref() };
+                call.run(resume).await
+            }
+            Err(_) => Err(Failed::own(Kind::Elsewhere, unusable(&target.provider))),
+        };
+        match result {
+            Ok(ready) => Ok(Ready { call: span, ..ready }),
+            Err(failed) => {
+                if let Some(span) = &span {
+                    spans::fail(span, failed.code());
+                }
+                self.note(target, &failed, began.elapsed());
+                Err(failed)
+            }
+        }
+    }
+
+    /// What the way back has to know of the question.
+    pub(super) fn context(&self) -> Context {
+        Context {
+            created: super::now(),
+            include_usage: self.asked.include_usage,
+            ..Context::default()
+        }
+    }
+}
+
+impl Call<'_> {
+    fn converts(&self) -> bool {
+        self.address.dialect != self.engine.ask.front
+    }
+
+    async fn run(&self, resume: &mut Option<Resume>) -> Result<Ready, Failed> {
+        let provider = &self.target.provider;
+        let rules = Breaker::from(&self.engine.live.reliability.breaker);
+        let mut permit = provider.health.enter(&self.target.model, rules).map_err(|wait| {
+            Failed { wait: None, ..Failed::own(Kind::Elsewhere, self.open(wait)) }
+        })?;
+        if let Some(limit) = &provider.limit {
+            let often = |wait| Failed::own(Kind::Elsewhere, too_often(provider, wait));
+            limit.take().map_err(often)?;
+        }
+        let (body, back) = self.body(resume.as_ref().and_then(|it| it.goes_on.clone()))?;
+        let response = self.ask_with_each_key(&body, &mut permit).await?;
+        let status = response.status();
+        if status.is_informational() {
+            let what = "switched to another protocol, which nobody asked for";
+            return Err(self.failed(Kind::Elsewhere, 502, "upstream_bad_answer", what));
+        }
+        if status.is_redirection() {
+            let what = "answered with a redirect, which the gateway does not follow; correct its \
+                        base_url";
+            return Err(self.failed(Kind::Elsewhere, 502, "upstream_redirect", what));
+        }
+        if !status.is_success() {
+            let failed = self.error(response).await;
+            if matches!(failed.kind, Kind::Again | Kind::Elsewhere) {
+                permit.failed();
+            }
+            return Err(failed);
+        }
+        self.answer(response, back, permit, resume).await
+    }
+
+    /// An answer that is none of failure.
+    async fn answer(
+        &self,
+        response: Response<Body>,
+        back: Option<Back>,
+        mut permit: Permit,
+        resume: &mut Option<Resume>,
+    ) -> Result<Ready, Failed> {
+        let timeouts = &self.target.provider.conduct.timeouts;
+        let end = self.engine.end(self.target);
+        let first = self.began + timeouts.first_content;
+        let streams = is_event_stream(response.headers());
+        let (parts, body) = response.into_parts();
+        let mut meter = Meter::default();
+        meter.begin(meter_kind(&parts), self.span.is_some());
+        let plain = !parts.headers.contains_key(header::CONTENT_ENCODING);
+        if streams && (back.is_some() || resume.is_some() || plain) {
+            // A stream must begin in time, and may then take as long as it likes.
+            let first = end.map_or(first, |end| first.min(end));
+            let end = end.filter(|_| !self.engine.asked.stream);
+            let watch = Watch::new(timeouts.idle, first, end);
+            let head = self.head(parts, back.as_ref(), true);
+            return self.stream(head, body, watch, (back, meter, permit), resume).await;
+        }
+        if resume.is_some() || (back.is_some() && self.engine.asked.stream) {
+            let what = "sent no stream";
+            return Err(self.failed(Kind::Elsewhere, 502, "upstream_bad_answer", what));
+        }
+        let watch = Watch::new(timeouts.idle, first, end);
+        let limit = if back.is_some() { ANSWER_LIMIT } else { HELD_LIMIT };
+        let read = self.read(body, watch, limit).await;
+        if read.is_err() {
+            permit.failed();
+        }
+        let head = self.head(parts, back.as_ref(), false);
+        let read = read?;
+        if let Read::Whole(body) = &read {
+            meter.feed(body);
+        }
+        let whole = match (read, back) {
+            (Read::Whole(body), None) => {
+                if plain && head.status() == StatusCode::OK {
+                    self.check(&body).inspect_err(|_| permit.failed())?;
+                }
+                body
+            }
+            (Read::Whole(body), Some(back)) => {
+                let (provider, front) = (self.address.dialect, self.engine.ask.front);
+                let answer = convert::response(provider, front, &body, &back.context);
+                answer
+                    .map_err(|fault| {
+                        permit.failed();
+                        let (field, message) = (fault.field, fault.message);
+                        let what = format!("sent what is no answer: `{field}`: {message}");
+                        self.failed(Kind::Again, 502, "upstream_bad_answer", &what)
+                    })?
+                    .into()
+            }
+            (Read::Larger(pieces, body, watch), None) => {
+                permit.began(self.began.elapsed());
+                let rest = Rest::new(pieces, body, watch);
+                return Ok(Ready { head, reply: Reply::Rest(Box::new(rest)), meter, call: None });
+            }
+            (Read::Larger(..), Some(_)) => {
+                let what = "sent more than 64 MiB, too much to translate";
+                return Err(self.failed(Kind::Elsewhere, 502, "upstream_answer_too_large", what));
+            }
+        };
+        permit.began(self.began.elapsed());
+        permit.ended();
+        Ok(Ready { head, reply: Reply::Whole(whole), meter, call: None })
+    }
+
+    /// A stream, as soon as it has content.
+    async fn stream(
+        &self,
+        head: Response<()>,
+        body: Body,
+        watch: Watch,
+        (back, mut meter, permit): (Option<Back>, Meter, Permit),
+        resume: &mut Option<Resume>,
+    ) -> Result<Ready, Failed> {
+        let (provider, front) = (self.address.dialect, self.engine.ask.front);
+        let resumes = resume.is_some();
+        let way = match (resume.take(), back) {
+            (Some(Resume { mut converter, goes_on }), back) => {
+                let context = back.map_or_else(|| self.engine.context(), |back| back.context);
+                converter.go_on(provider, &context, goes_on.is_some());
+                Way::Translate(converter)
+            }
+            (None, Some(back)) => {
+                Way::Translate(Box::new(StreamConverter::new(provider, front, &back.context)))
+            }
+            (None, None) => {
+                let keeps = self.engine.live.reliability.rescue && front.is_chat();
+                Way::Pass(Passing::new(front, keeps))
+            }
+        };
+        let mut flow = Box::new(Flow::new(body, watch, way, front, permit));
+        match poll_fn(|context| flow.poll_begin(context, &mut meter)).await {
+            Ok(()) => {
+                flow.begins(self.began.elapsed());
+                Ok(Ready { head, reply: Reply::Flow(flow), meter, call: None })
+            }
+            Err(fault) => {
+                if let (true, Way::Translate(converter)) = (resumes, flow.into_way()) {
+                    *resume = Some(Resume { converter, goes_on: None });
+                }
+                let name = &self.target.provider.name;
+                let failed = Failed::in_stream(name, fault.error);
+                Err(match fault.outcome {
+                    Outcome::TimedOut => Failed { kind: Kind::Elsewhere, ..failed },
+                    _ => failed,
+                })
+            }
+        }
+    }
+
+    /// The head of an answer for the caller.
+    fn head(&self, parts: response::Parts, back: Option<&Back>, streams: bool) -> Response<()> {
+        let mut response = Response::new(());
+        *response.status_mut() = parts.status;
+        let headers = response.headers_mut();
+        *headers = headers::from_provider(parts.headers, back.is_some());
+        if back.is_some() {
+            let front = self.engine.ask.front;
+            let kind = if streams { HeaderValue::from_static(front.stream_type()) } else { JSON };
+            headers.insert(header::CONTENT_TYPE, kind);
+        }
+        if let Some(dropped) = back.and_then(Back::dropped) {
+            headers.insert(DROPPED, dropped);
+        }
+        response
+    }
+
+    /// The body for the provider, and how the answer comes back if it is translated. `instead` is asked
+    /// in the place of what the caller sent.
+    fn body(&self, instead: Option<Bytes>) -> Result<(SendBody, Option<Back>), Failed> {
+        let (ask, asked, model) = (&self.engine.ask, &self.engine.asked, &self.target.model);
+        let body = instead.as_ref().unwrap_or(&ask.body);
+        if self.converts() {
+            let wanted = Wanted {
+                model,
+                stream: asked.stream,
+                lenient: ask.lenient,
+                context: self.engine.context(),
+            };
+            let converted = convert::request(ask.front, self.address.dialect, body, wanted);
+            let convert::Converted { body, dropped, context } = converted.map_err(|fault| {
+                let message = format!("`{}`: {}", fault.field, fault.message);
+                let field = Some(fault.field).filter(|field| field != "body");
+                let refused = Refused { field, ..Refused::new(400, "invalid_request", message) };
+                Failed::own(Kind::Caller, refused)
+            })?;
+            return Ok((Bytes::from(body).into(), Some(Back { dropped, context })));
+        }
+        if asked.model == *model {
+            return Ok((body.clone().into(), None));
+        }
+        let model_at = if instead.is_some() {
+            // It was written anew, so that it stands elsewhere.
+            let peek = crate::peek::peek(body).map_err(|fault| {
+                Failed::own(Kind::Caller, Refused::new(400, "invalid_request", fault.message))
+            })?;
+            peek.model_at
+        } else {
+            asked.model_at.clone()
+        };
+        let model = serde_json::to_vec(model).expect("a text can be written as JSON");
+        Ok((SendBody::spliced(body, model_at, &model), None))
+    }
+
+    /// Asks the provider, with one key after the other as long as it refuses them.
+    async fn ask_with_each_key(
+        &self,
+        body: &SendBody,
+        permit: &mut Permit,
+    ) -> Result<Response<Body>, Failed> {
+        let provider = &self.target.provider;
+        let keys = &provider.keys;
+        let mut tried = Vec::new();
+        let mut refused: Option<Failed> = None;
+        let mut credentials = provider.credentials.as_ref();
+        while let Some(key) = keys.next(&tried) {
+            let access = provider.access(&self.engine.client).await;
+            let access = access.map_err(|what| {
+                self.failed(Kind::Elsewhere, 503, "provider_not_signed_in", &what)
+            })?;
+            let mut request = self.request(body.clone(), keys.header(key), access.as_ref());
+            if let Some(span) = self.span.filter(|_| provider.forwards_trace) {
+                span.in_scope(|| tracing_context::inject_http_headers(request.headers_mut()));
+            }
+            self.engine.attempts.fetch_add(1, Ordering::Relaxed);
+            let deadlines = Deadlines { first_byte: self.first_byte()? };
+            let sent = provider.send(&self.engine.client, request, deadlines).await;
+            let response = match sent {
+                Ok(response) => response,
+                Err((failure, cause)) => {
+                    permit.failed();
+                    // An answer is worth more than none.
+                    return Err(refused.unwrap_or_else(|| self.no_answer(failure, &cause)));
+                }
+            };
+            if !matches!(response.status().as_u16(), 401 | 402 | 403 | 429) {
+                return Ok(response);
+            }
+            if response.status() == StatusCode::UNAUTHORIZED
+                && let (Some(credentials), Some(access)) = (credentials.take(), &access)
+            {
+                credentials.refused(access);
+                continue;
+            }
+            let unauthorized = response.status() == StatusCode::UNAUTHORIZED;
+            let failed = self.error(response).await;
+            if unauthorized {
+                keys.bench(key, BENCH_REFUSED);
+            } else if failed.kind == Kind::Busy {
+                keys.bench(key, failed.wait.unwrap_or(BENCH_BUSY));
+            }
+            tried.push(key);
+            // "Too often" is worth more to a caller than "wrong key": it may try again.
+            if refused.as_ref().is_none_or(|kept| kept.worth() < failed.worth()) {
+                refused = Some(failed);
+            }
+        }
+        Err(refused.unwrap_or_else(|| Failed::own(Kind::Elsewhere, unusable(provider))))
+    }
+
+    /// How long the head of the answer may take.
+    fn first_byte(&self) -> Result<Duration, Failed> {
+        let timeouts = &self.target.provider.conduct.timeouts;
+        let limit = if self.engine.asked.stream {
+            timeouts.first_byte.min(timeouts.first_content)
+        } else {
+            timeouts.first_byte
+        };
+        let Some(end) = self.engine.end(self.target) else { return Ok(limit) };
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            let what = "was not asked again: there is no time left";
+            return Err(self.failed(Kind::Elsewhere, 504, "upstream_timeout", what));
+        }
+        Ok(limit.min(left))
+    }
+
+    fn request(
+        &self,
+        body: SendBody,
+        key: Option<&HeaderValue>,
+        access: Option<&Access>,
+    ) -> Request<SendBody> {
+        let caller = (!self.converts()).then_some(&self.engine.ask.headers);
+        let mut request = Request::new(body);
+        *request.method_mut() = http::Method::POST;
+        *request.uri_mut() = self.uri(access);
+        let provider = &self.target.provider;
+        *request.headers_mut() =
+            headers::to_provider(provider, self.address.dialect, caller, key, access);
+        request
+    }
+
+    /// Where to ask, with the caller's query if the protocol is the same.
+    fn uri(&self, access: Option<&Access>) -> Uri {
+        let address = access.and_then(|access| access.address.as_ref()).unwrap_or(self.address);
+        let uri = address.generate.clone();
+        let query = self.engine.ask.query.as_ref().filter(|_| !self.converts());
+        let Some(query) = query else { return uri };
+        let mut parts = uri.clone().into_parts();
+        let joint = if uri.query().is_some() { '&' } else { '?' };
+        let path = uri.path_and_query().map_or("", PathAndQuery::as_str);
+        match PathAndQuery::try_from(format!("{path}{joint}{query}")) {
+            Ok(path) => {
+                parts.path_and_query = Some(path);
+                Uri::from_parts(parts).unwrap_or(uri)
+            }
+            // It came in as a query, so it is one.
+            Err(_) => uri,
+        }
+    }
+
+    /// An error that the provider answered with.
+    async fn error(&self, response: Response<Body>) -> Failed {
+        let (parts, mut body) = response.into_parts();
+        let deadline = Instant::now() + ERROR_TIME;
+        let mut whole = BytesMut::new();
+        let complete = loop {
+            match timeout_at(deadline, body.frame()).await {
+                Ok(None) => break true,
+                Ok(Some(Ok(frame))) => whole.extend(frame.into_data().unwrap_or_default()),
+                Ok(Some(Err(_))) | Err(_) => break false,
+            }
+            if whole.len() > ERROR_LIMIT {
+                break false;
+            }
+        };
+        let status = parts.status;
+        if complete {
+            let dialect = self.address.dialect;
+            return Failed::theirs(status, parts.headers, whole.freeze(), dialect);
+        }
+        // Half a body is worse than none.
+        let mut headers: HeaderMap = parts.headers;
+        headers.insert(header::CONTENT_TYPE, JSON);
+        headers.remove(header::CONTENT_ENCODING);
+        let (front, name) = (self.engine.ask.front, &self.target.provider.name);
+        let message = format!("The provider `{name}` answered {status} and broke off saying why.");
+        let body = convert::own_error(front, status.as_u16(), "upstream_cut", &message, None);
+        Failed::theirs(status, headers, body.into(), front)
+    }
+
+    /// The body of an answer, or the beginning of a large one.
+    async fn read(&self, mut body: Body, mut watch: Watch, limit: usize) -> Result<Read, Failed> {
+        let mut pieces = VecDeque::new();
+        let mut length = 0;
+        if body.size_hint().lower() > limit as u64 {
+            return Ok(Read::Larger(pieces, body, watch));
+        }
+        loop {
+            let Ok(frame) = timeout_at(watch.due(), body.frame()).await else {
+                let (code, what) = if watch.is_over() {
+                    ("upstream_timeout", "took too long for its whole answer")
+                } else {
+                    ("upstream_idle_timeout", "fell silent inside its answer")
+                };
+                return Err(self.failed(Kind::Elsewhere, 504, code, what));
+            };
+            watch.fed();
+            watch.begun();
+            let data = match frame {
+                None => break,
+                Some(Err(_)) => {
+                    let what = "broke off inside its answer";
+                    return Err(self.failed(Kind::Again, 502, "upstream_cut", what));
+                }
+                Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+            };
+            length += data.len();
+            pieces.push_back(data);
+            if length > limit {
+                return Ok(Read::Larger(pieces, body, watch));
+            }
+        }
+        Ok(Read::Whole(match pieces.len() {
+            // Most come in one piece, which need not be copied.
+            0 | 1 => pieces.pop_front().unwrap_or_default(),
+            _ => {
+                let mut whole = BytesMut::with_capacity(length);
+                for piece in pieces {
+                    whole.extend_from_slice(&piece);
+                }
+                whole.freeze()
+            }
+        }))
+    }
+
+    /// Whether an answer that passes as it is can be one: an object, whole, and no error.
+    fn check(&self, body: &Bytes) -> Result<(), Failed> {
+        let text = body.trim_ascii();
+        let Some(inside) = text.strip_prefix(b"{").and_then(|text| text.strip_suffix(b"}")) else {
+            let what = "sent what is no answer: it is no whole JSON object";
+            return Err(self.failed(Kind::Again, 502, "upstream_bad_answer", what));
+        };
+        // Some servers answer 200 and mean an error.
+        let Some(value) = inside.trim_ascii().strip_prefix(b"\"error\"") else { return Ok(()) };
+        let value = value.trim_ascii().strip_prefix(b":").unwrap_or(value).trim_ascii();
+        if value.starts_with(b"null") {
+            return Ok(());
+        }
+        let reason = convert::reason(self.address.dialect, 502, body);
+        let what = format!("answered 200 and an error: {reason}");
+        Err(self.failed(Kind::Again, 502, "upstream_bad_answer", &what))
+    }
+
+    fn no_answer(&self, failure: Failure, cause: &str) -> Failed {
+        match failure {
+            Failure::Unreachable => {
+                self.failed(Kind::Again, 502, "upstream_unreachable", &self.unreachable(cause))
+            }
+            Failure::Dropped => self.failed(
+                Kind::Again,
+                502,
+                "upstream_dropped",
+                &format!("closed the connection before it answered: {cause}"),
+            ),
+            Failure::ConnectTimeout => self.failed(
+                Kind::Elsewhere,
+                504,
+                "upstream_connect_timeout",
+                &self.unreachable(cause),
+            ),
+            Failure::FirstByteTimeout => {
+                self.failed(Kind::Elsewhere, 504, "upstream_timeout", &format!("gave {cause}"))
+            }
+        }
+    }
+
+    fn unreachable(&self, cause: &str) -> String {
+        let place = self.address.host_and_port();
+        format!(
+            "can't be reached at {place}: {cause}; check its `base_url`, and that its server runs"
+        )
+    }
+
+    fn open(&self, wait: Duration) -> Refused {
+        let message = format!(
+            "The provider `{}` has failed too often with the model {:?} and is left alone for now; \
+             GET /v1/providers tells how it is.",
+            self.target.provider.name, self.target.model
+        );
+        Refused { retry_after: Some(wait), ..Refused::new(503, "provider_failing", message) }
+    }
+
+    fn failed(&self, kind: Kind, status: u16, code: &'static str, what: &str) -> Failed {
+        let message = format!("The provider `{}` {what}.", self.target.provider.name);
+        Failed::own(kind, Refused::new(status, code, message))
+    }
+}
+
+/// What was read of a body.
+enum Read {
+    Whole(Bytes),
+    /// More than is held back: what came, and the rest.
+    Larger(VecDeque<Bytes>, Body, Watch),
+}
+
+impl Back {
+    /// The header that names what was dropped.
+    fn dropped(&self) -> Option<HeaderValue> {
+        let mut names = self.dropped.join(", ");
+        if names.len() > LONGEST_DROPPED {
+            names.truncate(names.floor_char_boundary(LONGEST_DROPPED));
+            names.push_str(", …");
+        }
+        // Fields are named by the caller where an unknown one is dropped, so anything can be in them.
+        let names: String = names.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+        HeaderValue::try_from(names).ok().filter(|names| !names.is_empty())
+    }
+}
+
+/// What an answer looks like to the meter.
+fn meter_kind(parts: &response::Parts) -> meter::Kind {
+    if parts.headers.contains_key(header::CONTENT_ENCODING) {
+        meter::Kind::Ignored
+    } else if is_event_stream(&parts.headers) {
+        meter::Kind::Events
+    } else {
+        meter::Kind::Whole
+    }
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().to_ascii_lowercase().starts_with(b"text/event-stream"))
+}
