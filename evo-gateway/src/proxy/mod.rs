@@ -218,24 +218,25 @@ pub(crate) async fn forward(
         }
     };
     engine.tell(entry);
-    match run {
-        Ok(ready) => {
-            let mut response = finish(ready, engine, heartbeat, entry);
-            if let Some(place) = place {
-                entry.facts.cache = Some("miss");
-                entry.recorder = place.record(&mut response);
+    let mut response = match run {
+        Ok(ready) => finish(ready, engine, heartbeat, entry),
+        Err(failed) => {
+            entry.choose(&engine.who().provider, &engine.who().model, None);
+            match failed.last {
+                Final::Own(refused) => return Err(refused),
+                Final::Theirs(theirs) => {
+                    let mut response = theirs.answer(front);
+                    mark(&mut response, &engine);
+                    response
+                }
             }
-            Ok(response)
         }
-        Err(failed) => match failed.last {
-            Final::Own(refused) => Err(refused),
-            Final::Theirs(theirs) => {
-                let mut response = theirs.answer(front);
-                mark(&mut response, &engine);
-                Ok(response)
-            }
-        },
+    };
+    if let Some(place) = place {
+        entry.facts.cache = Some("miss");
+        entry.recorder = place.record(&mut response);
     }
+    Ok(response)
 }
 
 /// The request's place in the cache, if there is one and it may have one.
