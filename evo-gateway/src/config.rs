@@ -423,7 +423,7 @@ impl Config {
 
     /// What is to be done when a provider fails.
     pub(crate) fn reliability(&self) -> ReliabilityConfig {
-        self.gateway.reliability.clone().unwrap_or_default()
+        self.gateway.reliability.as_deref().cloned().unwrap_or_default()
     }
 
     /// How long answers in hand may take at the end.

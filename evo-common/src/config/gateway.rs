@@ -31,7 +31,7 @@ pub struct GatewayConfig {
     pub providers: Vec<ProviderConfig>,
     /// Retries and fallback.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reliability: Option<ReliabilityConfig>,
+    pub reliability: Option<Box<ReliabilityConfig>>,
     /// Which provider serves which model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub routing: Option<RoutingConfig>,

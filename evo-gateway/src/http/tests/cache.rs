@@ -72,7 +72,7 @@ async fn the_same_request_of_the_same_caller_is_answered_again() {
     // What went wrong is not kept, and neither is what came half.
     for body in [fixed(chat("p:error")), fixed(chat("p:busy")), streamed(fixed(chat("p:cut")))] {
         for _ in 0..2 {
-            assert_eq!(bed.chat(&body).await.header("x-evo-cache"), "miss", "{body}");
+            assert_ne!(bed.chat(&body).await.header("x-evo-cache"), "hit", "{body}");
         }
     }
     bed.stop().await;
