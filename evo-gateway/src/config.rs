@@ -22,8 +22,8 @@ use evo_common::{
 
 mod conduct;
 
-pub(crate) use conduct::{Breaker, Conduct, Timeouts};
 pub use crate::sessions::config::{SessionCommand, SessionsConfig};
+pub(crate) use conduct::{Breaker, Conduct, Timeouts};
 
 /// The port that the gateway listens on unless told otherwise.
 pub const DEFAULT_PORT: u16 = 8080;

@@ -98,7 +98,8 @@ impl Engine {
             Ok(ready) => Ok(Ready { call: span, ..ready }),
             Err(failed) => {
                 if let Some(span) = &span {
-                    spans::fail(span, failed.code());
+                    let status = failed.status().map(|status| status.to_string());
+                    spans::fail(span, status.as_deref().unwrap_or(failed.code()));
                 }
                 self.note(target, &failed, began.elapsed());
                 Err(failed)
