@@ -32,7 +32,7 @@ pub(super) async fn run(command: RunsCommand) -> Result<()> {
         RunsCommand::DeadLetters { dismiss, limit, format, data } => {
             control::dead_letters(dismiss, limit, format, &data).await
         }
-        RunsCommand::Export(args) => control::export(args).await,
+        RunsCommand::Export(args) => Box::pin(control::export(args)).await,
     }
 }
 
