@@ -214,43 +214,91 @@ async fn a_rate_limit_is_not_filled_up_by_a_swap() {
     bed.stop().await;
 }
 
-#[tokio::test]
-async fn the_file_is_read_again_when_it_changes_and_one_that_is_wrong_changes_nothing() {
-    let (first, second) = tokio::join!(
-        Fake::says(200, &[], r#"{"from":"first"}"#),
-        Fake::says(200, &[], r#"{"from":"second"}"#),
-    );
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("gateway.json");
-    let write = |text: &str| {
-        // As editors do it.
-        let draft = folder.path().join("draft");
+/// A gateway whose file is read again, and who answers in it.
+struct Filed {
+    bed: Bed,
+    folder: tempfile::TempDir,
+}
+
+impl Filed {
+    async fn start(fake: &Fake, follow: crate::Follow) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let text = text_of(&[fake.provider("p", OPENAI)]);
+        let config = Config {
+            file: Some(folder.path().join("gateway.json")),
+            follow,
+            digest: sha256_hex(text.as_bytes()),
+            ..config(&[fake.provider("p", OPENAI)])
+        };
+        std::fs::write(config.file.as_ref().unwrap(), text).unwrap();
+        Self { bed: Bed::start(config).await, folder }
+    }
+
+    /// Puts another file in the place of the old one, as editors do.
+    fn write(&self, text: &str) {
+        let draft = self.folder.path().join("draft");
         std::fs::write(&draft, text).unwrap();
-        std::fs::rename(&draft, &file).unwrap();
-    };
-    let with = |fake: &Fake| text_of(&[fake.provider("p", OPENAI)]);
-    write(&with(&first));
-    let bed = Bed::start(Config {
-        file: Some(file.clone()),
-        follow: crate::Follow::OnChange,
-        digest: sha256_hex(with(&first).as_bytes()),
-        ..config(&[first.provider("p", OPENAI)])
-    })
-    .await;
-    let digest = async || bed.get("/admin/config").await.json()["config_hash"].clone();
-    let becomes = async |wanted: &str| {
-        let wanted = json!(sha256_hex(wanted.as_bytes()));
+        std::fs::rename(&draft, self.folder.path().join("gateway.json")).unwrap();
+    }
+
+    async fn digest(&self) -> Value {
+        self.bed.get("/admin/config").await.json()["config_hash"].clone()
+    }
+
+    /// Waits until this text runs.
+    async fn runs(&self, text: &str) {
+        let wanted = json!(sha256_hex(text.as_bytes()));
         let wait = async {
-            while digest().await != wanted {
+            while self.digest().await != wanted {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
         tokio::time::timeout(GIVE_UP, wait).await.expect("it was not taken over");
+    }
+}
+
+async fn first_and_second() -> (Fake, Fake) {
+    tokio::join!(
+        Fake::says(200, &[], r#"{"from":"first"}"#),
+        Fake::says(200, &[], r#"{"from":"second"}"#),
+    )
+}
+
+#[tokio::test]
+async fn the_file_is_read_again_when_it_changes_and_one_that_is_wrong_changes_nothing() {
+    let (first, second) = first_and_second().await;
+    let filed = Filed::start(&first, crate::Follow::OnChange).await;
+    assert_eq!(filed.bed.chat(&chat("p:m")).await.json()["from"], "first");
+    filed.write("{");
+    let changed = text_of(&[second.provider("p", OPENAI)]);
+    filed.write(&changed);
+    filed.runs(&changed).await;
+    assert_eq!(filed.bed.chat(&chat("p:m")).await.json()["from"], "second");
+    filed.bed.stop().await;
+}
+
+#[tokio::test]
+async fn a_hangup_has_the_file_read_again() {
+    // From here on the signal ends no process.
+    let kind = tokio::signal::unix::SignalKind::hangup();
+    let mut hangup = tokio::signal::unix::signal(kind).unwrap();
+    let (first, second) = first_and_second().await;
+    let filed = Filed::start(&first, crate::Follow::OnHangup).await;
+    let changed = text_of(&[second.provider("p", OPENAI)]);
+    filed.write(&changed);
+    assert_eq!(filed.bed.chat(&chat("p:m")).await.json()["from"], "first");
+    // The first may come before the gateway listens for it.
+    let raise = async {
+        loop {
+            nix::sys::signal::raise(nix::sys::signal::Signal::SIGHUP).unwrap();
+            hangup.recv().await.unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     };
-    assert_eq!(bed.chat(&chat("p:m")).await.json()["from"], "first");
-    write("{");
-    write(&with(&second));
-    becomes(&with(&second)).await;
-    assert_eq!(bed.chat(&chat("p:m")).await.json()["from"], "second");
-    bed.stop().await;
+    tokio::select! {
+        () = raise => {}
+        () = filed.runs(&changed) => {}
+    }
+    assert_eq!(filed.bed.chat(&chat("p:m")).await.json()["from"], "second");
+    filed.bed.stop().await;
 }
