@@ -3,7 +3,7 @@
 use std::{
     collections::HashSet,
     fmt,
-    sync::{Mutex, PoisonError, atomic::AtomicU64},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -16,6 +16,7 @@ use prometheus_client::{
 use crate::{
     access::{Facts, Outcome, Text},
     auth::spent::usd,
+    provider::{Provider, health::State},
     usage::record::Record,
 };
 
@@ -82,6 +83,7 @@ pub(crate) struct Metrics {
     first_token: Family<Model, Histogram, fn() -> Histogram>,
     cache: Family<CacheUse, Counter>,
     lost_usage: Counter,
+    breakers: Family<Model, Gauge>,
     /// The pairs that have figures of their own.
     models: Mutex<HashSet<Model>>,
 }
@@ -124,6 +126,9 @@ impl Metrics {
         registry.register("first_token_seconds", help, Family::clone(&first_token));
         let help = "Requests that the cache answered, or could have";
         registry.register("cache_requests", help, Family::clone(&cache));
+        let breakers = Family::default();
+        let help = "Circuit breakers: 0 closed, 1 half open, 2 open";
+        registry.register("breaker_state", help, Family::clone(&breakers));
         let help = "Rows that are missing in the table of usage";
         registry.register("usage_lost", help, Counter::clone(&lost_usage));
         Self {
@@ -140,6 +145,7 @@ impl Metrics {
             first_token,
             cache,
             lost_usage,
+            breakers,
             models: Mutex::default(),
         }
     }
@@ -234,8 +240,24 @@ impl Metrics {
         Model { model: OTHER.to_owned(), ..model }
     }
 
-    /// As OpenMetrics writes them.
-    pub(crate) fn text(&self) -> String {
+    /// As OpenMetrics writes them, with the breakers of the providers as they are now.
+    pub(crate) fn text(&self, providers: &[Arc<Provider>]) -> String {
+        self.breakers.clear();
+        for model in &*self.models.lock().unwrap_or_else(PoisonError::into_inner) {
+            self.breakers.get_or_create(model).set(0);
+        }
+        for provider in providers {
+            for (model, state) in provider.health.not_closed() {
+                let model = Text::new(&model).as_str().to_owned();
+                let model = Model { provider: provider.name.to_string(), model };
+                let state = match state {
+                    State::Closed => 0,
+                    State::HalfOpen => 1,
+                    State::Open => 2,
+                };
+                self.breakers.get_or_create(&model).set(state);
+            }
+        }
         evo_common::metrics::text(&self.registry)
     }
 }
@@ -267,7 +289,7 @@ mod tests {
         };
         let (first, total) = (Duration::from_millis(3), Duration::from_millis(30));
         metrics.end(&facts, Outcome::Answered, Some(first), total);
-        let text = metrics.text();
+        let text = metrics.text(&[]);
         for line in [
             "evo_gateway_requests_total{route=\"/v1/messages\",provider=\"anthropic\",status=\"2xx\",outcome=\"answered\"} 1",
             "evo_gateway_requests_open 0",

@@ -1,6 +1,6 @@
 //! How the providers do, as far as is known: nobody is asked for the sake of this answer.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{Json, extract::State};
 use chrono::SecondsFormat;
@@ -18,8 +18,11 @@ use crate::{
 pub(super) struct ProviderHealth {
     /// Its name.
     name: String,
-    /// `ok`, `unreachable`, `unknown` (not asked yet), `unusable` (no key, or not signed in) or `off`.
+    /// `ok`, `failing` (a breaker is not closed), `unreachable`, `unknown` (not asked yet), `unusable`
+    /// (no key, or not signed in) or `off`.
     status: &'static str,
+    /// Breakers that are not closed, by model: `open` or `half_open`.
+    breakers: BTreeMap<String, &'static str>,
     /// When it was last asked for its models (RFC 3339).
     checked_at: Option<String>,
     /// How long its answer took.
@@ -42,7 +45,7 @@ pub(super) struct ProvidersHealth {
 /// Show how the providers do.
 ///
 /// From what was found in the background: each provider's list of models is read every ten minutes, and
-/// every 30 seconds while that fails. This answer asks nobody. `/health` says how the gateway itself does.
+/// every 30 seconds while that fails; breakers follow what requests meet. This answer asks nobody. `/health` says how the gateway itself does.
 #[utoipa::path(
     get,
     path = "/health/providers",
@@ -74,9 +77,16 @@ pub(super) async fn get_provider_health(
 }
 
 fn health_of(provider: &Provider, discovery: Discovery) -> ProviderHealth {
+    let breakers: BTreeMap<String, &'static str> = provider
+        .health
+        .not_closed()
+        .into_iter()
+        .map(|(model, state)| (model, state.as_str()))
+        .collect();
     let status = match provider.address() {
         Err(Unusable::Disabled) => "off",
         Err(_) => "unusable",
+        Ok(_) if !breakers.is_empty() => "failing",
         Ok(_) if discovery.error.is_some() => "unreachable",
         Ok(_) if discovery.at.is_none() => "unknown",
         Ok(_) => "ok",
@@ -89,6 +99,7 @@ fn health_of(provider: &Provider, discovery: Discovery) -> ProviderHealth {
     ProviderHealth {
         name: provider.name.to_string(),
         status,
+        breakers,
         checked_at: discovery.at.map(|at| at.to_rfc3339_opts(SecondsFormat::Millis, true)),
         latency_ms: latency,
         problem: problem.filter(|_| status != "off"),

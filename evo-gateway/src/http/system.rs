@@ -37,7 +37,7 @@ pub(super) async fn get_health(State(gateway): State<Arc<Gateway>>) -> Json<Heal
 /// Show the figures.
 ///
 /// In OpenMetrics' text format, for Prometheus: requests by route, provider, status and outcome, how
-/// long they took, how many are under way.
+/// long they took, how many are under way; tokens, cost, times and breakers by provider and model.
 #[utoipa::path(
     get,
     path = "/metrics",
@@ -50,5 +50,6 @@ pub(super) async fn get_health(State(gateway): State<Arc<Gateway>>) -> Json<Heal
 )]
 pub(super) async fn get_metrics(State(gateway): State<Arc<Gateway>>) -> Response {
     let kind = HeaderValue::from_static(evo_common::metrics::CONTENT_TYPE);
-    ([(header::CONTENT_TYPE, kind)], gateway.log.metrics().text()).into_response()
+    let text = gateway.log.metrics().text(&gateway.live().providers);
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
 }

@@ -32,3 +32,23 @@ async fn the_health_of_providers_is_known_without_asking_them() {
     assert_eq!(bed.send(strangers).await.status, 401);
     bed.stop().await;
 }
+
+#[tokio::test]
+async fn a_provider_whose_breaker_is_open_is_failing() {
+    let fake = Fake::says(500, &[], "{}").await;
+    let mut config = config(&[fake.provider("p", OPENAI)]);
+    let rules = json!({"max_retries": 0, "breaker": {"failures": 2, "open_ms": 60_000}});
+    config.gateway.reliability = Some(serde_json::from_value(rules).unwrap());
+    let bed = Bed::start(config).await;
+    for _ in 0..3 {
+        assert!(bed.chat(&chat("p:m")).await.status.is_server_error());
+    }
+    let got = bed.get("/health/providers").await.json();
+    let row = &got["providers"][0];
+    assert_eq!((&row["status"], &row["breakers"]), (&json!("failing"), &json!({"m": "open"})));
+    assert_eq!(got["status"], "down");
+    let figures = bed.get("/metrics").await;
+    let line = "evo_gateway_breaker_state{provider=\"p\",model=\"m\"} 2";
+    assert!(figures.text().contains(line), "{}", figures.text());
+    bed.stop().await;
+}
