@@ -108,13 +108,16 @@ struct Start {
 
 async fn serve(settings: Settings, start: Start) -> Result<(), Error> {
     let Start { address_file, print_port, check } = start;
-    let written = if check { Ok(None) } else { settings.write_default() };
-    // A wrong configuration is told before a log file is made.
+    // What is wrong is told before anything is written.
     let mut config = Config::load(&settings)?;
     if check {
         config.listen.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
     }
     config.validate()?;
+    let written = if check { Ok(None) } else { settings.write_default() };
+    if let Ok(Some(_)) = written {
+        config = Config::load(&settings)?;
+    }
     let (_log, spans) = logging::init_service_logging("evo-gateway");
     if let Some(spans) = &spans {
         spans.export_to(&config.king, config.auth.gateway.as_ref());

@@ -14,6 +14,7 @@ use crate::{Error, provider::type_name};
 )]
 pub enum Command {
     /// List the types.
+    #[command(after_help = "Example: evo gateway providers list")]
     #[default]
     List,
     /// Say how providers of a type are configured.

@@ -22,6 +22,7 @@ const LABEL: &str = "ai.evo-agents.gateway";
 )]
 pub enum Command {
     /// Write the service's file, and start it now and at each login.
+    #[command(after_help = "Example: evo gateway service install --data ~/.evo")]
     Install {
         /// Data folder [default: EVO_HOME, else ~/.evo].
         #[arg(long, value_name = "DIR")]
@@ -31,14 +32,19 @@ pub enum Command {
         config: Option<PathBuf>,
     },
     /// Say whether it runs.
+    #[command(after_help = "Example: evo gateway service status")]
     Status,
     /// Start it.
+    #[command(after_help = "Example: evo gateway service start")]
     Start,
     /// Stop it until the next login or start.
+    #[command(after_help = "Example: evo gateway service stop")]
     Stop,
     /// Stop and start it.
+    #[command(after_help = "Example: evo gateway service restart")]
     Restart,
     /// Stop it and remove its file.
+    #[command(after_help = "Example: evo gateway service uninstall")]
     Uninstall,
 }
 
