@@ -1,11 +1,7 @@
 //! One run: rounds in which each measurement is made on one target after the other, so that what
 //! else goes on on the machine falls on all of them.
 
-use std::{
-    collections::BTreeMap,
-    path::PathBuf,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -13,13 +9,12 @@ use tokio::time::Instant;
 
 use crate::{
     cli::{self, GatewayArgs},
-    load::{self, Plan, Streams},
+    load::{self, Plan, Streams, Totals},
     machine::{self, Machine},
     proc::{self, Memory},
-    report::{Figures, Missing, Report, Settings, TargetReport, goals, ratios},
+    report::{Figures, Phase, Report, Round, TargetReport},
     stop::Stop,
     targets::{Kind, Program, Target, Upstream, find_gateway, find_nginx},
-    upstream::ANSWER,
 };
 
 const SATURATION_CONNECTIONS: usize = 64;
@@ -28,6 +23,8 @@ const BURST_STREAMS: usize = 50;
 const PACED_STREAMS: usize = 500;
 const CHUNKS: u32 = 100;
 const PACE: Duration = Duration::from_millis(20);
+/// What a paced stream takes when nobody is late: the first chunk comes at once, the end with the last.
+const NOMINAL: Duration = Duration::from_millis(99 * 20);
 /// Idle memory is read this long after the first answer.
 const SETTLE: Duration = Duration::from_millis(500);
 /// Bound of the paced streams, which take as long as they take.
@@ -43,61 +40,40 @@ pub fn run(args: &GatewayArgs, stop: &Stop) -> Result<Report> {
     let mut run = Run {
         stop,
         length,
-        figures: BTreeMap::new(),
+        rounds: BTreeMap::new(),
         failures: BTreeMap::new(),
         output: folder.path().to_owned(),
     };
     let machine = Machine::look();
-    let started_at_unix = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let rounds = args.rounds();
-    let mut load_averages = Vec::new();
+    let mut loads = Vec::new();
     for round in 0..rounds {
         let [load, ..] = machine::load_average();
-        load_averages.push(load);
+        loads.push(load);
         cli::say(&format!("round {}/{rounds}, load average {load:.2}", round + 1));
         run.round(round, &programs)?;
     }
-    let targets: Vec<TargetReport> = run
-        .figures
-        .into_iter()
-        .map(|(kind, rounds)| {
-            let version = programs.iter().find(|(known, _)| *known == kind);
-            let version = version.and_then(|(_, program)| program.as_ref());
-            let version = version.map_or_else(
-                || "the mock upstream itself".to_owned(),
-                |program| format!("{} ({})", program.version, program.path.display()),
-            );
-            TargetReport::new(kind, version, rounds)
-        })
-        .collect();
-    let gateway_to_nginx = ratios(&targets);
+    let targets = run.rounds.into_iter().map(|(kind, rounds)| {
+        let version = programs.iter().find(|(known, _)| *known == kind);
+        let version = version.and_then(|(_, program)| program.as_ref());
+        let version = version.map_or_else(
+            || "the mock upstream itself".to_owned(),
+            |program| format!("{} ({})", program.version, program.path.display()),
+        );
+        TargetReport { name: kind, version, rounds }
+    });
     Ok(Report {
-        benchmark: "gateway",
-        started_at_unix,
         machine,
-        settings: Settings {
-            rounds,
-            seconds: args.seconds(),
-            saturation_connections: SATURATION_CONNECTIONS,
-            rate_connections: RATE_CONNECTIONS,
-            burst_streams: BURST_STREAMS,
-            paced_streams: PACED_STREAMS,
-            chunks_per_stream: CHUNKS,
-            pace_ms: u64::try_from(PACE.as_millis())?,
-            request_bytes: load::request_bytes(),
-            answer_bytes: ANSWER.len(),
-        },
-        load_average_before_rounds: load_averages,
-        goals: goals(&targets, &gateway_to_nginx),
-        targets,
-        gateway_to_nginx,
+        seconds: args.seconds(),
+        loads,
+        targets: targets.collect(),
         missing,
         failures: run.failures,
     })
 }
 
 /// The wanted targets that there are, each with its program.
-fn find(args: &GatewayArgs, missing: &mut Vec<Missing>) -> Result<Vec<(Kind, Option<Program>)>> {
+fn find(args: &GatewayArgs, missing: &mut Vec<String>) -> Result<Vec<(Kind, Option<Program>)>> {
     let mut found = Vec::new();
     // `direct` is always measured: the others are told by what they add to it.
     found.push((Kind::Direct, None));
@@ -105,11 +81,12 @@ fn find(args: &GatewayArgs, missing: &mut Vec<Missing>) -> Result<Vec<(Kind, Opt
         match find_nginx() {
             Some(program) => found.push((Kind::Nginx, Some(program))),
             None => {
-                let reason = "there is no nginx on this machine; install it with `apt-get install \
-                              nginx-light`, `dnf install nginx` or `brew install nginx` (it need \
-                              not run as a service: this program starts its own)";
-                cli::say(&format!("nginx is left out: {reason}"));
-                missing.push(Missing { target: Kind::Nginx, reason: reason.to_owned() });
+                let reason = "nginx is left out, and every ratio to it: it is not on PATH; install it \
+                              with `apt-get install nginx-light`, `dnf install nginx` or `brew \
+                              install nginx` (it need not run as a service: this program starts its \
+                              own)";
+                cli::say(reason);
+                missing.push(reason.to_owned());
             }
         }
     }
@@ -175,33 +152,17 @@ impl Usage {
     }
 }
 
-/// The measurements, in order.
-#[derive(Debug, Clone, Copy)]
-enum Phase {
-    Saturation,
-    Rate(u32),
-    Burst,
-    Paced,
-}
-
-/// The paced streams come first: what they cost in memory is told of a process that did nothing yet.
-const PHASES: [Phase; 5] =
-    [Phase::Paced, Phase::Saturation, Phase::Rate(200), Phase::Rate(1_000), Phase::Burst];
-
-/// The figures of a target in one round, and what they are not yet.
-#[derive(Debug, Default)]
-struct Collected {
-    figures: Figures,
-    failed: u64,
-    answered: u64,
-    others: Vec<f64>,
+/// A target in one round.
+struct Measured {
+    target: Target,
+    round: Round,
 }
 
 struct Run<'a> {
     stop: &'a Stop,
     length: Duration,
-    figures: BTreeMap<Kind, Vec<Figures>>,
-    failures: BTreeMap<&'static str, String>,
+    rounds: BTreeMap<Kind, Vec<Round>>,
+    failures: BTreeMap<(Kind, Phase), String>,
     output: PathBuf,
 }
 
@@ -210,126 +171,137 @@ impl Run<'_> {
     fn round(&mut self, number: usize, programs: &[(Kind, Option<Program>)]) -> Result<()> {
         self.stop.check()?;
         let upstream = Upstream::start(&self.output)?;
-        let mut targets = Vec::new();
+        let mut all = Vec::new();
         for (kind, program) in programs {
             let target = match (kind, program) {
                 (Kind::Nginx, Some(program)) => Target::nginx(program, &upstream)?,
                 (Kind::Gateway, Some(program)) => Target::gateway(program, &upstream)?,
                 _ => Target::direct(&upstream)?,
             };
-            targets.push((target, Collected::default()));
+            all.push(Measured { target, round: Round::new() });
         }
         std::thread::sleep(SETTLE);
-        for (target, collected) in &mut targets {
+        for Measured { target, round } in &mut all {
             if let Some(pid) = target.pid() {
-                collected.figures.insert("memory_idle_mib", proc::memory(pid, Memory::Now)?);
+                let idle = proc::memory(pid, Memory::Now)?;
+                round.entry(Phase::Paced).or_default().insert("rss_idle_mb", idle);
             }
         }
         // Another one begins in each round.
-        let first = number % targets.len();
-        targets.rotate_left(first);
-        for phase in PHASES {
-            for (target, collected) in &mut targets {
-                let told = self
-                    .measure(phase, target, &upstream, collected)
+        let first = number % all.len();
+        all.rotate_left(first);
+        for phase in Phase::ALL {
+            for Measured { target, round } in &mut all {
+                let figures = round.entry(phase).or_default();
+                self.measure(phase, target, &upstream, figures)
                     .with_context(|| target.name_and_output())?;
                 target.check()?;
                 // What was measured before a signal is no figure.
                 self.stop.check()?;
-                cli::say(&format!("  {}: {told}", target.kind.name()));
+                let told = ["ops_per_s", "p50_ms", "p99_ms"].map(|name| figures[name]);
+                let [rate, p50, p99] = told;
+                let (kind, phase) = (target.kind.name(), phase.name());
+                cli::say(&format!(
+                    "  {kind} {phase}: {rate:.0}/s, p50 {p50:.3} ms, p99 {p99:.3} ms"
+                ));
             }
         }
-        self.keep(targets)
-    }
-
-    fn keep(&mut self, targets: Vec<(Target, Collected)>) -> Result<()> {
-        let mut direct = Figures::new();
-        let mut all = BTreeMap::new();
-        for (target, collected) in targets {
-            let Collected { mut figures, failed, answered, others } = collected;
-            figures.insert("failed", failed as f64);
-            figures.insert("others_cpu_percent", others.iter().sum::<f64>() / others.len() as f64);
-            if let Some(pid) = target.pid() {
-                figures.insert("memory_peak_mib", proc::memory(pid, Memory::Peak)?);
-            }
-            if target.kind == Kind::Gateway {
-                let bytes = target.logged_bytes()? as f64;
-                figures.insert("log_bytes_per_request", bytes / answered as f64);
-            }
-            if target.kind == Kind::Direct {
-                direct = figures.clone();
-            }
-            all.insert(target.kind, figures);
-        }
-        for (kind, mut figures) in all {
-            if kind != Kind::Direct {
-                compare(&mut figures, &direct);
-            }
-            self.figures.entry(kind).or_default().push(figures);
-        }
+        self.keep(all);
         Ok(())
     }
 
-    /// Makes one measurement and says in short what came out.
+    /// Adds what can only be said beside others of the same round.
+    fn keep(&mut self, all: Vec<Measured>) {
+        let mut rounds: BTreeMap<Kind, Round> =
+            all.into_iter().map(|measured| (measured.target.kind, measured.round)).collect();
+        let direct = rounds.get(&Kind::Direct).cloned().unwrap_or_default();
+        let nginx = rounds.get(&Kind::Nginx).cloned().unwrap_or_default();
+        for (kind, round) in &mut rounds {
+            for (phase, figures) in round {
+                if *kind != Kind::Direct {
+                    let names = ("ratio_to_direct", "cpu_ratio_to_direct");
+                    compare(figures, direct.get(phase), names);
+                    add(*phase, figures, direct.get(phase));
+                }
+                if *kind == Kind::Gateway {
+                    compare(figures, nginx.get(phase), ("ratio_to_nginx", "cpu_ratio_to_nginx"));
+                }
+            }
+        }
+        for (kind, round) in rounds {
+            self.rounds.entry(kind).or_default().push(round);
+        }
+    }
+
+    /// Makes one measurement.
     fn measure(
         &mut self,
         phase: Phase,
         target: &Target,
         upstream: &Upstream,
-        collected: &mut Collected,
-    ) -> Result<String> {
+        figures: &mut Figures,
+    ) -> Result<()> {
+        let booked = target.booked()?;
+        let logged = target.logged_bytes()?;
+        let (totals, usage) = self.load(phase, target, upstream, figures)?;
+        if let Some(pid) = target.pid() {
+            figures.insert("rss_mb", proc::memory(pid, Memory::Peak)?);
+            let cpu = usage.microseconds_per(figures["ops_per_s"]) / 1_000.0;
+            figures.insert("cpu_ms_per_op", cpu);
+        }
+        figures.insert("others_cpu_percent", usage.others_percent);
+        figures.insert("failed", totals.failed as f64);
+        if let (Some(before), Some(after)) = (booked, target.booked()?) {
+            let booked = after - before;
+            let whole = totals.whole + totals.failed;
+            figures.insert("lost", whole.saturating_sub(booked) as f64);
+            figures.insert("doubled", booked.saturating_sub(whole) as f64);
+        }
+        if target.kind == Kind::Gateway {
+            let bytes = (target.logged_bytes()? - logged) as f64;
+            figures.insert("log_bytes_per_request", bytes / totals.whole as f64);
+        }
+        if let Some(failure) = totals.first_failure {
+            self.failures.entry((target.kind, phase)).or_insert(failure);
+        }
+        Ok(())
+    }
+
+    /// Puts load on a target.
+    fn load(
+        &self,
+        phase: Phase,
+        target: &Target,
+        upstream: &Upstream,
+        figures: &mut Figures,
+    ) -> Result<(Totals, Usage)> {
         let plan = |connections| Plan { length: self.length, connections, stop: self.stop.clone() };
         let snapshot = || Snapshot::take(target, upstream);
-        let figures = &mut collected.figures;
-        let (told, totals, others) = match phase {
-            Phase::Saturation => {
+        match phase {
+            Phase::Saturation | Phase::Rate(_) => {
                 let call = target.call("chat", false)?;
-                let (totals, ends) = load::closed(&call, &plan(SATURATION_CONNECTIONS), snapshot)?;
-                let usage = Usage::between(ends)?;
-                let rate = totals.answered as f64 / self.length.as_secs_f64();
-                figures.insert("requests_per_second", rate);
-                figures.insert("saturation_p50_ms", totals.latencies.quantile_ms(0.5));
-                figures.insert("saturation_p99_ms", totals.latencies.quantile_ms(0.99));
-                if target.pid().is_some() {
-                    figures.insert("cpu_us_per_request", usage.microseconds_per(rate));
-                }
-                (format!("{rate:.0} requests/s"), totals, usage.others_percent)
-            }
-            Phase::Rate(rate) => {
-                let call = target.call("chat", false)?;
-                let (totals, ends) = load::open(&call, &plan(RATE_CONNECTIONS), rate, snapshot)?;
-                let usage = Usage::between(ends)?;
-                let (p50, p99) = match rate {
-                    200 => ("rate_200_p50_ms", "rate_200_p99_ms"),
-                    _ => ("rate_1000_p50_ms", "rate_1000_p99_ms"),
+                let (totals, ends) = match phase {
+                    Phase::Rate(rate) => {
+                        load::open(&call, &plan(RATE_CONNECTIONS), rate, snapshot)?
+                    }
+                    _ => load::closed(&call, &plan(SATURATION_CONNECTIONS), snapshot)?,
                 };
-                let latencies = &totals.latencies;
-                figures.insert(p50, latencies.quantile_ms(0.5));
-                figures.insert(p99, latencies.quantile_ms(0.99));
-                if target.pid().is_some() && rate == 1_000 {
-                    let answered = totals.answered as f64 / self.length.as_secs_f64();
-                    let cpu = usage.microseconds_per(answered);
-                    figures.insert("rate_1000_cpu_us_per_request", cpu);
-                }
-                let told = format!(
-                    "at {rate}/s p50 {:.3} ms, p99 {:.3} ms",
-                    latencies.quantile_ms(0.5),
-                    latencies.quantile_ms(0.99)
-                );
-                (told, totals, usage.others_percent)
+                figures.insert("size", totals.answered as f64);
+                figures.insert("ops_per_s", totals.answered as f64 / self.length.as_secs_f64());
+                figures.insert("p50_ms", totals.latencies.quantile_ms(0.5));
+                figures.insert("p99_ms", totals.latencies.quantile_ms(0.99));
+                Ok((totals, Usage::between(ends)?))
             }
             Phase::Burst => {
                 let call = target.call(&format!("stream-{CHUNKS}-0"), true)?;
                 let plan = plan(BURST_STREAMS);
                 let (streams, ends) = load::streams_for(&call, &plan, u64::from(CHUNKS), snapshot)?;
-                let usage = Usage::between(ends)?;
                 let Streams { totals, chunks, .. } = streams;
-                let rate = chunks as f64 / self.length.as_secs_f64();
-                figures.insert("chunks_per_second", rate);
-                if target.pid().is_some() {
-                    figures.insert("stream_cpu_us_per_chunk", usage.microseconds_per(rate));
-                }
-                (format!("{rate:.0} chunks/s"), totals, usage.others_percent)
+                figures.insert("size", chunks as f64);
+                figures.insert("ops_per_s", chunks as f64 / self.length.as_secs_f64());
+                figures.insert("p50_ms", totals.latencies.quantile_ms(0.5));
+                figures.insert("p99_ms", totals.latencies.quantile_ms(0.99));
+                Ok((totals, Usage::between(ends)?))
             }
             Phase::Paced => {
                 let call = target.call(&format!("stream-{CHUNKS}-{}", PACE.as_millis()), true)?;
@@ -337,51 +309,50 @@ impl Run<'_> {
                 let (streams, ends) =
                     load::streams_once(&call, &plan, u64::from(CHUNKS), snapshot)?;
                 let usage = Usage::between(ends)?;
-                if let Some(pid) = target.pid() {
-                    figures.insert("memory_500_streams_mib", proc::memory(pid, Memory::Peak)?);
-                    let rate = streams.chunks as f64 / usage.elapsed.as_secs_f64();
-                    let cpu = usage.microseconds_per(rate);
-                    figures.insert("paced_cpu_us_per_chunk", cpu);
-                }
-                let Streams { totals, first, gaps, .. } = streams;
-                figures.insert("paced_first_p50_ms", first.quantile_ms(0.5));
-                figures.insert("paced_first_p99_ms", first.quantile_ms(0.99));
-                figures.insert("paced_gap_p50_ms", gaps.quantile_ms(0.5));
-                figures.insert("paced_gap_p99_ms", gaps.quantile_ms(0.99));
-                figures.insert("paced_stream_p50_ms", totals.latencies.quantile_ms(0.5));
-                let told = format!(
-                    "first chunk p50 {:.1} ms, gap p99 {:.1} ms",
-                    first.quantile_ms(0.5),
-                    gaps.quantile_ms(0.99)
-                );
-                (told, totals, usage.others_percent)
+                let Streams { totals, chunks, first, gaps } = streams;
+                let whole = totals.latencies.quantile_ms(0.5);
+                let nominal = NOMINAL.as_secs_f64() * 1_000.0;
+                figures.insert("size", chunks as f64);
+                figures.insert("ops_per_s", chunks as f64 / usage.elapsed.as_secs_f64());
+                figures.insert("p50_ms", gaps.quantile_ms(0.5));
+                figures.insert("p99_ms", gaps.quantile_ms(0.99));
+                figures.insert("first_p50_ms", first.quantile_ms(0.5));
+                figures.insert("first_p99_ms", first.quantile_ms(0.99));
+                figures.insert("stream_p50_ms", whole);
+                figures.insert("over_nominal_percent", (whole / nominal - 1.0) * 100.0);
+                Ok((totals, usage))
             }
-        };
-        collected.others.push(others);
-        collected.answered += totals.answered;
-        collected.failed += totals.failed;
-        if let Some(failure) = totals.first_failure {
-            self.failures.entry(target.kind.name()).or_insert(failure);
         }
-        Ok(told)
     }
 }
 
-/// Adds what can only be said beside `direct` of the same round.
-fn compare(figures: &mut Figures, direct: &Figures) {
-    let differences = [
-        ("added_at_200_p50_ms", "rate_200_p50_ms"),
-        ("added_at_200_p99_ms", "rate_200_p99_ms"),
-        ("added_at_1000_p50_ms", "rate_1000_p50_ms"),
-        ("added_at_1000_p99_ms", "rate_1000_p99_ms"),
-    ];
-    for (added, latency) in differences {
-        if let (Some(own), Some(direct)) = (figures.get(latency), direct.get(latency)) {
-            figures.insert(added, own - direct);
+/// Divides by another target's figures of the same round.
+fn compare(
+    figures: &mut Figures,
+    other: Option<&Figures>,
+    (rate, cpu): (&'static str, &'static str),
+) {
+    for (name, ratio) in [("ops_per_s", rate), ("cpu_ms_per_op", cpu)] {
+        if let (Some(own), Some(other)) =
+            (figures.get(name).copied(), other.and_then(|other| other.get(name)))
+        {
+            figures.insert(ratio, own / other);
         }
     }
-    let rate = "requests_per_second";
-    if let (Some(own), Some(direct)) = (figures.get(rate), direct.get(rate)) {
-        figures.insert("requests_per_second_to_direct", own / direct);
+}
+
+/// What a proxy adds to `direct`.
+fn add(phase: Phase, figures: &mut Figures, direct: Option<&Figures>) {
+    let differences: &[(&str, &'static str)] = match phase {
+        Phase::Rate(_) => &[("p50_ms", "added_p50_ms"), ("p99_ms", "added_p99_ms")],
+        Phase::Paced => &[("over_nominal_percent", "over_direct_percent")],
+        Phase::Saturation | Phase::Burst => &[],
+    };
+    for (name, added) in differences {
+        if let (Some(own), Some(direct)) =
+            (figures.get(name).copied(), direct.and_then(|direct| direct.get(name)))
+        {
+            figures.insert(added, own - direct);
+        }
     }
 }

@@ -38,7 +38,7 @@ enum Command {
 /// Measures evo-gateway beside nginx and beside no proxy at all, on loopback.
 ///
 /// Every round starts a mock provider, nginx (two workers, connections kept open) and evo-gateway
-/// (tokens asked for, log on) afresh and measures them one after the other: requests per second
+/// (keys with limits and budgets, log and usage on) afresh and measures them one after the other: requests per second
 /// at 64 connections, latency at fixed rates of 200 and 1000 per second, chunks per second of 50
 /// streams, first chunk and gaps of 500 streams paced at 20 ms, processor time per request, and
 /// memory. Nothing is asserted. It ends every process that it starts.
@@ -54,7 +54,7 @@ Examples:
 Exit codes: 0 all was measured, 1 it failed, 2 wrong arguments, 3 nginx is not installed and was
 left out, 4 some requests failed (the table says what happened first), 130 interrupted.")]
 pub struct GatewayArgs {
-    /// Writes every figure to standard output as JSON; the table goes to standard error.
+    /// Writes one JSON object per scenario to standard output; the table goes to standard error.
     #[arg(long)]
     json: bool,
     /// Rounds; figures are the median over them [default: 3].
@@ -230,9 +230,9 @@ fn gateway(args: &GatewayArgs) -> Result<ExitCode> {
     let report = bench::run(args, &stop)?;
     if args.json {
         say(&report.table());
-        let mut stdout = io::stdout().lock();
-        serde_json::to_writer_pretty(&mut stdout, &report).context("standard output")?;
-        writeln!(stdout).context("standard output")?;
+        for scenario in report.scenarios() {
+            write_json(&scenario)?;
+        }
     } else {
         writeln!(io::stdout(), "{}", report.table()).context("standard output")?;
     }
@@ -262,14 +262,19 @@ fn chaos(args: &ChaosArgs) -> Result<ExitCode> {
 }
 
 fn tell(scenario: &Scenario, json: bool) -> Result<()> {
-    let mut stdout = io::stdout().lock();
     if json {
         say(&scenario.text());
-        serde_json::to_writer(&mut stdout, scenario).context("standard output")?;
-        writeln!(stdout).context("standard output")
+        write_json(scenario)
     } else {
-        writeln!(stdout, "{}", scenario.text()).context("standard output")
+        writeln!(io::stdout(), "{}", scenario.text()).context("standard output")
     }
+}
+
+/// One object, on a line of its own.
+fn write_json(scenario: &Scenario) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    serde_json::to_writer(&mut stdout, scenario).context("standard output")?;
+    writeln!(stdout).context("standard output")
 }
 
 /// Tells people what goes on.

@@ -2,18 +2,14 @@
 
 use std::{fs, num::NonZero, thread};
 
-use serde::Serialize;
-
 /// The machine that was measured on.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct Machine {
     /// Processors that this process may use.
     pub cores: usize,
     pub processor: String,
     pub memory_mib: u64,
     pub kernel: String,
-    /// Over 1, 5 and 15 minutes, before the first round.
-    pub load_average: [f64; 3],
 }
 
 impl Machine {
@@ -25,7 +21,6 @@ impl Machine {
             processor: value(&read("/proc/cpuinfo"), "model name").to_owned(),
             memory_mib: kilobytes(&read("/proc/meminfo"), "MemTotal") / 1024,
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
-            load_average: load_average(),
         }
     }
 }

@@ -6,6 +6,7 @@ mod chaos;
 mod child;
 mod cli;
 mod config;
+mod http;
 mod king;
 mod load;
 mod machine;

@@ -24,13 +24,19 @@ pub struct Scenario {
     pub lost: u64,
     /// Operations that were applied more than once.
     pub doubled: u64,
-    /// What the machine could do in the same minutes.
+    /// What the machine could do in the same minutes, or others do on it.
     pub limits: BTreeMap<&'static str, f64>,
     /// Load average over a minute before it began.
     pub load: f64,
+    /// Its operations per second, divided by nginx's in the same round.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ratio_to_nginx: Option<f64>,
+    /// Its operations per second, divided by those without any proxy in the same round.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ratio_to_direct: Option<f64>,
     /// What only this scenario has.
     pub more: BTreeMap<&'static str, f64>,
-    /// Figures over time.
+    /// Figures over time, or round by round.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub series: BTreeMap<&'static str, Vec<f64>>,
     /// What went wrong the first time.

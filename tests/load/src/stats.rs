@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
 
 /// Latencies from 1 µs to 10 minutes, in nanoseconds, to three digits.
 #[derive(Debug, Clone)]
@@ -41,7 +40,7 @@ impl Latencies {
 }
 
 /// One figure over the rounds.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Spread {
     /// The middle one; of an even number, the mean of the middle two.
     pub median: f64,

@@ -6,27 +6,35 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::Command,
+    thread,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use nix::unistd::geteuid;
-use serde::Serialize;
+use serde::Deserialize;
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 use crate::{
     child::Child,
     config,
-    load::{Call, probe},
+    http::Client,
+    load::{Call, current_thread, probe},
     proc,
 };
 
 /// How long a target may take to start.
 const START: Duration = Duration::from_secs(20);
 
+/// The gateway's key: every limit and budget that there is, none of which is reached.
+const KEY: &str = r#"{
+    "name": "load", "models": ["mock:*"], "rpm": 4294967295, "tpm": 1000000000000,
+    "concurrency": 100000, "budget_usd_per_day": 100000000.0, "budget_usd_per_month": 100000000.0
+}"#;
+
 /// Who answers the requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Kind {
     /// The mock upstream, with nothing in between.
     Direct,
@@ -77,6 +85,8 @@ pub struct Target {
     pub address: SocketAddr,
     /// What the gateway lets its callers in by; the others don't look at it.
     pub token: String,
+    /// What the gateway shows its books to.
+    operator: String,
     /// `None` for the upstream itself.
     child: Option<Child>,
     folder: TempDir,
@@ -97,6 +107,7 @@ impl Target {
             kind: Kind::Direct,
             address: upstream.address,
             token: token("gw")?,
+            operator: String::new(),
             child: None,
             folder: folder()?,
         };
@@ -112,12 +123,22 @@ impl Target {
         let mut command = Command::new(&program.path);
         command.arg("-p").arg(folder.path()).arg("-c").arg(&file);
         let child = Child::start("nginx", &command, folder.path())?;
-        Self { kind: Kind::Nginx, address, token: token("gw")?, child: Some(child), folder }.ready()
+        Self {
+            kind: Kind::Nginx,
+            address,
+            token: token("gw")?,
+            operator: String::new(),
+            child: Some(child),
+            folder,
+        }
+        .ready()
     }
 
-    /// evo-gateway as it is shipped: tokens asked for, a line per request in the log file.
+    /// evo-gateway as it is shipped: keys asked for, a line per request in the log file, a row per
+    /// request in the table of usage. The key has limits and budgets, all of them counted and none
+    /// reached.
     pub fn gateway(program: &Program, upstream: &Upstream) -> Result<Self> {
-        let (folder, address, token) = (folder()?, free_address()?, token("gw")?);
+        let (folder, address, operator) = (folder()?, free_address()?, token("op")?);
         let file = folder.path().join("gateway.toml");
         fs::write(&file, gateway_toml(address, upstream.address)).context("gateway.toml")?;
         let mut command = Command::new(&program.path);
@@ -130,15 +151,66 @@ impl Target {
         command
             .env("EVO_HOME", folder.path())
             .env("GATEWAY_CONFIG", &file)
-            .env("EVO_TOKEN_OPERATOR", self::token("op")?)
-            .env("EVO_TOKEN_GATEWAY", &token)
-            .env("EVO_LOAD_PROVIDER_KEY", self::token("load")?)
+            .env("EVO_TOKEN_OPERATOR", &operator)
+            .env("EVO_TOKEN_GATEWAY", token("gw")?)
+            .env("EVO_LOAD_PROVIDER_KEY", token("load")?)
             .env("EVO_LOG_DIR", folder.path().join("logs"))
             .env("EVO_OTLP_ENDPOINT", "off")
             .env("RUST_LOG", "info")
             .current_dir(folder.path());
         let child = Child::start("gateway", &command, folder.path())?;
-        Self { kind: Kind::Gateway, address, token, child: Some(child), folder }.ready()
+        let mut target = Self {
+            kind: Kind::Gateway,
+            address,
+            token: String::new(),
+            operator,
+            child: Some(child),
+            folder,
+        };
+        target.token = target.make_key().context("gateway")?;
+        target.ready()
+    }
+
+    /// A virtual key, as soon as the gateway listens.
+    fn make_key(&mut self) -> Result<String> {
+        #[derive(Deserialize)]
+        struct Made {
+            key: String,
+        }
+        let begun = Instant::now();
+        loop {
+            let made = current_thread()?.block_on(async {
+                let mut client = Client::open(self.address, &self.operator).await?;
+                client.post::<Made>("/admin/keys", KEY).await
+            });
+            match made {
+                Ok(made) => return Ok(made.key),
+                Err(error) if begun.elapsed() > START => return Err(error),
+                Err(_) => self.check()?,
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Requests that the gateway's table of usage holds; none when it is no gateway.
+    pub fn booked(&self) -> Result<Option<u64>> {
+        #[derive(Deserialize)]
+        struct Usage {
+            groups: Vec<Group>,
+        }
+        #[derive(Deserialize)]
+        struct Group {
+            requests: u64,
+        }
+        if self.kind != Kind::Gateway {
+            return Ok(None);
+        }
+        let usage = current_thread()?.block_on(async {
+            let mut client = Client::open(self.address, &self.operator).await?;
+            client.get::<Usage>("/usage?group_by=total").await
+        });
+        let groups = usage.context("the table of usage")?.groups;
+        Ok(Some(groups.iter().map(|group| group.requests).sum()))
     }
 
     fn ready(mut self) -> Result<Self> {
@@ -274,6 +346,11 @@ api_key_envs = [\"EVO_LOAD_PROVIDER_KEY\"]
 enabled = true
 provider_type = \"open_ai_compatible\"
 models = [\"chat\"]
+
+[providers.model_metadata]
+chat = {{ cost = {{ input = 0.15, output = 0.6 }} }}
+stream-100-0 = {{ cost = {{ input = 0.15, output = 0.6 }} }}
+stream-100-20 = {{ cost = {{ input = 0.15, output = 0.6 }} }}
 ",
         listen.ip(),
         listen.port()

@@ -57,7 +57,13 @@ impl Moments {
 type Started = Arc<Mutex<Vec<String>>>;
 
 /// Kills king so often; everything that was confirmed must end, once. `seed` chooses the moments.
-pub async fn kill_at_random(binary: impl Into<PathBuf>, kills: u64, seed: u64) -> Outcome {
+/// `last_look` gets king's process id before each kill, and at the end.
+pub async fn kill_at_random(
+    binary: impl Into<PathBuf>,
+    kills: u64,
+    seed: u64,
+    mut last_look: impl FnMut(u32),
+) -> Outcome {
     let began = Instant::now();
     let mut moments = Moments(seed | 1);
     let mut service = Service::new(binary).await;
@@ -89,6 +95,7 @@ pub async fn kill_at_random(binary: impl Into<PathBuf>, kills: u64, seed: u64) -
                 seen = now;
             }
         }
+        service.pid().into_iter().for_each(&mut last_look);
         service.kill();
         let start = Instant::now();
         service.launch();
@@ -109,6 +116,7 @@ pub async fn kill_at_random(binary: impl Into<PathBuf>, kills: u64, seed: u64) -
     service.tally.lost += faults.len() as u64;
     faults.extend(service.check(Some(&runners)).await);
     service.tally.steps = service.tally.kills;
+    service.pid().into_iter().for_each(&mut last_look);
     runners.stop().await;
     Outcome { tally: service.tally, faults, starts, took: began.elapsed() }
 }

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use anyhow::Result;
 use serde::Deserialize;
 
-use super::{http::Client, process::King, runners::ROLES};
+use super::{process::King, runners::ROLES};
+use crate::http::Client;
 
 /// Events that are read at once.
 const PAGE: u32 = 500;

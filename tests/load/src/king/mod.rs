@@ -1,8 +1,7 @@
 //! King under load: runs of five stages that do nothing, over real Socket.IO runners.
 
 mod books;
-mod http;
-mod limits;
+pub mod limits;
 mod process;
 mod runners;
 mod socket;
@@ -19,6 +18,7 @@ use tokio::{
 use crate::{
     bench::allow_many_files,
     cli::{self, KingArgs},
+    http::Client,
     machine,
     proc::{self, Memory},
     scenario::Scenario,
@@ -26,7 +26,6 @@ use crate::{
     stop::Stop,
 };
 use books::Books;
-use http::Client;
 use limits::Limits;
 use process::King;
 pub use process::find as program;

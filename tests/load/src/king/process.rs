@@ -12,10 +12,10 @@ use serde::Deserialize;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-use super::http::Client;
 use crate::{
     child::Child,
     config,
+    http::Client,
     proc::{self, Memory},
     targets::free_address,
 };

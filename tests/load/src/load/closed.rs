@@ -50,11 +50,13 @@ async fn repeat(mut connection: Connection, window: Window, stop: Stop, totals: 
                 totals.with(|totals| totals.fail(&error));
                 sleep(AFTER_A_FAILURE).await;
             }
-            Ok(()) if window.holds(now) => totals.with(|totals| {
-                totals.answered += 1;
-                totals.latencies.record(now - asked);
+            Ok(()) => totals.with(|totals| {
+                totals.whole += 1;
+                if window.holds(now) {
+                    totals.answered += 1;
+                    totals.latencies.record(now - asked);
+                }
             }),
-            Ok(()) => (),
         }
         asked = now;
     }

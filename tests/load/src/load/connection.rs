@@ -60,11 +60,6 @@ fn body(model: &str, stream: bool) -> String {
     body.to_string()
 }
 
-/// Length of the body of a request.
-pub fn request_bytes() -> usize {
-    body("mock:chat", false).len()
-}
-
 /// A keep-alive connection to a target.
 pub struct Connection {
     call: Call,

@@ -20,7 +20,7 @@ use tokio::{
 };
 
 pub use closed::closed;
-pub use connection::{Call, probe, request_bytes};
+pub use connection::{Call, probe};
 pub use open::open;
 pub use streams::{Streams, streams_for, streams_once};
 
@@ -40,6 +40,8 @@ const AFTER_A_FAILURE: Duration = Duration::from_millis(10);
 pub struct Totals {
     /// Requests that were answered rightly and in the counted time.
     pub answered: u64,
+    /// Requests that were answered rightly, before and after the counted time too.
+    pub whole: u64,
     /// Requests that were not.
     pub failed: u64,
     /// What went wrong the first time.
@@ -56,6 +58,7 @@ impl Totals {
 
     fn add(&mut self, other: Self) {
         self.answered += other.answered;
+        self.whole += other.whole;
         self.failed += other.failed;
         self.first_failure = self.first_failure.take().or(other.first_failure);
         self.latencies.add(&other.latencies);
@@ -164,7 +167,8 @@ fn at_both_ends<T>(window: Window, mut at: impl FnMut() -> T) -> (T, T) {
     (begin, at())
 }
 
-fn current_thread() -> Result<runtime::Runtime> {
+/// An async runtime on this thread.
+pub fn current_thread() -> Result<runtime::Runtime> {
     Ok(runtime::Builder::new_current_thread().enable_all().build()?)
 }
 

@@ -40,11 +40,13 @@ pub fn open<T>(
                 thread::sleep(due.saturating_duration_since(Instant::now()));
                 match runtime.block_on(connection.ask(|_| ())) {
                     Err(error) => totals.fail(&error),
-                    Ok(()) if window.holds(due) => {
-                        totals.answered += 1;
-                        totals.latencies.record(due.elapsed());
+                    Ok(()) => {
+                        totals.whole += 1;
+                        if window.holds(due) {
+                            totals.answered += 1;
+                            totals.latencies.record(due.elapsed());
+                        }
                     }
-                    Ok(()) => (),
                 }
                 due += step * connections;
             }

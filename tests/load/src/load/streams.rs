@@ -151,6 +151,7 @@ async fn read(
     match answer {
         Ok(()) => streams.with(|streams| {
             streams.totals.answered += 1;
+            streams.totals.whole += 1;
             streams.totals.latencies.record(start.elapsed());
         }),
         Err(error) => {

@@ -1,6 +1,6 @@
-//! The few requests to king, on one connection that stays open.
+//! The few requests about what is measured, on one connection that stays open.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::de::DeserializeOwned;
@@ -10,9 +10,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::PATIENCE;
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A connection to king.
+/// A connection to a service.
 pub struct Client {
     stream: TcpStream,
     address: SocketAddr,
@@ -93,7 +94,7 @@ impl Client {
 
     async fn more(&mut self) -> Result<()> {
         let read = self.stream.read_buf(&mut self.buffer).await?;
-        ensure!(read > 0, "king closed the connection");
+        ensure!(read > 0, "the connection was closed");
         Ok(())
     }
 }
