@@ -1,7 +1,14 @@
 //! One log line per request. Requests hand their line to a thread of its own, which writes them in
 //! batches: making a line costs more than forwarding a request.
 
-use std::{borrow::Cow, fmt, mem, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    fmt,
+    hash::{Hash, Hasher},
+    mem,
+    sync::Arc,
+    time::Duration,
+};
 
 use chrono::Utc;
 use tokio::time::Instant;
@@ -122,6 +129,20 @@ impl Text {
     /// What was kept.
     pub(crate) fn as_str(&self) -> &str {
         str::from_utf8(&self.bytes[..usize::from(self.length)]).unwrap_or_default()
+    }
+}
+
+impl PartialEq for Text {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Text {}
+
+impl Hash for Text {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
     }
 }
 

@@ -12,7 +12,7 @@ mod cache;
 mod catalog;
 pub mod cli;
 pub mod config;
-mod convert;
+pub mod convert;
 mod error;
 mod gateway;
 mod http;

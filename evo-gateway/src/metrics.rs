@@ -3,12 +3,12 @@
 use std::{
     collections::HashSet,
     fmt,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    sync::{Arc, LazyLock, Mutex, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 
 use prometheus_client::{
-    encoding::EncodeLabelSet,
+    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
     registry::Registry,
 };
@@ -28,10 +28,33 @@ const OTHER: &str = "other";
 /// Upper bounds in seconds: from what a cache answers in to what a long answer takes.
 const SECONDS: [f64; 12] = [0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0];
 
+/// The name of a provider, which many requests share: a label costs no allocation.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Name(Arc<str>);
+
+impl Name {
+    fn of(name: Option<&Arc<str>>) -> Self {
+        static NOBODY: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from(""));
+        Self(name.unwrap_or(&NOBODY).clone())
+    }
+}
+
+impl EncodeLabelValue for Name {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        (&*self.0).encode(encoder)
+    }
+}
+
+impl EncodeLabelValue for Text {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        self.as_str().encode(encoder)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Request {
     route: &'static str,
-    provider: String,
+    provider: Name,
     /// `2xx`, `4xx`, …; empty when there was no answer.
     status: &'static str,
     outcome: &'static str,
@@ -44,22 +67,22 @@ struct Route {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Model {
-    provider: String,
-    model: String,
+    provider: Name,
+    model: Text,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Tokens {
-    provider: String,
-    model: String,
+    provider: Name,
+    model: Text,
     /// `input`, `cached`, `cache_write`, `output` or `reasoning`.
     kind: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ModelRequest {
-    provider: String,
-    model: String,
+    provider: Name,
+    model: Text,
     status: &'static str,
 }
 
@@ -167,7 +190,7 @@ impl Metrics {
         let route = facts.route();
         let request = Request {
             route,
-            provider: facts.provider.as_deref().unwrap_or_default().to_owned(),
+            provider: Name::of(facts.provider.as_ref()),
             status: class(facts.status),
             outcome: outcome.as_str(),
         };
@@ -224,9 +247,9 @@ impl Metrics {
 
     /// The labels of a model, which are bounded.
     fn model(&self, record: &Record) -> Model {
-        let provider = record.provider.as_deref().unwrap_or_default().to_owned();
-        let name = record.model.as_ref().map_or("", Text::as_str);
-        let model = Model { provider, model: name.to_owned() };
+        let provider = Name::of(record.provider.as_ref());
+        let name = record.model.unwrap_or_else(|| Text::new(""));
+        let model = Model { provider, model: name };
         let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
         // A model that nobody answered for is whatever its caller made up.
         let is_known = models.contains(&model);
@@ -237,7 +260,7 @@ impl Metrics {
             }
             return model;
         }
-        Model { model: OTHER.to_owned(), ..model }
+        Model { model: Text::new(OTHER), ..model }
     }
 
     /// As OpenMetrics writes them, with the breakers of the providers as they are now.
@@ -248,8 +271,8 @@ impl Metrics {
         }
         for provider in providers {
             for (model, state) in provider.health.not_closed() {
-                let model = Text::new(&model).as_str().to_owned();
-                let model = Model { provider: provider.name.to_string(), model };
+                let provider = Name(provider.name.clone());
+                let model = Model { provider, model: Text::new(&model) };
                 let state = match state {
                     State::Closed => 0,
                     State::HalfOpen => 1,

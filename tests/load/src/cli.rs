@@ -6,12 +6,15 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 
-use crate::{bench, chaos, child, king, scenario::Scenario, stop::Stop, targets::Kind, upstream};
+use crate::{
+    bench, chaos, child, king, scenario::Scenario, stop::Stop, targets::Kind, translate, upstream,
+};
 
 /// Measures Evo's services under load. Linux only.
 #[derive(Debug, Parser)]
@@ -26,6 +29,7 @@ enum Command {
     Gateway(GatewayArgs),
     King(KingArgs),
     Chaos(ChaosArgs),
+    Convert(ConvertArgs),
     Upstream(UpstreamArgs),
     /// Becomes PROGRAM, which ends when its parent ends.
     #[command(hide = true)]
@@ -195,6 +199,39 @@ pub struct ChaosArgs {
     pub binary: Option<PathBuf>,
 }
 
+/// Measures what the gateway's translations between protocols cost, on one thread and without any
+/// network.
+///
+/// For every pair of a caller's and a provider's protocol: a request of 10 kB (turns, tools, calls and
+/// their results), a whole answer of 10 kB, and a stream of 100 events. Beside them stands what it takes
+/// to read the same document into a tree and write it again.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  cargo run --release -p evo-load -- convert --json
+  evo-load convert --quick                   does it run at all; the figures mean little
+
+Exit codes: 0 all was measured, 1 it failed, 2 wrong arguments, 4 a translation failed, 130 interrupted.")]
+pub struct ConvertArgs {
+    /// Seconds of each measurement [default: 1].
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(1..=600))]
+    seconds: Option<u16>,
+    /// Short measurements, to see that everything works.
+    #[arg(long)]
+    quick: bool,
+    /// Writes one JSON object per scenario to standard output; the text goes to standard error.
+    #[arg(long)]
+    json: bool,
+}
+
+impl ConvertArgs {
+    /// How long each measurement takes.
+    pub fn length(&self) -> Duration {
+        let short = Duration::from_millis(if self.quick { 50 } else { 1_000 });
+        self.seconds.map_or(short, |seconds| Duration::from_secs(seconds.into()))
+    }
+}
+
 fn runners(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(number @ 5..=10_000) => Ok(number),
@@ -220,6 +257,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Gateway(args) => gateway(&args),
         Command::King(args) => king(&args),
         Command::Chaos(args) => chaos(&args),
+        Command::Convert(args) => convert(&args),
         Command::Upstream(args) => upstream::serve(args.listen).map(|()| ExitCode::SUCCESS),
         Command::Child { program } => Err(child::become_child(&program)),
     }
@@ -249,6 +287,16 @@ fn king(args: &KingArgs) -> Result<ExitCode> {
     let stop = Stop::on_signals().context("can't listen for signals")?;
     let mut clean = true;
     king::run(args, &stop, |scenario| {
+        clean &= scenario.is_clean();
+        tell(scenario, args.json)
+    })?;
+    Ok(if clean { ExitCode::SUCCESS } else { ExitCode::from(4) })
+}
+
+fn convert(args: &ConvertArgs) -> Result<ExitCode> {
+    let stop = Stop::on_signals().context("can't listen for signals")?;
+    let mut clean = true;
+    translate::run(args, &stop, |scenario| {
         clean &= scenario.is_clean();
         tell(scenario, args.json)
     })?;

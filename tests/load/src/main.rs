@@ -1,5 +1,5 @@
-//! The binary `evo-load`: what the gateway costs, measured beside nginx, and what king costs, beside
-//! what the machine's disk and loopback can do.
+//! The binary `evo-load`: what the gateway costs, measured beside nginx, what its translations cost,
+//! and what king costs, beside what the machine's disk and loopback can do.
 
 mod bench;
 mod chaos;
@@ -16,6 +16,7 @@ mod scenario;
 mod stats;
 mod stop;
 mod targets;
+mod translate;
 mod upstream;
 
 use std::process::ExitCode;

@@ -33,6 +33,11 @@ impl Latencies {
         self.0.add(&other.0).expect("both have the same bounds");
     }
 
+    /// How many there are.
+    pub fn len(&self) -> u64 {
+        self.0.len()
+    }
+
     /// The latency that this share (0.99) of all did not exceed, in milliseconds.
     pub fn quantile_ms(&self, quantile: f64) -> f64 {
         self.0.value_at_quantile(quantile) as f64 / 1e6
