@@ -178,9 +178,9 @@ fn stream(provider: Dialect, front: Dialect, events: &[u8]) -> Result<Vec<u8>> {
     let mut converter = StreamConverter::new(provider, front, &context(front, provider)?);
     let mut out = Vec::with_capacity(events.len() * 2);
     for event in events.split_inclusive(|byte| *byte == b'\n') {
-        converter.push(event, &mut out)?;
+        converter.push(event, &mut out).map_err(|fault| anyhow!("{fault:?}"))?;
     }
-    converter.finish(&mut out)?;
+    converter.finish(&mut out).map_err(|fault| anyhow!("{fault:?}"))?;
     Ok(out)
 }
 
