@@ -12,6 +12,7 @@ mod answer_tool;
 mod anthropic;
 mod custom;
 mod error;
+mod gemini;
 mod glance;
 mod gpt;
 mod json_progress;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{ConvertError, Notes, anthropic, error, openai, responses};
+use super::{ConvertError, Notes, anthropic, error, gemini, openai, responses};
 use crate::{
     model::{ApiError, ChatRequest, ChatResponse, StreamEvent},
     wire::responses::Echo,
@@ -18,12 +18,22 @@ pub enum Dialect {
     OpenAiResponses,
     /// Anthropic's Messages.
     Anthropic,
+    /// Google's Gemini, with streams as server-sent events.
+    Gemini,
+    /// The same with streams as one JSON array.
+    GeminiArray,
 }
 
 impl Dialect {
     /// All of them.
     #[cfg(test)]
-    pub const ALL: [Self; 3] = [Self::OpenAiChat, Self::OpenAiResponses, Self::Anthropic];
+    pub const ALL: [Self; 5] = [
+        Self::OpenAiChat,
+        Self::OpenAiResponses,
+        Self::Anthropic,
+        Self::Gemini,
+        Self::GeminiArray,
+    ];
 
     /// Whether a conversation is a list of `messages`, and its streams tell what they hold by it.
     pub fn is_chat(self) -> bool {
@@ -36,7 +46,14 @@ impl Dialect {
             Self::OpenAiChat => &openai::Chat,
             Self::OpenAiResponses => &responses::Responses,
             Self::Anthropic => &anthropic::Messages,
+            Self::Gemini => &gemini::Generate(gemini::Framing::Events),
+            Self::GeminiArray => &gemini::Generate(gemini::Framing::Array),
         }
+    }
+
+    /// Whether what a caller of this dialect says can go to a provider of that one as it is.
+    pub fn passes_to(self, provider: Self) -> bool {
+        self == provider || (self, provider) == (Self::GeminiArray, Self::Gemini)
     }
 
     /// The content type of a streamed answer.
@@ -153,6 +170,8 @@ pub struct Context {
     /// The tool that the provider was given to answer with, because it has no other way to keep a
     /// model to a schema. Its arguments are the answer's text.
     pub answer_tool: Option<String>,
+    /// The caller does not want to see what the model thought.
+    pub hides_thoughts: bool,
 }
 
 /// A tool of a namespace.

@@ -1,0 +1,89 @@
+//! Google's Gemini from and to the neutral model.
+
+mod error;
+mod format;
+mod messages;
+mod models;
+mod request;
+mod response;
+mod seals;
+mod stream;
+mod thinking;
+
+use super::{
+    Context, ConvertError, Notes, Protocol, StreamReader, StreamWriter, json, parse, write_json,
+};
+use crate::model::{ApiError, ChatRequest, ChatResponse};
+
+/// How a streamed answer is framed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// As server-sent events: `alt=sse`.
+    Events,
+    /// As one JSON array, element by element, which is what Google does unasked.
+    Array,
+}
+
+/// The protocol.
+pub(super) struct Generate(pub(super) Framing);
+
+impl Protocol for Generate {
+    fn read_request(&self, body: &[u8], notes: &mut Notes) -> Result<ChatRequest, ConvertError> {
+        request::read(parse(body)?, notes)
+    }
+
+    fn write_request(&self, chat: ChatRequest, notes: &mut Notes) -> Result<Vec<u8>, ConvertError> {
+        Ok(json(&request::write(chat, notes)?))
+    }
+
+    fn read_response(&self, body: &[u8], context: &Context) -> Result<ChatResponse, ConvertError> {
+        response::read(parse(body)?, context)
+    }
+
+    fn write_response(&self, answer: ChatResponse, context: &Context) -> Vec<u8> {
+        json(&response::write(answer, context))
+    }
+
+    fn reader(&self, context: &Context) -> Box<dyn StreamReader> {
+        Box::new(stream::Reader::new(context))
+    }
+
+    fn writer(&self, context: &Context) -> Box<dyn StreamWriter> {
+        Box::new(stream::Writer::new(self.0, context))
+    }
+
+    fn read_error(&self, status: u16, body: &[u8]) -> ApiError {
+        error::read(status, body)
+    }
+
+    fn write_error(&self, failure: ApiError) -> Vec<u8> {
+        json(&error::write(failure))
+    }
+
+    fn last_words(&self, failure: ApiError) -> Vec<u8> {
+        let mut out = Vec::new();
+        match self.0 {
+            Framing::Events => write_event(&error::write(failure), &mut out),
+            Framing::Array => {
+                out.extend_from_slice(b",\r\n");
+                write_json(&mut out, &error::write(failure));
+                out.push(b']');
+            }
+        }
+        out
+    }
+
+    fn stream_type(&self) -> &'static str {
+        match self.0 {
+            Framing::Events => "text/event-stream",
+            Framing::Array => "application/json; charset=UTF-8",
+        }
+    }
+}
+
+/// Appends an event.
+fn write_event(value: &impl serde::Serialize, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"data: ");
+    write_json(out, value);
+    out.extend_from_slice(b"\r\n\r\n");
+}
