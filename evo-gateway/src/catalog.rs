@@ -125,6 +125,52 @@ struct List {
     data: Vec<Listed>,
 }
 
+/// How Google lists its models.
+#[derive(Deserialize)]
+struct GoogleList {
+    models: Vec<GoogleListed>,
+}
+
+/// A model in Google's list.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct GoogleListed {
+    /// `models/ID`.
+    name: String,
+    #[serde(default, deserialize_with = "lenient")]
+    display_name: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    input_token_limit: Option<u32>,
+    /// What it can be asked for.
+    #[serde(default, deserialize_with = "lenient")]
+    supported_generation_methods: Option<Vec<String>>,
+}
+
+impl From<GoogleListed> for Listed {
+    fn from(listed: GoogleListed) -> Self {
+        let id = listed.name.strip_prefix("models/").unwrap_or(&listed.name).to_owned();
+        Self {
+            id,
+            owned_by: Some("google".to_owned()),
+            display_name: listed.display_name,
+            created: None,
+            created_at: None,
+            context_length: listed.input_token_limit,
+            max_model_len: None,
+        }
+    }
+}
+
+impl GoogleListed {
+    /// Whether it can be asked for something that the gateway passes on.
+    fn is_served(&self) -> bool {
+        let methods = self.supported_generation_methods.as_deref();
+        methods.is_none_or(|methods| {
+            methods.iter().any(|method| matches!(&**method, "generateContent" | "embedContent"))
+        })
+    }
+}
+
 /// One model that callers can ask for.
 #[derive(Debug)]
 pub(crate) struct Model<'a> {
@@ -339,11 +385,19 @@ async fn read(
 
 /// The models of a list that can be asked for.
 fn models_of(list: &[u8]) -> Result<Vec<Listed>, String> {
-    let list: List = serde_json::from_slice(list).map_err(|error| {
-        let reason: String = error.to_string().chars().take(LONGEST_REASON).collect();
-        format!("its answer is no list of models: {reason}")
-    })?;
-    Ok(list.data.into_iter().filter_map(Listed::checked).take(MOST_MODELS).collect())
+    let models: Vec<Listed> = match serde_json::from_slice::<GoogleList>(list) {
+        Ok(list) => {
+            list.models.into_iter().filter(GoogleListed::is_served).map(Listed::from).collect()
+        }
+        Err(_) => {
+            let list: List = serde_json::from_slice(list).map_err(|error| {
+                let reason: String = error.to_string().chars().take(LONGEST_REASON).collect();
+                format!("its answer is no list of models: {reason}")
+            })?;
+            list.data
+        }
+    };
+    Ok(models.into_iter().filter_map(Listed::checked).take(MOST_MODELS).collect())
 }
 
 #[cfg(test)]
@@ -421,6 +475,23 @@ mod tests {
         let good = &models[0];
         assert_eq!((&good.owned_by, &good.display_name, &good.created_at), (&None, &None, &None));
         assert_eq!(models[1].owned_by.as_deref(), Some("me"));
+    }
+
+    #[test]
+    fn googles_list_is_read() {
+        let list = json!({"models": [
+            {
+                "name": "models/gemini-2.5-flash", "displayName": "Gemini 2.5 Flash",
+                "inputTokenLimit": 1_048_576, "supportedGenerationMethods": ["generateContent"],
+            },
+            {"name": "models/veo", "supportedGenerationMethods": ["predictLongRunning"]},
+        ]});
+        let models = models_of(list.to_string().as_bytes()).unwrap();
+        assert_eq!(models.len(), 1);
+        assert_eq!(
+            (&*models[0].id, models[0].context_length),
+            ("gemini-2.5-flash", Some(1_048_576))
+        );
     }
 
     #[test]

@@ -27,13 +27,8 @@ pub enum Dialect {
 impl Dialect {
     /// All of them.
     #[cfg(test)]
-    pub const ALL: [Self; 5] = [
-        Self::OpenAiChat,
-        Self::OpenAiResponses,
-        Self::Anthropic,
-        Self::Gemini,
-        Self::GeminiArray,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::OpenAiChat, Self::OpenAiResponses, Self::Anthropic, Self::Gemini, Self::GeminiArray];
 
     /// Whether a conversation is a list of `messages`, and its streams tell what they hold by it.
     pub fn is_chat(self) -> bool {

@@ -28,7 +28,11 @@ fn request(from: Dialect, to: Dialect, body: &[u8], model: &str) -> Result<Vec<u
     super::request(from, to, body, wanted).map(|converted| converted.body)
 }
 
-const WAYS: [(&str, Dialect, Dialect); 6] = [
+const WAYS: [(&str, Dialect, Dialect); 10] = [
+    ("openai_to_gemini", Dialect::OpenAiChat, Dialect::Gemini),
+    ("anthropic_to_gemini", Dialect::Anthropic, Dialect::Gemini),
+    ("gemini_to_openai", Dialect::Gemini, Dialect::OpenAiChat),
+    ("gemini_to_anthropic", Dialect::Gemini, Dialect::Anthropic),
     ("openai_to_anthropic", Dialect::OpenAiChat, Dialect::Anthropic),
     ("anthropic_to_openai", Dialect::Anthropic, Dialect::OpenAiChat),
     ("responses_to_openai", Dialect::OpenAiResponses, Dialect::OpenAiChat),

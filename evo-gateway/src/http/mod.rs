@@ -5,6 +5,7 @@
 mod admin;
 mod error;
 mod extract;
+mod fronts;
 mod health;
 mod keys;
 mod models;

@@ -240,10 +240,8 @@ pub(super) fn answer_model(gateway: &Gateway, headers: &HeaderMap, name: &str) -
     let dialect = dialect_of("", headers);
     let live = gateway.live();
     match (live.catalog.model(name), dialect) {
-        (Some(model), Dialect::OpenAiChat | Dialect::OpenAiResponses) => {
-            Json(ModelView::from(model)).into_response()
-        }
         (Some(model), Dialect::Anthropic) => Json(AnthropicModel::from(model)).into_response(),
+        (Some(model), _) => Json(ModelView::from(model)).into_response(),
         (None, _) if live.providers.iter().any(|provider| &*provider.name == name) => {
             answer_list(gateway, headers, Some(name))
         }

@@ -20,6 +20,7 @@ use tracing::Instrument as _;
 
 use super::{
     error::{dialect_of, wrong_method},
+    fronts::{self, Front},
     origin::Rules,
     router,
 };
@@ -42,9 +43,6 @@ const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const GOOGLE_API_KEY: HeaderName = HeaderName::from_static("x-goog-api-key");
 const RUN: HeaderName = HeaderName::from_static("x-evo-run-id");
 const STAGE: HeaderName = HeaderName::from_static("x-evo-stage");
-const CHAT_COMPLETIONS: &str = "/v1/chat/completions";
-const RESPONSES: &str = "/v1/responses";
-const MESSAGES: &str = "/v1/messages";
 /// Where sessions are, if they are on.
 const SOCKET: &str = "/socket.io/";
 const TRACEPARENT: &str = "traceparent";
@@ -89,13 +87,16 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         let (mut parts, body) = request.into_parts();
         // Before anything that could pass it on.
         let key = take_key(&mut parts.uri);
-        let generates = front_of(parts.uri.path());
+        let generates = fronts::at(parts.uri.path());
         // The router is only needed, and cloned, for what the proxy does not answer.
         let router = generates.is_none().then(|| self.router.clone());
         Box::pin(async move {
             let mut entry =
                 Entry::new(gateway.log.clone(), gateway.books.clone(), facts(&parts, generates));
-            let front = generates.unwrap_or_else(|| dialect_of(parts.uri.path(), &parts.headers));
+            let front = generates.map_or_else(
+                || dialect_of(parts.uri.path(), &parts.headers),
+                |front| front.dialect,
+            );
             let response = match admit(&gateway, rules, &parts, key.as_deref(), &mut entry) {
                 Err(refused) => {
                     discard(body, &parts.headers).await;
@@ -141,31 +142,13 @@ impl hyper::service::Service<Request<Incoming>> for Service {
     }
 }
 
-/// The dialect of a route that generates.
-fn front_of(path: &str) -> Option<Dialect> {
-    match path {
-        CHAT_COMPLETIONS => Some(Dialect::OpenAiChat),
-        RESPONSES => Some(Dialect::OpenAiResponses),
-        MESSAGES => Some(Dialect::Anthropic),
-        _ => None,
-    }
-}
-
-fn path_of(dialect: Dialect) -> &'static str {
-    match dialect {
-        Dialect::OpenAiChat => CHAT_COMPLETIONS,
-        Dialect::OpenAiResponses => RESPONSES,
-        Dialect::Anthropic => MESSAGES,
-    }
-}
-
-fn facts(parts: &request::Parts, generates: Option<Dialect>) -> Facts {
+fn facts(parts: &request::Parts, generates: Option<&'static Front>) -> Facts {
     let path = parts.uri.path();
     let text = |name: &HeaderName| parts.headers.get(name).and_then(Text::of_header);
     Facts {
         method: Some(parts.method.clone()),
         path: match generates {
-            Some(dialect) => path_of(dialect).into(),
+            Some(front) => front.path.into(),
             None => path[..path.floor_char_boundary(MAX_PATH)].to_owned().into(),
         },
         run: text(&RUN),
@@ -420,7 +403,7 @@ fn finish(
         let challenge = HeaderValue::from_static("Bearer realm=\"evo-gateway\"");
         headers.insert(header::WWW_AUTHENTICATE, challenge);
     }
-    if status == StatusCode::METHOD_NOT_ALLOWED && front_of(&entry.facts.path).is_some() {
+    if status == StatusCode::METHOD_NOT_ALLOWED && fronts::at(&entry.facts.path).is_some() {
         headers.insert(header::ALLOW, HeaderValue::from_static("POST"));
     }
     entry.facts.status = Some(status.as_u16());

@@ -18,7 +18,7 @@ use evo_common::{
     config::{ModelMetadata, ProviderConfig, ProviderType, load::Fault},
     tokens::Secret,
 };
-use http::{HeaderName, HeaderValue, Request, Uri, header};
+use http::{HeaderName, HeaderValue, Request, Uri, header, uri::PathAndQuery};
 
 use crate::{
     config::{Conduct, Config},
@@ -101,6 +101,35 @@ pub(crate) struct Address {
 }
 
 impl Address {
+    /// Where it is asked for an answer of this model. `query` is what the caller put behind `?`, if it
+    /// speaks the same protocol.
+    pub(crate) fn asking(&self, model: &str, stream: bool, query: Option<&str>) -> Uri {
+        match self.dialect {
+            Dialect::Gemini | Dialect::GeminiArray => {
+                let method = if stream { "streamGenerateContent" } else { "generateContent" };
+                self.of_model(model, method, query.or(stream.then_some("alt=sse")))
+            }
+            _ => with(&self.generate, "", query),
+        }
+    }
+
+    /// Where something is asked of a model whose name stands in the address.
+    pub(crate) fn of_model(&self, model: &str, method: &str, query: Option<&str>) -> Uri {
+        let name = model.strip_prefix("models/").unwrap_or(model);
+        let mut path = String::with_capacity(name.len() + method.len() + 2);
+        path.push('/');
+        for byte in name.bytes() {
+            match byte {
+                b'-' | b'.' | b'_' | b'~' => path.push(byte.into()),
+                byte if byte.is_ascii_alphanumeric() => path.push(byte.into()),
+                byte => path.push_str(&format!("%{byte:02X}")),
+            }
+        }
+        path.push(':');
+        path.push_str(method);
+        with(&self.generate, &path, query)
+    }
+
     /// Its host and port, without anything else that the URL may hold.
     pub(crate) fn host_and_port(&self) -> String {
         let uri = &self.generate;
@@ -109,6 +138,24 @@ impl Address {
         }
         let usual = if uri.scheme() == Some(&http::uri::Scheme::HTTPS) { 443 } else { 80 };
         format!("{}:{}", uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(usual))
+    }
+}
+
+/// An address with more at the end of its path, and a query.
+fn with(uri: &Uri, more: &str, query: Option<&str>) -> Uri {
+    if more.is_empty() && query.is_none() {
+        return uri.clone();
+    }
+    let mut parts = uri.clone().into_parts();
+    let joint = if query.is_some() { "?" } else { "" };
+    let path = format!("{}{more}{joint}{}", uri.path(), query.unwrap_or_default());
+    match PathAndQuery::try_from(path) {
+        Ok(path) => {
+            parts.path_and_query = Some(path);
+            Uri::from_parts(parts).unwrap_or_else(|_| uri.clone())
+        }
+        // What is added was made here, or came in as a query.
+        Err(_) => uri.clone(),
     }
 }
 
@@ -165,7 +212,8 @@ fn dialect_of(kind: ProviderType) -> Option<Dialect> {
             Some(Dialect::OpenAiChat)
         }
         ProviderType::GithubCopilot => Some(Dialect::OpenAiChat),
-        ProviderType::CodexAuth | ProviderType::Google => None,
+        ProviderType::Google => Some(Dialect::Gemini),
+        ProviderType::CodexAuth => None,
     }
 }
 
@@ -356,7 +404,7 @@ impl fmt::Display for NotSpoken {
         write!(
             f,
             "of type `{}`, which this release of the gateway ({}) does not speak yet; it speaks \
-             `open_ai_compatible`, `anthropic`, `github_copilot`, `claude_code`, `codex_cli` \
+             `open_ai_compatible`, `anthropic`, `google`, `github_copilot`, `claude_code`, `codex_cli` \
              and `cursor`.",
             type_name(self.0),
             crate::VERSION
@@ -396,7 +444,7 @@ fn pool(
     for name in &config.api_key_envs {
         let header = keys.get(name).and_then(|key| {
             let text = match dialect {
-                Some(Dialect::Anthropic) => key.expose().to_owned(),
+                Some(Dialect::Anthropic | Dialect::Gemini) => key.expose().to_owned(),
                 _ => format!("Bearer {}", key.expose()),
             };
             let mut value = HeaderValue::try_from(text).ok()?;
@@ -426,6 +474,8 @@ fn address(dialect: Dialect, base_url: &str) -> Result<Address, (String, String)
         Dialect::OpenAiChat => ("chat/completions", "models"),
         Dialect::OpenAiResponses => ("responses", "models"),
         Dialect::Anthropic => ("messages", "models?limit=1000"),
+        // Which of its models is asked stands in the address.
+        Dialect::Gemini | Dialect::GeminiArray => ("models", "models?pageSize=1000"),
     };
     let (generate, models) = (uri(generate)?, uri(models)?);
     if generate.authority().is_some_and(|authority| authority.as_str().contains('@')) {
@@ -453,6 +503,20 @@ fn extra_header(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn googles_models_stand_in_the_address() {
+        let address = address(Dialect::Gemini, "https://g.example/v1beta/").unwrap();
+        for (model, stream, query, expected) in [
+            ("gemini-2.5-pro", false, None, "gemini-2.5-pro:generateContent"),
+            ("models/x", true, None, "x:streamGenerateContent?alt=sse"),
+            ("x", true, Some("foo=1"), "x:streamGenerateContent?foo=1"),
+            ("a/../b?c#d:e é", false, None, "a%2F..%2Fb%3Fc%23d%3Ae%20%C3%A9:generateContent"),
+        ] {
+            let uri = address.asking(model, stream, query);
+            assert_eq!(uri.to_string(), format!("https://g.example/v1beta/models/{expected}"));
+        }
+    }
 
     #[test]
     fn a_place_is_told_without_credentials() {

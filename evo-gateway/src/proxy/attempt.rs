@@ -6,7 +6,6 @@ use bytes::{Bytes, BytesMut};
 use evo_common::tracing_context;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header, response,
-    uri::PathAndQuery,
 };
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
@@ -119,7 +118,7 @@ impl Engine {
 
 impl Call<'_> {
     fn converts(&self) -> bool {
-        self.address.dialect != self.engine.ask.front
+        !self.engine.ask.front.passes_to(self.address.dialect)
     }
 
     async fn run(&self, resume: &mut Option<Resume>) -> Result<Ready, Failed> {
@@ -418,20 +417,9 @@ impl Call<'_> {
     /// Where to ask, with the caller's query if the protocol is the same.
     fn uri(&self, access: Option<&Access>) -> Uri {
         let address = access.and_then(|access| access.address.as_ref()).unwrap_or(self.address);
-        let uri = address.generate.clone();
-        let query = self.engine.ask.query.as_ref().filter(|_| !self.converts());
-        let Some(query) = query else { return uri };
-        let mut parts = uri.clone().into_parts();
-        let joint = if uri.query().is_some() { '&' } else { '?' };
-        let path = uri.path_and_query().map_or("", PathAndQuery::as_str);
-        match PathAndQuery::try_from(format!("{path}{joint}{query}")) {
-            Ok(path) => {
-                parts.path_and_query = Some(path);
-                Uri::from_parts(parts).unwrap_or(uri)
-            }
-            // It came in as a query, so it is one.
-            Err(_) => uri,
-        }
+        let (ask, stream) = (&self.engine.ask, self.engine.asked.stream);
+        let query = (!self.converts()).then(|| ask.query.as_deref().unwrap_or_default());
+        address.asking(&self.target.model, stream, query)
     }
 
     /// An error that the provider answered with.

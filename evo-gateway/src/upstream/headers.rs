@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Headers of callers that providers understand, for the same protocol on both sides.
-const PASSED: [HeaderName; 7] = [
+const PASSED: [HeaderName; 8] = [
     header::ACCEPT,
     header::USER_AGENT,
     HeaderName::from_static("anthropic-beta"),
@@ -17,9 +17,11 @@ const PASSED: [HeaderName; 7] = [
     HeaderName::from_static("openai-beta"),
     HeaderName::from_static("idempotency-key"),
     HeaderName::from_static("x-client-request-id"),
+    HeaderName::from_static("x-goog-api-client"),
 ];
 
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+const GOOGLE_API_KEY: HeaderName = HeaderName::from_static("x-goog-api-key");
 const ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
 /// The version of Anthropic's API that the translation speaks, and that callers mean who name none.
 const ANTHROPIC_DEFAULT: HeaderValue = HeaderValue::from_static("2023-06-01");
@@ -58,6 +60,7 @@ pub(crate) fn to_provider(
         let name = match dialect {
             Dialect::OpenAiChat | Dialect::OpenAiResponses => header::AUTHORIZATION,
             Dialect::Anthropic => API_KEY,
+            Dialect::Gemini | Dialect::GeminiArray => GOOGLE_API_KEY,
         };
         headers.insert(name, key.clone());
     }

@@ -23,7 +23,9 @@ fn read_into(schema: &mut Map<String, Value>) {
         schema.insert("anyOf".to_owned(), any_of);
     }
     // Google's clients write some counts as texts.
-    for count in ["minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties"] {
+    for count in
+        ["minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties"]
+    {
         if let Some(Value::String(text)) = schema.get(count)
             && let Ok(number) = text.parse::<u64>()
         {

@@ -75,23 +75,24 @@ impl Calls {
 }
 
 fn read_part(
-    part: wire::Part,
+    mut part: wire::Part,
     field: &str,
     calls: &mut Calls,
     parts: &mut Vec<Part>,
 ) -> Result<(), ConvertError> {
-    let mut seal = part.thought_signature.filter(|text| !text.is_empty()).map(seals::read);
+    let signature = part.thought_signature.take().filter(|text| !text.is_empty());
+    let mut seal = signature.map(seals::read);
     if part.thought {
         read_thought(part.text.unwrap_or_default(), seal, parts);
         return Ok(());
     }
-    let read = if let Some(call) = part.function_call {
+    let read = if let Some(call) = part.function_call.take() {
         let id = calls.begin(call.id, &call.name);
         if let Some(seal) = seal.as_mut().filter(|seal| seal.origin == SealOrigin::Gemini) {
             seal.id = Some(id.clone());
         }
         Part::ToolCall(ToolCall { id, name: call.name, arguments: call.args })
-    } else if let Some(result) = part.function_response {
+    } else if let Some(result) = part.function_response.take() {
         let call_id = calls.end(result.id.as_deref(), &result.name).ok_or_else(|| {
             let message = format!("answers no call of the function `{}` before it", result.name);
             ConvertError::new(format!("{field}.functionResponse"), message)
@@ -102,7 +103,7 @@ fn read_part(
             shown.push(read_media(part, &format!("{field}.functionResponse.parts[{at}]"))?);
         }
         Part::ToolResult(ToolResult { call_id, parts: shown, is_error })
-    } else if let Some(text) = part.text {
+    } else if let Some(text) = part.text.take() {
         Part::Text(text)
     } else {
         read_media(part, field)?
@@ -161,9 +162,7 @@ fn read_media(part: wire::Part, field: &str) -> Result<Part, ConvertError> {
     };
     match kind.as_deref() {
         None | Some("") => Ok(Part::Image(Image { media, detail: None })),
-        Some(kind) if kind.starts_with("image/") => {
-            Ok(Part::Image(Image { media, detail: None }))
-        }
+        Some(kind) if kind.starts_with("image/") => Ok(Part::Image(Image { media, detail: None })),
         Some(kind) if kind == "application/pdf" || kind.starts_with("text/") => {
             Ok(Part::Document(Document { media, name }))
         }

@@ -73,6 +73,10 @@ impl Protocol for Generate {
         out
     }
 
+    fn takes_comments(&self) -> bool {
+        self.0 == Framing::Events
+    }
+
     fn stream_type(&self) -> &'static str {
         match self.0 {
             Framing::Events => "text/event-stream",

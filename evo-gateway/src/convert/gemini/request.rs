@@ -34,7 +34,13 @@ pub(super) fn read(request: wire::Request, notes: &mut Notes) -> Result<ChatRequ
     }
     notes.drop_hints(&request.rest, &HINTS);
     let config = request.generation_config.unwrap_or_default();
-    for field in ["responseModalities", "response_modalities", "speechConfig", "speech_config", "imageConfig"] {
+    for field in [
+        "responseModalities",
+        "response_modalities",
+        "speechConfig",
+        "speech_config",
+        "imageConfig",
+    ] {
         if config.rest.get(field).is_some_and(says) {
             let message = "can only be text with this model's provider; leave it out";
             notes.lose(format!("generationConfig.{field}"), message)?;
@@ -64,7 +70,7 @@ pub(super) fn read(request: wire::Request, notes: &mut Notes) -> Result<ChatRequ
         max_tokens: config.max_output_tokens,
         temperature: config.temperature,
         top_p: config.top_p,
-        top_k: config.top_k.map(|top_k| read_count(top_k)).transpose()?,
+        top_k: config.top_k.map(read_count).transpose()?,
         reasoning_effort: thinking::read(&thinking),
         seed: config.seed,
         presence_penalty: config.presence_penalty,
@@ -210,11 +216,10 @@ fn drop_hints(chat: &mut ChatRequest, notes: &mut Notes) {
     }
 }
 
-/// The type of the answer and its schema.
-fn write_format(
-    chat: &mut ChatRequest,
-    notes: &mut Notes,
-) -> Result<(Option<String>, Option<Map<String, Value>>), ConvertError> {
+/// What an answer must be like: its type and its schema.
+type Shape = (Option<String>, Option<Map<String, Value>>);
+
+fn write_format(chat: &mut ChatRequest, notes: &mut Notes) -> Result<Shape, ConvertError> {
     let format = std::mem::take(&mut chat.response_format);
     let json = Some(JSON.to_owned());
     let written = match format {

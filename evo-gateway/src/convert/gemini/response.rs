@@ -39,9 +39,8 @@ pub(super) fn read(
     let Some(candidate) = response.candidates.into_iter().next() else {
         let feedback = response.prompt_feedback;
         let blocked = feedback.filter(|feedback| feedback.block_reason.is_some());
-        let blocked = blocked.ok_or_else(|| {
-            ConvertError::new("candidates", "the provider's answer has none")
-        })?;
+        let blocked = blocked
+            .ok_or_else(|| ConvertError::new("candidates", "the provider's answer has none"))?;
         answer.blocks.push(Block::Refusal(block_message(&blocked)));
         return Ok(answer);
     };
@@ -49,7 +48,8 @@ pub(super) fn read(
     if let Some(message) = failure(reason, candidate.finish_message.as_deref()) {
         return Err(ConvertError::new("candidates[0].finishReason", message));
     }
-    let made_up = if answer.id.is_empty() { context.created.to_string() } else { answer.id.clone() };
+    let made_up =
+        if answer.id.is_empty() { context.created.to_string() } else { answer.id.clone() };
     let mut calls = 0;
     for part in candidate.content.unwrap_or_default().parts {
         for piece in read_part(part, &made_up, &mut calls) {
@@ -158,10 +158,9 @@ pub(super) fn read_stop(reason: Option<&str>, has_calls: bool) -> StopReason {
 
 pub(super) fn write_stop(stop: &StopReason) -> &'static str {
     match stop {
-        StopReason::End
-        | StopReason::ToolUse
-        | StopReason::StopSequence(_)
-        | StopReason::Pause => "STOP",
+        StopReason::End | StopReason::ToolUse | StopReason::StopSequence(_) | StopReason::Pause => {
+            "STOP"
+        }
         StopReason::Length => "MAX_TOKENS",
         StopReason::Refusal => "SAFETY",
     }
@@ -202,7 +201,8 @@ pub(super) fn write_logprobs(logprobs: Vec<TokenLogprob>) -> Option<wire::Logpro
 }
 
 pub(super) fn read_usage(usage: wire::UsageMetadata) -> Usage {
-    let prompt = usage.prompt_token_count.saturating_add(usage.tool_use_prompt_token_count.unwrap_or(0));
+    let prompt =
+        usage.prompt_token_count.saturating_add(usage.tool_use_prompt_token_count.unwrap_or(0));
     let cached = usage.cached_content_token_count.unwrap_or(0).min(prompt);
     let thoughts = usage.thoughts_token_count;
     Usage {

@@ -48,7 +48,11 @@ mod tests {
 
     #[test]
     fn a_seal_of_another_protocol_comes_back_from_a_client_that_holds_bytes() {
-        let foreign = Seal { origin: SealOrigin::Anthropic, id: Some("x".to_owned()), data: "Ép+/=".to_owned() };
+        let foreign = Seal {
+            origin: SealOrigin::Anthropic,
+            id: Some("x".to_owned()),
+            data: "Ép+/=".to_owned(),
+        };
         let signature = write(foreign.clone());
         let for_urls = signature.replace('+', "-").replace('/', "_");
         for signature in [signature.clone(), for_urls.trim_end_matches('=').to_owned(), for_urls] {

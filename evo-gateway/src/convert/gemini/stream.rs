@@ -228,11 +228,14 @@ impl Writer {
             let OpenCall { id, name, arguments, signature } = open;
             let text = if arguments.trim().is_empty() { "{}" } else { arguments.as_str() };
             match serde_json::from_str(text) {
-                Ok(arguments) => parts.push(write_call(ToolCall { id, name, arguments }, signature)),
+                Ok(arguments) => {
+                    parts.push(write_call(ToolCall { id, name, arguments }, signature));
+                }
                 // The answer was cut off within this call, which the reason says; half of it is none.
                 Err(_) if self.stop == StopReason::Length => {}
                 Err(fault) => {
-                    let message = format!("the arguments of the call `{name}` are no object: {fault}");
+                    let message =
+                        format!("the arguments of the call `{name}` are no object: {fault}");
                     return Err(ConvertError::new("functionCall.args", message));
                 }
             }

@@ -6,12 +6,8 @@ use crate::{model::Effort, wire::gemini as wire};
 /// The least that the models take which can't be kept from thinking.
 const MIN_BUDGET: i64 = 128;
 /// Efforts and the budgets that stand for them, smallest first.
-const BUDGETS: [(Effort, i64); 4] = [
-    (Effort::Minimal, 512),
-    (Effort::Low, 1_024),
-    (Effort::Medium, 8_192),
-    (Effort::High, 24_576),
-];
+const BUDGETS: [(Effort, i64); 4] =
+    [(Effort::Minimal, 512), (Effort::Low, 1_024), (Effort::Medium, 8_192), (Effort::High, 24_576)];
 
 /// What the caller's settings ask for.
 pub(super) fn read(config: &wire::ThinkingConfig) -> Option<Effort> {

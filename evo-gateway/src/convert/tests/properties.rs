@@ -160,7 +160,7 @@ proptest! {
             let input = &inputs[case.index(inputs.len())];
             let (out, end) = convert_in_pieces(from, to, &input[..length.index(input.len() + 1)], &[]);
             let out = String::from_utf8(out).unwrap();
-            let ends = ["data: [DONE]\n\n", "event: message_stop\n", "event: response.completed\n", "event: response.incomplete\n"];
+            let ends = ["data: [DONE]\n\n", "\"finishReason\":", "event: message_stop\n", "event: response.completed\n", "event: response.incomplete\n"];
             let has_end = ends.iter().any(|mark| out.contains(mark));
             let has_error = out.contains("\"error\":{");
             prop_assert_eq!((has_end, has_error), (end.is_ok(), end.is_err()), "{}", out);
