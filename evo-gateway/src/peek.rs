@@ -21,6 +21,32 @@ pub(crate) struct Peek<'a> {
     pub(crate) include_usage: bool,
 }
 
+/// Which answers come in pieces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Streams {
+    /// As the field `stream` says.
+    Field {
+        /// Without the field.
+        unasked: bool,
+    },
+    Always,
+    Never,
+}
+
+impl Default for Streams {
+    fn default() -> Self {
+        Self::Field { unasked: false }
+    }
+}
+
+/// What is known of a request before its body is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Aim {
+    /// The model, if the address names it and the body does not.
+    pub(crate) model: Option<String>,
+    pub(crate) streams: Streams,
+}
+
 /// What is wrong with a body.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
@@ -123,8 +149,17 @@ struct StreamOptions {
     include_usage: Option<bool>,
 }
 
-/// Reads a request body.
-pub(crate) fn peek(body: &[u8]) -> Result<Peek<'_>, Fault> {
+/// Reads a request body. Where the address tells everything, the body is not looked at: its place for
+/// the model is empty then.
+pub(crate) fn peek<'a>(body: &'a [u8], aim: &Aim) -> Result<Peek<'a>, Fault> {
+    if let Some(model) = &aim.model {
+        if model.len() > LONGEST_MODEL {
+            let message = format!("it is longer than {LONGEST_MODEL} bytes.");
+            return Err(Fault::of("model", &message));
+        }
+        let (model, stream) = (Cow::Owned(model.clone()), aim.streams == Streams::Always);
+        return Ok(Peek { model, model_at: 0..0, stream, include_usage: true });
+    }
     let head: Head<'_> = serde_json::from_slice(body).map_err(|error| not_json(body, &error))?;
     let raw = head.model.map(RawValue::get).filter(|raw| *raw != "null").ok_or_else(|| {
         Fault::of("model", "it is missing; name a model, for example \"provider:model\".")
@@ -141,7 +176,8 @@ pub(crate) fn peek(body: &[u8]) -> Result<Peek<'_>, Fault> {
     // The raw value is a part of the body, so the distance is its place there.
     let start = raw.as_ptr().addr() - body.as_ptr().addr();
     let stream = match head.stream.map(RawValue::get) {
-        None | Some("null" | "false") => false,
+        None | Some("null") => matches!(aim.streams, Streams::Field { unasked: true }),
+        Some("false") => false,
         Some("true") => true,
         Some(_) => return Err(Fault::of("stream", "it must be true or false.")),
     };
@@ -202,18 +238,39 @@ mod tests {
 
     use super::*;
 
+    const AIM: Aim = Aim { model: None, streams: Streams::Field { unasked: false } };
+
+    fn peek(body: &[u8]) -> Result<Peek<'_>, Fault> {
+        super::peek(body, &AIM)
+    }
+
     #[test]
     fn the_fields_are_found() {
         let body =
             br#" {"messages":[{"role":"user","content":"{\"model\":\"no\"}"}],"stream" : true,
             "model" : "openai:gpt-4o", "stream_options":{"include_usage":true,"x":1},"n":1.50} "#;
-        let peek = peek(body).unwrap();
+        let peek = super::peek(body, &AIM).unwrap();
         assert_eq!(peek.model, "openai:gpt-4o");
         assert_eq!(&body[peek.model_at.clone()], br#""openai:gpt-4o""#);
         assert!(peek.stream && peek.include_usage);
-        let other =
-            super::peek(br#"{"model":"a\u0062\/","stream":null,"stream_options":5}"#).unwrap();
+        let other = super::peek(br#"{"model":"a\u0062\/","stream":null,"stream_options":5}"#, &AIM)
+            .unwrap();
         assert_eq!((&*other.model, other.stream), ("ab/", false));
+    }
+
+    #[test]
+    fn what_the_address_says_counts() {
+        let path = Aim { model: Some("m".to_owned()), streams: Streams::Always };
+        let found = super::peek(b"{}", &path).unwrap();
+        assert_eq!((&*found.model, found.stream, found.model_at.is_empty()), ("m", true, true));
+        let unless = Aim { model: None, streams: Streams::Field { unasked: true } };
+        for (body, stream) in [
+            (r#"{"model":"m"}"#, true),
+            (r#"{"model":"m","stream":null}"#, true),
+            (r#"{"model":"m","stream":false}"#, false),
+        ] {
+            assert_eq!(super::peek(body.as_bytes(), &unless).unwrap().stream, stream, "{body}");
+        }
     }
 
     #[test]

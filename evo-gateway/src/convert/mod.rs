@@ -1,8 +1,9 @@
 //! Translation between wire protocols: requests, answers, streams and errors.
 //!
-//! Pure: no clock, no I/O. Each protocol has a folder with a reader (wire to [`crate::model`]) and a
-//! writer (model to wire) of each; this file only puts them together. When front and provider speak
-//! the same protocol nothing of this is used: those bytes pass through untouched.
+//! No I/O, and no clock but the one by which Ollama's answers tell how long they took. Each protocol has
+//! a folder with a reader (wire to [`crate::model`]) and a writer (model to wire) of each; this file only
+//! puts them together. When front and provider speak the same protocol nothing of this is used: those
+//! bytes pass through untouched.
 //!
 //! What a provider cannot do is refused, and the refusal names the field; a caller that is lenient
 //! gets an answer without it, and the field's name. What is only a hint, so that an answer without it
@@ -18,6 +19,7 @@ mod gpt;
 mod json_progress;
 mod media;
 mod notes;
+mod ollama;
 mod openai;
 mod protocol;
 mod responses;

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{ConvertError, Notes, anthropic, error, gemini, openai, responses};
+use tokio::time::Instant;
+
+use super::{ConvertError, Notes, anthropic, error, gemini, ollama, openai, responses};
 use crate::{
     model::{ApiError, ChatRequest, ChatResponse, StreamEvent},
     wire::responses::Echo,
@@ -22,13 +24,24 @@ pub enum Dialect {
     Gemini,
     /// The same with streams as one JSON array.
     GeminiArray,
+    /// Ollama's `/api/chat`. Its servers are asked in OpenAI's protocol.
+    OllamaChat,
+    /// Ollama's `/api/generate`.
+    OllamaGenerate,
 }
 
 impl Dialect {
     /// All of them.
     #[cfg(test)]
-    pub const ALL: [Self; 5] =
-        [Self::OpenAiChat, Self::OpenAiResponses, Self::Anthropic, Self::Gemini, Self::GeminiArray];
+    pub const ALL: [Self; 7] = [
+        Self::OpenAiChat,
+        Self::OpenAiResponses,
+        Self::Anthropic,
+        Self::Gemini,
+        Self::GeminiArray,
+        Self::OllamaChat,
+        Self::OllamaGenerate,
+    ];
 
     /// Whether a conversation is a list of `messages`, and its streams tell what they hold by it.
     pub fn is_chat(self) -> bool {
@@ -43,6 +56,8 @@ impl Dialect {
             Self::Anthropic => &anthropic::Messages,
             Self::Gemini => &gemini::Generate(gemini::Framing::Events),
             Self::GeminiArray => &gemini::Generate(gemini::Framing::Array),
+            Self::OllamaChat => &ollama::Ollama(ollama::Route::Chat),
+            Self::OllamaGenerate => &ollama::Ollama(ollama::Route::Generate),
         }
     }
 
@@ -167,6 +182,8 @@ pub struct Context {
     pub answer_tool: Option<String>,
     /// The caller does not want to see what the model thought.
     pub hides_thoughts: bool,
+    /// When the question came, for answers that tell how long they took.
+    pub began: Option<Instant>,
 }
 
 /// A tool of a namespace.

@@ -28,7 +28,11 @@ fn request(from: Dialect, to: Dialect, body: &[u8], model: &str) -> Result<Vec<u
     super::request(from, to, body, wanted).map(|converted| converted.body)
 }
 
-const WAYS: [(&str, Dialect, Dialect); 10] = [
+const WAYS: [(&str, Dialect, Dialect); 14] = [
+    ("ollama_to_openai", Dialect::OllamaChat, Dialect::OpenAiChat),
+    ("openai_to_ollama", Dialect::OpenAiChat, Dialect::OllamaChat),
+    ("ollama_generate_to_anthropic", Dialect::OllamaGenerate, Dialect::Anthropic),
+    ("anthropic_to_ollama_generate", Dialect::Anthropic, Dialect::OllamaGenerate),
     ("openai_to_gemini", Dialect::OpenAiChat, Dialect::Gemini),
     ("anthropic_to_gemini", Dialect::Anthropic, Dialect::Gemini),
     ("gemini_to_openai", Dialect::Gemini, Dialect::OpenAiChat),

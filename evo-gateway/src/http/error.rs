@@ -28,9 +28,13 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// The dialect of who asks: Anthropic's clients name the version of its API.
+/// The dialect of who asks, by where it asks. Anthropic's clients also name the version of its API.
 pub(super) fn dialect_of(path: &str, headers: &HeaderMap) -> Dialect {
-    if path.starts_with("/v1/messages") || headers.contains_key("anthropic-version") {
+    if path.starts_with("/v1beta/") {
+        Dialect::Gemini
+    } else if path.starts_with("/api/") {
+        Dialect::OllamaChat
+    } else if path.starts_with("/v1/messages") || headers.contains_key("anthropic-version") {
         Dialect::Anthropic
     } else {
         Dialect::OpenAiChat

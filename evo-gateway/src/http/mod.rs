@@ -6,9 +6,11 @@ mod admin;
 mod error;
 mod extract;
 mod fronts;
+mod google;
 mod health;
 mod keys;
 mod models;
+mod ollama;
 mod openapi;
 mod origin;
 mod providers;
@@ -39,6 +41,11 @@ fn routes() -> OpenApiRouter<Arc<Gateway>> {
         .routes(routes!(models::list_models))
         .routes(routes!(models::get_model))
         .routes(routes!(models::refresh_models))
+        .routes(routes!(google::list_google_models))
+        .routes(routes!(google::get_google_model))
+        .routes(routes!(ollama::list_tags))
+        .routes(routes!(ollama::show_model))
+        .routes(routes!(ollama::get_version))
         .routes(routes!(providers::list_providers))
         .routes(routes!(admin::get_config, admin::put_config))
         .routes(routes!(keys::list_keys, keys::create_key))

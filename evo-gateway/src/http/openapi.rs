@@ -182,8 +182,93 @@ fn create_chat_completion() {}
 #[expect(dead_code, reason = "stands in the document for what the proxy answers")]
 fn create_message() {}
 
+/// Answer a conversation (Gemini).
+///
+/// Google's `generateContent`, with any provider: the model in the path decides which. Ask
+/// `:streamGenerateContent` instead for an answer in pieces, as server-sent events with `?alt=sse`, else
+/// as one JSON array.
+#[utoipa::path(
+    post,
+    path = "/v1beta/models/{model}:generateContent",
+    tag = "generation",
+    params((
+        "model" = String, Path, description = "`provider:model`, `hint:purpose`, or a model alone.",
+        example = "google:gemini-2.5-flash",
+    )),
+    request_body(
+        content = Object,
+        example = json!({"contents": [{"role": "user", "parts": [{"text": "Hello"}]}]}),
+    ),
+    responses(
+        (status = 200, description = "The answer.", body = Object),
+    ),
+)]
+#[expect(dead_code, reason = "stands in the document for what the proxy answers")]
+fn generate_content() {}
+
+/// Answer a conversation (Ollama).
+///
+/// Ollama's chat, with any provider: the model decides which. Unless `stream` is false, the answer comes
+/// in lines of JSON.
+#[utoipa::path(
+    post,
+    path = "/api/chat",
+    tag = "generation",
+    request_body(
+        content = ChatCompletionRequest,
+        example = json!({
+            "model": "ollama:llama3.2:latest", "stream": false,
+            "messages": [{"role": "user", "content": "Hello"}],
+        }),
+    ),
+    responses(
+        (status = 200, description = "The answer.", body = Object),
+    ),
+)]
+#[expect(dead_code, reason = "stands in the document for what the proxy answers")]
+fn create_ollama_chat() {}
+
+/// A request of Ollama's `generate`.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "stands in the document for what the proxy reads")]
+struct OllamaGenerateRequest {
+    /// `provider:model`, `hint:purpose`, or a model alone.
+    model: String,
+    /// The question.
+    prompt: String,
+    /// Whether the answer is to come in pieces; it does unless this is false.
+    #[schema(required = false)]
+    stream: Option<bool>,
+}
+
+/// Answer one question (Ollama).
+///
+/// Ollama's `generate`, with any provider: the model decides which. Unless `stream` is false, the answer
+/// comes in lines of JSON.
+#[utoipa::path(
+    post,
+    path = "/api/generate",
+    tag = "generation",
+    request_body(
+        content = OllamaGenerateRequest,
+        example = json!({"model": "ollama:llama3.2:latest", "prompt": "Hello", "stream": false}),
+    ),
+    responses(
+        (status = 200, description = "The answer.", body = Object),
+    ),
+)]
+#[expect(dead_code, reason = "stands in the document for what the proxy answers")]
+fn create_ollama_answer() {}
+
 #[derive(utoipa::OpenApi)]
-#[openapi(paths(create_chat_completion, create_response, create_message))]
+#[openapi(paths(
+    create_chat_completion,
+    create_response,
+    create_message,
+    generate_content,
+    create_ollama_chat,
+    create_ollama_answer
+))]
 struct Generation;
 
 /// Show this document.

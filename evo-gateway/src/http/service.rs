@@ -29,6 +29,7 @@ use crate::{
     auth::Refusal,
     convert::Dialect,
     gateway::Gateway,
+    peek::Aim,
     proxy::{
         self, Ask, Refused,
         answer::{Answer, Logged},
@@ -87,7 +88,8 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         let (mut parts, body) = request.into_parts();
         // Before anything that could pass it on.
         let key = take_key(&mut parts.uri);
-        let generates = fronts::at(parts.uri.path());
+        let generates = fronts::at(parts.uri.path(), parts.uri.query());
+        let aim = generates.map_or_else(Aim::default, |front| front.aim(parts.uri.path()));
         // The router is only needed, and cloned, for what the proxy does not answer.
         let router = generates.is_none().then(|| self.router.clone());
         Box::pin(async move {
@@ -118,7 +120,8 @@ impl hyper::service::Service<Request<Incoming>> for Service {
                                 Ok(route(router, parts, body).await)
                             }
                             None => {
-                                generate(&gateway, client, front, parts, body, &mut entry).await
+                                generate(&gateway, client, (front, aim), parts, body, &mut entry)
+                                    .await
                             }
                         }
                     };
@@ -275,7 +278,7 @@ fn presented_token<'a>(headers: &'a HeaderMap, key: Option<&'a str>) -> Option<&
 async fn generate(
     gateway: &Gateway,
     client: Client,
-    front: Dialect,
+    (front, aim): (Dialect, Aim),
     parts: request::Parts,
     body: Incoming,
     entry: &mut Entry,
@@ -286,7 +289,7 @@ async fn generate(
     }
     let body = read(body, &parts.headers, gateway.body_limit).await?;
     let query = parts.uri.query().map(str::to_owned);
-    let ask = Ask::new(front, parts.headers, query, body);
+    let ask = Ask::new((front, aim), parts.headers, query, body);
     proxy::forward(gateway, client, ask, entry).await
 }
 
@@ -403,7 +406,7 @@ fn finish(
         let challenge = HeaderValue::from_static("Bearer realm=\"evo-gateway\"");
         headers.insert(header::WWW_AUTHENTICATE, challenge);
     }
-    if status == StatusCode::METHOD_NOT_ALLOWED && fronts::at(&entry.facts.path).is_some() {
+    if status == StatusCode::METHOD_NOT_ALLOWED && fronts::is_one(&entry.facts.path) {
         headers.insert(header::ALLOW, HeaderValue::from_static("POST"));
     }
     entry.facts.status = Some(status.as_u16());

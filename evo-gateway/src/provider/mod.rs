@@ -143,6 +143,7 @@ impl Address {
 
 /// An address with more at the end of its path, and a query.
 fn with(uri: &Uri, more: &str, query: Option<&str>) -> Uri {
+    let query = query.filter(|query| !query.is_empty());
     if more.is_empty() && query.is_none() {
         return uri.clone();
     }
@@ -471,7 +472,9 @@ fn address(dialect: Dialect, base_url: &str) -> Result<Address, (String, String)
         })
     };
     let (generate, models) = match dialect {
-        Dialect::OpenAiChat => ("chat/completions", "models"),
+        Dialect::OpenAiChat | Dialect::OllamaChat | Dialect::OllamaGenerate => {
+            ("chat/completions", "models")
+        }
         Dialect::OpenAiResponses => ("responses", "models"),
         Dialect::Anthropic => ("messages", "models?limit=1000"),
         // Which of its models is asked stands in the address.
@@ -511,6 +514,7 @@ mod tests {
             ("gemini-2.5-pro", false, None, "gemini-2.5-pro:generateContent"),
             ("models/x", true, None, "x:streamGenerateContent?alt=sse"),
             ("x", true, Some("foo=1"), "x:streamGenerateContent?foo=1"),
+            ("x", true, Some(""), "x:streamGenerateContent"),
             ("a/../b?c#d:e é", false, None, "a%2F..%2Fb%3Fc%23d%3Ae%20%C3%A9:generateContent"),
         ] {
             let uri = address.asking(model, stream, query);

@@ -111,6 +111,7 @@ impl Engine {
         Context {
             created: super::now(),
             include_usage: self.asked.include_usage,
+            began: Some(Instant::now()),
             ..Context::default()
         }
     }
@@ -309,12 +310,12 @@ impl Call<'_> {
             })?;
             return Ok((Bytes::from(body).into(), Some(Back { dropped, context })));
         }
-        if asked.model == *model {
+        if asked.model == *model || asked.model_at.is_empty() {
             return Ok((body.clone().into(), None));
         }
         let model_at = if instead.is_some() {
             // It was written anew, so that it stands elsewhere.
-            let peek = crate::peek::peek(body).map_err(|fault| {
+            let peek = crate::peek::peek(body, &ask.aim).map_err(|fault| {
                 Failed::own(Kind::Caller, Refused::new(400, "invalid_request", fault.message))
             })?;
             peek.model_at

@@ -23,7 +23,7 @@ use crate::{
     cache::{Place, Question},
     convert::{self, Dialect},
     gateway::{Gateway, Live},
-    peek::{self, Peek},
+    peek::{self, Aim, Peek},
     provider::Provider,
     routing::plan::NoRoute,
     upstream::{Client, headers},
@@ -100,6 +100,8 @@ pub(crate) struct Ask {
     pub(crate) query: Option<String>,
     /// The body.
     pub(crate) body: Bytes,
+    /// What its address tells.
+    aim: Aim,
     /// Whether an answer without a field that can't be carried over is better than none.
     lenient: bool,
 }
@@ -107,13 +109,13 @@ pub(crate) struct Ask {
 impl Ask {
     /// A request that came in.
     pub(crate) fn new(
-        front: Dialect,
+        (front, aim): (Dialect, Aim),
         headers: HeaderMap,
         query: Option<String>,
         body: Bytes,
     ) -> Self {
         let lenient = is_lenient(&headers);
-        Self { front, headers, query, body, lenient }
+        Self { front, headers, query, body, aim, lenient }
     }
 
     /// Keeps only what another try needs, and nothing of the buffers that the request was read into:
@@ -174,7 +176,7 @@ pub(crate) async fn forward(
     ask: Ask,
     entry: &mut Entry,
 ) -> Result<Response<Answer>, Refused> {
-    let peek = peek::peek(&ask.body).map_err(|fault| {
+    let peek = peek::peek(&ask.body, &ask.aim).map_err(|fault| {
         let field = fault.field.map(str::to_owned);
         Refused { field, ..Refused::new(400, "invalid_request", fault.message) }
     })?;

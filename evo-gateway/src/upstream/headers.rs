@@ -58,7 +58,10 @@ pub(crate) fn to_provider(
     }
     if let Some(key) = key {
         let name = match dialect {
-            Dialect::OpenAiChat | Dialect::OpenAiResponses => header::AUTHORIZATION,
+            Dialect::OpenAiChat
+            | Dialect::OpenAiResponses
+            | Dialect::OllamaChat
+            | Dialect::OllamaGenerate => header::AUTHORIZATION,
             Dialect::Anthropic => API_KEY,
             Dialect::Gemini | Dialect::GeminiArray => GOOGLE_API_KEY,
         };

@@ -73,6 +73,10 @@ impl Protocol for Generate {
         out
     }
 
+    fn end_marks(&self) -> &'static [&'static [u8]] {
+        &[b"\"finishReason\""]
+    }
+
     fn takes_comments(&self) -> bool {
         self.0 == Framing::Events
     }

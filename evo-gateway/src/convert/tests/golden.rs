@@ -94,7 +94,9 @@ fn streams() {
             converter.tell(error.clone(), &mut out);
         }
         let text = String::from_utf8(out).unwrap();
-        let has_error = text.contains("data: {\"error\"") || text.contains("event: error\n");
+        let has_error = text.contains("data: {\"error\"")
+            || text.contains("event: error\n")
+            || text.contains("{\"error\":\"");
         assert_eq!(finished.is_err(), has_error, "{name}: {text}");
         assert!(pushed.is_ok() || finished.is_err(), "{name}");
         text

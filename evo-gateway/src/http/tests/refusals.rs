@@ -185,16 +185,16 @@ async fn a_provider_that_cannot_be_called_is_named() {
     let mut keyless = provider_at("http://127.0.0.1:9/v1", "keyless", ANTHROPIC);
     keyless["api_key_envs"] = json!(["UNSET_A", "UNSET_B"]);
     keyless["models"] = json!(["claude"]);
-    let google = provider_at("http://127.0.0.1:9/v1", "gem", "google");
-    let mut later = provider_at("http://127.0.0.1:9/v1", "later", "google");
+    let codex = provider_at("http://127.0.0.1:9/v1", "codex", "codex_auth");
+    let mut later = provider_at("http://127.0.0.1:9/v1", "later", "codex_auth");
     later["enabled"] = false.into();
-    let bed = Bed::start(config(&[off, keyless, google, later])).await;
+    let bed = Bed::start(config(&[off, keyless, codex, later])).await;
     for (model, status, code, says) in [
         ("off:x", 503, "provider_disabled", "enabled = true"),
-        ("later:x", 503, "provider_disabled", "is off, and of type `google`, which this release"),
+        ("later:x", 503, "provider_disabled", "is off, and of type `codex_auth`, which"),
         ("keyless:x", 503, "provider_has_no_key", "UNSET_A or UNSET_B"),
         ("claude", 503, "provider_has_no_key", "UNSET_A"),
-        ("gem:x", 501, "provider_type_not_supported", "`google`"),
+        ("codex:x", 501, "provider_type_not_supported", "`codex_auth`"),
         ("off-model", 503, "no_provider", "/v1/providers"),
         ("anything", 503, "no_provider", "/v1/providers"),
     ] {

@@ -1,0 +1,89 @@
+//! Ollama's own protocol, as callers speak it, to the neutral model and back.
+//!
+//! An Ollama server is asked in OpenAI's protocol, which it speaks as well, so that half is OpenAI's.
+
+mod request;
+mod response;
+
+use super::{
+    Context, ConvertError, Notes, Protocol, StreamReader, StreamWriter, json, openai, parse,
+    write_json,
+};
+use crate::{
+    model::{ApiError, ChatRequest, ChatResponse},
+    wire::ollama as wire,
+};
+
+/// Which of its two routes speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Route {
+    /// `/api/chat`.
+    Chat,
+    /// `/api/generate`.
+    Generate,
+}
+
+/// The protocol.
+pub(super) struct Ollama(pub(super) Route);
+
+impl Protocol for Ollama {
+    fn read_request(&self, body: &[u8], notes: &mut Notes) -> Result<ChatRequest, ConvertError> {
+        request::read(parse(body)?, self.0, notes)
+    }
+
+    fn write_request(&self, chat: ChatRequest, notes: &mut Notes) -> Result<Vec<u8>, ConvertError> {
+        openai::Chat.write_request(chat, notes)
+    }
+
+    fn read_response(&self, body: &[u8], context: &Context) -> Result<ChatResponse, ConvertError> {
+        openai::Chat.read_response(body, context)
+    }
+
+    fn write_response(&self, answer: ChatResponse, context: &Context) -> Vec<u8> {
+        json(&response::write(answer, self.0, context))
+    }
+
+    fn reader(&self, context: &Context) -> Box<dyn StreamReader> {
+        openai::Chat.reader(context)
+    }
+
+    fn writer(&self, context: &Context) -> Box<dyn StreamWriter> {
+        Box::new(response::Writer::new(self.0, context))
+    }
+
+    fn write_error(&self, failure: ApiError) -> Vec<u8> {
+        json(&write_error(failure))
+    }
+
+    fn last_words(&self, failure: ApiError) -> Vec<u8> {
+        let mut out = Vec::new();
+        write_line(&write_error(failure), &mut out);
+        out
+    }
+
+    fn end_marks(&self) -> &'static [&'static [u8]] {
+        openai::Chat.end_marks()
+    }
+
+    fn takes_comments(&self) -> bool {
+        false
+    }
+
+    fn seals_reasoning(&self) -> bool {
+        false
+    }
+
+    fn stream_type(&self) -> &'static str {
+        "application/x-ndjson"
+    }
+}
+
+fn write_error(failure: ApiError) -> wire::ErrorBody {
+    wire::ErrorBody { error: failure.message, code: failure.code }
+}
+
+/// Appends a line.
+fn write_line(value: &impl serde::Serialize, out: &mut Vec<u8>) {
+    write_json(out, value);
+    out.push(b'\n');
+}
