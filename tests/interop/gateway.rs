@@ -1,139 +1,209 @@
-//! The SDKs of OpenAI and Anthropic: first at fakes of these providers, which shows that the fakes
-//! are like them, then at the gateway in front of the same fakes.
+//! The SDKs of OpenAI, Anthropic and Google: first at fakes of these providers, which shows that the
+//! fakes are like them, then at the gateway in front of the same fakes.
 
 use std::{collections::BTreeSet, process::Command, time::Duration};
 
 use evo_harness::{
     Evo, King, Process, Python, eventually, eventually_async,
-    llm::{Anthropic, OpenAi, Request},
+    llm::{Anthropic, Gemini, OpenAi, Request},
 };
 use reqwest::Method;
 use serde_json::json;
 
-use crate::{evo, file, python};
+use crate::{
+    evo, file,
+    matrix::{self, Seen},
+    python,
+};
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// All checks of one SDK, on a machine that is busy with other tests.
-const CHECKS: Duration = Duration::from_secs(180);
+const CHECKS: Duration = Duration::from_secs(240);
 
 /// The token of services that call the gateway.
-const TOKEN: &str = "evo_gw_of_this_test";
+pub(crate) const TOKEN: &str = "evo_gw_of_this_test";
 /// Headers that a client sends and that concern no provider.
 const PRIVATE: [&str; 4] = ["x-evo-run-id", "x-evo-stage", "cookie", "traceparent"];
+
+/// One of the gateway's fronts with the client that is for it.
+struct Front {
+    name: &'static str,
+    client: &'static str,
+    script: &'static str,
+    /// What the client is given behind the gateway's address.
+    path: &'static str,
+}
+
+const FRONTS: [Front; 3] = [
+    Front {
+        name: "OpenAI `/v1/chat/completions`",
+        client: "`openai` (Python)",
+        script: "openai_sdk.py",
+        path: "/v1",
+    },
+    Front {
+        name: "OpenAI `/v1/responses`",
+        client: "`openai` (Python)",
+        script: "responses_sdk.py",
+        path: "/v1",
+    },
+    Front {
+        name: "Anthropic `/v1/messages`",
+        client: "`anthropic` (Python)",
+        script: "anthropic_sdk.py",
+        path: "",
+    },
+];
 
 #[test]
 fn the_openai_sdk_takes_the_fake_for_openai() {
     let Some(python) = python() else { return };
     let provider = OpenAi::start();
-    check(&python, "openai_sdk.py", &[&provider.base_url(), OpenAi::KEYS[0], "", "openai"], None);
+    let key = OpenAi::KEYS[0];
+    check(&python, "openai_sdk.py", &[&provider.base_url(), key, "", "openai"], None);
     let at = |model: &str| provider.requests().iter().any(|it| it.json()["model"] == model);
     assert!(at("mirror"), "the fake was asked");
-    gone_eventually(|| provider.cancelled());
+    gone_eventually(|| provider.cancelled(), 0);
+    let before = provider.cancelled().len();
+    check(&python, "responses_sdk.py", &[&provider.base_url(), key, "", "responses"], None);
+    gone_eventually(|| provider.cancelled(), before);
 }
 
 #[test]
 fn the_anthropic_sdk_takes_the_fake_for_anthropic() {
     let Some(python) = python() else { return };
     let provider = Anthropic::start();
-    check(
-        &python,
-        "anthropic_sdk.py",
-        &[&provider.origin(), Anthropic::KEYS[0], "", "anthropic"],
-        None,
-    );
-    gone_eventually(|| provider.cancelled());
+    let args = [&provider.origin(), Anthropic::KEYS[0], "", "anthropic"];
+    check(&python, "anthropic_sdk.py", &args, None);
+    gone_eventually(|| provider.cancelled(), 0);
 }
 
 #[test]
-fn the_openai_sdk_at_an_openai_provider() {
+fn googles_sdk_takes_the_fake_for_gemini() {
     let Some(python) = python() else { return };
-    let gateway = Gateway::start(Format::Toml);
-    gateway.check(&python, "openai_sdk.py", "/v1", TOKEN, "oai", "openai");
-    let requests = gateway.openai.requests();
-    only_the_providers_keys(
-        &requests,
-        "authorization",
-        &OpenAi::KEYS.map(|key| format!("Bearer {key}")),
-        TOKEN,
-    );
-    gone_eventually(|| gateway.openai.cancelled());
-    assert!(completions(&gateway.anthropic.requests()).is_empty());
+    let provider = Gemini::start();
+    check(&python, "gemini_sdk.py", &[&provider.origin(), Gemini::KEYS[0], "", "gemini"], None);
+    gone_eventually(|| provider.cancelled(), 0);
 }
 
+/// Every client at one gateway, a thread for the providers of each protocol. What they see is the
+/// table in the documentation.
 #[test]
-fn the_openai_sdk_at_an_anthropic_provider() {
+fn every_front_at_every_family_of_providers() {
     let Some(python) = python() else { return };
     let gateway = Gateway::start(Format::Toml);
     let key = gateway.virtual_key();
-    gateway.check(&python, "openai_sdk.py", "/v1", &key, "ant", "anthropic");
-    let requests = gateway.anthropic.requests();
-    only_the_providers_keys(&requests, "x-api-key", &Anthropic::KEYS.map(str::to_owned), &key);
-    gone_eventually(|| gateway.anthropic.cancelled());
-    assert!(completions(&gateway.openai.requests()).is_empty());
+    let families = Family::all(&gateway);
+    let seen: Vec<Seen> = std::thread::scope(|scope| {
+        let runs = families.map(|family| {
+            let (gateway, python, key) = (&gateway, &python, key.as_str());
+            scope.spawn(move || family.run(gateway, python, key))
+        });
+        runs.into_iter().flat_map(|run| run.join().unwrap()).collect()
+    });
+    let by_front = FRONTS.iter().flat_map(|front| seen.iter().filter(|it| it.front == front.name));
+    matrix::agrees(&by_front.collect::<Vec<_>>());
 }
 
-#[test]
-fn the_anthropic_sdk_at_an_anthropic_provider() {
-    let Some(python) = python() else { return };
-    let gateway = Gateway::start(Format::Json);
-    gateway.check(&python, "anthropic_sdk.py", "", TOKEN, "ant", "anthropic");
-    let requests = gateway.anthropic.requests();
-    only_the_providers_keys(&requests, "x-api-key", &Anthropic::KEYS.map(str::to_owned), TOKEN);
-    let beta = requests.iter().find(|request| request.query == "beta=true");
-    let beta = beta.expect("the query reaches the provider");
-    assert_eq!(beta.header("anthropic-beta"), Some("context-1m-2025-08-07"));
-    gone_eventually(|| gateway.anthropic.cancelled());
+/// Providers that speak one protocol.
+struct Family<'a> {
+    name: &'static str,
+    /// What the gateway's configuration calls the provider.
+    provider: &'static str,
+    /// What the scripts call the protocol.
+    protocol: &'static str,
+    requests: Box<dyn Fn() -> Vec<Request> + Send + 'a>,
+    cancelled: Box<dyn Fn() -> Vec<Request> + Send + 'a>,
+    header: &'static str,
+    keys: [String; 2],
 }
 
-#[test]
-fn the_anthropic_sdk_at_an_openai_provider() {
-    let Some(python) = python() else { return };
-    let gateway = Gateway::start(Format::Json);
-    let key = gateway.virtual_key();
-    gateway.check(&python, "anthropic_sdk.py", "", &key, "oai", "openai");
-    let requests = gateway.openai.requests();
-    only_the_providers_keys(
-        &requests,
-        "authorization",
-        &OpenAi::KEYS.map(|key| format!("Bearer {key}")),
-        &key,
-    );
-    gone_eventually(|| gateway.openai.cancelled());
+impl<'a> Family<'a> {
+    fn all(gateway: &'a Gateway) -> [Self; 2] {
+        [
+            Self {
+                name: "OpenAI chat",
+                provider: "oai",
+                protocol: "openai",
+                requests: Box::new(|| gateway.openai.requests()),
+                cancelled: Box::new(|| gateway.openai.cancelled()),
+                header: "authorization",
+                keys: OpenAi::KEYS.map(|key| format!("Bearer {key}")),
+            },
+            Self {
+                name: "Anthropic",
+                provider: "ant",
+                protocol: "anthropic",
+                requests: Box::new(|| gateway.anthropic.requests()),
+                cancelled: Box::new(|| gateway.anthropic.cancelled()),
+                header: "x-api-key",
+                keys: Anthropic::KEYS.map(str::to_owned),
+            },
+        ]
+    }
+
+    fn run(&self, gateway: &Gateway, python: &Python, virtual_key: &str) -> Vec<Seen> {
+        let prefix = format!("{}:", self.provider);
+        let mut seen = Vec::new();
+        for (index, front) in FRONTS.iter().enumerate() {
+            // Both kinds of keys open the gateway.
+            let key = if index % 2 == 0 { virtual_key } else { TOKEN };
+            let url = format!("{}{}", gateway.url, front.path);
+            let before = (self.cancelled)().len();
+            let args = [&url, key, &prefix, self.protocol];
+            let told = check(python, front.script, &args, Some(&gateway.process));
+            gone_eventually(&self.cancelled, before);
+            let (client, family) = (front.client, self.name);
+            seen.push(Seen { front: front.name, client, family, told });
+        }
+        let requests = (self.requests)();
+        only_the_providers_keys(&requests, self.header, &self.keys, &[TOKEN, virtual_key]);
+        if self.protocol == "anthropic" {
+            let beta = requests.iter().find(|request| request.query == "beta=true");
+            let beta = beta.expect("the query reaches the provider");
+            assert_eq!(beta.header("anthropic-beta"), Some("context-1m-2025-08-07"));
+        }
+        seen
+    }
 }
 
 /// How the gateway's configuration is written.
 #[derive(Clone, Copy)]
-enum Format {
+pub(crate) enum Format {
     Toml,
     Json,
 }
 
-/// `evo gateway` in front of both providers.
-struct Gateway {
-    openai: OpenAi,
-    anthropic: Anthropic,
-    evo: Evo,
+/// `evo gateway` in front of all providers.
+pub(crate) struct Gateway {
+    pub(crate) openai: OpenAi,
+    pub(crate) anthropic: Anthropic,
+    pub(crate) evo: Evo,
     process: Process,
-    url: String,
+    pub(crate) url: String,
 }
 
 impl Gateway {
-    fn start(format: Format) -> Self {
+    pub(crate) fn start(format: Format) -> Self {
         let (openai, anthropic) = (OpenAi::start(), Anthropic::start());
         let evo = evo();
-        let provider = |name: &str, url: String, keys: [&str; 2], kind: &str| {
+        let mut command = evo.command(&["gateway"]);
+        let mut provider = |name: &str, url: String, keys: [&str; 2], kind: &str| {
+            let variables = ["1", "2"].map(|number| format!("FAKE_{name}_{number}"));
+            for (variable, key) in variables.iter().zip(keys) {
+                command.env(variable, key);
+            }
             json!({
-                "name": name, "base_url": url, "api_key_envs": keys, "enabled": true,
+                "name": name, "base_url": url, "api_key_envs": variables, "enabled": true,
                 "provider_type": kind, "models": ["mirror"],
             })
         };
-        let (one, two) =
-            (["FAKE_OPENAI_1", "FAKE_OPENAI_2"], ["FAKE_ANTHROPIC_1", "FAKE_ANTHROPIC_2"]);
+        let compatible = "open_ai_compatible";
         let config = json!({
             "server": { "host": "127.0.0.1", "port": 0 },
             "providers": [
-                provider("oai", openai.base_url(), one, "open_ai_compatible"),
-                provider("ant", anthropic.base_url(), two, "anthropic"),
+                provider("oai", openai.base_url(), OpenAi::KEYS, compatible),
+                provider("ant", anthropic.base_url(), Anthropic::KEYS, "anthropic"),
             ],
         });
         let path = match format {
@@ -142,12 +212,7 @@ impl Gateway {
         };
         let data = evo.data();
         std::fs::create_dir_all(&data).unwrap();
-        let mut command = evo.command(&["gateway"]);
         command.arg("--config").arg(path).env("EVO_TOKEN_GATEWAY", TOKEN);
-        let keys = OpenAi::KEYS.into_iter().chain(Anthropic::KEYS);
-        for (name, key) in one.into_iter().chain(two).zip(keys) {
-            command.env(name, key);
-        }
         let (process, url) = serve(command);
         Self { openai, anthropic, evo, process, url }
     }
@@ -164,24 +229,6 @@ impl Gateway {
         tokio::runtime::Runtime::new().unwrap().block_on(known);
         key
     }
-
-    fn check(
-        &self,
-        python: &Python,
-        script: &str,
-        path: &str,
-        key: &str,
-        provider: &str,
-        upstream: &str,
-    ) {
-        let (url, prefix) = (format!("{}{path}", self.url), format!("{provider}:"));
-        check(python, script, &[&url, key, &prefix, upstream], Some(&self.process));
-    }
-}
-
-/// Those that asked a model something.
-fn completions(requests: &[Request]) -> Vec<&Request> {
-    requests.iter().filter(|request| request.method == "POST").collect()
 }
 
 fn serve(command: Command) -> (Process, String) {
@@ -192,40 +239,49 @@ fn serve(command: Command) -> (Process, String) {
     (process, url)
 }
 
-/// Runs a script to its end; it must find nothing wrong.
-fn check(python: &Python, script: &str, args: &[&str], gateway: Option<&Process>) {
+/// Runs a script to its end; it must find nothing wrong. What it printed comes back.
+pub(crate) fn check(
+    python: &Python,
+    script: &str,
+    args: &[&str],
+    gateway: Option<&Process>,
+) -> String {
     let mut checks = python.start(&file(script), args);
     let status = checks.wait(CHECKS);
     let log = gateway.map(Process::stdout).unwrap_or_default();
     let tail: Vec<&str> = log.lines().rev().take(40).collect();
     assert!(
         status.success(),
-        "{}{}\nlast lines of the gateway, newest first:\n{}",
+        "{script} {args:?}\n{}{}\nlast lines of the gateway, newest first:\n{}",
         checks.stdout(),
         checks.stderr(),
         tail.join("\n")
     );
+    checks.stdout()
 }
 
-/// The checks end six requests early; the provider heard of it.
-fn gone(cancelled: &[Request]) {
-    let count = |model: &str| cancelled.iter().filter(|it| it.json()["model"] == model).count();
-    let counts = ["slow", "silent", "stall"].map(count);
-    assert_eq!(counts, [2, 2, 2], "slow, silent and stall");
+/// The model that a request asks, whatever the protocol.
+fn model_of(request: &Request) -> String {
+    let model = request.json()["model"].as_str().map(str::to_owned);
+    model.or_else(|| request.gemini_model().map(str::to_owned)).unwrap_or_default()
 }
 
-fn gone_eventually(cancelled: impl Fn() -> Vec<Request>) {
+/// The checks end six requests early, and the provider hears of it; it had heard of `before` when
+/// they began.
+fn gone_eventually(cancelled: impl Fn() -> Vec<Request>, before: usize) {
+    let early = ["slow", "silent", "stall"];
+    let count = |model: &str| {
+        let since = cancelled().into_iter().skip(before);
+        since.filter(|request| model_of(request) == model).count()
+    };
     eventually("six requests were given up", MINUTE, || {
-        let models: Vec<_> = cancelled().iter().map(|it| it.json()["model"].clone()).collect();
-        let early =
-            |model: &&serde_json::Value| ["slow", "silent", "stall"].iter().any(|it| *model == it);
-        (models.iter().filter(early).count() >= 6).then_some(())
+        (early.map(count).iter().sum::<usize>() >= 6).then_some(())
     });
-    gone(&cancelled());
+    assert_eq!(early.map(count), [2, 2, 2], "slow, silent and stall");
 }
 
 /// The provider saw its own keys, in turn, and nothing that is meant for the gateway.
-fn only_the_providers_keys(requests: &[Request], header: &str, keys: &[String], token: &str) {
+fn only_the_providers_keys(requests: &[Request], header: &str, keys: &[String], tokens: &[&str]) {
     let mut seen = BTreeSet::new();
     for request in requests {
         let key = request.header(header).unwrap_or_else(|| panic!("no {header} in {request:?}"));
@@ -233,8 +289,9 @@ fn only_the_providers_keys(requests: &[Request], header: &str, keys: &[String], 
         for name in PRIVATE {
             assert_eq!(request.header(name), None, "{} {}", request.method, request.path);
         }
+        assert!(!request.query.contains("key="), "{}", request.query);
         let text = format!("{:?}", request.headers);
-        assert!(!text.contains(token), "{text}");
+        assert!(tokens.iter().all(|token| !text.contains(token)), "{text}");
     }
     assert_eq!(seen, keys.iter().cloned().collect());
 }

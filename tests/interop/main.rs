@@ -5,9 +5,12 @@
 #![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 
 mod clients;
+mod config;
 mod gateway;
 mod httpbin;
 mod jupyter;
+mod matrix;
+mod programs;
 mod sessions;
 mod socketio;
 mod surface;

@@ -4,6 +4,10 @@ import sys
 import traceback
 
 CHECKS = []
+# What the check that runs now found refused: capability and the gateway's words.
+REFUSED = []
+# What it could not look at.
+UNTESTED = set()
 
 # Line and paragraph separators, "next line", an emoji, a combining accent, right-to-left text, and
 # what JSON escapes.
@@ -37,6 +41,31 @@ def check(function):
     return function
 
 
+def proves(*capabilities):
+    """What works when the check passes, in the words of the matrix."""
+
+    def mark(function):
+        function.capabilities = capabilities
+        return function
+
+    return mark
+
+
+def refused(capability, words):
+    """Notes that the gateway refuses this, as it should, and says so."""
+    assert len(words or "") > 10, f"{capability} was refused without a reason: {words!r}"
+    # A route that is not there is no answer to the question.
+    assert "There is no" not in words, f"{capability}: {words}"
+    REFUSED.append((capability, " ".join(words.split())))
+
+
+def untested(capability, error):
+    """Notes that this gateway has no such route, so that nothing is known."""
+    if "There is no POST" not in str(error):
+        raise error
+    UNTESTED.add(capability)
+
+
 def tokens(text):
     return -(-len(text) // 4)
 
@@ -56,17 +85,26 @@ def raises(kinds, function):
 
 def run():
     only = sys.argv[5:]
-    failed = 0
+    failed = ran = 0
     for function in CHECKS:
         name = function.__name__
         if only and name not in only:
             continue
+        ran += 1
+        REFUSED.clear()
+        UNTESTED.clear()
         try:
             function()
         except Exception:
             failed += 1
             print(f"FAILED {name}\n{traceback.format_exc(limit=-2)}")
-        else:
-            print(f"ok {name}")
-    print(f"{len(CHECKS)} checks, {failed} failed")
+            continue
+        print(f"ok {name}")
+        no = UNTESTED | {capability for capability, _ in REFUSED}
+        for capability, words in REFUSED:
+            print(f"refused: {capability}: {words}")
+        for capability in getattr(function, "capabilities", ()):
+            if capability not in no:
+                print(f"works: {capability}")
+    print(f"{ran} checks, {failed} failed")
     sys.exit(1 if failed else 0)

@@ -2,11 +2,15 @@
 
 use std::collections::HashMap;
 
-use super::prompt::{Choice, Prompt};
+use super::{
+    fault,
+    prompt::{Choice, Prompt},
+    schema,
+};
 
 /// Models that the lists name, apart from those that misbehave.
-pub(super) const MODELS: [&str; 7] =
-    ["mirror", "echo", "tools", "thinks", "cached", "filtered", "empty"];
+pub(super) const MODELS: [&str; 9] =
+    ["mirror", "echo", "tools", "thinks", "signed", "structured", "cached", "filtered", "empty"];
 
 /// Input tokens that `cached` reads from a cache.
 const CACHED: u64 = 64;
@@ -51,8 +55,12 @@ pub(super) enum End {
     Filtered,
 }
 
-/// The answer, or nothing when there is no such model.
+/// The answer, or nothing when there is no such model. A model that has failed as often as it should
+/// is like `echo`.
 pub(super) fn answer(prompt: &Prompt, fixed: &HashMap<String, Script>) -> Option<Answer> {
+    if fault::of(&prompt.model).is_some() {
+        return answer(&Prompt { model: "echo".to_owned(), ..prompt.clone() }, &HashMap::new());
+    }
     let mut answer = Answer {
         thinking: String::new(),
         text: String::new(),
@@ -99,7 +107,7 @@ pub(super) fn answer(prompt: &Prompt, fixed: &HashMap<String, Script>) -> Option
 fn invent(prompt: &Prompt, answer: &mut Answer) -> Option<()> {
     match prompt.model.as_str() {
         "mirror" => answer.text = prompt.describe(),
-        "echo" | "crlf" | "slow-first" => prompt.last_text().clone_into(&mut answer.text),
+        "echo" | "crlf" | "lf" | "slow-first" => prompt.last_text().clone_into(&mut answer.text),
         "cached" => {
             prompt.last_text().clone_into(&mut answer.text);
             answer.cached_tokens = CACHED;
@@ -114,6 +122,13 @@ fn invent(prompt: &Prompt, answer: &mut Answer) -> Option<()> {
         }
         "empty" => (),
         "tools" | "cut-tool" => tools(prompt, answer),
+        "signed" => {
+            tools(prompt, answer);
+            if answer.end == End::Calls {
+                "I have to look.".clone_into(&mut answer.thinking);
+            }
+        }
+        "structured" => structured(prompt, answer),
         "cut-stream" | "stall" | "bad-chunk" | "no-done" | "error-in-stream" => {
             answer.text = words(40);
         }
@@ -145,6 +160,19 @@ fn tools(prompt: &Prompt, answer: &mut Answer) {
             .map(|(name, arguments)| Call { name: name.clone(), arguments: arguments.to_owned() })
             .collect();
         answer.end = End::Calls;
+    }
+}
+
+/// What fits the schema of the text, else of the tool that has to be called.
+fn structured(prompt: &Prompt, answer: &mut Answer) {
+    match (&prompt.format, &prompt.choice) {
+        (Some(format), _) => answer.text = schema::sample(format).to_string(),
+        (None, Choice::Tool(name)) => {
+            let arguments = prompt.schemas.get(name).map(schema::sample).unwrap_or_default();
+            answer.calls = vec![Call { name: name.clone(), arguments: arguments.to_string() }];
+            answer.end = End::Calls;
+        }
+        (None, _) => "Nobody asked for JSON.".clone_into(&mut answer.text),
     }
 }
 

@@ -11,6 +11,7 @@ use super::{
     answer::{self, Answer, End, MODELS, Script},
     fault::{self, Fault},
     prompt::{self, Choice, Part, Prompt, Role},
+    schema,
     server::{Api, Reply, Request, Sent, Server},
     stream,
 };
@@ -50,6 +51,14 @@ impl Anthropic {
     pub fn says(&self, model: &str, text: &str) {
         let mut fixed = self.fixed.lock().unwrap_or_else(PoisonError::into_inner);
         fixed.insert(model.to_owned(), Script::Says(text.to_owned()));
+    }
+
+    /// From now on there is a model of this name that says this and calls a tool with these
+    /// arguments; shown the result, it repeats it.
+    pub fn calls(&self, model: &str, says: &str, tool: &str, arguments: &Value) {
+        let mut fixed = self.fixed.lock().unwrap_or_else(PoisonError::into_inner);
+        let script = Script::Calls(tool.to_owned(), arguments.to_string(), says.to_owned());
+        fixed.insert(model.to_owned(), script);
     }
 
     /// Every request so far, in the order they came.
@@ -156,6 +165,16 @@ impl Service {
                 Ok(Reply::whole(200, headers(), JSON, model(name).to_string()))
             }
             ("POST", "/v1/messages") => self.complete(request, version, earlier),
+            ("POST", "/v1/messages/count_tokens") => {
+                let mut body = parse(request)?;
+                if !body["max_tokens"].is_null() {
+                    let message = "max_tokens: Extra inputs are not permitted";
+                    return Err(Refusal::new(message));
+                }
+                body["max_tokens"] = 1.into();
+                let body = json!({ "input_tokens": read(&body, version)?.tokens() });
+                Ok(Reply::whole(200, headers(), JSON, body.to_string()))
+            }
             (_, "/v1/messages" | "/v1/models") => {
                 Err(Refusal { status: 405, ..Refusal::new("Method Not Allowed") })
             }
@@ -165,13 +184,7 @@ impl Service {
 
     fn complete(&self, request: &Request, version: Version, earlier: &[Request]) -> Checked<Reply> {
         let number = earlier.len();
-        let content_type = request.header("content-type").unwrap_or_default();
-        if !content_type.starts_with(JSON) {
-            return Err(Refusal::new("Content-Type must be application/json"));
-        }
-        let body: Value = serde_json::from_slice(&request.body).map_err(|error| {
-            Refusal::new(format!("The request body is not valid JSON: {error}"))
-        })?;
+        let body = parse(request)?;
         let name = body["model"].as_str().unwrap_or_default();
         if let Some(fault) = fault::of(name) {
             let before = earlier.iter().filter(|it| it.json()["model"] == name).count();
@@ -180,11 +193,7 @@ impl Service {
             }
         }
         let prompt = read(&body, version)?;
-        let answer = if fault::of(name).is_some() {
-            // It has failed as often as it should.
-            let echo = Prompt { model: "echo".to_owned(), ..prompt.clone() };
-            answer::answer(&echo, &HashMap::new())
-        } else {
+        let answer = {
             let fixed = self.fixed.lock().unwrap_or_else(PoisonError::into_inner);
             answer::answer(&prompt, &fixed)
         };
@@ -205,6 +214,15 @@ impl Service {
         let delay = fault::delay(name, prompt.stream);
         Ok(Reply::Answer(Sent { status: 200, headers, delay, steps }))
     }
+}
+
+fn parse(request: &Request) -> Checked<Value> {
+    let content_type = request.header("content-type").unwrap_or_default();
+    if !content_type.starts_with(JSON) {
+        return Err(Refusal::new("Content-Type must be application/json"));
+    }
+    serde_json::from_slice(&request.body)
+        .map_err(|error| Refusal::new(format!("The request body is not valid JSON: {error}")))
 }
 
 /// Versions of the API that differ in what they take.
@@ -408,9 +426,34 @@ fn read(body: &Value, version: Version) -> Checked<Prompt> {
         }
         _ => return Err(Refusal::should_be("system", "a valid string or list")),
     }
+    prompt.format = format(&body["output_config"]["format"])?;
     tools(body, &mut prompt)?;
     messages(&body["messages"], &mut prompt)?;
+    if name == "signed" && !prompt.results().is_empty() && !prompt.sealed {
+        return Err(Refusal::new(
+            "messages.1.content.0.type: Expected `thinking` or `redacted_thinking`, but found \
+             `tool_use`. When `thinking` is enabled, a final `assistant` message must start with a \
+             thinking block.",
+        ));
+    }
     Ok(prompt)
+}
+
+/// The schema of the answer's text.
+fn format(value: &Value) -> Checked<Option<Value>> {
+    if value.is_null() {
+        return Ok(None);
+    }
+    if value["type"] != "json_schema" || !value["schema"].is_object() {
+        return Err(Refusal::should_be("output_config.format.type", "'json_schema'"));
+    }
+    if schema::open_object(&value["schema"]).is_some() {
+        return Err(Refusal::new(
+            "output_config.format.schema: For 'object' type, 'additionalProperties' must be \
+             explicitly set to false",
+        ));
+    }
+    Ok(Some(value["schema"].clone()))
 }
 
 /// A number from 0 to 1.
@@ -486,6 +529,7 @@ fn tools(body: &Value, prompt: &mut Prompt) -> Checked<()> {
         {
             return Err(Refusal::new(format!("{at}.{other}: Extra inputs are not permitted")));
         }
+        prompt.schemas.insert(name.to_owned(), schema.clone());
         if prompt.tools.iter().any(|it| it == name) {
             return Err(Refusal::new("tools: Tool names must be unique."));
         }
@@ -598,6 +642,9 @@ fn messages(value: &Value, prompt: &mut Prompt) -> Checked<()> {
             }
             other = true;
             let (part, id) = part(block, role, &at)?;
+            if block["type"] == "thinking" {
+                prompt.sealed = position == 0;
+            }
             if let (Some(id), Part::Call { name, .. }) = (id, &part) {
                 names.insert(id.clone(), name.clone());
                 calls.insert(id);

@@ -13,6 +13,8 @@
 //! | `echo` | The last text of the user; obeys `max_tokens` and stop sequences |
 //! | `tools` | Calls the first tool; the first two when the user says `both`; after results it repeats them |
 //! | `thinks` | Thinks before it answers |
+//! | `signed` | Like `tools`, with thinking whose seal must come back with the results |
+//! | `structured` | What fits the schema that is asked for |
 //! | `cached` | Like `echo`, with 64 input tokens read from a cache |
 //! | `filtered` | Ends by the content filter or a refusal |
 //! | `empty` | No text at all |
@@ -20,6 +22,7 @@
 //! | `slow` | 200 words over at least two seconds; not streamed: after half a second |
 //! | `slow-first` | Like `echo`, after a second without a byte |
 //! | `crlf` | Like `echo`, streamed with CR LF and comments |
+//! | `lf` | Like `echo`, streamed with LF where the service has CR LF |
 //! | `fault-CODE` | This status; `-bare` without `Retry-After`, `-html` with a page, `-empty` without a body, `-xN` only the first N times |
 //! | `silent` | Never a byte |
 //! | `drop` | The connection is closed |
@@ -36,11 +39,14 @@
 mod answer;
 mod anthropic;
 mod fault;
+mod gemini;
 mod openai;
 mod prompt;
+mod schema;
 pub(crate) mod server;
 mod stream;
 
 pub use anthropic::Anthropic;
+pub use gemini::Gemini;
 pub use openai::OpenAi;
 pub use server::Request;

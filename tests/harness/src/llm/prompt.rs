@@ -1,6 +1,6 @@
 //! What a model is shown, whatever the protocol.
 
-use std::fmt::Write as _;
+use std::{collections::HashMap, fmt::Write as _};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::Value;
@@ -13,6 +13,8 @@ pub(super) struct Prompt {
     pub(super) turns: Vec<Turn>,
     /// Names, in the order given.
     pub(super) tools: Vec<String>,
+    /// The schema of each tool's arguments.
+    pub(super) schemas: HashMap<String, Value>,
     pub(super) choice: Choice,
     /// Whether several tools may be called at once.
     pub(super) parallel: bool,
@@ -20,6 +22,10 @@ pub(super) struct Prompt {
     pub(super) temperature: Option<f64>,
     pub(super) top_p: Option<f64>,
     pub(super) stop: Vec<String>,
+    /// What the answer's text must be like; null where any JSON will do.
+    pub(super) format: Option<Value>,
+    /// Whether what the model thought came back with its seal, unbroken.
+    pub(super) sealed: bool,
     pub(super) stream: bool,
 }
 
@@ -144,12 +150,15 @@ impl Prompt {
         if !self.stop.is_empty() {
             line("stop", &self.stop.join(", "));
         }
+        if let Some(format) = &self.format {
+            line("format", if format.is_null() { "json" } else { "schema" });
+        }
         text
     }
 }
 
 impl Part {
-    fn text(&self) -> Option<&str> {
+    pub(super) fn text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
             Self::Image(..) | Self::ImageAt(_) | Self::Call { .. } | Self::Result { .. } => None,
@@ -165,6 +174,13 @@ impl Part {
             Self::Result { name, text } => format!("[result of {name}: {text}]"),
         }
     }
+}
+
+/// A text as three numbers.
+pub(super) fn vector(text: &str) -> [f32; 3] {
+    let words = text.split_whitespace().count();
+    let small = |count: usize| f32::from(u16::try_from(count).unwrap_or(u16::MAX)) / 1024.0;
+    [text.chars().count(), words, text.len()].map(small)
 }
 
 /// An image in base64, if it is one that the providers take.

@@ -1,296 +1,14 @@
-//! A provider that speaks OpenAI's Chat Completions API.
+//! Chat completions: what the API checks of a request, and the answers it gives.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::collections::{BTreeSet, HashMap};
 
 use serde_json::{Value, json};
 
-use super::{
-    answer::{self, Answer, End, MODELS, Script},
-    fault::{self, Fault},
-    prompt::{Choice, Part, Prompt, Role},
-    server::{Api, Reply, Request, Sent, Server},
-    stream,
+use super::{Checked, Refusal, boolean, function_name, integer, number, strict};
+use crate::llm::{
+    answer::{self, Answer, End},
+    prompt::{self, Choice, Part, Prompt, Role},
 };
-
-/// A fake OpenAI.
-#[derive(Debug)]
-pub struct OpenAi {
-    server: Server,
-    fixed: Fixed,
-}
-
-/// Model → what it does.
-type Fixed = Arc<Mutex<HashMap<String, Script>>>;
-
-impl OpenAi {
-    /// The keys that it takes.
-    pub const KEYS: [&'static str; 2] = ["fake-openai-key-1", "fake-openai-key-2"];
-
-    /// Starts one on a free port of loopback. It has a thread of its own, so that a test may block.
-    pub fn start() -> Self {
-        let fixed = Fixed::default();
-        let server = Server::start("fake OpenAI", Service { fixed: Arc::clone(&fixed) });
-        Self { server, fixed }
-    }
-
-    /// The address that clients are given; ends in `/v1`.
-    pub fn base_url(&self) -> String {
-        format!("{}/v1", self.server.origin())
-    }
-
-    /// From now on there is a model of this name that always answers with this text.
-    pub fn says(&self, model: &str, text: &str) {
-        let mut fixed = self.fixed.lock().unwrap_or_else(PoisonError::into_inner);
-        fixed.insert(model.to_owned(), Script::Says(text.to_owned()));
-    }
-
-    /// From now on there is a model of this name that says this and calls a tool with these
-    /// arguments; shown the result, it repeats it.
-    pub fn calls(&self, model: &str, says: &str, tool: &str, arguments: &Value) {
-        let mut fixed = self.fixed.lock().unwrap_or_else(PoisonError::into_inner);
-        let script = Script::Calls(tool.to_owned(), arguments.to_string(), says.to_owned());
-        fixed.insert(model.to_owned(), script);
-    }
-
-    /// Every request so far, in the order they came.
-    pub fn requests(&self) -> Vec<Request> {
-        self.server.requests()
-    }
-
-    /// The requests that the client gave up before the answer was out.
-    pub fn cancelled(&self) -> Vec<Request> {
-        self.server.cancelled()
-    }
-}
-
-struct Service {
-    fixed: Fixed,
-}
-
-const JSON: &str = "application/json";
-
-/// Why a request gets no answer of a model.
-#[derive(Debug)]
-struct Refusal {
-    status: u16,
-    kind: &'static str,
-    param: Option<String>,
-    code: Option<&'static str>,
-    message: String,
-}
-
-impl Refusal {
-    fn new(param: &str, code: &'static str, message: String) -> Self {
-        let param = Some(param.to_owned());
-        Self { status: 400, kind: "invalid_request_error", param, code: Some(code), message }
-    }
-
-    fn value(param: &str, message: impl Into<String>) -> Self {
-        Self::new(param, "invalid_value", message.into())
-    }
-
-    fn kind(param: &str, expected: &str, found: &Value) -> Self {
-        let message = format!(
-            "Invalid type for '{param}': expected {expected}, but got {} instead.",
-            kind_of(found)
-        );
-        Self::new(param, "invalid_type", message)
-    }
-
-    fn missing(param: &str) -> Self {
-        let message = format!("Missing required parameter: '{param}'.");
-        Self::new(param, "missing_required_parameter", message)
-    }
-
-    /// Without a parameter and a code.
-    fn plain(status: u16, message: impl Into<String>) -> Self {
-        let message = message.into();
-        Self { status, kind: "invalid_request_error", param: None, code: None, message }
-    }
-
-    fn body(&self) -> Value {
-        json!({ "error": {
-            "message": self.message, "type": self.kind, "param": self.param, "code": self.code,
-        } })
-    }
-}
-
-type Checked<T> = Result<T, Refusal>;
-
-impl Api for Service {
-    fn reply(&self, request: &Request, earlier: &[Request]) -> Reply {
-        self.answer(request, earlier).unwrap_or_else(|refusal| {
-            let body = format!("{:#}", refusal.body());
-            Reply::whole(refusal.status, Vec::new(), JSON, body)
-        })
-    }
-}
-
-impl Service {
-    fn answer(&self, request: &Request, earlier: &[Request]) -> Checked<Reply> {
-        authorize(request)?;
-        match (request.method.as_str(), request.path.as_str()) {
-            ("GET", "/v1/models") => {
-                let entries: Vec<Value> = MODELS.iter().map(|name| model(name)).collect();
-                let body = json!({ "object": "list", "data": entries });
-                Ok(Reply::whole(200, Vec::new(), JSON, body.to_string()))
-            }
-            ("GET", path) if path.starts_with("/v1/models/") => {
-                let name = path.trim_start_matches("/v1/models/");
-                let known = MODELS.iter().find(|known| **known == name);
-                let name = known.ok_or_else(|| no_model(name))?;
-                Ok(Reply::whole(200, Vec::new(), JSON, model(name).to_string()))
-            }
-            ("POST", "/v1/chat/completions") => self.complete(request, earlier),
-            (method, path) => Err(Refusal {
-                code: Some("unknown_url"),
-                ..Refusal::plain(404, format!("Unknown request URL: {method} {path}."))
-            }),
-        }
-    }
-
-    fn complete(&self, request: &Request, earlier: &[Request]) -> Checked<Reply> {
-        let content_type = request.header("content-type").unwrap_or_default();
-        if !content_type.starts_with("application/json") {
-            let message = format!(
-                "Unsupported content type: '{content_type}'. This API method only accepts \
-                 'application/json' requests."
-            );
-            let code = Some("unsupported_content_type");
-            return Err(Refusal { code, ..Refusal::plain(400, message) });
-        }
-        let body: Value = serde_json::from_slice(&request.body).map_err(|error| {
-            Refusal::plain(
-                400,
-                format!("We could not parse the JSON body of your request: {error}"),
-            )
-        })?;
-        let name = body["model"].as_str().unwrap_or_default();
-        let number = earlier.len();
-        if let Some(fault) = fault::of(name) {
-            let before = earlier.iter().filter(|it| it.json()["model"] == name).count();
-            if let Some(reply) = misbehave(&fault, before, number) {
-                return Ok(reply);
-            }
-        }
-        let prompt = read(&body)?;
-        let answer = if fault::of(name).is_some() {
-            // It has failed as often as it should.
-            let echo = Prompt { model: "echo".to_owned(), ..prompt.clone() };
-            answer::answer(&echo, &HashMap::new())
-        } else {
-            let fixed = self.fixed.lock().unwrap_or_else(PoisonError::into_inner);
-            answer::answer(&prompt, &fixed)
-        };
-        let answer = answer.ok_or_else(|| no_model(name))?;
-        let n = body["n"].as_u64().unwrap_or(1);
-        let told = Told { id: format!("chatcmpl-fake{number}"), model: name.to_owned(), n };
-        let mut headers = limits(number);
-        let (steps, content_type) = if prompt.stream {
-            let usage = body["stream_options"]["include_usage"] == true;
-            let events = told.events(&answer, usage);
-            let error = json!({ "error": {
-                "message": "The server had an error while processing your request. Sorry about that!",
-                "type": "server_error", "param": null, "code": null,
-            } });
-            let error = format!("data: {error}\n\n");
-            (stream::events(name, events, 1, error), "text/event-stream; charset=utf-8")
-        } else {
-            let (steps, length) = stream::whole(name, told.whole(&answer).to_string());
-            headers.push(("content-length", length.to_string()));
-            (steps, JSON)
-        };
-        headers.push(("content-type", content_type.to_owned()));
-        let delay = fault::delay(name, prompt.stream);
-        Ok(Reply::Answer(Sent { status: 200, headers, delay, steps }))
-    }
-}
-
-fn authorize(request: &Request) -> Checked<()> {
-    let Some(header) = request.header("authorization") else {
-        let message = "You didn't provide an API key. You need to provide your API key in an \
-                       Authorization header using Bearer auth (i.e. Authorization: Bearer YOUR_KEY).";
-        return Err(Refusal::plain(401, message));
-    };
-    let key = header.strip_prefix("Bearer ").unwrap_or_default();
-    if OpenAi::KEYS.contains(&key) {
-        return Ok(());
-    }
-    let message = format!("Incorrect API key provided: {}***.", key.get(..3).unwrap_or_default());
-    Err(Refusal { code: Some("invalid_api_key"), ..Refusal::plain(401, message) })
-}
-
-fn no_model(name: &str) -> Refusal {
-    let message = format!("The model `{name}` does not exist or you do not have access to it.");
-    Refusal { code: Some("model_not_found"), ..Refusal::plain(404, message) }
-}
-
-fn model(name: &str) -> Value {
-    json!({ "id": name, "object": "model", "created": 1_686_935_002, "owned_by": "openai" })
-}
-
-/// Headers of every answer of a model.
-fn limits(number: usize) -> Vec<(&'static str, String)> {
-    vec![
-        ("x-request-id", format!("req_fake_openai_{number}")),
-        ("openai-version", "2020-10-01".to_owned()),
-        ("openai-processing-ms", "12".to_owned()),
-        ("x-ratelimit-limit-requests", "500".to_owned()),
-        ("x-ratelimit-remaining-requests", "499".to_owned()),
-        ("x-ratelimit-reset-requests", "120ms".to_owned()),
-        ("x-ratelimit-limit-tokens", "30000".to_owned()),
-        ("x-ratelimit-remaining-tokens", "29000".to_owned()),
-        ("x-ratelimit-reset-tokens", "2ms".to_owned()),
-    ]
-}
-
-/// Nothing when the fault is over.
-fn misbehave(fault: &Fault, before: usize, number: usize) -> Option<Reply> {
-    let status = match fault {
-        Fault::Silence => return Some(Reply::Silence),
-        Fault::Drop => return Some(Reply::Drop),
-        Fault::Status(status) => status,
-    };
-    if status.is_over(before) {
-        return None;
-    }
-    let error = |kind: &'static str, code: Option<&'static str>, message: &str| {
-        let message = message.to_owned();
-        Refusal { status: status.code, kind, param: None, code, message }.body()
-    };
-    let request = "invalid_request_error";
-    let body = match status.code {
-        400 => Refusal::new(
-            "messages",
-            "context_length_exceeded",
-            "This model's maximum context length is 8192 tokens. However, your messages resulted \
-             in 9001 tokens. Please reduce the length of the messages."
-                .to_owned(),
-        )
-        .body(),
-        401 => error(request, Some("invalid_api_key"), "Incorrect API key provided."),
-        403 => {
-            error(request, Some("unsupported_country_region_territory"), "Country not supported")
-        }
-        404 => error(request, Some("model_not_found"), "The model does not exist."),
-        429 => error(
-            "requests",
-            Some("rate_limit_exceeded"),
-            "Rate limit reached for requests. Limit: 3 / min. Please try again in 7s.",
-        ),
-        503 | 529 => error("server_error", None, "The engine is currently overloaded."),
-        _ => error("server_error", None, "The server had an error processing your request."),
-    };
-    let mut headers = limits(number);
-    if matches!(status.code, 429 | 503 | 529) && status.retry_after {
-        headers.push(("retry-after", "7".to_owned()));
-        headers.push(("retry-after-ms", "7000".to_owned()));
-    }
-    Some(status.reply(headers, body.to_string()))
-}
 
 /// Parameters that the API knows.
 const PARAMETERS: [&str; 37] = [
@@ -334,7 +52,7 @@ const PARAMETERS: [&str; 37] = [
 ];
 
 /// Checks a request as the API does and takes from it what a model sees.
-fn read(body: &Value) -> Checked<Prompt> {
+pub(super) fn read(body: &Value) -> Checked<Prompt> {
     let fields = body.as_object().ok_or_else(|| {
         Refusal::plain(400, "We could not parse the JSON body of your request: not an object.")
     })?;
@@ -363,53 +81,29 @@ fn read(body: &Value) -> Checked<Prompt> {
         let message = "The 'stream_options' parameter is only allowed when 'stream' is enabled.";
         return Err(Refusal::value("stream_options", message));
     }
-    let format = &body["response_format"]["type"];
-    if !format.is_null() && !["text", "json_object", "json_schema"].iter().any(|it| format == it) {
-        return Err(Refusal::value("response_format.type", format!("Invalid value: {format}.")));
-    }
+    prompt.format = format(&body["response_format"])?;
     tools(body, &mut prompt)?;
     messages(&body["messages"], &mut prompt)?;
     Ok(prompt)
 }
 
-fn boolean(body: &Value, name: &str) -> Checked<Option<bool>> {
-    match &body[name] {
-        Value::Null => Ok(None),
-        Value::Bool(value) => Ok(Some(*value)),
-        other => Err(Refusal::kind(name, "a boolean", other)),
+/// What the answer's text must be like.
+fn format(value: &Value) -> Checked<Option<Value>> {
+    match value["type"].as_str() {
+        None | Some("text") => Ok(None),
+        Some("json_object") => Ok(Some(Value::Null)),
+        Some("json_schema") => {
+            let format = &value["json_schema"];
+            let name = format["name"].as_str();
+            let missing = || Refusal::missing("response_format.json_schema.name");
+            strict(format, name.ok_or_else(missing)?, "response_format")?;
+            Ok(Some(format["schema"].clone()))
+        }
+        Some(other) => {
+            let message = format!("Invalid value: '{other}'.");
+            Err(Refusal::value("response_format.type", message))
+        }
     }
-}
-
-fn number(body: &Value, name: &str, least: f64, most: f64) -> Checked<Option<f64>> {
-    let value = &body[name];
-    if value.is_null() {
-        return Ok(None);
-    }
-    let number = value.as_f64().ok_or_else(|| Refusal::kind(name, "a decimal", value))?;
-    let (code, bound) = if number < least {
-        ("decimal_below_min_value", format!("below minimum value. Expected a value >= {least}"))
-    } else if number > most {
-        ("decimal_above_max_value", format!("above maximum value. Expected a value <= {most}"))
-    } else {
-        return Ok(Some(number));
-    };
-    let message = format!("Invalid '{name}': decimal {bound}, but got {number} instead.");
-    Err(Refusal::new(name, code, message))
-}
-
-fn integer(body: &Value, name: &str) -> Checked<Option<u64>> {
-    let value = &body[name];
-    if value.is_null() {
-        return Ok(None);
-    }
-    let number = value.as_i64().ok_or_else(|| Refusal::kind(name, "an integer", value))?;
-    u64::try_from(number).ok().filter(|number| *number >= 1).map(Some).ok_or_else(|| {
-        let message = format!(
-            "Invalid '{name}': integer below minimum value. Expected a value >= 1, but got \
-             {number} instead."
-        );
-        Refusal::new(name, "integer_below_min_value", message)
-    })
 }
 
 fn stops(value: &Value) -> Checked<Vec<String>> {
@@ -432,28 +126,6 @@ fn stops(value: &Value) -> Checked<Vec<String>> {
         .iter()
         .map(|value| text(value).ok_or_else(|| Refusal::kind("stop", "a string", value)))
         .collect()
-}
-
-/// `^[a-zA-Z0-9_-]{1,64}$`
-fn is_name(text: &str) -> bool {
-    let fine = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-    (1..=64).contains(&text.len()) && text.bytes().all(fine)
-}
-
-fn function_name<'a>(value: &'a Value, at: &str) -> Checked<&'a str> {
-    let at = format!("{at}.name");
-    let name = match value {
-        Value::Null => return Err(Refusal::missing(&at)),
-        value => value.as_str().ok_or_else(|| Refusal::kind(&at, "a string", value))?,
-    };
-    if is_name(name) {
-        return Ok(name);
-    }
-    let message = format!(
-        "Invalid '{at}': string does not match pattern. Expected a string that matches the \
-         pattern '^[a-zA-Z0-9_-]+$'."
-    );
-    Err(Refusal::value(&at, message))
 }
 
 fn tools(body: &Value, prompt: &mut Prompt) -> Checked<()> {
@@ -499,6 +171,7 @@ fn tools(body: &Value, prompt: &mut Prompt) -> Checked<()> {
             let at = format!("{at}.function.parameters");
             return Err(Refusal::new(&at, "invalid_function_parameters", message));
         }
+        prompt.schemas.insert(name.to_owned(), parameters.clone());
         prompt.tools.push(name.to_owned());
     }
     prompt.parallel = boolean(body, "parallel_tool_calls")?.unwrap_or(true);
@@ -654,7 +327,7 @@ fn content(value: &Value, at: &str) -> Checked<Vec<Part>> {
     parts.iter().enumerate().map(part).collect()
 }
 
-fn image(value: &Value, at: &str) -> Checked<Part> {
+pub(super) fn image(value: &Value, at: &str) -> Checked<Part> {
     let at = format!("{at}.image_url");
     if value.is_string() {
         return Err(Refusal::kind(&at, "an object", value));
@@ -668,7 +341,7 @@ fn image(value: &Value, at: &str) -> Checked<Part> {
         return Ok(Part::ImageAt(url.to_owned()));
     }
     let inline = url.strip_prefix("data:").and_then(|rest| rest.split_once(";base64,"));
-    let image = inline.and_then(|(kind, data)| super::prompt::image(kind, data));
+    let image = inline.and_then(|(kind, data)| prompt::image(kind, data));
     image.ok_or_else(|| {
         let message = "Invalid base64 image_url, or not one of image/png, image/jpeg, image/gif, \
                        and image/webp.";
@@ -706,27 +379,16 @@ fn calls(value: &Value, at: &str) -> Checked<Vec<(String, String, Value)>> {
     calls.iter().enumerate().map(call).collect()
 }
 
-fn kind_of(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
-    }
-}
-
 /// What every part of one answer says about itself.
-struct Told {
-    id: String,
-    model: String,
+pub(super) struct Told {
+    pub(super) id: String,
+    pub(super) model: String,
     /// Choices.
-    n: u64,
+    pub(super) n: u64,
 }
 
 impl Told {
-    fn whole(&self, answer: &Answer) -> Value {
+    pub(super) fn whole(&self, answer: &Answer) -> Value {
         let calls: Vec<Value> = answer
             .calls
             .iter()
@@ -760,7 +422,7 @@ impl Told {
         })
     }
 
-    fn events(&self, answer: &Answer, with_usage: bool) -> Vec<String> {
+    pub(super) fn events(&self, answer: &Answer, with_usage: bool) -> Vec<String> {
         let mut events = Vec::new();
         for index in 0..self.n {
             let mut delta = |delta: Value, end: Option<&str>| {

@@ -1,0 +1,137 @@
+//! Coding agents from npm at the gateway: Claude Code and Codex, natively and translated.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use evo_harness::Process;
+use serde_json::{Value, json};
+
+use crate::gateway::{Format, Gateway, TOKEN};
+
+const CLAUDE_CODE: &str = "@anthropic-ai/claude-code@2.1.197";
+const CODEX: &str = "@openai/codex@0.169.0";
+/// A start of such a program and three requests, on a machine that is busy with other tests.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What the programs have to find out with a tool of theirs.
+const SECRET: &str = "the password is forty-two";
+
+/// The folder with the programs, installed once below cargo's target folder; `None`, said on stderr,
+/// where they cannot be had.
+fn programs() -> Option<PathBuf> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("npm");
+    std::fs::create_dir_all(&folder).unwrap();
+    let lock = File::create(folder.join("lock")).unwrap();
+    // Held until this function ends.
+    lock.lock().unwrap();
+    let wanted = format!("{CLAUDE_CODE} {CODEX}");
+    let done = folder.join("installed.txt");
+    let bin = folder.join("node_modules/.bin");
+    if std::fs::read_to_string(&done).is_ok_and(|installed| installed == wanted) {
+        return Some(bin);
+    }
+    let mut npm = Command::new("npm");
+    npm.args(["install", "--no-audit", "--no-fund", "--prefix"]).arg(&folder);
+    let problem = match npm.args([CLAUDE_CODE, CODEX]).output() {
+        Ok(output) if output.status.success() => {
+            std::fs::write(&done, wanted).unwrap();
+            return Some(bin);
+        }
+        Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
+        Err(error) => format!("npm: {error}"),
+    };
+    let last = problem.lines().last().unwrap_or_default();
+    eprintln!("skipped: Claude Code and Codex cannot be installed: {last}");
+    None
+}
+
+/// A folder with a home and a note in it.
+struct Desk {
+    gateway: Gateway,
+    home: PathBuf,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let gateway = Gateway::start(Format::Json);
+        let home = gateway.evo.file("desk/note.txt", SECRET).parent().unwrap().to_owned();
+        Self { gateway, home }
+    }
+
+    fn note(&self) -> PathBuf {
+        self.home.join("note.txt")
+    }
+
+    /// A program that has nothing to read.
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(&self.home).env("HOME", &self.home).stdin(std::process::Stdio::null());
+        command
+    }
+}
+
+/// What a program printed, which has to end well.
+fn printed(command: Command) -> String {
+    let mut process = Process::start(command);
+    let status = process.wait(PATIENCE);
+    assert!(status.success(), "{}{}", process.stdout(), process.stderr());
+    process.stdout()
+}
+
+#[test]
+fn claude_code_works_at_anthropic_and_at_openai() {
+    let Some(bin) = programs() else { return };
+    let desk = Desk::new();
+    let arguments = json!({ "file_path": desk.note() });
+    desk.gateway.anthropic.calls("reads", "Let me look.", "Read", &arguments);
+    desk.gateway.openai.calls("reads", "Let me look.", "Read", &arguments);
+    for model in ["ant:reads", "oai:reads"] {
+        let mut command = desk.command(&bin.join("claude"));
+        command.args(["-p", "What does the note say?", "--model", model]);
+        command.args(["--output-format", "json", "--allowedTools", "Read"]);
+        command.env("ANTHROPIC_BASE_URL", &desk.gateway.url).env("ANTHROPIC_AUTH_TOKEN", TOKEN);
+        command.env("ANTHROPIC_DEFAULT_HAIKU_MODEL", model);
+        command.env("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1");
+        let printed = printed(command);
+        let answer: Value = serde_json::from_str(printed.trim()).unwrap();
+        assert_eq!(answer["is_error"], false, "{model}: {answer}");
+        let result = answer["result"].as_str().unwrap();
+        assert!(result.contains(SECRET), "{model}: {result}");
+    }
+}
+
+#[test]
+fn codex_works_at_openai_and_at_anthropic() {
+    let Some(bin) = programs() else { return };
+    let desk = Desk::new();
+    let arguments = json!({ "cmd": "cat note.txt" });
+    desk.gateway.openai.calls("runs", "Let me look.", "exec_command", &arguments);
+    desk.gateway.anthropic.calls("runs", "Let me look.", "exec_command", &arguments);
+    // Codex offers the model a search that runs at OpenAI; a translated request cannot carry it.
+    let config = format!(
+        "model_provider = \"evo\"\n[model_providers.evo]\nname = \"evo\"\nbase_url = \"{}/v1\"\n\
+         env_key = \"EVO_KEY\"\nwire_api = \"responses\"\n\
+         http_headers = {{ \"x-evo-lenient\" = \"true\" }}\n",
+        desk.gateway.url
+    );
+    std::fs::create_dir_all(desk.home.join(".codex")).unwrap();
+    std::fs::write(desk.home.join(".codex/config.toml"), config).unwrap();
+    for model in ["oai:runs", "ant:runs"] {
+        let mut command = desk.command(&bin.join("codex"));
+        command.args(["exec", "--skip-git-repo-check", "--json", "--model", model]);
+        // The only command is the fake's, and a sandbox in a container may not be possible.
+        command.arg("--dangerously-bypass-approvals-and-sandbox");
+        command.arg("What does the note say?").env("EVO_KEY", TOKEN);
+        let printed = printed(command);
+        let events = printed.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let said: Vec<String> = events
+            .filter(|event| event["item"]["type"] == "agent_message")
+            .filter_map(|event| event["item"]["text"].as_str().map(str::to_owned))
+            .collect();
+        assert!(said.last().is_some_and(|text| text.contains(SECRET)), "{model}: {printed}");
+    }
+}
