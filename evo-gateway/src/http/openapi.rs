@@ -192,8 +192,7 @@ fn create_message() {}
     path = "/v1beta/models/{model}:generateContent",
     tag = "generation",
     params((
-        "model" = String, Path, description = "`provider:model`, `hint:purpose`, or a model alone.",
-        example = "google:gemini-2.5-flash",
+        "model" = String, Path, description = "`provider:model`, `hint:purpose`, or a model alone."
     )),
     request_body(
         content = Object,

@@ -3,6 +3,7 @@
 mod answers;
 mod api;
 mod cache;
+mod fronts;
 mod health;
 mod keys;
 mod log;

@@ -207,7 +207,10 @@ async fn every_operation_answers_as_the_document_says() {
     let folder = tempfile::tempdir().unwrap();
     let database = Some(folder.path().join("gateway.db"));
     let bed = Bed::start(Config { database, ..config(&[]) }).await;
-    for (method, path, value) in operations() {
+    let mut operations = operations();
+    // What the others do is a part of what some of these answer.
+    operations.sort_by_key(|(method, ..)| method != "GET");
+    for (method, path, value) in operations {
         let name = format!("{method} {path}");
         let real = path.replace("{model}", "openai:gpt-4o-mini").replace("{name}", "none");
         let example = &value["requestBody"]["content"]["application/json"]["example"];
