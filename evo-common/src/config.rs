@@ -13,7 +13,7 @@ pub use agent::AgentConfig;
 pub use check::http_url as check_http_url;
 pub use gateway::{
     Balance, GatewayConfig, ModelCost, ModelMetadata, PoolConfig, ProviderConfig, ProviderType,
-    RateLimitConfig, RoutingConfig, ServerConfig, TargetConfig,
+    RateLimitConfig, RoutingConfig, ServerConfig, TargetConfig, WireApi,
 };
 pub use operations::{CacheConfig, LoggingConfig, TracingConfig, UsageConfig};
 pub use reliability::{

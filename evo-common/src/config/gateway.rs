@@ -109,6 +109,19 @@ pub struct ProviderConfig {
     /// What is known of its models.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model_metadata: Option<HashMap<String, ModelMetadata>>,
+    /// Which of OpenAI's protocols an OpenAI-compatible provider speaks; chat completions if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wire_api: Option<WireApi>,
+}
+
+/// One of OpenAI's protocols.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WireApi {
+    /// `chat/completions`.
+    Chat,
+    /// `responses`.
+    Responses,
 }
 
 /// What is known of a model.

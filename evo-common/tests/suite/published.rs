@@ -122,6 +122,7 @@ fn configuration() {
         rate_limit: Some(RateLimitConfig { requests_per_minute: 1_u32, burst_size: 1_u32 }),
         models: Vec::<String>::new(),
         model_metadata: Some(HashMap::from([(text(), metadata)])),
+        wire_api: None,
     };
     assert_eq!(ProviderType::default(), ProviderType::OpenAiCompatible);
     let config = GatewayConfig {

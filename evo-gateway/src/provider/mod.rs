@@ -15,7 +15,7 @@ pub(crate) mod program;
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use evo_common::{
-    config::{ModelMetadata, ProviderConfig, ProviderType, load::Fault},
+    config::{ModelMetadata, ProviderConfig, ProviderType, WireApi, load::Fault},
     tokens::Secret,
 };
 use http::{HeaderName, HeaderValue, Request, Uri, header, uri::PathAndQuery};
@@ -265,7 +265,12 @@ impl Provider {
         let name_header = HeaderValue::try_from(&config.name).map_err(|_| {
             ("name".to_owned(), format!("{:?} can't stand in an HTTP header", config.name))
         })?;
-        let dialect = dialect_of(config.provider_type);
+        let dialect = match (config.provider_type, config.wire_api) {
+            (ProviderType::OpenAiCompatible, Some(WireApi::Responses)) => {
+                Some(Dialect::OpenAiResponses)
+            }
+            (kind, _) => dialect_of(kind),
+        };
         let conduct = whole.conduct(&config.name);
         let (mut keyed, unset) = pool(config, keys, dialect, &conduct.key_weights);
         let program = program::Kind::of(config.provider_type);
