@@ -38,6 +38,7 @@ use protocol::{Namespaced, Protocol, StreamReader, StreamWriter};
 pub use error::{error, error_event, last_words, last_words_of, own_error, reason};
 pub use glance::{Glance, Seen};
 pub use protocol::{Context, Dialect};
+pub use seal::without_foreign as without_foreign_seals;
 pub use stream::StreamConverter;
 
 /// A body that cannot be translated.

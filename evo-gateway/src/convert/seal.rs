@@ -4,6 +4,10 @@
 //! of another protocol travels there, marked with its origin, and finds its author again in the next
 //! turn of a translated conversation.
 
+use memchr::memmem;
+use serde_json::Value;
+
+use super::Dialect;
 use crate::model::{Seal, SealOrigin};
 
 /// How a seal of another protocol begins. No provider's own does: theirs are base64.
@@ -43,11 +47,73 @@ fn read_marked(text: &str) -> Option<Seal> {
     Some(Seal { origin: *origin, id, data: data.to_owned() })
 }
 
+/// A body without the seals of other protocols, if it holds any: a conversation that others have
+/// answered goes on with a provider of the caller's own protocol, which refuses what it did not sign.
+/// `model` is the model's name there.
+///
+/// Of other bodies nothing is read but where the mark would stand.
+pub fn without_foreign(dialect: Dialect, body: &[u8], model: &str) -> Option<Vec<u8>> {
+    let may_hold = matches!(dialect, Dialect::Anthropic | Dialect::OpenAiResponses);
+    if !may_hold || memmem::find(body, b"\"evo1.").is_none() {
+        return None;
+    }
+    let mut body: Value = serde_json::from_slice(body).ok()?;
+    let is_foreign = |piece: &Value, kind: &str, field: &str| {
+        piece["type"] == kind && piece[field].as_str().is_some_and(|text| text.starts_with(MARK))
+    };
+    let before = body.clone();
+    if dialect == Dialect::Anthropic {
+        let messages = body["messages"].as_array_mut()?;
+        for blocks in messages.iter_mut().filter_map(|message| message["content"].as_array_mut()) {
+            blocks.retain(|block| {
+                !is_foreign(block, "thinking", "signature")
+                    && !is_foreign(block, "redacted_thinking", "data")
+            });
+        }
+        messages.retain(|message| message["content"] != Value::Array(Vec::new()));
+    } else {
+        let items = body["input"].as_array_mut()?;
+        items.retain(|item| !is_foreign(item, "reasoning", "encrypted_content"));
+    }
+    if body == before {
+        return None;
+    }
+    body["model"] = Value::from(model);
+    Some(body.to_string().into_bytes())
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn only_foreign_seals_are_taken_out() {
+        let own = json!({"type": "thinking", "thinking": "a", "signature": "EqQB"});
+        let text = json!({"type": "text", "text": "evo1."});
+        let question = |blocks: Value| json!({"model": "x:m", "messages": [{"role": "assistant", "content": blocks}], "top_k": 1});
+        let body = question(json!([
+            {"type": "thinking", "thinking": "b", "signature": "evo1.chat.0."}, own, text,
+            {"type": "redacted_thinking", "data": "evo1.gemini.0.x"},
+        ]));
+        let without =
+            without_foreign(Dialect::Anthropic, body.to_string().as_bytes(), "m").unwrap();
+        let mut expected = question(json!([own, text]));
+        expected["model"] = json!("m");
+        assert_eq!(serde_json::from_slice::<Value>(&without).unwrap(), expected);
+        let clean = question(json!([own, text])).to_string();
+        assert_eq!(without_foreign(Dialect::Anthropic, clean.as_bytes(), "m"), None);
+
+        let reasoning = |data: &str| json!({"type": "reasoning", "encrypted_content": data});
+        let body = json!({"model": "m", "input": [reasoning("evo1.chat.0."), reasoning("gAAA")]});
+        let without =
+            without_foreign(Dialect::OpenAiResponses, body.to_string().as_bytes(), "m").unwrap();
+        let expected = json!({"model": "m", "input": [reasoning("gAAA")]});
+        assert_eq!(serde_json::from_slice::<Value>(&without).unwrap(), expected);
+    }
 
     proptest! {
         #[test]

@@ -310,6 +310,9 @@ impl Call<'_> {
             })?;
             return Ok((Bytes::from(body).into(), Some(Back { dropped, context })));
         }
+        if let Some(body) = convert::without_foreign_seals(ask.front, body, model) {
+            return Ok((Bytes::from(body).into(), None));
+        }
         if asked.model == *model || asked.model_at.is_empty() {
             return Ok((body.clone().into(), None));
         }
