@@ -7,10 +7,12 @@ pub(super) const MAX_USER_CHARS: usize = 64;
 
 /// The word for an effort that the model takes.
 pub(super) fn effort(effort: Effort, model: &str) -> &'static str {
+    let version = gpt_version(model);
     match effort {
-        Effort::None => "none",
-        Effort::Minimal => "minimal",
-        Effort::Low => "low",
+        Effort::None if version >= Some((5, 1)) => "none",
+        // What GPT-5 has instead of it, and only that.
+        Effort::None | Effort::Minimal if version == Some((5, 0)) => "minimal",
+        Effort::None | Effort::Minimal | Effort::Low => "low",
         Effort::Medium => "medium",
         Effort::Highest if takes_highest_effort(model) => "xhigh",
         Effort::High | Effort::Highest => "high",
@@ -72,6 +74,10 @@ mod tests {
             assert!(!reasons(model), "{model}");
         }
         assert!(is_openai("gpt-4.1") && !is_openai("kimi-k2") && !is_openai("gpt-oss-120b"));
+        let efforts = |model| [Effort::None, Effort::Minimal].map(|wanted| effort(wanted, model));
+        assert_eq!(efforts("gpt-5.6"), ["none", "low"]);
+        assert_eq!(efforts("gpt-5-mini"), ["minimal", "minimal"]);
+        assert_eq!(efforts("o3"), ["low", "low"]);
         assert!(takes_highest_effort("gpt-5.2") && !takes_highest_effort("gpt-5.1"));
         assert!(takes_cache_marks("gpt-5.6") && !takes_cache_marks("gpt-5"));
     }
