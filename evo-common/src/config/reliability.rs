@@ -78,9 +78,9 @@ pub struct BreakerConfig {
 pub struct ProviderReliabilityConfig {
     /// How often each key of `api_key_envs` is used compared to the others; all alike by default.
     pub key_weights: Vec<u32>,
-    /// Whether its models go on with an answer that stands at the end of the conversation.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub prefill: Option<bool>,
+    /// Whether its models go on with an answer that stands at the end of the conversation. Of a model
+    /// that begins anew instead a caller would get something wrong.
+    pub prefill: bool,
     /// How long it may take.
     pub timeouts: TimeoutsConfig,
 }

@@ -26,8 +26,8 @@ pub(crate) struct Conduct {
     pub(crate) timeouts: Timeouts,
     /// How often each of its keys is used.
     pub(crate) key_weights: Vec<u32>,
-    /// Whether it goes on with an answer that stands at the end of a conversation, if that is known.
-    pub(crate) prefill: Option<bool>,
+    /// Whether it goes on with an answer that stands at the end of a conversation.
+    pub(crate) prefill: bool,
 }
 
 /// When a provider is left alone for a while.

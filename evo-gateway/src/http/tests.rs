@@ -3,6 +3,8 @@
 mod answers;
 mod api;
 mod cache;
+mod engine;
+mod failover;
 mod fronts;
 mod health;
 mod keys;

@@ -4,9 +4,7 @@ use std::{collections::VecDeque, future::poll_fn, sync::atomic::Ordering, time::
 
 use bytes::{Bytes, BytesMut};
 use evo_common::tracing_context;
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header, response,
-};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header, response};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use tokio::time::{Instant, timeout_at};
@@ -15,6 +13,7 @@ use tracing::Span;
 use super::{
     JSON, Refused,
     answer::Rest,
+    back::{Back, DROPPED},
     engine::{Engine, Ready, Reply, Target},
     flow::{Flow, Way},
     judge::{Failed, Kind},
@@ -44,24 +43,12 @@ const ERROR_TIME: Duration = Duration::from_secs(10);
 const BENCH_REFUSED: Duration = Duration::from_secs(60);
 /// How long a key is left out that is used too often, unless the provider says so.
 const BENCH_BUSY: Duration = Duration::from_secs(5);
-/// What was not carried over.
-const DROPPED: HeaderName = HeaderName::from_static("x-evo-dropped");
-/// How much of that an answer tells, in bytes.
-const LONGEST_DROPPED: usize = 1_024;
-
 /// A stream that goes on elsewhere.
 pub(super) struct Resume {
     /// What has been said, and how the rest is written.
     pub(super) converter: Box<StreamConverter>,
     /// The request with the text so far, for a provider that goes on from there.
     pub(super) goes_on: Option<Bytes>,
-}
-
-/// What the way back of a translated answer needs.
-struct Back {
-    /// Fields of the request that the provider was not told.
-    dropped: Vec<String>,
-    context: Context,
 }
 
 /// One attempt's parts.
@@ -569,20 +556,6 @@ enum Read {
     Whole(Bytes),
     /// More than is held back: what came, and the rest.
     Larger(VecDeque<Bytes>, Body, Watch),
-}
-
-impl Back {
-    /// The header that names what was dropped.
-    fn dropped(&self) -> Option<HeaderValue> {
-        let mut names = self.dropped.join(", ");
-        if names.len() > LONGEST_DROPPED {
-            names.truncate(names.floor_char_boundary(LONGEST_DROPPED));
-            names.push_str(", …");
-        }
-        // Fields are named by the caller where an unknown one is dropped, so anything can be in them.
-        let names: String = names.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
-        HeaderValue::try_from(names).ok().filter(|names| !names.is_empty())
-    }
 }
 
 /// What an answer looks like to the meter.

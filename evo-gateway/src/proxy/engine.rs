@@ -26,7 +26,7 @@ use super::{
 use crate::{
     access::{Attempted, Entry, Text},
     auth::Caller,
-    convert::{Dialect, StreamConverter},
+    convert::StreamConverter,
     gateway::Live,
     provider::Provider,
     routing::{
@@ -38,7 +38,7 @@ use crate::{
 };
 
 /// How often a stream may be continued.
-const MOST_RESCUES: u32 = 3;
+const MOST_RESCUES: u32 = 4;
 
 /// One request, and who may answer it.
 pub(super) struct Engine {
@@ -412,14 +412,10 @@ impl Engine {
     /// there, and from the beginning.
     fn ways_to_go_on(&self, at: usize, resume: Option<&Resume>) -> Vec<Option<bytes::Bytes>> {
         let target = &self.targets[at];
-        let anthropic =
-            target.provider.address().is_ok_and(|address| address.dialect == Dialect::Anthropic);
         let text = resume
             .and_then(|resume| resume.converter.said().text_only())
             .map(str::trim_end)
-            .filter(|text| {
-                !text.is_empty() && target.provider.conduct.prefill.unwrap_or(anthropic)
-            });
+            .filter(|text| !text.is_empty() && target.provider.conduct.prefill);
         let body = text.and_then(|text| self.ask.with_answer(text));
         body.map(Some).into_iter().chain([None]).collect()
     }

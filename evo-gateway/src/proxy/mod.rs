@@ -2,6 +2,7 @@
 
 pub(crate) mod answer;
 mod attempt;
+mod back;
 mod engine;
 mod flow;
 mod judge;
