@@ -84,7 +84,7 @@ impl App {
         let address = gateway.address;
         tracing::info!(%address, version = crate::VERSION, "Gateway serves on http://{address}");
         for provider in &gateway.live().providers {
-            if let Err(Unusable::NoKey | Unusable::NotSupported) = provider.address()
+            if let Err(Unusable::NoKey) = provider.address()
                 && let Some(problem) = provider.problem()
             {
                 tracing::info!(provider.name = %provider.name, "{problem}");

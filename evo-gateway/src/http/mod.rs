@@ -55,13 +55,8 @@ fn routes() -> OpenApiRouter<Arc<Gateway>> {
 
 fn router(gateway: Arc<Gateway>) -> Router {
     let (routes, _) = routes().split_for_parts();
-    let sessions = gateway.sessions.as_ref().map(|face| face.layer.clone());
-    let router = routes
+    routes
         .fallback(error::no_such_route)
         .method_not_allowed_fallback(error::no_such_method)
-        .with_state(gateway);
-    match sessions {
-        Some(layer) => router.layer(layer),
-        None => router,
-    }
+        .with_state(gateway)
 }

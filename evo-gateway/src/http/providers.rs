@@ -23,8 +23,8 @@ pub(super) struct ProviderView {
     enabled: bool,
     /// Whether it can be called.
     usable: bool,
-    /// Stable code of why it can't be called: `provider_disabled`, `provider_has_no_key` or
-    /// `provider_type_not_supported`.
+    /// Stable code of why it can't be called: `provider_disabled` or
+    /// `provider_has_no_key`.
     code: Option<&'static str>,
     /// Why it can't be called, and what to do.
     problem: Option<String>,

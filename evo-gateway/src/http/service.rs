@@ -111,15 +111,20 @@ impl hyper::service::Service<Request<Incoming>> for Service {
                         entry.set_span(span.clone());
                     }
                     let answer = async {
-                        match router {
-                            Some(router) => {
+                        let sessions = gateway.sessions.as_ref();
+                        match (router, sessions.filter(|_| is_of_session(&parts))) {
+                            (Some(_), Some(face)) => {
+                                let request = Request::from_parts(parts, body);
+                                Ok(face.answer(request).await.map(Answer::Other))
+                            }
+                            (Some(router), None) => {
                                 // Some routes are not for everybody who may use the gateway.
                                 if let Some(caller) = entry.facts.caller.clone() {
                                     parts.extensions.insert(caller);
                                 }
                                 Ok(route(router, parts, body).await)
                             }
-                            None => {
+                            (None, _) => {
                                 generate(&gateway, client, (front, aim), parts, body, &mut entry)
                                     .await
                             }
@@ -143,6 +148,11 @@ impl hyper::service::Service<Request<Incoming>> for Service {
             Ok(finish(&gateway, front, response, entry))
         })
     }
+}
+
+/// Whether a request is for sessions, if there are any.
+fn is_of_session(parts: &request::Parts) -> bool {
+    parts.uri.path().starts_with(SOCKET)
 }
 
 fn facts(parts: &request::Parts, generates: Option<&'static Front>) -> Facts {
@@ -211,7 +221,7 @@ fn admit(
         return Ok(());
     }
     // Clients send the token of sessions inside their connection, where it is asked for.
-    if gateway.sessions.is_some() && parts.uri.path().starts_with(SOCKET) {
+    if gateway.sessions.is_some() && is_of_session(parts) {
         return Ok(());
     }
     let refusal = match gateway.gate.admit(presented_token(&parts.headers, key)) {

@@ -167,8 +167,6 @@ pub(crate) enum Unusable {
     Disabled,
     /// None of its variables is set, or usable.
     NoKey,
-    /// This release does not speak its protocol.
-    NotSupported,
 }
 
 impl Unusable {
@@ -177,7 +175,6 @@ impl Unusable {
         match self {
             Self::Disabled => "provider_disabled",
             Self::NoKey => "provider_has_no_key",
-            Self::NotSupported => "provider_type_not_supported",
         }
     }
 
@@ -185,7 +182,6 @@ impl Unusable {
     pub(crate) fn status(&self) -> u16 {
         match self {
             Self::Disabled | Self::NoKey => 503,
-            Self::NotSupported => 501,
         }
     }
 }
@@ -204,17 +200,17 @@ pub(crate) fn type_name(kind: ProviderType) -> &'static str {
     }
 }
 
-/// The protocol of a type, if this release speaks it.
-fn dialect_of(kind: ProviderType) -> Option<Dialect> {
+/// The protocol of a type.
+fn dialect_of(kind: ProviderType) -> Dialect {
     match kind {
-        ProviderType::OpenAiCompatible => Some(Dialect::OpenAiChat),
-        ProviderType::Anthropic => Some(Dialect::Anthropic),
-        ProviderType::Cursor | ProviderType::ClaudeCode | ProviderType::CodexCli => {
-            Some(Dialect::OpenAiChat)
-        }
-        ProviderType::GithubCopilot => Some(Dialect::OpenAiChat),
-        ProviderType::Google => Some(Dialect::Gemini),
-        ProviderType::CodexAuth => None,
+        ProviderType::OpenAiCompatible
+        | ProviderType::GithubCopilot
+        | ProviderType::Cursor
+        | ProviderType::ClaudeCode
+        | ProviderType::CodexCli => Dialect::OpenAiChat,
+        ProviderType::Anthropic => Dialect::Anthropic,
+        ProviderType::Google => Dialect::Gemini,
+        ProviderType::CodexAuth => Dialect::OpenAiResponses,
     }
 }
 
@@ -278,14 +274,13 @@ impl Provider {
             State::Unusable(Unusable::Disabled)
         } else if let Some(kind) = program {
             State::Usable(kind.address())
-        } else if let Some(dialect) = dialect {
-            if config.api_key_envs.is_empty() || !keyed.is_empty() {
-                State::Usable(address(dialect, &config.base_url)?)
-            } else {
-                State::Unusable(Unusable::NoKey)
-            }
+        } else if config.provider_type == ProviderType::CodexAuth {
+            // Whether somebody has signed in is known when a request comes, and may change.
+            State::Usable(codex::place(&config.base_url, true)?)
+        } else if config.api_key_envs.is_empty() || !keyed.is_empty() {
+            State::Usable(address(dialect, &config.base_url)?)
         } else {
-            State::Unusable(Unusable::NotSupported)
+            State::Unusable(Unusable::NoKey)
         };
         let credentials = credentials(config, whole);
         if credentials.is_some() {
@@ -302,12 +297,7 @@ impl Provider {
             state,
             keys: keyed,
             credentials,
-            transport: program.map(|kind| {
-                let key = |name: &String| Some((name.into(), keys.get(name)?.expose().into()));
-                let keys = config.api_key_envs.iter().filter_map(key);
-                let program = Program::new(kind, &config.base_url, &whole.programs, keys);
-                Arc::new(program) as Arc<dyn Transport>
-            }),
+            transport: transport(config, whole),
             extra_headers,
             health: Arc::new(Health::new()),
             conduct,
@@ -341,7 +331,7 @@ impl Provider {
         deadlines: Deadlines,
     ) -> Reached {
         match &self.transport {
-            Some(transport) => transport.send(request, deadlines).await,
+            Some(transport) => transport.send(client, request, deadlines).await,
             None => client.send(request, deadlines.first_byte).await,
         }
     }
@@ -384,9 +374,6 @@ impl Provider {
     pub(crate) fn problem(&self) -> Option<String> {
         let State::Unusable(why) = &self.state else { return None };
         Some(match why {
-            Unusable::Disabled if dialect_of(self.kind).is_none() => {
-                format!("The provider `{}` is off, and {}", self.name, NotSpoken(self.kind))
-            }
             Unusable::Disabled => {
                 format!("The provider `{}` is off; set `enabled = true` for it.", self.name)
             }
@@ -395,26 +382,7 @@ impl Provider {
                 self.name,
                 Names(&self.unset)
             ),
-            Unusable::NotSupported => {
-                format!("The provider `{}` is {}", self.name, NotSpoken(self.kind))
-            }
         })
-    }
-}
-
-/// Why a type is not served.
-struct NotSpoken(ProviderType);
-
-impl fmt::Display for NotSpoken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "of type `{}`, which this release of the gateway ({}) does not speak yet; it speaks \
-             `open_ai_compatible`, `anthropic`, `google`, `github_copilot`, `claude_code`, `codex_cli` \
-             and `cursor`.",
-            type_name(self.0),
-            crate::VERSION
-        )
     }
 }
 
@@ -429,28 +397,55 @@ impl fmt::Display for Names<'_> {
     }
 }
 
+/// How a provider is reached that is no plain HTTP server.
+fn transport(config: &ProviderConfig, whole: &Config) -> Option<Arc<dyn Transport>> {
+    if config.provider_type == ProviderType::CodexAuth {
+        let sign_in = &whole.sign_in;
+        let codex = codex::Codex::new(sign_in.codex_transport, sign_in.codex_effort.clone());
+        return Some(Arc::new(codex));
+    }
+    let kind = program::Kind::of(config.provider_type)?;
+    let key = |name: &String| Some((name.into(), whole.provider_keys.get(name)?.expose().into()));
+    let keys = config.api_key_envs.iter().filter_map(key);
+    Some(Arc::new(Program::new(kind, &config.base_url, &whole.programs, keys)))
+}
+
 /// What gets access to a provider that takes no fixed keys.
 fn credentials(config: &ProviderConfig, whole: &Config) -> Option<Arc<dyn Credentials>> {
-    if config.provider_type != ProviderType::GithubCopilot {
-        return None;
-    }
     let mut names = config.api_key_envs.iter();
-    let (name, token) = names.find_map(|name| Some((name, whole.provider_keys.get(name)?)))?;
-    Some(Arc::new(Copilot::new(name, token.clone(), &whole.sign_in.copilot_token_url)))
+    let token = names.find_map(|name| Some((name, whole.provider_keys.get(name)?.clone())));
+    match config.provider_type {
+        ProviderType::GithubCopilot => {
+            let (name, token) = token?;
+            Some(Arc::new(Copilot::new(name, token, &whole.sign_in.copilot_token_url)))
+        }
+        ProviderType::CodexAuth => {
+            let token = token.map(|(_, token)| token);
+            let account =
+                codex::Account::new(&config.name, &config.base_url, token, &whole.sign_in);
+            Some(Arc::new(account))
+        }
+        ProviderType::OpenAiCompatible
+        | ProviderType::Anthropic
+        | ProviderType::Cursor
+        | ProviderType::ClaudeCode
+        | ProviderType::CodexCli
+        | ProviderType::Google => None,
+    }
 }
 
 /// The provider's keys as the headers that carry them, and the variables that give none.
 fn pool(
     config: &ProviderConfig,
     keys: &HashMap<String, Secret>,
-    dialect: Option<Dialect>,
+    dialect: Dialect,
     weights: &[u32],
 ) -> (KeyPool, Vec<String>) {
     let (mut headers, mut unset) = (Vec::new(), Vec::new());
     for name in &config.api_key_envs {
         let header = keys.get(name).and_then(|key| {
             let text = match dialect {
-                Some(Dialect::Anthropic | Dialect::Gemini) => key.expose().to_owned(),
+                Dialect::Anthropic | Dialect::Gemini => key.expose().to_owned(),
                 _ => format!("Bearer {}", key.expose()),
             };
             let mut value = HeaderValue::try_from(text).ok()?;

@@ -271,7 +271,8 @@ impl Call<'_> {
             headers.insert(header::CONTENT_TYPE, kind);
         }
         if let Some(dropped) = back.and_then(Back::dropped) {
-            headers.insert(DROPPED, dropped);
+            // The way to the provider may have dropped something as well.
+            headers.append(DROPPED, dropped);
         }
         response
     }

@@ -1,30 +1,39 @@
 //! The Socket.IO face of sessions, with the events and shapes of the first gateway.
 
-use std::{fmt, sync::Arc};
+use std::{
+    convert::Infallible,
+    fmt,
+    future::{Ready, ready},
+    sync::Arc,
+};
 
+use bytes::Bytes;
 use evo_common::runtime::Shutdown;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Empty, combinators::UnsyncBoxBody};
+use hyper::body::Incoming;
 use serde_json::{Value, json};
 use socketioxide::{
     SocketIo,
     extract::{AckSender, SocketRef, State, TryData},
     handler::ConnectHandler as _,
-    layer::SocketIoLayer,
+    service::SocketIoService,
 };
 use tokio::sync::broadcast::error::RecvError;
+use tower::Layer as _;
 
 use super::{Refused, Sessions, Wanted};
-use crate::auth::Gate;
+use crate::{auth::Gate, upstream::BoxError};
 
 /// Largest message.
 const MAX_PAYLOAD: u64 = 128 * 1024;
 /// Packets that may wait for one connection.
 const BUFFER: usize = 1_024;
 
-/// The face.
-#[derive(Clone)]
+/// The face. There is one of it for all threads that serve connections: the requests of one client may
+/// come to any of them.
 pub(crate) struct Face {
-    /// Answers `/socket.io/`.
-    pub(crate) layer: SocketIoLayer,
+    service: SocketIoService<Nowhere>,
     io: SocketIo,
     sessions: Arc<Sessions>,
 }
@@ -32,6 +41,22 @@ pub(crate) struct Face {
 impl fmt::Debug for Face {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Face").field("sessions", &self.sessions).finish_non_exhaustive()
+    }
+}
+
+/// What answers a request that is none of Socket.IO's.
+#[derive(Debug, Clone, Copy)]
+struct Nowhere;
+
+impl hyper::service::Service<Request<Incoming>> for Nowhere {
+    type Response = Response<Empty<Bytes>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn call(&self, _: Request<Incoming>) -> Self::Future {
+        let mut response = Response::new(Empty::new());
+        *response.status_mut() = StatusCode::NOT_FOUND;
+        ready(Ok(response))
     }
 }
 
@@ -61,7 +86,16 @@ impl Face {
             .max_payload(MAX_PAYLOAD)
             .build_layer();
         io.ns("/", on_connect.with(authenticate));
-        Self { layer, io, sessions }
+        Self { service: layer.layer(Nowhere), io, sessions }
+    }
+
+    /// Answers a request below `/socket.io/`.
+    pub(crate) async fn answer(
+        &self,
+        request: Request<Incoming>,
+    ) -> Response<UnsyncBoxBody<Bytes, BoxError>> {
+        let Ok(response) = hyper::service::Service::call(&self.service, request).await;
+        response.map(|body| UnsyncBoxBody::new(body.map_err(Into::into)))
     }
 
     /// Tells followers what happens, until the shutdown.

@@ -14,7 +14,7 @@ use http_body::{Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 
-use super::{BoxError, Failure, SendBody};
+use super::{BoxError, Client, Failure, SendBody};
 
 /// A future that can move between threads.
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -39,8 +39,13 @@ pub(crate) struct Deadlines {
 /// Dropping the future, or later the body, ends everything that was begun for the request: no process,
 /// no connection and no file stays open.
 pub(crate) trait Transport: fmt::Debug + Send + Sync {
-    /// Sends a request and waits for the head of the answer.
-    fn send(&self, request: Request<SendBody>, deadlines: Deadlines) -> BoxFuture<'_, Reached>;
+    /// Sends a request and waits for the head of the answer. `client` is the one of the thread that asks.
+    fn send<'a>(
+        &'a self,
+        client: &'a Client,
+        request: Request<SendBody>,
+        deadlines: Deadlines,
+    ) -> BoxFuture<'a, Reached>;
 }
 
 /// The body of a provider's answer.

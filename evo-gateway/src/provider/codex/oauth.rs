@@ -86,6 +86,15 @@ struct Tokens {
     expires_in: Option<i64>,
 }
 
+/// Why tokens were not refreshed.
+#[derive(Debug)]
+pub(crate) enum NotRefreshed {
+    /// Another sign-in is needed.
+    Refused,
+    /// Another try may help.
+    Failed(String),
+}
+
 impl Issuer {
     /// The login server at `base`.
     pub(crate) fn new(base: &str) -> Self {
@@ -139,7 +148,30 @@ impl Issuer {
                 answer.status.as_u16()
             ));
         }
-        Ok(signed_in(answer.json()?))
+        Ok(signed_in(answer.json()?, None))
+    }
+
+    /// Gets another access token.
+    pub(crate) async fn refresh(
+        &self,
+        client: &Client,
+        old: &SignedIn,
+    ) -> Result<SignedIn, NotRefreshed> {
+        let token = old.refresh_token.as_deref().ok_or(NotRefreshed::Refused)?;
+        let body = json!({
+            "client_id": CLIENT, "grant_type": "refresh_token", "refresh_token": token,
+            "scope": "openid profile email",
+        });
+        let answer = self.post(client, "/oauth/token", JSON, body.to_string()).await;
+        let answer = answer.map_err(NotRefreshed::Failed)?;
+        match answer.status.as_u16() {
+            200..=299 => {
+                let tokens = answer.json().map_err(NotRefreshed::Failed)?;
+                Ok(signed_in(tokens, Some(old)))
+            }
+            400 | 401 | 403 => Err(NotRefreshed::Refused),
+            status => Err(NotRefreshed::Failed(format!("the login server answers {status}"))),
+        }
     }
 
     /// Asks for a code for this device.
@@ -200,17 +232,19 @@ impl Issuer {
     }
 }
 
-/// What is kept of new tokens.
-fn signed_in(tokens: Tokens) -> SignedIn {
+/// What is kept of new tokens. What they leave out stays as it was.
+fn signed_in(tokens: Tokens, old: Option<&SignedIn>) -> SignedIn {
     let access = jwt::claims(&tokens.access_token);
     let id = tokens.id_token.as_deref().map(jwt::claims).unwrap_or_default();
     let now = Utc::now();
-    let lasts = tokens.expires_in.and_then(Duration::try_seconds);
+    let lasts =
+        tokens.expires_in.and_then(Duration::try_seconds).and_then(|it| now.checked_add_signed(it));
+    let before = |part: fn(&SignedIn) -> &Option<String>| old.and_then(|old| part(old).clone());
     SignedIn {
-        account_id: id.account_id.or(access.account_id),
-        email: id.email.or(access.email),
-        expires_at: access.expires_at.or_else(|| now.checked_add_signed(lasts?)),
-        refresh_token: tokens.refresh_token,
+        account_id: id.account_id.or(access.account_id).or_else(|| before(|old| &old.account_id)),
+        email: id.email.or(access.email).or_else(|| before(|old| &old.email)),
+        expires_at: access.expires_at.or(lasts),
+        refresh_token: tokens.refresh_token.or_else(|| before(|old| &old.refresh_token)),
         access_token: tokens.access_token,
         updated_at: now,
     }

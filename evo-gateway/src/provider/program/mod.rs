@@ -25,7 +25,7 @@ use super::Address;
 use crate::{
     config::Programs,
     convert::Dialect,
-    upstream::{Body, BoxFuture, Deadlines, Failure, Reached, SendBody, Transport},
+    upstream::{Body, BoxFuture, Client, Deadlines, Failure, Reached, SendBody, Transport},
 };
 use process::{Process, Step};
 
@@ -309,7 +309,12 @@ impl Program {
 }
 
 impl Transport for Program {
-    fn send(&self, request: Request<SendBody>, deadlines: Deadlines) -> BoxFuture<'_, Reached> {
+    fn send<'a>(
+        &'a self,
+        _: &'a Client,
+        request: Request<SendBody>,
+        deadlines: Deadlines,
+    ) -> BoxFuture<'a, Reached> {
         Box::pin(self.answer(request, deadlines))
     }
 }

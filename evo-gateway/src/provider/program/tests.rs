@@ -56,7 +56,7 @@ impl StandIn {
         }
         let mut request = Request::new(SendBody::from(Bytes::from(body.to_string())));
         *request.method_mut() = Method::POST;
-        self.program.send(request, DEADLINES).await
+        self.program.answer(request, DEADLINES).await
     }
 }
 
@@ -205,7 +205,7 @@ async fn a_program_that_is_too_slow_is_ended() {
     )));
     *request.method_mut() = Method::POST;
     let deadlines = Deadlines { first_byte: Duration::from_millis(100) };
-    let (failure, _) = slow.program.send(request, deadlines).await.unwrap_err();
+    let (failure, _) = slow.program.answer(request, deadlines).await.unwrap_err();
     assert_eq!(failure, Failure::FirstByteTimeout);
 }
 
@@ -218,7 +218,7 @@ async fn as_many_run_as_may() {
     )));
     *request.method_mut() = Method::POST;
     let deadlines = Deadlines { first_byte: Duration::from_millis(50) };
-    let busy = one.program.send(request, deadlines).await.unwrap();
+    let busy = one.program.answer(request, deadlines).await.unwrap();
     assert_eq!((busy.status().as_u16(), &busy.headers()[header::RETRY_AFTER]), (429, &BUSY));
     drop(held);
     assert_eq!(one.ask(&json!({})).await.unwrap().status(), 200);
@@ -231,7 +231,7 @@ async fn models_are_listed() {
         models.iter().map(|model| model["id"].as_str().unwrap().to_owned()).collect()
     };
     let list = async |stand_in: &StandIn| {
-        let response = stand_in.program.send(Request::new(SendBody::default()), DEADLINES).await;
+        let response = stand_in.program.answer(Request::new(SendBody::default()), DEADLINES).await;
         json_of(response.unwrap()).await
     };
     let codex = stand_in(Kind::Codex, 1, r#"echo '{"models":[{"slug":"gpt-6"}]}'"#);
