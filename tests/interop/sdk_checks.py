@@ -59,9 +59,9 @@ def refused(capability, words):
     REFUSED.append((capability, " ".join(words.split())))
 
 
-def untested(capability, error):
-    """Notes that this gateway has no such route, so that nothing is known."""
-    if "There is no POST" not in str(error):
+def untested(capability, error=None):
+    """Notes that nothing is known, as this gateway has no such route."""
+    if error and not any(words in str(error) for words in ("There is no POST", "does not take POST")):
         raise error
     UNTESTED.add(capability)
 

@@ -143,7 +143,10 @@ fn read_result(mut response: Map<String, Value>) -> (String, bool) {
 
 fn read_media(part: wire::Part, field: &str) -> Result<Part, ConvertError> {
     let (media, kind, name) = if let Some(blob) = part.inline_data {
-        let media = Media::Inline { media_type: blob.mime_type.clone(), data: blob.data };
+        // Google's SDKs write the letters of base64 that may stand in a URL; no other protocol
+        // takes them.
+        let data = blob.data.replace('-', "+").replace('_', "/");
+        let media = Media::Inline { media_type: blob.mime_type.clone(), data };
         (media, Some(blob.mime_type), blob.display_name)
     } else if let Some(file) = part.file_data {
         let is_stored = file.file_uri.contains("generativelanguage.googleapis.com/");

@@ -78,7 +78,8 @@ impl Protocol for Generate {
     }
 
     fn takes_comments(&self) -> bool {
-        self.0 == Framing::Events
+        // Google's own SDK takes a comment for an event that it cannot read.
+        false
     }
 
     fn stream_type(&self) -> &'static str {
