@@ -262,9 +262,7 @@ impl Provider {
             ("name".to_owned(), format!("{:?} can't stand in an HTTP header", config.name))
         })?;
         let dialect = match (config.provider_type, config.wire_api) {
-            (ProviderType::OpenAiCompatible, Some(WireApi::Responses)) => {
-                Some(Dialect::OpenAiResponses)
-            }
+            (ProviderType::OpenAiCompatible, Some(WireApi::Responses)) => Dialect::OpenAiResponses,
             (kind, _) => dialect_of(kind),
         };
         let conduct = whole.conduct(&config.name);
