@@ -32,7 +32,7 @@ pub(super) async fn run(command: RunsCommand) -> Result<()> {
         RunsCommand::DeadLetters { dismiss, limit, format, data } => {
             control::dead_letters(dismiss, limit, format, &data).await
         }
-        RunsCommand::Export(args) => Box::pin(control::export(args)).await,
+        RunsCommand::Export(args) => control::export(args).await,
     }
 }
 
@@ -42,7 +42,8 @@ async fn ask<T>(
     run: &str,
     question: impl AsyncFnOnce(&Client) -> std::result::Result<T, client::Error>,
 ) -> Result<T> {
-    let session = Session::open(data, Runners::None).await?;
+    // A king that starts for the one question is large.
+    let session = Box::pin(Session::open(data, Runners::None)).await?;
     let result = question(&session.client).await;
     session.close().await;
     result.map_err(|error| {
