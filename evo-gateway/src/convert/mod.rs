@@ -1,7 +1,7 @@
 //! Translation between wire protocols: requests, answers, streams and errors.
 //!
 //! No I/O, and no clock but the one by which Ollama's answers tell how long they took. Each protocol has
-//! a folder with a reader (wire to [`crate::model`]) and a writer (model to wire) of each; this file only
+//! a folder with a reader (wire to `crate::model`) and a writer (model to wire) of each; this file only
 //! puts them together. When front and provider speak the same protocol nothing of this is used: those
 //! bytes pass through untouched.
 //!

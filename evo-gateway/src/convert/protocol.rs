@@ -10,8 +10,8 @@ use crate::{
     wire::responses::Echo,
 };
 
-/// A wire protocol. A further one is a folder with a [`Protocol`] and a line in
-/// [`Dialect::protocol`]; there are no others but complete ones.
+/// A wire protocol. A further one is a folder with a `Protocol` and a line in
+/// `Dialect::protocol`; there are no others but complete ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
     /// OpenAI's chat completions.
