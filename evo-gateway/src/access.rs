@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tracing::Span;
 
 use crate::{
-    auth::{Caller, key::Ticket},
+    auth::{Caller, key::Ticket, spent::NanoUsd},
     batch::{self, Queue, Sink, Worker},
     cache::Recorder,
     metrics::Metrics,
@@ -228,7 +228,7 @@ pub(crate) struct Facts {
 }
 
 /// A request to a provider that failed.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Attempted {
     /// Who was asked.
     pub(crate) provider: Arc<str>,
@@ -240,11 +240,26 @@ pub(crate) struct Attempted {
     pub(crate) code: &'static str,
     /// How long it took.
     pub(crate) after: Duration,
+    /// Whether it was the provider's fault, and not the caller's.
+    pub(crate) counts: bool,
+    /// What it took, if its answer had begun and somebody else went on with it.
+    pub(crate) used: Option<Box<Used>>,
+}
+
+/// What a part of an answer took.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Used {
+    /// Its tokens.
+    pub(crate) usage: Usage,
+    /// Whether the provider did not count them.
+    pub(crate) estimated: bool,
+    /// What they cost, if the model has a price.
+    pub(crate) cost: Option<NanoUsd>,
 }
 
 impl fmt::Display for Attempted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { provider, model, status, code, after } = self;
+        let Self { provider, model, status, code, after, .. } = self;
         write!(f, "{provider}:{} {code}", model.as_str())?;
         if let Some(status) = status {
             write!(f, " {status}")?;
@@ -381,6 +396,12 @@ impl Entry {
         self.call = call;
     }
 
+    /// What the answer has taken so far, of whoever was chosen last.
+    pub(crate) fn used(&mut self) -> Used {
+        let (usage, estimated) = self.meter.usage(self.question);
+        Used { usage, estimated, cost: self.price.map(|price| price.of(&usage)) }
+    }
+
     /// What is said goes into the log.
     pub(crate) fn write_down(&mut self, question: &[u8]) {
         let mut words = Words { question: Vec::new(), answer: Vec::new() };
@@ -407,15 +428,22 @@ impl Entry {
     /// Enters what the request took, if it named a model. Says what that was, for its span.
     fn account(&mut self, latency: Duration) -> Option<Record> {
         let asked = self.facts.asked?;
+        let is_well = self.facts.status.is_none_or(|status| status < 400);
+        let Used { usage, estimated, cost } = if self.facts.attempts > 0 && is_well {
+            self.used()
+        } else {
+            let cost = self.price.map(|price| price.of(&Usage::default()));
+            Used { usage: Usage::default(), estimated: false, cost }
+        };
         let facts = &self.facts;
-        let was_asked = facts.attempts > 0 && facts.status.is_none_or(|status| status < 400);
-        let (usage, estimated) =
-            if was_asked { self.meter.usage(self.question) } else { (Usage::default(), false) };
-        let cost = self.price.map(|price| price.of(&usage));
         let counts = facts.attempts > 0 || facts.status.is_some_and(|status| status < 400);
         if let Some(ticket) = self.ticket.take().filter(|_| counts) {
-            let tokens = usage.prompt_tokens().saturating_add(usage.output_tokens);
-            ticket.settle(tokens, cost.unwrap_or(0));
+            let (mut tokens, mut spent) = (total(&usage), cost.unwrap_or(0));
+            for part in facts.failed.iter().filter_map(|failed| failed.used.as_deref()) {
+                tokens = tokens.saturating_add(total(&part.usage));
+                spent = spent.saturating_add(part.cost.unwrap_or(0));
+            }
+            ticket.settle(tokens, spent);
         }
         Some(Record {
             at: Utc::now() - latency,
@@ -434,12 +462,18 @@ impl Entry {
             outcome: self.outcome,
             error: facts.error,
             attempts: facts.attempts,
+            failed: facts.failed.clone(),
             stream: facts.stream,
             cache: facts.cache,
             run: facts.run,
             stage: facts.stage,
         })
     }
+}
+
+/// Tokens of the question and of the answer.
+fn total(usage: &Usage) -> u64 {
+    usage.prompt_tokens().saturating_add(usage.output_tokens)
 }
 
 impl Drop for Entry {

@@ -29,6 +29,7 @@ use crate::{
     cache::Cache,
     catalog::Catalog,
     config::{self, ConfigError},
+    metrics::Metrics,
     provider::Provider,
     sessions::{Sessions, socket::Face},
     upstream::Client,
@@ -82,6 +83,8 @@ pub(crate) struct Live {
     pub(crate) prompts: bool,
     /// What is done when a provider fails.
     pub(crate) reliability: ReliabilityConfig,
+    /// Where failures are counted.
+    pub(crate) metrics: Arc<Metrics>,
     /// SHA-256 of the configuration's text.
     pub(crate) digest: String,
     /// Since when it is live.
@@ -111,6 +114,7 @@ impl Gateway {
         let wrong = |fault| ConfigError::from(config::wrong(ORIGIN, fault));
         let providers = Provider::all(&config, &[]).map_err(wrong)?;
         let gate = Arc::new(Gate::new(&config.auth, ledger)?);
+        let metrics = log.metrics().clone();
         let sessions = match &config.sessions {
             None => None,
             Some(_) if config.auth.operator.is_none() => {
@@ -140,6 +144,7 @@ impl Gateway {
                 cache: Cache::new(config.gateway.cache.as_ref()),
                 prompts: config.gateway.logging.as_ref().is_some_and(|logging| logging.prompts),
                 reliability: config.reliability(),
+                metrics,
                 providers,
                 digest: config.digest.clone(),
                 since: Utc::now(),
@@ -195,6 +200,7 @@ impl Gateway {
             cache: Cache::or_new(before.cache.as_ref(), new.gateway.cache.as_ref()),
             prompts: new.gateway.logging.as_ref().is_some_and(|logging| logging.prompts),
             reliability: new.reliability(),
+            metrics: self.log.metrics().clone(),
             providers,
             digest,
             since: Utc::now(),

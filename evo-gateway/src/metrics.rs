@@ -15,7 +15,8 @@ use prometheus_client::{
 
 use crate::{
     access::{Facts, Outcome, Text},
-    auth::spent::usd,
+    auth::spent::{NanoUsd, usd},
+    model::Usage,
     provider::{Provider, health::State},
     usage::record::Record,
 };
@@ -87,6 +88,29 @@ struct ModelRequest {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Failure {
+    provider: Name,
+    model: Text,
+    reason: Reason,
+}
+
+/// Why a provider did not answer: the status that it gave, or a stable code.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Reason {
+    Status(u16),
+    Code(&'static str),
+}
+
+impl EncodeLabelValue for Reason {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => u64::from(*status).encode(encoder),
+            Self::Code(code) => code.encode(encoder),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CacheUse {
     result: &'static str,
 }
@@ -100,6 +124,7 @@ pub(crate) struct Metrics {
     bytes: Family<Route, Counter>,
     open: Gauge,
     model_requests: Family<ModelRequest, Counter>,
+    failures: Family<Failure, Counter>,
     tokens: Family<Tokens, Counter>,
     cost: Family<Model, Counter<f64, AtomicU64>>,
     model_seconds: Family<Model, Histogram, fn() -> Histogram>,
@@ -140,6 +165,9 @@ impl Metrics {
         let (cache, lost_usage) = (Family::default(), Counter::default());
         let help = "Requests that named a model, by who answered";
         registry.register("model_requests", help, Family::clone(&model_requests));
+        let failures = Family::default();
+        let help = "Requests to providers that failed, also where another one answered";
+        registry.register("failed_attempts", help, Family::clone(&failures));
         let help = "Tokens; those that were reasoning count as output too";
         registry.register("tokens", help, Family::clone(&tokens));
         registry.register("cost_usd", "What models with a price cost", Family::clone(&cost));
@@ -162,6 +190,7 @@ impl Metrics {
             bytes,
             open,
             model_requests,
+            failures,
             tokens,
             cost,
             model_seconds,
@@ -216,7 +245,22 @@ impl Metrics {
         if record.attempts == 0 {
             return;
         }
-        let usage = &record.usage;
+        self.took(&model, &record.usage, record.cost);
+        for part in &record.failed {
+            if let Some(used) = &part.used {
+                let model = self.known(&part.provider, part.model, true);
+                self.took(&model, &used.usage, used.cost);
+            }
+        }
+        if record.outcome == Outcome::Answered {
+            self.model_seconds.get_or_create(&model).observe(record.latency.as_secs_f64());
+        }
+        if let Some(first) = record.first_token {
+            self.first_token.get_or_create(&model).observe(first.as_secs_f64());
+        }
+    }
+
+    fn took(&self, model: &Model, usage: &Usage, cost: Option<NanoUsd>) {
         for (kind, count) in [
             ("input", usage.input_tokens),
             ("cached", usage.cache_read_tokens),
@@ -229,15 +273,24 @@ impl Metrics {
                 self.tokens.get_or_create(&Tokens { provider, model, kind }).inc_by(count);
             }
         }
-        if let Some(cost) = record.cost {
-            self.cost.get_or_create(&model).inc_by(usd(cost));
+        if let Some(cost) = cost {
+            self.cost.get_or_create(model).inc_by(usd(cost));
         }
-        if record.outcome == Outcome::Answered {
-            self.model_seconds.get_or_create(&model).observe(record.latency.as_secs_f64());
-        }
-        if let Some(first) = record.first_token {
-            self.first_token.get_or_create(&model).observe(first.as_secs_f64());
-        }
+    }
+
+    /// A request to a provider failed.
+    pub(crate) fn failed(
+        &self,
+        provider: &Provider,
+        model: &str,
+        status: Option<u16>,
+        code: &'static str,
+    ) {
+        let is_listed = provider.models.iter().any(|listed| listed == model)
+            || provider.metadata.contains_key(model);
+        let Model { provider, model } = self.known(&provider.name, Text::new(model), is_listed);
+        let reason = status.map_or(Reason::Code(code), Reason::Status);
+        self.failures.get_or_create(&Failure { provider, model, reason }).inc();
     }
 
     /// Rows of usage that are missing.
@@ -245,15 +298,22 @@ impl Metrics {
         self.lost_usage.inc_by(rows);
     }
 
-    /// The labels of a model, which are bounded.
+    /// The labels of a record's model.
     fn model(&self, record: &Record) -> Model {
-        let provider = Name::of(record.provider.as_ref());
         let name = record.model.unwrap_or_else(|| Text::new(""));
-        let model = Model { provider, model: name };
+        let model = Model { provider: Name::of(record.provider.as_ref()), model: name };
+        self.bounded(model, class(record.status) == "2xx")
+    }
+
+    fn known(&self, provider: &Arc<str>, model: Text, is_real: bool) -> Model {
+        self.bounded(Model { provider: Name(provider.clone()), model }, is_real)
+    }
+
+    /// Labels of which there is a bounded number. A model that nobody answered for, and that nobody
+    /// lists, is whatever its caller made up.
+    fn bounded(&self, model: Model, is_real: bool) -> Model {
         let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
-        // A model that nobody answered for is whatever its caller made up.
         let is_known = models.contains(&model);
-        let is_real = class(record.status) == "2xx";
         if is_known || (is_real && models.len() < MOST_MODELS) {
             if !is_known {
                 models.insert(model.clone());

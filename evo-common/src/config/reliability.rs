@@ -16,6 +16,8 @@ pub struct ReliabilityConfig {
     pub base_backoff_ms: u64,
     /// Longest pause, also when a provider asks for a longer one.
     pub max_backoff_ms: u64,
+    /// Longest time that all pauses of a request take together.
+    pub max_wait_ms: u64,
     /// Whom to ask when those that a model leads to have failed, in turn: `provider`, which gets the
     /// same model, or `provider:model`.
     pub fallback_chain: Vec<String>,
@@ -91,6 +93,7 @@ impl Default for ReliabilityConfig {
             max_retries: 3,
             base_backoff_ms: 200,
             max_backoff_ms: 10_000,
+            max_wait_ms: 5_000,
             fallback_chain: Vec::new(),
             larger_context: Vec::new(),
             hedge_after_ms: None,

@@ -3,9 +3,12 @@
 mod answers;
 mod api;
 mod cache;
+mod counted;
+mod credentials;
 mod engine;
 mod failover;
 mod fronts;
+mod gone;
 mod health;
 mod keys;
 mod log;

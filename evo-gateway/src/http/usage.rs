@@ -30,8 +30,8 @@ const DEFAULT_DAYS: i64 = 30;
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Params {
-    /// Add up by `key`, `model`, `asked`, `provider`, `day`, `run`, `stage` or `tag`; several with
-    /// commas between them; `total` for one sum. Single requests without it.
+    /// Add up by `key`, `model`, `asked`, `provider`, `day`, `run`, `stage`, `tag` or `reason`;
+    /// several with commas between them; `total` for one sum. Single requests without it.
     #[param(example = "provider,model")]
     group_by: Option<String>,
     /// Since when (RFC 3339); the last 30 days unless a run is named.
@@ -98,7 +98,9 @@ pub(super) struct UsageGroup {
 /// Show what requests took and cost.
 ///
 /// Every request that named a model is a row: who sent it, who answered, tokens, cost, time and how it
-/// ended. With `group_by` rows are added up. A virtual key sees its own rows. The newest row is there as
+/// ended. Attempts that failed, and parts of answers that another provider went on with, have rows of their
+/// own, with their provider and the reason; they count as `failed_attempts` and not as requests. With
+/// `group_by` rows are added up. A virtual key sees its own rows. The newest row is there as
 /// soon as its answer has ended.
 #[utoipa::path(
     get,

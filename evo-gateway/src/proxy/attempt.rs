@@ -328,7 +328,13 @@ impl Call<'_> {
         let mut tried = Vec::new();
         let mut refused: Option<Failed> = None;
         let mut credentials = provider.credentials.as_ref();
+        // The last one that failed is noted as that of the attempt.
+        let mut before: Option<(u16, Duration)> = None;
         while let Some(key) = keys.next(&tried) {
+            if let Some((status, after)) = before.take() {
+                self.engine.note_as(self.target, Some(status), "upstream_status", after);
+            }
+            let began = Instant::now();
             let access = provider.access(&self.engine.client).await;
             let access = access.map_err(|what| {
                 self.failed(Kind::Elsewhere, 503, "provider_not_signed_in", &what)
@@ -351,6 +357,7 @@ impl Call<'_> {
             if !matches!(response.status().as_u16(), 401 | 402 | 403 | 429) {
                 return Ok(response);
             }
+            before = Some((response.status().as_u16(), began.elapsed()));
             if response.status() == StatusCode::UNAUTHORIZED
                 && let (Some(credentials), Some(access)) = (credentials.take(), &access)
             {

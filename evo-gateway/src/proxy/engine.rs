@@ -50,6 +50,8 @@ pub(super) struct Engine {
     /// The fallback chain is among the targets.
     chained: bool,
     pub(super) started: Instant,
+    /// How long it has waited between attempts.
+    waited: Duration,
     /// Who asks, of whom each candidate must be allowed.
     caller: Option<Caller>,
     /// The request as a part of a trace, and its route.
@@ -118,6 +120,7 @@ impl Engine {
             targets,
             chained: false,
             started: Instant::now(),
+            waited: Duration::ZERO,
             caller: entry.facts.caller.clone(),
             span: entry.span().map(|span| (span.clone(), entry.facts.path.clone())),
             attempts: AtomicU32::new(0),
@@ -176,6 +179,7 @@ impl Engine {
             match go {
                 Go::To(next) => at = next,
                 Go::Wait(next, time) => {
+                    self.waited += time;
                     sleep(time).await;
                     at = next;
                 }
@@ -235,14 +239,15 @@ impl Engine {
     /// Where to go on after a failure.
     fn after(&mut self, at: usize, failed: &Failed) -> Go {
         let rules = &self.live.reliability;
-        let longest = Duration::from_millis(rules.max_backoff_ms);
+        let left = Duration::from_millis(rules.max_wait_ms).saturating_sub(self.waited);
+        let longest = Duration::from_millis(rules.max_backoff_ms).min(left);
         let retries = rules.max_retries;
         let target = &mut self.targets[at];
         target.tries += 1;
         let pause = pause(rules.base_backoff_ms, rules.max_backoff_ms, target.tries);
         // What the provider asks for is the least; who asks for too much is not asked again.
-        let pause =
-            failed.wait.map_or(Some(pause), |wait| (wait <= longest).then(|| wait.max(pause)));
+        let pause = failed.wait.map_or(pause, |wait| wait.max(pause.min(longest)));
+        let pause = Some(pause).filter(|pause| *pause <= longest);
         let may = matches!(failed.kind, Kind::Again | Kind::Busy) && target.tries <= retries;
         target.again = pause.filter(|_| may).map(|pause| Instant::now() + pause);
         if failed.kind == Kind::TooLong && !self.with_more_context(at) {
@@ -270,7 +275,9 @@ impl Engine {
     fn wait_for(&self, at: usize) -> Option<Go> {
         let again = self.targets[at].again?;
         let is_late = self.end(&self.targets[at]).is_some_and(|end| again >= end);
-        (!is_late).then(|| Go::Wait(at, again.saturating_duration_since(Instant::now())))
+        let time = again.saturating_duration_since(Instant::now());
+        let most = Duration::from_millis(self.live.reliability.max_wait_ms);
+        (!is_late && self.waited + time <= most).then_some(Go::Wait(at, time))
     }
 
     /// When the answer has to be there.
@@ -328,16 +335,41 @@ impl Engine {
 
     /// Notes that somebody failed.
     pub(super) fn note(&self, target: &Target, failed: &Failed, after: Duration) {
-        self.note_as(target, failed.status(), failed.code(), after);
+        if failed.kind == Kind::Caller {
+            self.tell_later(target, failed.status(), failed.code(), after, false);
+        } else {
+            self.note_as(target, failed.status(), failed.code(), after);
+        }
     }
 
-    fn note_as(&self, target: &Target, status: Option<u16>, code: &'static str, after: Duration) {
+    /// The same for an answer that was passed over.
+    pub(super) fn note_as(
+        &self,
+        target: &Target,
+        status: Option<u16>,
+        code: &'static str,
+        after: Duration,
+    ) {
+        self.live.metrics.failed(&target.provider, &target.model, status, code);
+        self.tell_later(target, status, code, after, true);
+    }
+
+    fn tell_later(
+        &self,
+        target: &Target,
+        status: Option<u16>,
+        code: &'static str,
+        after: Duration,
+        counts: bool,
+    ) {
         let attempted = Attempted {
             provider: target.provider.name.clone(),
             model: Text::new(&target.model),
             status,
             code,
             after,
+            counts,
+            used: None,
         };
         self.failed.lock().unwrap_or_else(PoisonError::into_inner).push(attempted);
     }

@@ -124,9 +124,15 @@ impl Stream {
                 State::Rescuing(work) => match work.as_mut().poll(context) {
                     Poll::Pending => return self.beat(context),
                     Poll::Ready((engine, rescue)) => {
+                        let broken_off = entry.facts.failed.len();
                         engine.tell(entry);
                         match rescue {
                             Ok(Ready { reply: Reply::Flow(flow), meter, call, .. }) => {
+                                // The caller has what was said before, and it was paid for.
+                                let used = Some(Box::new(entry.used()));
+                                if let Some(before) = entry.facts.failed.get_mut(broken_off) {
+                                    before.used = used;
+                                }
                                 entry.meter = meter;
                                 let who = engine.who();
                                 entry.choose(&who.provider, &who.model, call);

@@ -224,7 +224,8 @@ impl Service<Uri> for Connector {
         let limit = limit.unwrap_or(CONNECT_LIMIT);
         let connect = connector.call(uri);
         Box::pin(async move {
-            timeout(limit, connect).await.map_err(|_| Box::new(ConnectTimeout(limit)))?
+            // Not in a box of its own: the error would be one of boxes, and `failure` would not know it.
+            timeout(limit, connect).await.map_err(|_| ConnectTimeout(limit))?
         })
     }
 }

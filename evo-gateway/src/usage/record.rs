@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use chrono::{DateTime, Utc};
 
 use crate::{
-    access::{Outcome, Text},
+    access::{Attempted, Outcome, Text},
     auth::{Caller, spent::NanoUsd},
     model::Usage,
 };
@@ -45,6 +45,8 @@ pub(crate) struct Record {
     pub(crate) error: Option<&'static str>,
     /// How often providers were asked.
     pub(crate) attempts: u32,
+    /// Those that failed, and those that others went on with.
+    pub(crate) failed: Vec<Attempted>,
     /// Whether the answer was to come in pieces.
     pub(crate) stream: bool,
     /// What the cache did, if it had a part in it.

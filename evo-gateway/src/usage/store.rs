@@ -9,6 +9,7 @@ mod tests;
 use std::{
     io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -20,8 +21,9 @@ pub(crate) use rows::{Page, Report, Row, Sums};
 
 use super::record::Record;
 use crate::{
-    access::Text,
+    access::{Attempted, Text, Used},
     auth::{Caller, spent::Ledger},
+    model::Usage,
 };
 
 /// Every migration in order; a number is its place from 1.
@@ -122,6 +124,10 @@ impl Writer {
         for record in records {
             statement.reset();
             statement.execute(values(record)).await?;
+            for part in record.failed.iter().filter(|part| part.counts) {
+                statement.reset();
+                statement.execute(values_of_part(record, part)).await?;
+            }
         }
         drop(statement);
         transaction.commit().await?;
@@ -219,19 +225,68 @@ async fn migrate(connection: &Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// A row in the order of [`INSERT`].
+/// What differs between the row of a request and those of its parts.
+struct Facts<'a> {
+    provider: Option<&'a str>,
+    model: Option<&'a Text>,
+    used: Used,
+    latency: Duration,
+    first_token: Option<Duration>,
+    status: Option<u16>,
+    outcome: &'a str,
+    error: Option<&'a str>,
+    attempts: u32,
+    cache: Option<&'a str>,
+}
+
 fn values(record: &Record) -> Vec<Value> {
-    let number = |number: u64| Value::Integer(i64::try_from(number).unwrap_or(i64::MAX));
-    let micros = |time: std::time::Duration| {
-        Value::Integer(i64::try_from(time.as_micros()).unwrap_or(i64::MAX))
+    let Record { usage, estimated, cost, .. } = *record;
+    let facts = Facts {
+        provider: record.provider.as_deref(),
+        model: record.model.as_ref(),
+        used: Used { usage, estimated, cost },
+        latency: record.latency,
+        first_token: record.first_token,
+        status: record.status,
+        outcome: record.outcome.as_str(),
+        error: record.error,
+        attempts: record.attempts,
+        cache: record.cache,
     };
+    row(record, &facts)
+}
+
+/// An attempt that failed, or whose answer another one went on with. The row of the request counts it as
+/// an attempt.
+fn values_of_part(record: &Record, part: &Attempted) -> Vec<Value> {
+    let nothing = Used { usage: Usage::default(), estimated: false, cost: None };
+    let facts = Facts {
+        provider: Some(&part.provider),
+        model: Some(&part.model),
+        used: part.used.as_deref().copied().unwrap_or(nothing),
+        latency: part.after,
+        first_token: None,
+        status: part.status,
+        outcome: if part.used.is_some() { "continued" } else { "failed" },
+        error: Some(part.code),
+        attempts: 0,
+        cache: None,
+    };
+    row(record, &facts)
+}
+
+/// A row in the order of [`INSERT`].
+fn row(record: &Record, facts: &Facts<'_>) -> Vec<Value> {
+    let number = |number: u64| Value::Integer(i64::try_from(number).unwrap_or(i64::MAX));
+    let micros =
+        |time: Duration| Value::Integer(i64::try_from(time.as_micros()).unwrap_or(i64::MAX));
     let text = |text: &str| Value::Text(text.to_owned());
     let kept = |kept: Option<&Text>| kept.map_or(Value::Null, |kept| text(kept.as_str()));
     let tags: &[String] = match &record.caller {
         Caller::Key(key) => &key.tags,
         _ => &[],
     };
-    let usage = &record.usage;
+    let Used { usage, estimated, cost } = &facts.used;
     vec![
         Value::Integer(record.at.timestamp_millis()),
         kept(record.request_id.as_ref()),
@@ -239,23 +294,23 @@ fn values(record: &Record) -> Vec<Value> {
         Value::Text(serde_json::to_string(tags).expect("texts are plain data")),
         text(record.route),
         text(record.asked.as_str()),
-        record.provider.as_deref().map_or(Value::Null, text),
-        kept(record.model.as_ref()),
+        facts.provider.map_or(Value::Null, text),
+        kept(facts.model),
         number(usage.input_tokens),
         number(usage.cache_read_tokens),
         number(usage.cache_write_tokens),
         number(usage.output_tokens),
         number(usage.reasoning_tokens.unwrap_or(0)),
-        record.cost.map_or(Value::Null, number),
-        Value::Integer(record.estimated.into()),
-        micros(record.latency),
-        record.first_token.map_or(Value::Null, micros),
-        record.status.map_or(Value::Null, |status| Value::Integer(status.into())),
-        text(record.outcome.as_str()),
-        record.error.map_or(Value::Null, text),
-        Value::Integer(record.attempts.into()),
+        cost.map_or(Value::Null, number),
+        Value::Integer((*estimated).into()),
+        micros(facts.latency),
+        facts.first_token.map_or(Value::Null, micros),
+        facts.status.map_or(Value::Null, |status| Value::Integer(status.into())),
+        text(facts.outcome),
+        facts.error.map_or(Value::Null, text),
+        Value::Integer(facts.attempts.into()),
         Value::Integer(record.stream.into()),
-        record.cache.map_or(Value::Null, text),
+        facts.cache.map_or(Value::Null, text),
         kept(record.run.as_ref()),
         kept(record.stage.as_ref()),
     ]

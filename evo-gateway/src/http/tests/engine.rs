@@ -55,6 +55,108 @@ async fn a_hint_is_the_least_that_is_waited_and_too_long_a_one_is_told() {
     hasty.stop().await;
 }
 
+/// Callers repeat a request themselves when they are told to wait; a gateway that waits three times for
+/// them is worse than one that says so.
+#[tokio::test]
+async fn all_pauses_of_a_request_together_have_an_end() {
+    // With the defaults.
+    let fake = busy(9, "retry-after", "7").await;
+    let well = Fake::says(200, &[("content-type", "application/json")], ANSWER).await;
+    let providers = [fake.provider("p", OPENAI), well.provider("q", OPENAI)];
+    let usual = bed(&providers, json!({}), Value::Null).await;
+    let started = tokio::time::Instant::now();
+    let got = usual.chat(&chat("p:m")).await;
+    assert_eq!((got.status.as_u16(), got.header("retry-after")), (429, "7"));
+    assert_eq!((got.header("x-evo-attempts"), fake.seen().len()), ("1", 1));
+    usual.stop().await;
+    let chained = bed(&providers, json!({"fallback_chain": ["q:other"]}), Value::Null).await;
+    let got = chained.chat(&chat("p:m")).await;
+    assert_eq!((got.status.as_u16(), got.header("x-evo-provider")), (200, "q"));
+    assert!(started.elapsed() < Duration::from_secs(7), "it waited for what it was told");
+    chained.stop().await;
+
+    // Two pauses of 60 ms have room, the third has not.
+    let fake = busy(9, "retry-after-ms", "60").await;
+    let rules = json!({"max_retries": 9, "base_backoff_ms": 1, "max_wait_ms": 150});
+    let short = bed(&[fake.provider("p", OPENAI)], rules, Value::Null).await;
+    let got = short.chat(&chat("p:m")).await;
+    assert_eq!((got.status.as_u16(), got.header("retry-after-ms")), (429, "60"));
+    assert_eq!((got.header("x-evo-attempts"), fake.seen().len()), ("3", 3));
+    short.stop().await;
+
+    // The gateway's own pauses count alike.
+    let ill = Fake::says(500, &[], r#"{"error":{"message":"Oh."}}"#).await;
+    let rules = json!({"max_retries": 9, "base_backoff_ms": 60, "max_wait_ms": 100});
+    let short = bed(&[ill.provider("p", OPENAI)], rules, Value::Null).await;
+    let got = short.chat(&chat("p:m")).await;
+    assert_eq!(got.status, 500);
+    assert!(ill.seen().len() <= 3, "{}", ill.seen().len());
+    short.stop().await;
+}
+
+#[tokio::test]
+async fn a_model_may_have_a_chain_of_its_own() {
+    let ill = Fake::says(503, &[], r#"{"error":{"message":"Oh."}}"#).await;
+    let json = [("content-type", "application/json")];
+    let (usual, own) = (Fake::says(200, &json, ANSWER).await, Fake::says(200, &json, ANSWER).await);
+    let providers =
+        [ill.provider("ill", OPENAI), usual.provider("usual", OPENAI), own.provider("own", OPENAI)];
+    let rules = json!({
+        "max_retries": 0, "fallback_chain": ["usual"],
+        "fallbacks": {"ill:m": ["own:special"], "hint:none": []},
+    });
+    let routing = json!({"model_routes": {"none": "ill:m"}});
+    let bed = bed(&providers, rules, routing).await;
+    for (asked, who, model) in
+        [("ill:m", "own", "special"), ("ill:other", "usual", "other"), ("hint:none", "ill", "m")]
+    {
+        let got = bed.chat(&chat(asked)).await;
+        assert_eq!((got.header("x-evo-provider"), got.header("x-evo-model")), (who, model));
+        assert_eq!(got.status.is_success(), who != "ill", "{asked}");
+    }
+    bed.stop().await;
+}
+
+/// A port on which connections are made as far as there is room, and no further.
+async fn full() -> (SocketAddr, tokio::net::TcpListener, Vec<TcpStream>) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut waiting = Vec::new();
+    while let Ok(stream) =
+        tokio::time::timeout(Duration::from_millis(300), TcpStream::connect(address)).await
+    {
+        waiting.push(stream.unwrap());
+        assert!(waiting.len() < 100, "there is room for all");
+    }
+    (address, listener, waiting)
+}
+
+#[tokio::test]
+async fn a_connection_has_as_long_as_its_provider_is_given() {
+    let (address, _listener, _waiting) = full().await;
+    let url = format!("http://{address}/v1");
+    let quick = Fake::says(200, &[("content-type", "application/json")], ANSWER).await;
+    let providers = [provider_at(&url, "p", OPENAI), quick.provider("q", OPENAI)];
+    let rules = json!({
+        "max_retries": 0, "timeouts": {"connect_ms": 60_000},
+        "providers": {"p": {"timeouts": {"connect_ms": 80}}},
+    });
+    let alone = bed(&providers, rules.clone(), Value::Null).await;
+    let got = alone.chat(&chat("p:m")).await;
+    assert_eq!(got.status, 504, "{got:?}");
+    assert_eq!(got.json()["error"]["code"], "upstream_connect_timeout");
+    assert!(got.text().contains("80 ms"), "{got:?}");
+    alone.stop().await;
+    let mut rules = rules;
+    rules["fallback_chain"] = json!(["q"]);
+    let chained = bed(&providers, rules, Value::Null).await;
+    let got = chained.chat(&chat("p:m")).await;
+    assert_eq!((got.status.as_u16(), got.header("x-evo-provider")), (200, "q"));
+    chained.stop().await;
+}
+
 #[tokio::test]
 async fn a_key_that_is_used_too_often_is_passed_over_and_left_alone() {
     let fake = Fake::start(|seen| async move {

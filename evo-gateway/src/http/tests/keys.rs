@@ -7,14 +7,14 @@ use super::*;
 const ANSWER: &str = r#"{"id":"1","model":"m-2026","choices":[{"finish_reason":"stop"}],"usage":{"prompt_tokens":100,"completion_tokens":50,"prompt_tokens_details":{"cached_tokens":40}}}"#;
 
 /// A gateway with a data folder, and its operator's token.
-struct Office {
-    bed: Bed,
+pub(super) struct Office {
+    pub(super) bed: Bed,
     operator: String,
     folder: TempDir,
 }
 
 /// With a price of 1 USD per token, and 2 for those of answers.
-fn priced(fake: &Fake, name: &str, kind: &str) -> Value {
+pub(super) fn priced(fake: &Fake, name: &str, kind: &str) -> Value {
     let mut provider = fake.provider(name, kind);
     provider["model_metadata"] =
         json!({"m": {"cost": {"input": 1e6, "output": 2e6, "cache_read": 5e5}}});
@@ -27,18 +27,27 @@ impl Office {
     }
 
     async fn start_in(folder: TempDir, providers: &[Value]) -> Self {
-        let mut config = config(providers);
+        Self::with(folder, config(providers)).await
+    }
+
+    pub(super) async fn with(folder: TempDir, mut config: Config) -> Self {
         config.auth.keys_file = Some(folder.path().join("auth.json"));
         config.database = Some(folder.path().join("gateway.db"));
         let operator = config.auth.operator.as_ref().unwrap().expose().to_owned();
         Self { bed: Bed::start(config).await, operator, folder }
     }
 
-    async fn admin(&self, method: &str, path: &str, body: Value) -> Got {
+    pub(super) async fn admin(&self, method: &str, path: &str, body: Value) -> Got {
         self.as_bearer(&self.operator, method, path, body).await
     }
 
-    async fn as_bearer(&self, token: &str, method: &str, path: &str, body: Value) -> Got {
+    pub(super) async fn as_bearer(
+        &self,
+        token: &str,
+        method: &str,
+        path: &str,
+        body: Value,
+    ) -> Got {
         let request = Request::builder()
             .method(method)
             .uri(format!("http://{}{path}", self.bed.address))
@@ -48,18 +57,18 @@ impl Office {
     }
 
     /// Makes a key with rules.
-    async fn key(&self, name: &str, mut rules: Value) -> String {
+    pub(super) async fn key(&self, name: &str, mut rules: Value) -> String {
         rules["name"] = name.into();
         let made = self.admin("POST", "/admin/keys", rules).await;
         assert_eq!(made.status, 201, "{}", made.text());
         made.json()["key"].as_str().unwrap().to_owned()
     }
 
-    async fn chat(&self, key: &str, body: &Value) -> Got {
+    pub(super) async fn chat(&self, key: &str, body: &Value) -> Got {
         self.as_bearer(key, "POST", "/v1/chat/completions", body.clone()).await
     }
 
-    async fn usage(&self, query: &str) -> Value {
+    pub(super) async fn usage(&self, query: &str) -> Value {
         let got = self.admin("GET", &format!("/usage?{query}"), Value::Null).await;
         assert_eq!(got.status, 200, "{}", got.text());
         got.json()

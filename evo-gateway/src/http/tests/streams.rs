@@ -255,7 +255,9 @@ async fn a_translated_stream_ends_with_its_last_event() {
 }
 
 /// A provider on a bare socket that tells when its caller has gone.
-async fn forsaken(answer: &'static str) -> (SocketAddr, JoinSet<()>, Arc<Mutex<[bool; 2]>>) {
+pub(super) async fn forsaken(
+    answer: &'static str,
+) -> (SocketAddr, JoinSet<()>, Arc<Mutex<[bool; 2]>>) {
     let state = Arc::new(Mutex::new([false; 2]));
     let told = state.clone();
     let (address, tasks) = bare(move |mut stream| {

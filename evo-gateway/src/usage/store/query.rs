@@ -22,11 +22,13 @@ pub(crate) enum Group {
     Stage,
     /// A tag of the key. A row counts for each.
     Tag,
+    /// Why it failed: a stable code, or the status.
+    Reason,
 }
 
 impl Group {
     /// All of them.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Key,
         Self::Model,
         Self::Asked,
@@ -35,6 +37,7 @@ impl Group {
         Self::Run,
         Self::Stage,
         Self::Tag,
+        Self::Reason,
     ];
 
     /// Its name.
@@ -48,6 +51,7 @@ impl Group {
             Self::Run => "run",
             Self::Stage => "stage",
             Self::Tag => "tag",
+            Self::Reason => "reason",
         }
     }
 
@@ -63,6 +67,11 @@ impl Group {
             Self::Run => "COALESCE(usage.run_id, '')",
             Self::Stage => "COALESCE(usage.stage, '')",
             Self::Tag => "COALESCE(tag.value, '')",
+            Self::Reason => {
+                "CASE WHEN outcome = 'answered' AND status < 400 THEN ''
+                 WHEN status >= 400 AND error IS 'upstream_status' THEN CAST(status AS TEXT)
+                 ELSE COALESCE(error, CAST(status AS TEXT), outcome) END"
+            }
         }
     }
 }
@@ -107,11 +116,15 @@ pub(super) struct Sql {
     pub(super) values: Vec<Value>,
 }
 
-/// What a group adds up.
-const SUMS: &str = "COUNT(*), SUM(status IS NULL OR status >= 400 OR outcome <> 'answered'),
+/// What a group adds up. Parts of requests have rows of their own, with the tokens that they took.
+const SUMS: &str = "SUM(outcome NOT IN ('failed', 'continued')),
+    SUM(outcome NOT IN ('answered', 'failed', 'continued')
+        OR outcome = 'answered' AND (status IS NULL OR status >= 400)),
     SUM(input_tokens), SUM(cached_tokens), SUM(cache_write_tokens), SUM(output_tokens),
-    SUM(reasoning_tokens), SUM(cost_nano), SUM(cost_nano IS NULL), SUM(estimated),
-    SUM(cache IS 'hit'), SUM(attempts), AVG(latency_us), AVG(first_token_us)";
+    SUM(reasoning_tokens), SUM(cost_nano), SUM(cost_nano IS NULL AND outcome <> 'failed'),
+    SUM(estimated), SUM(cache IS 'hit'), SUM(attempts), SUM(outcome IN ('failed', 'continued')),
+    AVG(CASE WHEN outcome NOT IN ('failed', 'continued') THEN latency_us END),
+    AVG(first_token_us)";
 const COLUMNS: &str =
     "usage.id, at, request_id, key, tags, route, asked, provider, model, input_tokens,
     cached_tokens, cache_write_tokens, output_tokens, reasoning_tokens, cost_nano, estimated,

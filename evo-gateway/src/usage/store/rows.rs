@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::{Group, Query, StoreError};
 
-/// One request.
+/// One request; or a part of one, which a provider did not answer or broke off.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub(crate) struct Row {
     /// When it came (RFC 3339).
@@ -46,9 +46,10 @@ pub(crate) struct Row {
     first_token_ms: Option<f64>,
     /// Of the answer.
     status: Option<i64>,
-    /// `answered`, `cut`, `timed_out` or `cancelled`.
+    /// `answered`, `cut`, `timed_out` or `cancelled`. Of a part of a request `failed`, or `continued`
+    /// when another provider went on with the answer.
     outcome: String,
-    /// What the gateway answered on its own account: the stable code.
+    /// What the gateway answered on its own account, or why a part failed: the stable code.
     error: Option<String>,
     /// How often providers were asked.
     attempts: i64,
@@ -98,6 +99,8 @@ pub(crate) struct Sums {
     pub(crate) cache_hits: i64,
     /// How often providers were asked.
     pub(crate) attempts: i64,
+    /// How often that failed or broke off, whether or not somebody else answered.
+    pub(crate) failed_attempts: i64,
     /// On average.
     pub(crate) latency_ms: Option<f64>,
     /// On average.
@@ -191,11 +194,12 @@ pub(super) async fn report(connection: &Connection, query: &Query) -> Result<Rep
             estimated: number(9)?,
             cache_hits: number(10)?,
             attempts: number(11)?,
-            latency_ms: row.get::<Option<f64>>(12)?.map(millis),
-            first_token_ms: row.get::<Option<f64>>(13)?.map(millis),
+            failed_attempts: number(12)?,
+            latency_ms: row.get::<Option<f64>>(13)?.map(millis),
+            first_token_ms: row.get::<Option<f64>>(14)?.map(millis),
         };
         let mut values = Vec::new();
-        for (place, group) in (14..).zip(&query.groups) {
+        for (place, group) in (15..).zip(&query.groups) {
             values.push((*group, row.get::<String>(place)?));
         }
         last = values.iter().map(|(_, value)| value.clone()).collect();

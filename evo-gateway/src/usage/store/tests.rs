@@ -31,6 +31,7 @@ fn record(at: DateTime<Utc>, caller: Caller, model: &str, cost: Option<u64>) -> 
         outcome: Outcome::Answered,
         error: None,
         attempts: 1,
+        failed: Vec::new(),
         stream: false,
         cache: None,
         run: Some(Text::new("run-1")),
