@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::Notes;
 use crate::model::{CUSTOM_INPUT, CustomFormat, Tool};
 
 /// A custom tool.
@@ -17,9 +18,17 @@ pub(super) fn tool(name: String, description: Option<String>, format: CustomForm
     Tool { name, description, schema, custom: Some(format), ..Tool::default() }
 }
 
-/// Makes a function of a custom tool. What its text must be like can only be said to the model then.
-pub(super) fn into_function(tool: &mut Tool) {
+/// Makes functions of custom tools.
+pub(super) fn into_functions(tools: &mut [Tool], notes: &mut Notes) {
+    for tool in tools {
+        into_function(tool, notes);
+    }
+}
+
+/// What the text of a tool must be like can only be said to the model then.
+fn into_function(tool: &mut Tool, notes: &mut Notes) {
     if let Some(CustomFormat::Grammar(grammar)) = tool.custom.take() {
+        notes.drop("tools.format");
         let text = |key: &str| grammar.get(key).and_then(Value::as_str).unwrap_or_default();
         let rule = format!(
             "`{CUSTOM_INPUT}` must be a text of this {} grammar:\n{}",

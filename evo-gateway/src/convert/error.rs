@@ -22,9 +22,9 @@ pub fn error(provider: Dialect, front: Dialect, status: u16, body: &[u8]) -> Vec
     front.protocol().write_error(provider.protocol().read_error(status, body))
 }
 
-/// The same as an event inside a stream.
+/// The same as the only event of a stream.
 pub fn error_event(provider: Dialect, front: Dialect, status: u16, body: &[u8]) -> Vec<u8> {
-    front.protocol().last_words(provider.protocol().read_error(status, body))
+    front.protocol().last_words(provider.protocol().read_error(status, body), false)
 }
 
 /// What an error answer of a provider says, for people.
@@ -32,9 +32,10 @@ pub fn reason(provider: Dialect, status: u16, body: &[u8]) -> String {
     provider.protocol().read_error(status, body).message
 }
 
-/// [`last_words`] about an error that is known.
-pub fn last_words_of(front: Dialect, error: ApiError) -> Vec<u8> {
-    front.protocol().last_words(error)
+/// The event that tells a caller inside a stream, between two events, that it broke off. `begun` says
+/// whether anything of the stream went out before.
+pub fn last_words(front: Dialect, error: ApiError, begun: bool) -> Vec<u8> {
+    front.protocol().last_words(error, begun)
 }
 
 /// An error answer, by its shape.
@@ -45,14 +46,15 @@ pub(super) fn read_any(status: u16, body: &[u8]) -> ApiError {
     }
 }
 
-/// The event that tells a caller inside a stream, between two events, that it broke off.
-pub fn last_words(front: Dialect, status: u16, code: &str, message: &str) -> Vec<u8> {
-    front.protocol().last_words(ApiError {
+/// An error of the gateway's own as the only event of a stream.
+pub fn own_event(front: Dialect, status: u16, code: &str, message: &str) -> Vec<u8> {
+    let error = ApiError {
         kind: ErrorKind::of_status(status),
         message: message.to_owned(),
         code: Some(code.to_owned()),
         param: None,
-    })
+    };
+    front.protocol().last_words(error, false)
 }
 
 /// An error of the gateway itself. `code` is a word for programs, which is in all dialects' bodies;
@@ -84,7 +86,10 @@ pub(super) fn read_in_stream(error: &Value) -> ApiError {
     let status = error.get("code").or_else(|| error.get("status")).and_then(Value::as_u64);
     let kind = match status.and_then(|status| u16::try_from(status).ok()) {
         Some(status) => ErrorKind::of_status(status),
-        None => error.get("type").and_then(Value::as_str).map_or(ErrorKind::Internal, kind_named),
+        None => {
+            let named = |key: &str| error.get(key).and_then(Value::as_str).and_then(kind_named);
+            named("type").or_else(|| named("code")).unwrap_or(ErrorKind::Internal)
+        }
     };
     read(error, kind)
 }
@@ -119,9 +124,13 @@ fn of_text(status: u16, body: &[u8]) -> ApiError {
     ApiError { kind: ErrorKind::of_status(status), message, code: None, param: None }
 }
 
-fn kind_named(name: &str) -> ErrorKind {
-    match name {
-        "invalid_request_error" => ErrorKind::InvalidRequest,
+/// The kind by a type of Anthropic's or `OpenAI`'s, or by a code of the latter's Responses, whose failures
+/// have no type.
+fn kind_named(name: &str) -> Option<ErrorKind> {
+    Some(match name {
+        "invalid_request_error" | "invalid_prompt" | "context_length_exceeded" => {
+            ErrorKind::InvalidRequest
+        }
         "authentication_error" => ErrorKind::Authentication,
         "billing_error" | "insufficient_quota" => ErrorKind::Billing,
         "permission_error" => ErrorKind::Permission,
@@ -129,9 +138,10 @@ fn kind_named(name: &str) -> ErrorKind {
         "request_too_large" => ErrorKind::TooLarge,
         "rate_limit_error" | "rate_limit_exceeded" | "requests" | "tokens" => ErrorKind::RateLimit,
         "timeout_error" => ErrorKind::Timeout,
-        "overloaded_error" => ErrorKind::Overloaded,
-        _ => ErrorKind::Internal,
-    }
+        "overloaded_error" | "server_is_overloaded" | "slow_down" => ErrorKind::Overloaded,
+        "api_error" | "server_error" => ErrorKind::Internal,
+        _ => return None,
+    })
 }
 
 pub(super) fn write_openai(error: ApiError) -> openai::ErrorBody {

@@ -11,11 +11,13 @@
 
 mod answer_tool;
 mod anthropic;
+mod array;
 mod custom;
 mod error;
 mod gemini;
 mod glance;
 mod gpt;
+mod hosted;
 mod json_progress;
 mod media;
 mod notes;
@@ -35,7 +37,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use notes::Notes;
 use protocol::{Namespaced, Protocol, StreamReader, StreamWriter};
 
-pub use error::{error, error_event, last_words, last_words_of, own_error, reason};
+pub use array::Elements;
+pub use error::{error, error_event, last_words, own_error, own_event, reason};
+pub use gemini::is_plain as is_plain_gemini;
 pub use glance::{Glance, Seen};
 pub use protocol::{Context, Dialect};
 pub use seal::without_foreign as without_foreign_seals;
@@ -92,7 +96,9 @@ pub fn request(
     let mut chat = front.protocol().read_request(body, &mut notes)?;
     wanted.model.clone_into(&mut chat.model);
     chat.stream = wanted.stream;
-    let body = provider.protocol().write_request(chat, &mut notes)?;
+    notes.read(front.protocol().names());
+    let written = provider.protocol().write_request(chat, &mut notes);
+    let body = written.map_err(|error| notes.named(error))?;
     let (dropped, context) = notes.into_parts();
     Ok(Converted { body, dropped, context })
 }

@@ -98,6 +98,12 @@ pub(super) trait Protocol: Sync {
     /// whoever knows them also where the body does not say.
     fn read_request(&self, body: &[u8], notes: &mut Notes) -> Result<ChatRequest, ConvertError>;
 
+    /// What this protocol calls fields that have another name in the neutral model, which is what
+    /// writers of other protocols know. `[]` is a place in a list.
+    fn names(&self) -> &'static [(&'static str, &'static str)] {
+        &[]
+    }
+
     /// Writes a request for a provider.
     fn write_request(&self, chat: ChatRequest, notes: &mut Notes) -> Result<Vec<u8>, ConvertError>;
 
@@ -123,7 +129,8 @@ pub(super) trait Protocol: Sync {
     fn write_error(&self, error: ApiError) -> Vec<u8>;
 
     /// The event by which a caller learns inside a stream, between two events, that it broke off.
-    fn last_words(&self, error: ApiError) -> Vec<u8>;
+    /// `begun` says whether anything of the stream went out before.
+    fn last_words(&self, error: ApiError, begun: bool) -> Vec<u8>;
 
     /// See [`Dialect::end_marks`].
     fn end_marks(&self) -> &'static [&'static [u8]];

@@ -7,7 +7,7 @@
 use memchr::memmem;
 use serde_json::Value;
 
-use super::Dialect;
+use super::{Dialect, gemini};
 use crate::model::{Seal, SealOrigin};
 
 /// How a seal of another protocol begins. No provider's own does: theirs are base64.
@@ -53,11 +53,18 @@ fn read_marked(text: &str) -> Option<Seal> {
 ///
 /// Of other bodies nothing is read but where the mark would stand.
 pub fn without_foreign(dialect: Dialect, body: &[u8], model: &str) -> Option<Vec<u8>> {
-    let may_hold = matches!(dialect, Dialect::Anthropic | Dialect::OpenAiResponses);
-    if !may_hold || memmem::find(body, b"\"evo1.").is_none() {
-        return None;
-    }
+    let mark: &[u8] = match dialect {
+        Dialect::Anthropic | Dialect::OpenAiResponses => b"\"evo1.",
+        Dialect::Gemini | Dialect::GeminiArray => gemini::FOREIGN_SEAL,
+        Dialect::OpenAiChat | Dialect::OllamaChat | Dialect::OllamaGenerate => return None,
+    };
+    memmem::find(body, mark)?;
     let mut body: Value = serde_json::from_slice(body).ok()?;
+    if matches!(dialect, Dialect::Gemini | Dialect::GeminiArray) {
+        // The model stands in the address.
+        return gemini::without_foreign_seals(body, model)
+            .map(|body| body.to_string().into_bytes());
+    }
     let is_foreign = |piece: &Value, kind: &str, field: &str| {
         piece["type"] == kind && piece[field].as_str().is_some_and(|text| text.starts_with(MARK))
     };
@@ -113,6 +120,13 @@ mod tests {
             without_foreign(Dialect::OpenAiResponses, body.to_string().as_bytes(), "m").unwrap();
         let expected = json!({"model": "m", "input": [reasoning("gAAA")]});
         assert_eq!(serde_json::from_slice::<Value>(&without).unwrap(), expected);
+
+        // "evo1.chat.0." in base64.
+        let body = r#"{"contents":[{"parts":[{"text":"a"},{"thought":true,"thoughtSignature":"ZXZvMS5jaGF0LjAu"}]}]}"#;
+        for dialect in [Dialect::Gemini, Dialect::GeminiArray] {
+            let without = without_foreign(dialect, body.as_bytes(), "m").unwrap();
+            assert_eq!(without, br#"{"contents":[{"parts":[{"text":"a"}]}]}"#);
+        }
     }
 
     proptest! {

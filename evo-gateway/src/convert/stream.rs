@@ -35,6 +35,8 @@ pub struct StreamConverter {
     catch_up: Option<CatchUp>,
     /// Something has been written that is content, by the stream that is read now.
     has_content: bool,
+    /// Something has been written.
+    has_begun: bool,
 }
 
 #[derive(Debug)]
@@ -68,6 +70,7 @@ impl StreamConverter {
             said: Said::default(),
             catch_up: None,
             has_content: false,
+            has_begun: false,
         }
     }
 
@@ -127,7 +130,7 @@ impl StreamConverter {
         let length = out.len();
         if self.writer.write(StreamEvent::Failed(error.clone()), out).is_err() {
             out.truncate(length);
-            out.extend(self.front.protocol().last_words(error));
+            out.extend(self.front.protocol().last_words(error, self.has_begun));
         }
     }
 
@@ -218,11 +221,13 @@ impl StreamConverter {
         self.has_content |= !matches!(event, StreamEvent::Start { .. } | StreamEvent::Usage(_));
         self.said.note(&event);
         let length = out.len();
-        self.writer.write(event, out).map_err(|error| {
+        let written = self.writer.write(event, out);
+        if written.is_err() {
             // Half an event is none.
             out.truncate(length);
-            self.fail(BAD_ANSWER, in_stream(&error))
-        })
+        }
+        self.has_begun |= out.len() > length;
+        written.map_err(|error| self.fail(BAD_ANSWER, in_stream(&error)))
     }
 
     fn fail(&mut self, code: &str, message: String) -> ApiError {

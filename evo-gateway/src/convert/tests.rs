@@ -6,8 +6,10 @@ mod streams;
 mod turns;
 
 use std::{
+    collections::HashMap,
     fs,
     path::{Path, PathBuf},
+    sync::LazyLock,
 };
 
 use super::{Context, ConvertError, Dialect, StreamConverter, Wanted};
@@ -28,43 +30,64 @@ fn request(from: Dialect, to: Dialect, body: &[u8], model: &str) -> Result<Vec<u
     super::request(from, to, body, wanted).map(|converted| converted.body)
 }
 
-const WAYS: [(&str, Dialect, Dialect); 14] = [
-    ("ollama_to_openai", Dialect::OllamaChat, Dialect::OpenAiChat),
-    ("openai_to_ollama", Dialect::OpenAiChat, Dialect::OllamaChat),
-    ("ollama_generate_to_anthropic", Dialect::OllamaGenerate, Dialect::Anthropic),
-    ("anthropic_to_ollama_generate", Dialect::Anthropic, Dialect::OllamaGenerate),
-    ("openai_to_gemini", Dialect::OpenAiChat, Dialect::Gemini),
-    ("anthropic_to_gemini", Dialect::Anthropic, Dialect::Gemini),
-    ("gemini_to_openai", Dialect::Gemini, Dialect::OpenAiChat),
-    ("gemini_to_anthropic", Dialect::Gemini, Dialect::Anthropic),
-    ("openai_to_anthropic", Dialect::OpenAiChat, Dialect::Anthropic),
-    ("anthropic_to_openai", Dialect::Anthropic, Dialect::OpenAiChat),
-    ("responses_to_openai", Dialect::OpenAiResponses, Dialect::OpenAiChat),
-    ("responses_to_anthropic", Dialect::OpenAiResponses, Dialect::Anthropic),
-    ("openai_to_responses", Dialect::OpenAiChat, Dialect::OpenAiResponses),
-    ("anthropic_to_responses", Dialect::Anthropic, Dialect::OpenAiResponses),
-];
+/// What a dialect is called here, and whether providers are asked in it.
+fn named(dialect: Dialect) -> (&'static str, bool) {
+    match dialect {
+        Dialect::OpenAiChat => ("openai", true),
+        Dialect::OpenAiResponses => ("responses", true),
+        Dialect::Anthropic => ("anthropic", true),
+        Dialect::Gemini => ("gemini", true),
+        Dialect::GeminiArray => ("gemini_array", false),
+        Dialect::OllamaChat => ("ollama", false),
+        Dialect::OllamaGenerate => ("ollama_generate", false),
+    }
+}
+
+/// All that is translated in this direction: questions from each front to each provider, everything else
+/// back.
+fn ways(kind: &str) -> Vec<(String, Dialect, Dialect)> {
+    let mut ways = Vec::new();
+    for front in Dialect::ALL {
+        for provider in Dialect::ALL.into_iter().filter(|dialect| named(*dialect).1) {
+            if !front.passes_to(provider) {
+                let (from, to) =
+                    if kind == "request" { (front, provider) } else { (provider, front) };
+                ways.push((format!("{}_to_{}", named(from).0, named(to).0), from, to));
+            }
+        }
+    }
+    ways
+}
 
 fn golden_folder(kind: &str, way: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src/convert/golden").join(kind).join(way)
 }
 
 fn golden_paths(kind: &str, way: &str) -> Vec<PathBuf> {
-    let entries = fs::read_dir(golden_folder(kind, way)).unwrap();
+    let folder = golden_folder(kind, way);
+    let entries = fs::read_dir(&folder)
+        .unwrap_or_else(|error| panic!("{}: {error}; each way needs cases", folder.display()));
     let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
-    paths.retain(|path| path.to_str().unwrap().contains(".in."));
+    paths.retain(|path| path.file_name().unwrap().to_str().unwrap().contains(".in."));
     paths.sort();
     paths
 }
 
+/// From which dialect to which, and all inputs.
+type Inputs = (Dialect, Dialect, Vec<Vec<u8>>);
+
 /// All inputs of a kind, each way.
-fn golden_inputs(kind: &str) -> Vec<(Dialect, Dialect, Vec<Vec<u8>>)> {
-    let read = |path: PathBuf| fs::read(path).unwrap();
-    WAYS.iter()
-        .map(|(way, from, to)| {
-            (*from, *to, golden_paths(kind, way).into_iter().map(read).collect())
-        })
-        .collect()
+fn golden_inputs(kind: &'static str) -> &'static [Inputs] {
+    static READ: LazyLock<HashMap<&str, Vec<Inputs>>> = LazyLock::new(|| {
+        let read = |path: PathBuf| fs::read(path).unwrap();
+        let of_way = |kind: &str, (way, from, to): (String, Dialect, Dialect)| {
+            (from, to, golden_paths(kind, &way).into_iter().map(read).collect())
+        };
+        ["request", "response", "stream", "error"]
+            .map(|kind| (kind, ways(kind).into_iter().map(|way| of_way(kind, way)).collect()))
+            .into()
+    });
+    &READ[kind]
 }
 
 /// The converted stream, cut at these places on its way in, and what `finish` says.

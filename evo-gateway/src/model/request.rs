@@ -98,6 +98,8 @@ pub enum CacheFor {
 pub struct Message {
     pub role: Role,
     pub parts: Vec<Part>,
+    /// Where it begins in the caller's own list, for errors.
+    pub at: usize,
 }
 
 /// Who speaks. The results of tools are the user's, as in Anthropic's protocol.

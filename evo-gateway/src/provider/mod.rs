@@ -107,7 +107,16 @@ impl Address {
         match self.dialect {
             Dialect::Gemini | Dialect::GeminiArray => {
                 let method = if stream { "streamGenerateContent" } else { "generateContent" };
-                self.of_model(model, method, query.or(stream.then_some("alt=sse")))
+                if !stream {
+                    return self.of_model(model, method, query);
+                }
+                // As events also for callers that want an array: only those show at once what has come.
+                let others = query.unwrap_or_default().split('&').filter(|pair| {
+                    let name = pair.split('=').next().unwrap_or_default();
+                    !pair.is_empty() && !matches!(name, "alt" | "$alt" | "%24alt")
+                });
+                let query: Vec<&str> = others.chain(["alt=sse"]).collect();
+                self.of_model(model, method, Some(&query.join("&")))
             }
             _ => with(&self.generate, "", query),
         }
@@ -511,8 +520,8 @@ mod tests {
         for (model, stream, query, expected) in [
             ("gemini-2.5-pro", false, None, "gemini-2.5-pro:generateContent"),
             ("models/x", true, None, "x:streamGenerateContent?alt=sse"),
-            ("x", true, Some("foo=1"), "x:streamGenerateContent?foo=1"),
-            ("x", true, Some(""), "x:streamGenerateContent"),
+            ("x", true, Some("foo=1&alt=json"), "x:streamGenerateContent?foo=1&alt=sse"),
+            ("x", true, Some(""), "x:streamGenerateContent?alt=sse"),
             ("a/../b?c#d:e é", false, None, "a%2F..%2Fb%3Fc%23d%3Ae%20%C3%A9:generateContent"),
         ] {
             let uri = address.asking(model, stream, query);

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     access::Outcome,
     config::Breaker,
-    convert::{self, Context, StreamConverter, Wanted},
+    convert::{self, Context, Dialect, StreamConverter, Wanted},
     provider::{Address, access::Access, health::Permit},
     spans,
     upstream::{Body, Deadlines, Failure, SendBody, headers},
@@ -265,8 +265,8 @@ impl Call<'_> {
         *response.status_mut() = parts.status;
         let headers = response.headers_mut();
         *headers = headers::from_provider(parts.headers, back.is_some());
-        if back.is_some() {
-            let front = self.engine.ask.front;
+        let front = self.engine.ask.front;
+        if back.is_some() || (streams && front != self.address.dialect) {
             let kind = if streams { HeaderValue::from_static(front.stream_type()) } else { JSON };
             headers.insert(header::CONTENT_TYPE, kind);
         }
@@ -499,6 +499,11 @@ impl Call<'_> {
     /// Whether an answer that passes as it is can be one: an object, whole, and no error.
     fn check(&self, body: &Bytes) -> Result<(), Failed> {
         let text = body.trim_ascii();
+        // A server that sends the array itself.
+        let is_array = text.starts_with(b"[") && text.ends_with(b"]");
+        if is_array && self.engine.ask.front == Dialect::GeminiArray {
+            return Ok(());
+        }
         let Some(inside) = text.strip_prefix(b"{").and_then(|text| text.strip_suffix(b"}")) else {
             let what = "sent what is no answer: it is no whole JSON object";
             return Err(self.failed(Kind::Again, 502, "upstream_bad_answer", what));

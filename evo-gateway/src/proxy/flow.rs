@@ -13,7 +13,7 @@ use http_body::Body as _;
 use super::{passing::Passing, watch::Watch};
 use crate::{
     access::Outcome,
-    convert::{Dialect, StreamConverter},
+    convert::{Dialect, Elements, StreamConverter},
     model::{ApiError, ErrorKind},
     provider::health::Permit,
     upstream::Body,
@@ -59,6 +59,8 @@ pub(super) struct Flow {
     watch: Watch,
     way: Way,
     front: Dialect,
+    /// Of a caller that wants no events.
+    elements: Option<Elements>,
     /// What is ready to go out.
     out: VecDeque<Bytes>,
     /// Bytes in there, as long as there is no content.
@@ -75,6 +77,7 @@ impl Flow {
         Self {
             body,
             watch,
+            elements: Elements::for_caller(front).filter(|_| matches!(way, Way::Pass(_))),
             way,
             front,
             out: VecDeque::new(),
@@ -160,7 +163,7 @@ impl Flow {
             Way::Pass(passing) => {
                 let (data, result) = passing.push(data);
                 let seen = passing.seen();
-                self.send(data);
+                self.pass(data);
                 if let Err(error) = result {
                     return self.fail(error);
                 }
@@ -193,12 +196,14 @@ impl Flow {
             Way::Pass(passing) => {
                 let (rest, whole) = passing.finish();
                 let seen = passing.seen();
-                self.send(rest);
+                self.pass(rest);
                 if whole && broken.is_some() && !seen.ended {
                     // The answer is whole, but nobody can see it without the mark.
                     let mark = self.front.end_event().map(Bytes::from_static);
                     self.send(mark.unwrap_or_default());
                 }
+                let end = self.elements.as_mut().filter(|_| whole).map(Elements::end);
+                self.send(end.unwrap_or_default().into());
                 if whole { Ok(()) } else { Err(None) }
             }
             Way::Translate(converter) => {
@@ -246,6 +251,15 @@ impl Flow {
         }
         self.failed = Some(Fault { outcome: Outcome::Cut, error });
         self.ended = true;
+    }
+
+    /// Sends events of the provider.
+    fn pass(&mut self, events: Bytes) {
+        let data = match &mut self.elements {
+            Some(elements) => elements.push(&events).into(),
+            None => events,
+        };
+        self.send(data);
     }
 
     fn send(&mut self, data: Bytes) {

@@ -130,6 +130,9 @@ impl Ask {
     /// its events tell all there is of it.
     fn is_plain(&self) -> bool {
         let Ok(body) = serde_json::from_slice::<Value>(&self.body) else { return false };
+        if matches!(self.front, Dialect::Gemini | Dialect::GeminiArray) {
+            return convert::is_plain_gemini(&body);
+        }
         let tools = body["tools"].as_array().map(Vec::as_slice).unwrap_or_default();
         let own =
             |tool: &Value| matches!(tool["type"].as_str(), None | Some("function" | "custom"));
@@ -372,4 +375,37 @@ fn is_lenient(headers: &HeaderMap) -> bool {
 /// Unix seconds.
 fn now() -> u64 {
     u64::try_from(Utc::now().timestamp()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_runs_at_a_provider_is_not_plain_in_any_protocol() {
+        let is_plain = |front, body: Value| {
+            let aim = Aim { model: None, streams: peek::Streams::Always };
+            Ask::new((front, aim), HeaderMap::new(), None, body.to_string().into()).is_plain()
+        };
+        let functions = json!({"functionDeclarations": [{"name": "f"}]});
+        for front in [Dialect::Gemini, Dialect::GeminiArray] {
+            assert!(is_plain(front, json!({"contents": [], "tools": [functions]})));
+            for tool in
+                ["googleSearch", "codeExecution", "urlContext", "google_search", "computerUse"]
+            {
+                assert!(!is_plain(front, json!({"tools": [functions, {tool: {}}]})), "{tool}");
+            }
+            for config in [
+                json!({"candidateCount": 2}),
+                json!({"responseLogprobs": true}),
+                json!({"responseModalities": ["TEXT", "IMAGE"]}),
+            ] {
+                assert!(!is_plain(front, json!({"generationConfig": config})), "{config}");
+            }
+        }
+        let openai = Dialect::OpenAiChat;
+        assert!(is_plain(openai, json!({"tools": [{"type": "function"}, {"type": "custom"}]})));
+        assert!(!is_plain(openai, json!({"tools": [{"type": "web_search"}]})));
+        assert!(!is_plain(Dialect::Anthropic, json!({"tools": [{"type": "web_search_20250305"}]})));
+    }
 }

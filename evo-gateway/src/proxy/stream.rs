@@ -51,6 +51,8 @@ enum State {
 pub(crate) struct Stream {
     state: State,
     front: Dialect,
+    /// Something of the answer went out.
+    begun: bool,
     /// Asks somebody else.
     engine: Option<Box<Engine>>,
     heartbeat: Option<Heartbeat>,
@@ -70,12 +72,13 @@ impl Stream {
         engine: Option<Box<Engine>>,
         heartbeat: Option<Heartbeat>,
     ) -> Self {
-        Self { state: State::Flowing(flow), front, engine, heartbeat }
+        Self { state: State::Flowing(flow), front, begun: false, engine, heartbeat }
     }
 
     /// One whose head goes out before it is known what comes.
     pub(super) fn asking(work: Work<Run>, front: Dialect, heartbeat: Heartbeat) -> Self {
-        Self { state: State::Asking(work), front, engine: None, heartbeat: Some(heartbeat) }
+        let heartbeat = Some(heartbeat);
+        Self { state: State::Asking(work), front, begun: false, engine: None, heartbeat }
     }
 
     /// Whether nothing more goes out.
@@ -98,6 +101,7 @@ impl Stream {
                 State::Flowing(flow) => match flow.poll(context, &mut entry.meter) {
                     Poll::Pending => return self.beat(context),
                     Poll::Ready(Next::Data(data)) => {
+                        self.begun = true;
                         if let Some(heartbeat) = &mut self.heartbeat {
                             heartbeat.fed();
                         }
@@ -168,12 +172,12 @@ impl Stream {
             }
             Ok(_) => {
                 let message = "The provider sent no stream.";
-                Err(convert::last_words(self.front, 502, "upstream_bad_answer", message).into())
+                Err(convert::own_event(self.front, 502, "upstream_bad_answer", message).into())
             }
             Err(failed) => Err(match failed.last {
                 Final::Own(refused) => {
                     let status = refused.status.as_u16();
-                    convert::last_words(self.front, status, refused.code, &refused.message).into()
+                    convert::own_event(self.front, status, refused.code, &refused.message).into()
                 }
                 Final::Theirs(theirs) => theirs.event(self.front).into(),
             }),
@@ -183,7 +187,7 @@ impl Stream {
     /// The stream broke off and nobody goes on with it: the caller is told so.
     fn broken(&mut self, way: Way, fault: Fault, entry: &mut Entry) -> Poll<Step> {
         let words = match way {
-            Way::Pass(_) => convert::last_words_of(self.front, fault.error),
+            Way::Pass(_) => convert::last_words(self.front, fault.error, self.begun),
             Way::Translate(mut converter) => {
                 let mut words = Vec::new();
                 converter.tell(fault.error, &mut words);

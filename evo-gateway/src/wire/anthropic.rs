@@ -198,6 +198,7 @@ pub struct Tool {
     /// Absent or `custom` for a tool of the client; others run at Anthropic.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
+    #[serde(default, deserialize_with = "nullable")]
     pub name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,

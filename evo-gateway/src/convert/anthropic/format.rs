@@ -34,8 +34,8 @@ pub(super) fn write(
     if !chat.tools.is_empty() {
         notes.lose(
             "response_format",
-            "can only be `text` next to `tools` with this model's provider, which keeps a model to \
-             JSON by a tool of its own; leave `tools` out, or ask for JSON in a message",
+            "cannot stand next to tools with this model's provider, which keeps a model to JSON by a \
+             tool of its own; leave one of the two out, or ask for JSON in a message",
         )?;
         return Ok(None);
     }

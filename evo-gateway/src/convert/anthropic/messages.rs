@@ -30,7 +30,7 @@ pub(super) fn read(
                 if chat.messages.is_empty() {
                     read_instructions(parts, &mut chat.system);
                 } else {
-                    chat.messages.push(Message { role: Role::System, parts });
+                    chat.messages.push(Message { role: Role::System, parts, at });
                 }
                 continue;
             }
@@ -42,7 +42,7 @@ pub(super) fn read(
             }
         };
         let parts = read_content(message.content, &field)?;
-        chat.messages.push(Message { role, parts });
+        chat.messages.push(Message { role, parts, at });
     }
     Ok(())
 }

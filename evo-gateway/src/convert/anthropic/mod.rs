@@ -24,6 +24,10 @@ impl Protocol for Messages {
         request::read(parse(body)?, notes)
     }
 
+    fn names(&self) -> &'static [(&'static str, &'static str)] {
+        &request::NAMES
+    }
+
     fn write_request(&self, chat: ChatRequest, notes: &mut Notes) -> Result<Vec<u8>, ConvertError> {
         Ok(json(&request::write(chat, notes)?))
     }
@@ -48,7 +52,7 @@ impl Protocol for Messages {
         json(&error::write_anthropic(failure))
     }
 
-    fn last_words(&self, failure: ApiError) -> Vec<u8> {
+    fn last_words(&self, failure: ApiError, _: bool) -> Vec<u8> {
         let mut out = Vec::new();
         write_failure(failure, &mut out);
         out

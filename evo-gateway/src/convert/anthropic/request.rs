@@ -2,10 +2,8 @@ use serde_json::{Map, Value};
 
 use super::{format, messages, thinking};
 use crate::{
-    convert::{ConvertError, Notes, custom},
-    model::{
-        ChatRequest, CustomFormat, Effort, Instruction, Part, ResponseFormat, Tool, ToolChoice,
-    },
+    convert::{ConvertError, Notes, custom, hosted},
+    model::{ChatRequest, Effort, Instruction, Part, ResponseFormat, Tool, ToolChoice},
     wire::{Content, anthropic as wire},
 };
 
@@ -24,12 +22,25 @@ const HINTS: [&str; 8] = [
     "workspace_id",
 ];
 
+/// Fields of Anthropic's own that change the answer and that no other protocol has.
+const REFUSED: [&str; 2] = ["mcp_servers", "container"];
+
+/// What the neutral model calls otherwise.
+pub(super) const NAMES: [(&str, &str); 6] = [
+    ("parallel_tool_calls", "tool_choice.disable_parallel_tool_use"),
+    ("reasoning", "messages.thinking"),
+    ("reasoning_effort", "thinking"),
+    ("response_format", "output_config.format"),
+    ("stop", "stop_sequences"),
+    ("user", "metadata.user_id"),
+];
+
 /// Reads a request.
 ///
 /// Dropped, because an answer without them is still right: [`HINTS`], `strict` and other attributes of a
-/// tool, `citations` of a document, and fields that Anthropic does not have either.
+/// tool, `citations` of a document, and tools that run at Anthropic where the model may do without them.
 pub(super) fn read(request: wire::Request, notes: &mut Notes) -> Result<ChatRequest, ConvertError> {
-    for field in ["mcp_servers", "container"] {
+    for field in REFUSED {
         let value = request.rest.get(field).unwrap_or(&Value::Null);
         if !value.is_null() && value.as_array().is_none_or(|list| !list.is_empty()) {
             let message = "is not something this model's provider can do; leave it out";
@@ -37,15 +48,30 @@ pub(super) fn read(request: wire::Request, notes: &mut Notes) -> Result<ChatRequ
         }
     }
     notes.drop_hints(&request.rest, &HINTS);
+    notes.lose_unknown("", &request.rest, &[&REFUSED, &HINTS])?;
+    if request.output_config.as_ref().is_some_and(|config| config.effort.is_some()) {
+        notes.call("reasoning_effort", "output_config.effort");
+    }
+    if request.output_format.is_some() {
+        notes.call("response_format", "output_format");
+    }
     if request.tools.iter().any(|tool| tool.strict == Some(true)) {
         notes.drop("tools.strict");
     }
     let reasoning_summary =
         matches!(request.thinking, Some(wire::Thinking::Enabled { .. } | wire::Thinking::Adaptive));
+    let (mut tools, mut left_out) = (Vec::with_capacity(request.tools.len()), Vec::new());
+    for (at, tool) in request.tools.into_iter().enumerate() {
+        let name = tool.name.clone();
+        match read_tool(at, tool, notes)? {
+            Some(tool) => tools.push(tool),
+            None => left_out.push(name),
+        }
+    }
     let mut chat = ChatRequest {
         reasoning_summary,
         model: request.model,
-        tools: request.tools.into_iter().enumerate().map(read_tool).collect::<Result<_, _>>()?,
+        tools,
         max_tokens: request.max_tokens,
         temperature: request.temperature,
         top_p: request.top_p,
@@ -60,24 +86,30 @@ pub(super) fn read(request: wire::Request, notes: &mut Notes) -> Result<ChatRequ
     if let Some(choice) = request.tool_choice {
         chat.parallel_tool_calls = choice.disable_parallel_tool_use.map(|disabled| !disabled);
         chat.tool_choice = Some(read_tool_choice(choice)?);
+        hosted::check_choice(&mut chat, &left_out, "tool_choice", notes)?;
     }
     let format = request.output_config.and_then(|config| config.format).or(request.output_format);
     chat.response_format = format.map_or(Ok(ResponseFormat::Text), read_format)?;
     Ok(chat)
 }
 
-fn read_tool((at, tool): (usize, wire::Tool)) -> Result<Tool, ConvertError> {
+/// Reads a tool; nothing of one that is left out.
+fn read_tool(at: usize, tool: wire::Tool, notes: &mut Notes) -> Result<Option<Tool>, ConvertError> {
     match tool.kind.as_deref() {
-        None | Some("custom") => Ok(Tool {
+        None | Some("custom") if tool.name.is_empty() => {
+            Err(ConvertError::new(format!("tools[{at}].name"), "is missing"))
+        }
+        None | Some("custom") => Ok(Some(Tool {
             name: tool.name,
             description: tool.description,
             schema: tool.input_schema,
             ..Tool::default()
-        }),
-        Some(kind) => Err(ConvertError::new(
-            format!("tools[{at}].type"),
-            format!("`{kind}` runs at Anthropic; this model's provider knows only your own tools"),
-        )),
+        })),
+        Some(kind) => {
+            let (field, is_offer) = (format!("tools[{at}].type"), hosted::is_offer(kind));
+            hosted::leave_out(field, kind, "Anthropic", is_offer, notes)?;
+            Ok(None)
+        }
     }
 }
 
@@ -162,12 +194,7 @@ fn drop_hints(chat: &mut ChatRequest, notes: &mut Notes) {
     for (_, field) in hints.iter().filter(|(is_set, _)| *is_set) {
         notes.drop(*field);
     }
-    for (at, tool) in chat.tools.iter_mut().enumerate() {
-        if matches!(tool.custom, Some(CustomFormat::Grammar(_))) {
-            notes.drop(format!("tools[{at}].format"));
-        }
-        custom::into_function(tool);
-    }
+    custom::into_functions(&mut chat.tools, notes);
     // Over 1 with a lenient caller: as much of it as there is.
     chat.temperature = chat.temperature.map(|temperature| temperature.clamp(0.0, 1.0));
 }
@@ -176,7 +203,7 @@ fn refuse_impossible(chat: &ChatRequest, notes: &mut Notes) -> Result<(), Conver
     let is_set = |penalty: Option<f64>| penalty.is_some_and(|penalty| penalty != 0.0);
     let refusals = [
         (chat.n.is_some_and(|n| n != 1), "n", "can only be 1 with this model's provider"),
-        (chat.logprobs, "logprobs", "can only be false with this model's provider"),
+        (chat.logprobs, "logprobs", "is not something this model's provider can do; leave it out"),
         (
             is_set(chat.presence_penalty),
             "presence_penalty",

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Google's word for a call in the conversation that it has not made itself.
-const NOT_SIGNED: &str = "skip_thought_signature_validator";
+pub(super) const NOT_SIGNED: &str = "skip_thought_signature_validator";
 /// Where the text of a result stands, and where that of a failure.
 const OUTPUT: &str = "output";
 const ERROR: &str = "error";
@@ -46,7 +46,7 @@ pub(super) fn read(turns: Vec<wire::Turn>) -> Result<Vec<Message>, ConvertError>
             let field = format!("contents[{at}].parts[{part_at}]");
             read_part(part, &field, &mut calls, &mut parts)?;
         }
-        messages.push(Message { role, parts });
+        messages.push(Message { role, parts, at });
     }
     Ok(messages)
 }
@@ -80,7 +80,7 @@ fn read_part(
     calls: &mut Calls,
     parts: &mut Vec<Part>,
 ) -> Result<(), ConvertError> {
-    let signature = part.thought_signature.take().filter(|text| !text.is_empty());
+    let signature = part.thought_signature.take().filter(|text| !seals::is_none(text));
     let mut seal = signature.map(seals::read);
     if part.thought {
         read_thought(part.text.unwrap_or_default(), seal, parts);
@@ -200,8 +200,8 @@ pub(super) fn write(
     }
     let mut names = HashMap::new();
     let mut turns = Vec::with_capacity(merged.len());
-    for (at, message) in merged.into_iter().enumerate() {
-        let field = format!("messages[{at}].content");
+    for message in merged {
+        let field = format!("messages[{}].content", message.at);
         let (role, parts) = match message.role {
             Role::Assistant => {
                 let parts = write_assistant(message.parts, &field, model, &mut names, notes)?;
@@ -366,13 +366,18 @@ fn write_assistant(
     }
     written.extend(pending.map(signed));
     if models::is_third(model) {
-        let mut calls = written.iter_mut().filter(|part| part.function_call.is_some());
-        // Of parallel calls only the first has one.
-        if let Some(first) = calls.next().filter(|first| first.thought_signature.is_none()) {
-            first.thought_signature = Some(NOT_SIGNED.to_owned());
-        }
+        mark_first_call(&mut written);
     }
     Ok(written)
+}
+
+/// Marks the first call of an answer of another provider, so that a conversation can go on with a model
+/// of Google's that wants its calls signed. Of parallel calls only the first is.
+pub(super) fn mark_first_call(parts: &mut [wire::Part]) {
+    let first = parts.iter_mut().find(|part| part.function_call.is_some());
+    if let Some(first) = first.filter(|first| first.thought_signature.is_none()) {
+        first.thought_signature = Some(NOT_SIGNED.to_owned());
+    }
 }
 
 /// A signature that belongs to nothing else.

@@ -2,8 +2,8 @@ use serde_json::{Map, Value};
 
 use super::{format, messages, models, thinking};
 use crate::{
-    convert::{ConvertError, Notes, custom},
-    model::{ChatRequest, CustomFormat, Part, ResponseFormat, Tool, ToolChoice},
+    convert::{ConvertError, Notes, custom, hosted},
+    model::{ChatRequest, Part, ResponseFormat, Tool, ToolChoice},
     wire::gemini as wire,
 };
 
@@ -16,53 +16,88 @@ const HINTS: [&str; 6] =
     ["safetySettings", "safety_settings", "labels", "serviceTier", "service_tier", "store"];
 /// The same in `generationConfig`.
 const CONFIG_HINTS: [&str; 2] = ["mediaResolution", "media_resolution"];
+/// Fields that belong to one provider.
+const STORED: [&str; 2] = ["cachedContent", "cached_content"];
+/// The model stands in the address; some callers repeat it.
+const KNOWN: [&str; 1] = ["model"];
+/// Fields of `generationConfig` that ask for something else than text.
+const OTHER_THAN_TEXT: [&str; 6] = [
+    "responseModalities",
+    "response_modalities",
+    "speechConfig",
+    "speech_config",
+    "imageConfig",
+    "image_config",
+];
+/// Tools that run at Google and that a model may do without. Of the others one looks into stored files,
+/// and one is run by the caller in Google's way.
+const OFFERS: [&str; 10] = [
+    "googleSearch",
+    "google_search",
+    "googleSearchRetrieval",
+    "google_search_retrieval",
+    "googleMaps",
+    "google_maps",
+    "codeExecution",
+    "code_execution",
+    "urlContext",
+    "url_context",
+];
+
+/// What the neutral model calls otherwise.
+pub(super) const NAMES: [(&str, &str); 14] = [
+    ("frequency_penalty", "generationConfig.frequencyPenalty"),
+    ("logprobs", "generationConfig.responseLogprobs"),
+    ("max_tokens", "generationConfig.maxOutputTokens"),
+    ("messages", "contents"),
+    ("messages[].content", "contents[]"),
+    ("n", "generationConfig.candidateCount"),
+    ("presence_penalty", "generationConfig.presencePenalty"),
+    ("reasoning", "contents.thoughtSignature"),
+    ("reasoning_effort", "generationConfig.thinkingConfig"),
+    ("seed", "generationConfig.seed"),
+    ("stop", "generationConfig.stopSequences"),
+    ("temperature", "generationConfig.temperature"),
+    ("top_k", "generationConfig.topK"),
+    ("top_p", "generationConfig.topP"),
+];
 
 /// Reads a request.
 ///
-/// Dropped, because an answer without them is still right: [`HINTS`], [`CONFIG_HINTS`], and fields that
-/// Google does not have either.
+/// Dropped, because an answer without them is still right: [`HINTS`], [`CONFIG_HINTS`], and [`OFFERS`].
 pub(super) fn read(request: wire::Request, notes: &mut Notes) -> Result<ChatRequest, ConvertError> {
     let says = |value: &Value| match value {
         Value::Null => false,
         Value::Array(list) => list.iter().any(|item| item != "TEXT"),
         _ => true,
     };
-    for field in ["cachedContent", "cached_content"] {
+    for field in STORED {
         if request.rest.get(field).is_some_and(says) {
             notes.lose(field, "belongs to one provider; send its contents")?;
         }
     }
     notes.drop_hints(&request.rest, &HINTS);
     let config = request.generation_config.unwrap_or_default();
-    for field in [
-        "responseModalities",
-        "response_modalities",
-        "speechConfig",
-        "speech_config",
-        "imageConfig",
-    ] {
+    for field in OTHER_THAN_TEXT {
         if config.rest.get(field).is_some_and(says) {
             let message = "can only be text with this model's provider; leave it out";
             notes.lose(format!("generationConfig.{field}"), message)?;
         }
     }
-    notes.drop_hints(&config.rest, &CONFIG_HINTS);
-    let mut tools = Vec::new();
-    for (at, kind) in request.tools.into_iter().enumerate() {
-        tools.extend(kind.function_declarations.into_iter().map(read_tool));
-        for (name, value) in &kind.rest {
-            if !value.is_null() {
-                let message = "runs at Google; this model's provider knows only your own functions";
-                notes.lose(format!("tools[{at}].{name}"), message)?;
-            }
-        }
+    for hint in CONFIG_HINTS.iter().filter(|hint| config.rest.contains_key(**hint)) {
+        notes.drop(format!("generationConfig.{hint}"));
     }
+    notes.lose_unknown("", &request.rest, &[&STORED, &HINTS, &KNOWN])?;
+    let known: [&[&str]; 2] = [&OTHER_THAN_TEXT, &CONFIG_HINTS];
+    notes.lose_unknown("generationConfig.", &config.rest, &known)?;
+    notes.call("response_format", name_of_format(&config));
+    let (mut tools, left_out) = read_tools(request.tools, notes)?;
     let choice = request.tool_config.and_then(|config| config.function_calling_config);
     let tool_choice = choice.map(|choice| read_tool_choice(choice, &mut tools)).transpose()?;
     let system = request.system_instruction.map_or(Ok(Vec::new()), messages::read_instructions)?;
     let thinking = config.thinking_config.clone().unwrap_or_default();
     notes.context.hides_thoughts = thinking.include_thoughts != Some(true);
-    Ok(ChatRequest {
+    let mut chat = ChatRequest {
         system,
         messages: messages::read(request.contents)?,
         tools,
@@ -81,7 +116,36 @@ pub(super) fn read(request: wire::Request, notes: &mut Notes) -> Result<ChatRequ
         response_format: read_format(&config)?,
         stop: config.stop_sequences,
         ..ChatRequest::default()
-    })
+    };
+    hosted::check_choice(&mut chat, &left_out, "toolConfig.functionCallingConfig.mode", notes)?;
+    Ok(chat)
+}
+
+fn name_of_format(config: &wire::GenerationConfig) -> &'static str {
+    if config.response_json_schema.is_some() {
+        "generationConfig.responseJsonSchema"
+    } else if config.response_schema.is_some() {
+        "generationConfig.responseSchema"
+    } else {
+        "generationConfig.responseMimeType"
+    }
+}
+
+/// The functions, and the names of tools that are left out.
+fn read_tools(
+    list: Vec<wire::Tools>,
+    notes: &mut Notes,
+) -> Result<(Vec<Tool>, Vec<String>), ConvertError> {
+    let (mut tools, mut left_out) = (Vec::new(), Vec::new());
+    for (at, kind) in list.into_iter().enumerate() {
+        tools.extend(kind.function_declarations.into_iter().map(read_tool));
+        for (name, _) in kind.rest.into_iter().filter(|(_, value)| !value.is_null()) {
+            let is_offer = OFFERS.contains(&name.as_str());
+            hosted::leave_out(format!("tools[{at}].{name}"), &name, "Google", is_offer, notes)?;
+            left_out.push(name);
+        }
+    }
+    Ok((tools, left_out))
 }
 
 fn read_count(count: f64) -> Result<u64, ConvertError> {
@@ -152,7 +216,7 @@ pub(super) fn write(
         notes.lose("n", "can only be 1 with this model's provider")?;
     }
     if chat.parallel_tool_calls == Some(false) && !chat.tools.is_empty() {
-        let message = "can only be true with this model's provider, which may call several at once";
+        let message = "cannot be kept to with this model, which may ask for several calls at once";
         notes.lose("parallel_tool_calls", message)?;
     }
     drop_hints(&mut chat, notes);
@@ -208,12 +272,7 @@ fn drop_hints(chat: &mut ChatRequest, notes: &mut Notes) {
     for (_, field) in hints.iter().filter(|(is_set, _)| *is_set) {
         notes.drop(*field);
     }
-    for (at, tool) in chat.tools.iter_mut().enumerate() {
-        if matches!(tool.custom, Some(CustomFormat::Grammar(_))) {
-            notes.drop(format!("tools[{at}].format"));
-        }
-        custom::into_function(tool);
-    }
+    custom::into_functions(&mut chat.tools, notes);
 }
 
 /// What an answer must be like: its type and its schema.
@@ -230,8 +289,8 @@ fn write_format(chat: &mut ChatRequest, notes: &mut Notes) -> Result<Shape, Conv
     if !chat.tools.is_empty() && !models::is_third(&chat.model) {
         notes.lose(
             "response_format",
-            "can only be `text` next to `tools` with this model; leave `tools` out, or ask for JSON \
-             in a message",
+            "cannot stand next to tools with this model; leave one of the two out, or ask for JSON in \
+             a message",
         )?;
         return Ok((None, None));
     }

@@ -1,5 +1,5 @@
 use super::{
-    messages::{signed, write_call},
+    messages::{mark_first_call, signed, write_call},
     seals,
 };
 use crate::{
@@ -252,6 +252,7 @@ pub(super) fn write(response: ChatResponse, context: &Context) -> wire::Response
         }
     }
     parts.extend(pending.map(signed));
+    mark_first_call(&mut parts);
     let candidate = wire::Candidate {
         content: Some(wire::Turn { role: Some("model".to_owned()), parts }),
         finish_reason: Some(write_stop(&response.stop).to_owned()),

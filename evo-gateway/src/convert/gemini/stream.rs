@@ -1,6 +1,6 @@
 use super::{
     Framing, error,
-    messages::{signed, write_call},
+    messages::{mark_first_call, signed, write_call},
     response::{
         Piece, block_message, failure, is_shown, read_logprobs, read_part, read_stop, read_usage,
         sealed, write_logprobs, write_stop, write_usage,
@@ -241,6 +241,7 @@ impl Writer {
             }
         }
         parts.extend(self.pending.take().map(signed));
+        mark_first_call(&mut parts);
         if parts.is_empty() {
             parts.push(wire::Part::text(""));
         }

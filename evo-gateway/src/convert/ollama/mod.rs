@@ -31,6 +31,10 @@ impl Protocol for Ollama {
         request::read(parse(body)?, self.0, notes)
     }
 
+    fn names(&self) -> &'static [(&'static str, &'static str)] {
+        request::names(self.0)
+    }
+
     fn write_request(&self, chat: ChatRequest, notes: &mut Notes) -> Result<Vec<u8>, ConvertError> {
         openai::Chat.write_request(chat, notes)
     }
@@ -55,7 +59,7 @@ impl Protocol for Ollama {
         json(&write_error(failure))
     }
 
-    fn last_words(&self, failure: ApiError) -> Vec<u8> {
+    fn last_words(&self, failure: ApiError, _: bool) -> Vec<u8> {
         let mut out = Vec::new();
         write_line(&write_error(failure), &mut out);
         out

@@ -20,6 +20,24 @@ const REFUSED: [(&str, &str); 5] = [
 ];
 /// Fields of Ollama's own without which an answer is still right.
 const HINTS: [&str; 3] = ["keep_alive", "truncate", "shift"];
+/// Read elsewhere, or of a field that is refused.
+const KNOWN: [&str; 2] = ["model", "top_logprobs"];
+/// What the neutral model calls otherwise; the first two only where there are no messages.
+const NAMES: [(&str, &str); 13] = [
+    ("messages", "prompt"),
+    ("messages[].content", "prompt"),
+    ("frequency_penalty", "options.frequency_penalty"),
+    ("max_tokens", "options.num_predict"),
+    ("presence_penalty", "options.presence_penalty"),
+    ("reasoning", "messages.thinking"),
+    ("reasoning_effort", "think"),
+    ("response_format", "format"),
+    ("seed", "options.seed"),
+    ("stop", "options.stop"),
+    ("temperature", "options.temperature"),
+    ("top_k", "options.top_k"),
+    ("top_p", "options.top_p"),
+];
 /// The name of a schema, which Ollama has none for.
 const OUTPUT: &str = "output";
 /// How base64 begins of what Ollama takes for images.
@@ -29,6 +47,14 @@ const IMAGES: [(&str, &str); 4] = [
     ("UklGR", "image/webp"),
     ("/9j/", "image/jpeg"),
 ];
+
+/// What the neutral model calls otherwise on this route.
+pub(super) fn names(route: Route) -> &'static [(&'static str, &'static str)] {
+    match route {
+        Route::Chat => &NAMES[2..],
+        Route::Generate => &NAMES,
+    }
+}
 
 /// Reads a request.
 ///
@@ -51,6 +77,7 @@ pub(super) fn read(
         }
     }
     notes.drop_hints(&request.rest, &HINTS);
+    notes.lose_unknown("", &request.rest, &[&REFUSED.map(|it| it.0), &HINTS, &KNOWN])?;
     let mut chat = ChatRequest {
         stream: request.stream.unwrap_or(true),
         response_format: read_format(request.format)?,
@@ -68,7 +95,7 @@ pub(super) fn read(
             }
             let mut parts: Vec<Part> = request.images.into_iter().map(read_image).collect();
             parts.insert(0, Part::Text(request.prompt));
-            chat.messages.push(Message { role: Role::User, parts });
+            chat.messages.push(Message { role: Role::User, parts, at: 0 });
         }
     }
     Ok(chat)
@@ -163,7 +190,7 @@ fn read_messages(messages: Vec<wire::Message>, chat: &mut ChatRequest) -> Result
                 let parts = vec![Part::Text(message.content)];
                 let result = ToolResult { call_id, parts, is_error: false };
                 let parts = vec![Part::ToolResult(result)];
-                chat.messages.push(Message { role: Role::User, parts });
+                chat.messages.push(Message { role: Role::User, parts, at });
                 continue;
             }
             role => {
@@ -181,7 +208,7 @@ fn read_messages(messages: Vec<wire::Message>, chat: &mut ChatRequest) -> Result
             let id = calls.begin(call.id, &name);
             parts.push(Part::ToolCall(ToolCall { id, name, arguments }));
         }
-        chat.messages.push(Message { role, parts });
+        chat.messages.push(Message { role, parts, at });
     }
     Ok(())
 }

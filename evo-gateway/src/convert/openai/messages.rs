@@ -32,21 +32,21 @@ pub(super) fn read(
                 if conversation.is_empty() {
                     read_instructions(parts, &mut system);
                 } else {
-                    conversation.push(Message { role: Role::System, parts });
+                    conversation.push(Message { role: Role::System, parts, at });
                 }
             }
-            "user" => conversation.push(Message { role: Role::User, parts: content }),
+            "user" => conversation.push(Message { role: Role::User, parts: content, at }),
             "assistant" => {
                 let text = reasoning::read_text(message.reasoning_content, message.reasoning);
                 let thought = reasoning::read_of_caller(text, message.reasoning_details);
                 let mut parts: Vec<_> = thought.into_iter().map(Part::Reasoning).collect();
                 parts.extend(content);
                 parts.extend(message.refusal.map(Part::Text));
-                for (at, call) in message.tool_calls.into_iter().enumerate() {
-                    let field = format!("{field}.tool_calls[{at}]");
+                for (call_at, call) in message.tool_calls.into_iter().enumerate() {
+                    let field = format!("{field}.tool_calls[{call_at}]");
                     parts.push(Part::ToolCall(read_tool_call(call, &field)?));
                 }
-                conversation.push(Message { role: Role::Assistant, parts });
+                conversation.push(Message { role: Role::Assistant, parts, at });
             }
             "tool" => {
                 let call_id =
@@ -55,7 +55,7 @@ pub(super) fn read(
                     })?;
                 let result = ToolResult { call_id, parts: content, is_error: false };
                 let parts = vec![Part::ToolResult(result)];
-                conversation.push(Message { role: Role::User, parts });
+                conversation.push(Message { role: Role::User, parts, at });
             }
             role => {
                 return Err(ConvertError::new(
@@ -218,8 +218,8 @@ pub(super) fn write(
     if !system.is_empty() {
         messages.push(write_instructions(system));
     }
-    for (at, message) in conversation.into_iter().enumerate() {
-        let field = format!("messages[{at}].content");
+    for message in conversation {
+        let field = format!("messages[{}].content", message.at);
         match message.role {
             Role::System => {
                 let content = Some(write_content(message.parts, &field)?);

@@ -20,6 +20,10 @@ impl Protocol for Chat {
         request::read(parse(body)?, notes)
     }
 
+    fn names(&self) -> &'static [(&'static str, &'static str)] {
+        &request::NAMES
+    }
+
     fn write_request(&self, chat: ChatRequest, notes: &mut Notes) -> Result<Vec<u8>, ConvertError> {
         Ok(json(&request::write(chat, notes)?))
     }
@@ -44,7 +48,7 @@ impl Protocol for Chat {
         json(&error::write_openai(failure))
     }
 
-    fn last_words(&self, failure: ApiError) -> Vec<u8> {
+    fn last_words(&self, failure: ApiError, _: bool) -> Vec<u8> {
         let mut out = Vec::new();
         write_data(&error::write_openai(failure), &mut out);
         out

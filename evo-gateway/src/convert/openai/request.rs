@@ -2,7 +2,7 @@ use serde_json::{Map, Value};
 
 use super::messages;
 use crate::{
-    convert::{ConvertError, Notes, custom, gpt},
+    convert::{ConvertError, Notes, custom, gpt, hosted},
     model::{ChatRequest, CustomFormat, Effort, ResponseFormat, Tool, ToolChoice},
     wire::{Content, openai as wire},
 };
@@ -28,22 +28,39 @@ const HINTS: [&str; 7] = [
     "prediction",
 ];
 
+/// What the neutral model calls otherwise.
+pub(super) const NAMES: [(&str, &str); 3] = [
+    ("reasoning", "messages.reasoning_content"),
+    ("tools.format", "tools.custom.format"),
+    ("tools.strict", "tools.function.strict"),
+];
+
 /// Reads a request.
 ///
-/// Dropped, because an answer without them is still right: [`HINTS`], `name` of a message, and fields
-/// that OpenAI does not have either.
+/// Dropped, because an answer without them is still right: [`HINTS`], `name` of a message, and tools that
+/// run at a provider where the model may do without them.
 pub(super) fn read(request: wire::Request, notes: &mut Notes) -> Result<ChatRequest, ConvertError> {
     refuse_untranslatable(&request.rest, notes)?;
     notes.drop_hints(&request.rest, &HINTS);
+    notes.lose_unknown("", &request.rest, &[&REFUSED.map(|it| it.0), &HINTS])?;
+    if request.safety_identifier.is_some() {
+        notes.call("user", "safety_identifier");
+    }
     let (system, messages) = messages::read(request.messages)?;
-    let tools = request.tools.into_iter().enumerate().map(read_tool);
-    let mut tools = tools.collect::<Result<Vec<_>, _>>()?;
+    let (mut tools, mut left_out) = (Vec::with_capacity(request.tools.len()), Vec::new());
+    for (at, tool) in request.tools.into_iter().enumerate() {
+        let kind = tool.kind.clone();
+        match read_tool(at, tool, notes)? {
+            Some(tool) => tools.push(tool),
+            None => left_out.push(kind),
+        }
+    }
     let tool_choice = match request.tool_choice {
         Some(choice) => Some(read_tool_choice(choice, &mut tools)?),
         None => None,
     };
     notes.context.custom_tools = custom_names(&tools);
-    Ok(ChatRequest {
+    let mut chat = ChatRequest {
         model: request.model,
         system,
         messages,
@@ -72,7 +89,9 @@ pub(super) fn read(request: wire::Request, notes: &mut Notes) -> Result<ChatRequ
         top_logprobs: request.top_logprobs,
         verbosity: request.verbosity,
         prompt_cache_key: request.prompt_cache_key,
-    })
+    };
+    hosted::check_choice(&mut chat, &left_out, "tool_choice", notes)?;
+    Ok(chat)
 }
 
 fn refuse_untranslatable(rest: &Map<String, Value>, notes: &mut Notes) -> Result<(), ConvertError> {
@@ -95,26 +114,29 @@ fn custom_names(tools: &[Tool]) -> Vec<String> {
     tools.iter().filter(|tool| tool.custom.is_some()).map(|tool| tool.name.clone()).collect()
 }
 
-fn read_tool((at, tool): (usize, wire::Tool)) -> Result<Tool, ConvertError> {
+/// Reads a tool; nothing of one that is left out.
+fn read_tool(at: usize, tool: wire::Tool, notes: &mut Notes) -> Result<Option<Tool>, ConvertError> {
     let cache = messages::read_mark(tool.cache_control, None);
     match (tool.function, tool.custom) {
-        (Some(function), _) if tool.kind == wire::FUNCTION => Ok(Tool {
+        (Some(function), _) if tool.kind == wire::FUNCTION => Ok(Some(Tool {
             name: function.name,
             description: function.description,
             schema: function.parameters.unwrap_or_default(),
             strict: function.strict,
             custom: None,
             cache,
-        }),
+        })),
         (_, Some(custom)) if tool.kind == wire::CUSTOM => {
             let grammar = custom.format.and_then(|format| format.grammar);
             let format = grammar.map_or(CustomFormat::Text, CustomFormat::Grammar);
-            Ok(Tool { cache, ..custom::tool(custom.name, custom.description, format) })
+            Ok(Some(Tool { cache, ..custom::tool(custom.name, custom.description, format) }))
         }
-        _ => Err(ConvertError::new(
-            format!("tools[{at}].type"),
-            format!("`{}` is not translated; only `function` and `custom` are", tool.kind),
-        )),
+        _ => {
+            let is_offer = hosted::is_offer(&tool.kind);
+            let field = format!("tools[{at}].type");
+            hosted::leave_out(field, &tool.kind, "one provider", is_offer, notes)?;
+            Ok(None)
+        }
     }
 }
 
@@ -190,12 +212,7 @@ pub(super) fn write(
     let prompt_cache_key = notes.keep_if(is_openai, "prompt_cache_key", chat.prompt_cache_key);
     let fits = chat.user.as_ref().is_some_and(|user| user.chars().count() <= gpt::MAX_USER_CHARS);
     let user = notes.keep_if(fits, "user", chat.user);
-    for (at, tool) in chat.tools.iter_mut().enumerate() {
-        if matches!(tool.custom, Some(CustomFormat::Grammar(_))) {
-            notes.drop(format!("tools[{at}].format"));
-        }
-        custom::into_function(tool);
-    }
+    custom::into_functions(&mut chat.tools, notes);
     let (max_tokens, max_completion_tokens) =
         if reasons { (None, chat.max_tokens) } else { (chat.max_tokens, None) };
     let has_tools = !chat.tools.is_empty();

@@ -29,10 +29,10 @@ pub(super) fn read(
         None => {
             return Err(ConvertError::new("input", "is missing; give a text or a list of items"));
         }
-        Some(Content::Text(text)) => reader.push(Role::User, Part::Text(text)),
+        Some(Content::Text(text)) => reader.push(Role::User, Part::Text(text), 0),
         Some(Content::Parts(items)) => {
             for (at, item) in items.into_iter().enumerate() {
-                reader.read_item(item, &format!("input[{at}]"), notes)?;
+                reader.read_item(item, at, notes)?;
             }
         }
     }
@@ -46,35 +46,36 @@ struct Reader {
 
 impl Reader {
     /// Consecutive items of one side are one message: what was thought, said and called together.
-    fn push(&mut self, role: Role, part: Part) {
+    fn push(&mut self, role: Role, part: Part, at: usize) {
         match self.messages.last_mut().filter(|last| last.role == role) {
             Some(last) => last.parts.push(part),
-            None => self.messages.push(Message { role, parts: vec![part] }),
+            None => self.messages.push(Message { role, parts: vec![part], at }),
         }
     }
 
     fn read_item(
         &mut self,
         item: wire::Item,
-        field: &str,
+        at: usize,
         notes: &mut Notes,
     ) -> Result<(), ConvertError> {
+        let field = &format!("input[{at}]");
         match item.kind.as_str() {
-            wire::MESSAGE => return self.read_message(item, field),
+            wire::MESSAGE => return self.read_message(item, field, at),
             wire::REASONING => {
                 if let Some(reasoning) = read_reasoning(item) {
-                    self.push(Role::Assistant, Part::Reasoning(reasoning));
+                    self.push(Role::Assistant, Part::Reasoning(reasoning), at);
                 }
             }
             wire::FUNCTION_CALL | wire::CUSTOM_TOOL_CALL => {
                 let call = read_call(item, field)?;
-                self.push(Role::Assistant, Part::ToolCall(call));
+                self.push(Role::Assistant, Part::ToolCall(call), at);
             }
             wire::FUNCTION_CALL_OUTPUT | wire::CUSTOM_TOOL_CALL_OUTPUT => {
                 let call_id = required(item.call_id, field, "call_id")?;
                 let parts = read_content(item.output, &format!("{field}.output"))?;
                 let result = ToolResult { call_id, parts, is_error: false };
-                self.push(Role::User, Part::ToolResult(result));
+                self.push(Role::User, Part::ToolResult(result), at);
             }
             "item_reference" => {
                 return Err(ConvertError::new(
@@ -82,6 +83,10 @@ impl Reader {
                     "`item_reference` is only for providers that speak Responses themselves: the \
                      gateway keeps no items; send the item itself",
                 ));
+            }
+            // Looked for a page or a tool: what was found shows in what was said and called after it.
+            "web_search_call" | "tool_search_call" | "tool_search_output" => {
+                notes.drop(format!("{field}.type"));
             }
             kind => notes.lose(
                 format!("{field}.type"),
@@ -94,7 +99,12 @@ impl Reader {
         Ok(())
     }
 
-    fn read_message(&mut self, item: wire::Item, field: &str) -> Result<(), ConvertError> {
+    fn read_message(
+        &mut self,
+        item: wire::Item,
+        field: &str,
+        at: usize,
+    ) -> Result<(), ConvertError> {
         let parts = read_content(item.content, &format!("{field}.content"))?;
         match item.role.as_deref().unwrap_or_default() {
             "system" | "developer" => {
@@ -106,14 +116,14 @@ impl Reader {
                 if self.messages.is_empty() {
                     read_instructions(parts, &mut self.system);
                 } else {
-                    self.messages.push(Message { role: Role::System, parts });
+                    self.messages.push(Message { role: Role::System, parts, at });
                 }
             }
             // Not merged with the message before: each stays what its caller sent.
-            "user" => self.messages.push(Message { role: Role::User, parts }),
+            "user" => self.messages.push(Message { role: Role::User, parts, at }),
             "assistant" => {
                 for part in parts {
-                    self.push(Role::Assistant, part);
+                    self.push(Role::Assistant, part, at);
                 }
             }
             role => {
@@ -268,8 +278,8 @@ pub(super) fn write(
         instructions = Some(texts.join(BETWEEN_TEXTS));
     }
     let mut custom_calls = Vec::new();
-    for (at, message) in messages.into_iter().enumerate() {
-        let field = format!("messages[{at}].content");
+    for message in messages {
+        let field = format!("messages[{}].content", message.at);
         match message.role {
             Role::Assistant => {
                 write_assistant(

@@ -25,6 +25,10 @@ impl Protocol for Responses {
         request::read(parse(body)?, notes)
     }
 
+    fn names(&self) -> &'static [(&'static str, &'static str)] {
+        &request::NAMES
+    }
+
     fn write_request(&self, chat: ChatRequest, notes: &mut Notes) -> Result<Vec<u8>, ConvertError> {
         Ok(json(&request::write(chat, notes)?))
     }
@@ -49,7 +53,7 @@ impl Protocol for Responses {
         json(&error::write_openai(failure))
     }
 
-    fn last_words(&self, failure: ApiError) -> Vec<u8> {
+    fn last_words(&self, failure: ApiError, _: bool) -> Vec<u8> {
         // Which number comes next is not known where bytes pass through.
         let mut out = Vec::new();
         writer::write_error(failure, 0, &mut out);

@@ -2,7 +2,7 @@ use serde_json::{Map, Value};
 
 use super::input;
 use crate::{
-    convert::{ConvertError, Namespaced, Notes, custom, gpt},
+    convert::{ConvertError, Namespaced, Notes, custom, gpt, hosted},
     model::{ChatRequest, CustomFormat, Effort, ResponseFormat, Tool, ToolChoice},
     wire::responses as wire,
 };
@@ -48,6 +48,23 @@ const HINTS: [&str; 9] = [
     "background_options",
 ];
 
+/// Fields that say nothing beyond what is known anyway.
+const KNOWN: [&str; 1] = ["stream_options"];
+
+/// What the neutral model calls otherwise.
+pub(super) const NAMES: [(&str, &str); 10] = [
+    ("cache_control", "input.prompt_cache_breakpoint"),
+    ("image_url.detail", "input.detail"),
+    ("logprobs", "include.message.output_text.logprobs"),
+    ("max_tokens", "max_output_tokens"),
+    ("messages", "input"),
+    ("messages[].content", "input[]"),
+    ("reasoning", "input.reasoning"),
+    ("reasoning_effort", "reasoning.effort"),
+    ("response_format", "text.format"),
+    ("verbosity", "text.verbosity"),
+];
+
 /// In which way a caller asks for the sealed form of what was thought, which it gets in any case.
 const ENCRYPTED_REASONING: &str = "reasoning.encrypted_content";
 /// In which way it asks for token probabilities.
@@ -56,11 +73,19 @@ const LOGPROBS: &str = "message.output_text.logprobs";
 /// Reads a request.
 ///
 /// Dropped, because an answer without them is still right: [`HINTS`], `store` (nothing is kept; the
-/// answer says so), `include` of what only tools that run at OpenAI have, and fields that OpenAI does
-/// not have either.
+/// answer says so), `include` of what only tools that run at OpenAI have, and such tools where the model
+/// may do without them.
 pub(super) fn read(request: wire::Request, notes: &mut Notes) -> Result<ChatRequest, ConvertError> {
     refuse_untranslatable(&request.rest, notes)?;
     notes.drop_hints(&request.rest, &HINTS);
+    let (need_a_store, refused) = (NEED_A_STORE.map(|it| it.0), REFUSED.map(|it| it.0));
+    notes.lose_unknown("", &request.rest, &[&need_a_store, &refused, &HINTS, &KNOWN])?;
+    if request.safety_identifier.is_some() {
+        notes.call("user", "safety_identifier");
+    }
+    if request.top_logprobs.is_some() {
+        notes.call("logprobs", "top_logprobs");
+    }
     if request.store == Some(true) {
         notes.drop("store");
     }
@@ -72,7 +97,7 @@ pub(super) fn read(request: wire::Request, notes: &mut Notes) -> Result<ChatRequ
             other => notes.drop(format!("include.{other}")),
         }
     }
-    let mut tools = read_tools(request.tools, notes)?;
+    let (mut tools, left_out) = read_tools(request.tools, notes)?;
     let tool_choice = match request.tool_choice {
         Some(choice) => read_tool_choice(choice, &mut tools, notes)?,
         None => None,
@@ -84,7 +109,7 @@ pub(super) fn read(request: wire::Request, notes: &mut Notes) -> Result<ChatRequ
     let reasoning = request.reasoning.unwrap_or_default();
     let text = request.text.unwrap_or_default();
     let effort = reasoning.effort.as_deref().map(read_effort);
-    Ok(ChatRequest {
+    let mut chat = ChatRequest {
         model: request.model,
         system,
         messages,
@@ -104,7 +129,9 @@ pub(super) fn read(request: wire::Request, notes: &mut Notes) -> Result<ChatRequ
         verbosity: text.verbosity,
         prompt_cache_key: request.prompt_cache_key,
         ..ChatRequest::default()
-    })
+    };
+    hosted::check_choice(&mut chat, &left_out, "tool_choice", notes)?;
+    Ok(chat)
 }
 
 fn refuse_untranslatable(rest: &Map<String, Value>, notes: &mut Notes) -> Result<(), ConvertError> {
@@ -135,12 +162,21 @@ fn read_effort(effort: &str) -> Result<Effort, ConvertError> {
     })
 }
 
-fn read_tools(list: Vec<wire::Tool>, notes: &mut Notes) -> Result<Vec<Tool>, ConvertError> {
+/// The tools, and the types of those that are left out.
+fn read_tools(
+    list: Vec<wire::Tool>,
+    notes: &mut Notes,
+) -> Result<(Vec<Tool>, Vec<String>), ConvertError> {
     let mut tools = Vec::with_capacity(list.len());
+    let mut left_out = Vec::new();
     for (at, tool) in list.into_iter().enumerate() {
         let field = format!("tools[{at}]");
         if tool.kind != "namespace" {
-            tools.extend(read_tool(tool, &field, notes)?);
+            let kind = tool.kind.clone();
+            match read_tool(tool, &field, notes)? {
+                Some(tool) => tools.push(tool),
+                None => left_out.push(kind),
+            }
             continue;
         }
         for (at, inner) in tool.tools.into_iter().enumerate() {
@@ -156,7 +192,7 @@ fn read_tools(list: Vec<wire::Tool>, notes: &mut Notes) -> Result<Vec<Tool>, Con
             tools.push(inner);
         }
     }
-    Ok(tools)
+    Ok((tools, left_out))
 }
 
 /// How a tool of a namespace is called where there are none.
@@ -190,10 +226,8 @@ fn read_tool(
             Ok(Some(custom::tool(tool.name, tool.description, format)))
         }
         kind => {
-            notes.lose(
-                format!("{field}.type"),
-                format!("`{kind}` runs at OpenAI; this model's provider knows only your own tools"),
-            )?;
+            let (field, is_offer) = (format!("{field}.type"), hosted::is_offer(kind));
+            hosted::leave_out(field, kind, "OpenAI", is_offer, notes)?;
             Ok(None)
         }
     }
@@ -219,7 +253,10 @@ fn read_tool_choice(
         wire::ToolChoice::Named { kind, .. } => {
             notes.lose(
                 "tool_choice.type",
-                format!("`{kind}` is not translated; only `function` and `custom` with a name are"),
+                format!(
+                    "`{kind}` has to be called at OpenAI; with this model's provider only tools that \
+                     you describe yourself can be"
+                ),
             )?;
             Ok(None)
         }

@@ -145,26 +145,24 @@ proptest! {
     }
 
     #[test]
-    fn pieces_do_not_matter(case: Index, cuts in vec(any::<Index>(), 0..8)) {
-        for (from, to, inputs) in golden_inputs("stream") {
-            let input = &inputs[case.index(inputs.len())];
-            let cuts: Vec<_> = cuts.iter().map(|cut| cut.index(input.len() + 1)).collect();
-            let whole = convert_in_pieces(from, to, input, &[]);
-            prop_assert_eq!(convert_in_pieces(from, to, input, &cuts), whole);
-        }
+    fn pieces_do_not_matter(way: Index, case: Index, cuts in vec(any::<Index>(), 0..8)) {
+        let (from, to, inputs) = way.get(golden_inputs("stream"));
+        let input = case.get(inputs);
+        let cuts: Vec<_> = cuts.iter().map(|cut| cut.index(input.len() + 1)).collect();
+        let whole = convert_in_pieces(*from, *to, input, &[]);
+        prop_assert_eq!(convert_in_pieces(*from, *to, input, &cuts), whole);
     }
 
     #[test]
-    fn an_error_event_and_an_end_mark_exclude_each_other(case: Index, length: Index) {
-        for (from, to, inputs) in golden_inputs("stream") {
-            let input = &inputs[case.index(inputs.len())];
-            let (out, end) = convert_in_pieces(from, to, &input[..length.index(input.len() + 1)], &[]);
-            let out = String::from_utf8(out).unwrap();
-            let ends = ["data: [DONE]\n\n", "\"finishReason\":", "\"done\":true", "event: message_stop\n", "event: response.completed\n", "event: response.incomplete\n"];
-            let has_end = ends.iter().any(|mark| out.contains(mark));
-            let has_error = out.contains("\"error\":{") || out.contains("{\"error\":\"");
-            prop_assert_eq!((has_end, has_error), (end.is_ok(), end.is_err()), "{}", out);
-        }
+    fn an_error_event_and_an_end_mark_exclude_each_other(way: Index, case: Index, length: Index) {
+        let (from, to, inputs) = way.get(golden_inputs("stream"));
+        let input = case.get(inputs);
+        let (out, end) = convert_in_pieces(*from, *to, &input[..length.index(input.len() + 1)], &[]);
+        let out = String::from_utf8(out).unwrap();
+        let ends = ["data: [DONE]\n\n", "\"finishReason\":", "\"done\":true", "event: message_stop\n", "event: response.completed\n", "event: response.incomplete\n"];
+        let has_end = ends.iter().any(|mark| out.contains(mark));
+        let has_error = out.contains("\"error\":{") || out.contains("{\"error\":\"");
+        prop_assert_eq!((has_end, has_error), (end.is_ok(), end.is_err()), "{}", out);
     }
 
     #[test]
@@ -177,17 +175,15 @@ proptest! {
     }
 
     #[test]
-    fn no_change_of_a_byte_makes_it_panic(case: Index, at: Index, byte: u8, status: u16) {
+    fn no_change_of_a_byte_makes_it_panic(way: Index, case: Index, at: Index, byte: u8, status: u16) {
         for kind in ["request", "response", "stream", "error"] {
-            for (from, to, mut inputs) in golden_inputs(kind) {
-                let count = inputs.len();
-                let input = &mut inputs[case.index(count)];
-                if !input.is_empty() {
-                    let at = at.index(input.len());
-                    input[at] = byte;
-                    every_conversion(from, to, input, status);
-                    every_conversion(from, to, &input[..at], status);
-                }
+            let (from, to, inputs) = way.get(golden_inputs(kind));
+            let mut input = case.get(inputs).clone();
+            if !input.is_empty() {
+                let at = at.index(input.len());
+                input[at] = byte;
+                every_conversion(*from, *to, &input, status);
+                every_conversion(*from, *to, &input[..at], status);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What the caller of a stream's converter relies on.
 
 use super::{
-    super::{Dialect, StreamConverter, own_error},
+    super::{Dialect, StreamConverter, error_event, last_words, own_error, own_event},
     context,
 };
 
@@ -44,6 +44,39 @@ fn an_event_without_end_is_refused() {
     assert!(out.is_empty());
     converter.tell(error, &mut out);
     assert!(String::from_utf8(out).unwrap().starts_with("event: error\n"));
+}
+
+#[test]
+fn every_end_of_an_array_is_a_whole_array() {
+    let front = Dialect::GeminiArray;
+    let error = || crate::model::ApiError {
+        kind: crate::model::ErrorKind::Internal,
+        message: "Oops.".to_owned(),
+        code: None,
+        param: None,
+    };
+    let array = |bytes: &[u8]| -> Vec<serde_json::Value> { serde_json::from_slice(bytes).unwrap() };
+    // Before anything was said, and after something was.
+    assert_eq!(array(&last_words(front, error(), false)).len(), 1);
+    let mut said = br#"[{"candidates":[]}"#.to_vec();
+    said.extend(last_words(front, error(), true));
+    assert_eq!(array(&said)[1]["error"]["message"], "Oops.");
+    assert_eq!(array(&own_event(front, 503, "no_provider", "No.")).len(), 1);
+    assert_eq!(array(&error_event(Dialect::OpenAiChat, front, 500, b"")).len(), 1);
+    // Of a translated stream that is cut after any number of bytes.
+    let stream =
+        [CHUNK, b"data: {\"choices\":[{\"index\":0,\"finish_reason\":\"stop\"}]}\n\n"].concat();
+    for length in 0..=stream.len() {
+        let mut converter = StreamConverter::new(Dialect::OpenAiChat, front, &context());
+        let mut out = Vec::new();
+        converter.push(&stream[..length], &mut out).unwrap();
+        let mut end = Vec::new();
+        if let Err(error) = converter.finish(&mut end) {
+            converter.tell(error, &mut end);
+        }
+        out.extend(end);
+        assert!(!array(&out).is_empty(), "{length}");
+    }
 }
 
 #[test]

@@ -31,11 +31,40 @@ async fn from_gemini_to_gemini_everything_passes_byte_for_byte() {
     );
     assert_eq!(seen.header("x-goog-api-key"), "secret-KEY");
     assert_eq!(seen.header("authorization"), "");
-    for query in ["", "?alt=sse"] {
+    for query in ["?alt=sse", ""] {
         bed.post(&format!("/v1beta/models/g%3Am:streamGenerateContent{query}"), body).await;
         let uri = fake.last().uri.to_string();
-        assert!(uri.ends_with(&format!("/models/m:streamGenerateContent{query}")), "{uri}");
+        assert!(uri.ends_with("/models/m:streamGenerateContent?alt=sse"), "{uri}");
     }
+    bed.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_from_gemini_to_gemini_may_be_an_array() {
+    const FIRST: &str = "data: {\"candidates\": [{\"content\": {\"parts\": [{\"text\": \"Hi\"}]}}], \"x\": 1.0}\r\n\r\n";
+    const LAST: &str = "data: {\"candidates\": [{\"finishReason\": \"STOP\"}]}\r\n\r\n";
+    let events = ("content-type", "text/event-stream");
+    let ask = async |stream: &str| {
+        let fake = Fake::says(200, &[events], stream).await;
+        let bed = google(&fake).await;
+        let got = bed.post("/v1beta/models/g:m:streamGenerateContent", "{\"contents\":[]}").await;
+        bed.stop().await;
+        got
+    };
+    let got = ask(&[FIRST, LAST].concat()).await;
+    assert!(got.header("content-type").starts_with("application/json"), "{got:?}");
+    let whole = "[{\"candidates\": [{\"content\": {\"parts\": [{\"text\": \"Hi\"}]}}], \"x\": 1.0},\r\n\
+                 {\"candidates\": [{\"finishReason\": \"STOP\"}]}]";
+    assert_eq!((got.text(), got.whole), (whole, true));
+    let got = ask(FIRST).await;
+    let array: Value = serde_json::from_str(got.text()).unwrap();
+    assert_eq!((&array[0]["x"], got.whole), (&json!(1.0), false));
+    assert!(array[1]["error"]["message"].is_string(), "{array}");
+    // A server that sends an array whatever it is asked for.
+    let fake = Fake::says(200, &[JSON], "[{\"candidates\": []}]").await;
+    let bed = google(&fake).await;
+    let got = bed.post("/v1beta/models/g:m:streamGenerateContent", "{\"contents\":[]}").await;
+    assert_eq!((got.status, got.text()), (StatusCode::OK, "[{\"candidates\": []}]"));
     bed.stop().await;
 }
 
