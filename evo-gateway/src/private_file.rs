@@ -8,9 +8,14 @@ use std::{
 
 use evo_common::ids::hex;
 
-/// Keeps other processes from writing `path` until it is dropped: of two that change it at the same
-/// time one would undo what the other did.
-pub(crate) fn lock(path: &Path) -> io::Result<fs::File> {
+/// Keeps others from changing a file until it is dropped, other processes too.
+#[derive(Debug)]
+pub(crate) struct Lock(#[expect(dead_code, reason = "it is held, and never read")] fs::File);
+
+/// Waits until nobody else changes `path`, and keeps it so: of two that change it at the same time one
+/// would undo what the other did. Of a link it is about what that leads to.
+pub(crate) fn lock(path: &Path) -> io::Result<Lock> {
+    let path = &*resolved(path);
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         fs::create_dir_all(folder)?;
     }
@@ -22,12 +27,12 @@ pub(crate) fn lock(path: &Path) -> io::Result<fs::File> {
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let file = options.open(path.with_file_name(name))?;
     file.lock()?;
-    Ok(file)
+    Ok(Lock(file))
 }
 
-/// Writes a file. Of a link it writes what it leads to.
+/// Writes a file. Of a link it writes what that leads to.
 pub(crate) fn write(path: &Path, text: &[u8]) -> io::Result<()> {
-    let path: PathBuf = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let path = resolved(path);
     let random: [u8; 8] = rand::random();
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.new", hex(&random)));
@@ -37,6 +42,11 @@ pub(crate) fn write(path: &Path, text: &[u8]) -> io::Result<()> {
         fs::remove_file(&draft)?;
     }
     written
+}
+
+/// Of a link the file behind it, which others may use as well; it must not be replaced.
+fn resolved(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
 fn create(path: &Path, text: &[u8]) -> io::Result<()> {

@@ -1,21 +1,17 @@
 //! The file of virtual keys, `auth.json`: names and digests, never the keys themselves. Its format
 //! is the one of the first gateway.
 
-use std::{
-    collections::HashMap,
-    fs,
-    io::{self, Write as _},
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::SystemTime,
-};
+use std::{collections::HashMap, fs, io, path::Path, sync::Arc, time::SystemTime};
 
 use chrono::{DateTime, SubsecRound as _, Utc};
 use evo_common::{ids::hex, tokens::Secret};
 use serde::{Deserialize, Serialize};
 
 use super::{Keys, Sum, key::Key, rules::Rules, spent::Ledger};
-use crate::Error;
+use crate::{
+    Error,
+    private_file::{self, Lock},
+};
 
 /// How a virtual key begins.
 const PREFIX: &str = "evo-";
@@ -81,18 +77,9 @@ impl KeyFile {
 
     /// Writes it whole or not at all, for its owner only.
     fn save(&self, path: &Path) -> Result<(), Error> {
-        let write = || -> io::Result<()> {
-            let random: [u8; 8] = rand::random();
-            let mut name = path.file_name().unwrap_or_default().to_owned();
-            name.push(format!(".{}.new", hex(&random)));
-            let draft = path.with_file_name(name);
-            let written = write_private(&draft, self).and_then(|()| fs::rename(&draft, path));
-            if written.is_err() && draft.exists() {
-                fs::remove_file(&draft)?;
-            }
-            written
-        };
-        write().map_err(|error| Error::Keys {
+        let mut text = serde_json::to_vec_pretty(self).expect("texts and numbers are plain data");
+        text.push(b'\n');
+        private_file::write(path, &text).map_err(|error| Error::Keys {
             path: path.to_owned(),
             message: format!("it can't be written: {error}"),
         })
@@ -110,43 +97,12 @@ impl KeyFile {
     }
 }
 
-/// Of a link the file behind it, which others may read as well; it must not be replaced.
-fn resolved(path: &Path) -> PathBuf {
-    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
-}
-
-/// Keeps other commands from the file until it is dropped: of two that write at the same time one
-/// would undo what the other did, such as taking back a key.
-fn lock(path: &Path) -> Result<fs::File, Error> {
-    let take = || -> io::Result<fs::File> {
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            fs::create_dir_all(folder)?;
-        }
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(".lock");
-        let mut options = fs::OpenOptions::new();
-        options.write(true).create(true).truncate(false);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let file = options.open(path.with_file_name(name))?;
-        file.lock()?;
-        Ok(file)
-    };
-    take().map_err(|error| Error::Keys {
+/// Keeps other commands from the file until it is dropped.
+fn lock(path: &Path) -> Result<Lock, Error> {
+    private_file::lock(path).map_err(|error| Error::Keys {
         path: path.to_owned(),
         message: format!("it can't be locked: {error}"),
     })
-}
-
-fn write_private(path: &Path, file: &KeyFile) -> io::Result<()> {
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut draft = options.open(path)?;
-    draft.write_all(serde_json::to_string_pretty(file)?.as_bytes())?;
-    draft.write_all(b"\n")?;
-    draft.sync_all()
 }
 
 fn digest_of(text: &str) -> Option<Sum> {
@@ -167,7 +123,6 @@ pub(crate) fn generate(path: &Path, name: &str, rules: Rules) -> Result<Secret, 
     if name.trim().is_empty() || name.len() > 64 || name.chars().any(char::is_control) {
         return Err(wrong(format!("{name:?} is no name for a key: use 1 to 64 printable bytes")));
     }
-    let path = &*resolved(path);
     let _lock = lock(path)?;
     let mut file = KeyFile::load(path)?;
     if file.keys.iter().any(|key| key.name == name) {
@@ -199,7 +154,6 @@ pub(crate) fn change<E>(
     if !path.exists() {
         return Ok(None);
     }
-    let path = &*resolved(path);
     let _lock = lock(path)?;
     let mut file = KeyFile::load(path)?;
     let Some(key) = file.keys.iter_mut().find(|key| key.name == name) else { return Ok(None) };
@@ -216,7 +170,6 @@ pub(crate) fn revoke(path: &Path, name: &str) -> Result<bool, Error> {
     if !path.exists() {
         return Ok(false);
     }
-    let path = &*resolved(path);
     let _lock = lock(path)?;
     let mut file = KeyFile::load(path)?;
     let before = file.keys.len();

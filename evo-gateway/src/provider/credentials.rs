@@ -10,7 +10,10 @@ use std::{
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, private_file};
+use crate::{
+    Error,
+    private_file::{self, Lock},
+};
 
 /// One who signed in.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +52,24 @@ pub(crate) struct Store {
     path: PathBuf,
 }
 
+/// The file, which nobody else changes as long as this is there.
+#[derive(Debug)]
+pub(crate) struct Held<'a> {
+    store: &'a Store,
+    _lock: Lock,
+}
+
+impl Held<'_> {
+    /// [`Store::save`] for whoever holds the file.
+    pub(crate) fn save(&self, provider: &str, signed_in: &SignedIn) -> Result<(), Error> {
+        let mut contents = self.store.read()?;
+        contents.providers.insert(provider.to_owned(), signed_in.clone());
+        let text = serde_json::to_vec_pretty(&contents).expect("texts and dates are plain data");
+        private_file::write(&self.store.path, &text)
+            .map_err(|error| self.store.wrong(format!("it can't be written: {error}")))
+    }
+}
+
 #[derive(Default, Serialize, Deserialize)]
 struct Contents {
     #[serde(default)]
@@ -76,14 +97,17 @@ impl Store {
         Ok(self.read()?.providers.remove(provider))
     }
 
-    /// Keeps who signed in for this provider, in the place of whoever did before.
+    /// Keeps who signed in for this provider, in the place of whoever did before. Waits for others who
+    /// hold the file.
     pub(crate) fn save(&self, provider: &str, signed_in: &SignedIn) -> Result<(), Error> {
+        self.hold()?.save(provider, signed_in)
+    }
+
+    /// Waits until nobody else holds the file, here or in another process, and holds it.
+    pub(crate) fn hold(&self) -> Result<Held<'_>, Error> {
         let wrong = |error: io::Error| self.wrong(format!("it can't be written: {error}"));
-        let _lock = private_file::lock(&self.path).map_err(wrong)?;
-        let mut contents = self.read()?;
-        contents.providers.insert(provider.to_owned(), signed_in.clone());
-        let text = serde_json::to_vec_pretty(&contents).expect("texts and dates are plain data");
-        private_file::write(&self.path, &text).map_err(wrong)
+        let lock = private_file::lock(&self.path).map_err(wrong)?;
+        Ok(Held { store: self, _lock: lock })
     }
 
     fn read(&self) -> Result<Contents, Error> {

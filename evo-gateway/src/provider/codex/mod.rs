@@ -17,7 +17,7 @@ use arc_swap::ArcSwapOption;
 use chrono::{TimeDelta, Utc};
 use evo_common::tokens::Secret;
 use http::{HeaderName, HeaderValue, Uri, header};
-use tokio::sync::Mutex;
+use tokio::{runtime, sync::Mutex};
 
 use super::{
     Address,
@@ -49,6 +49,14 @@ const RELEASE: &str = "0.169.0";
 /// The one who signed in, refreshed when that is due.
 #[derive(Debug)]
 pub(super) struct Account {
+    state: Arc<State>,
+    /// One request here looks for a token, and the others wait for it.
+    refresh: Mutex<()>,
+}
+
+/// What is known of that one.
+#[derive(Debug)]
+struct State {
     /// The provider's name, under which the file has it.
     name: String,
     base_url: String,
@@ -59,7 +67,6 @@ pub(super) struct Account {
     current: ArcSwapOption<Current>,
     /// A token that the provider did not accept.
     refused: ArcSwapOption<String>,
-    refresh: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -73,7 +80,7 @@ struct Current {
 impl Account {
     /// Who signed in for the provider of this name.
     pub(super) fn new(name: &str, base_url: &str, given: Option<Secret>, sign_in: &SignIn) -> Self {
-        Self {
+        let state = State {
             name: name.to_owned(),
             base_url: base_url.to_owned(),
             store: sign_in.file.clone().map(Store::new),
@@ -81,10 +88,32 @@ impl Account {
             issuer: Issuer::new(&sign_in.codex_issuer),
             current: ArcSwapOption::empty(),
             refused: ArcSwapOption::empty(),
-            refresh: Mutex::new(()),
-        }
+        };
+        Self { state: Arc::new(state), refresh: Mutex::new(()) }
     }
 
+    async fn get(&self, client: &Client) -> Result<Access, String> {
+        if let Some(access) = self.state.fresh() {
+            return Ok(access);
+        }
+        let _refresh = self.refresh.lock().await;
+        // Somebody else may have done it meanwhile.
+        if let Some(access) = self.state.fresh() {
+            return Ok(access);
+        }
+        let (signed_in, stamp) = self.state.kept()?;
+        if self.state.is_good(&signed_in) {
+            return self.state.take(signed_in, stamp);
+        }
+        // On a thread of its own, which goes on when the caller leaves: a refresh token can be used once,
+        // and what came for it must be kept.
+        let (state, client) = (self.state.clone(), client.with_own_connections());
+        let renewed = tokio::task::spawn_blocking(move || state.renew(&client)).await;
+        renewed.unwrap_or_else(|error| Err(format!("can't refresh its token: {error}")))
+    }
+}
+
+impl State {
     /// The access in hand, if it is still good and the file is the same.
     fn fresh(&self) -> Option<Access> {
         let current = self.current.load_full()?;
@@ -99,15 +128,8 @@ impl Account {
         !is_refused && !is_due
     }
 
-    async fn get(&self, client: &Client) -> Result<Access, String> {
-        if let Some(access) = self.fresh() {
-            return Ok(access);
-        }
-        let _refresh = self.refresh.lock().await;
-        // Somebody else may have done it meanwhile.
-        if let Some(access) = self.fresh() {
-            return Ok(access);
-        }
+    /// Who signed in, and of which state of the file that is.
+    fn kept(&self) -> Result<(SignedIn, Option<SystemTime>), String> {
         let stamp = self.store.as_ref().and_then(Store::stamp);
         let kept = match &self.store {
             Some(store) => {
@@ -116,16 +138,28 @@ impl Account {
             None => None,
         };
         let given = || self.given.as_ref().map(|token| oauth::of_token(token.expose(), None));
-        let Some(signed_in) = kept.or_else(given) else {
-            return Err(format!("is not signed in: run {}", self.command()));
-        };
+        let signed_in = kept.or_else(given);
+        let signed_in =
+            signed_in.ok_or_else(|| format!("is not signed in: run {}", self.command()))?;
+        Ok((signed_in, stamp))
+    }
+
+    /// Gets another token. Blocks. Of several gateways that share the file one does it, and the others
+    /// wait and take what it got: a refresh token that is used a second time may end the sign-in.
+    fn renew(&self, client: &Client) -> Result<Access, String> {
+        let failed = |why: &dyn std::fmt::Display| format!("can't refresh its token: {why}");
+        let held = self.store.as_ref().map(Store::hold).transpose();
+        let held = held.map_err(|error| failed(&error))?;
+        let (signed_in, stamp) = self.kept()?;
         if self.is_good(&signed_in) {
             return self.take(signed_in, stamp);
         }
-        match self.issuer.refresh(client, &signed_in).await {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| failed(&error))?;
+        match runtime.block_on(self.issuer.refresh(client, &signed_in)) {
             Ok(new) => {
-                if let Some(store) = &self.store
-                    && let Err(error) = store.save(&self.name, &new)
+                if let Some(held) = &held
+                    && let Err(error) = held.save(&self.name, &new)
                 {
                     // It serves until the end of this process, and the old refresh token is spent.
                     tracing::warn!(%error, "A refreshed token can't be kept: {error}");
@@ -143,7 +177,7 @@ impl Account {
                 if !is_refused && signed_in.expires_at.is_none_or(|end| end > Utc::now()) {
                     return self.take(signed_in, stamp);
                 }
-                Err(format!("can't refresh its token: {why}"))
+                Err(failed(&why))
             }
         }
     }
@@ -202,10 +236,10 @@ impl Credentials for Account {
     }
 
     fn refused(&self, access: &Access) {
-        if let Some(current) = self.current.load_full()
+        if let Some(current) = self.state.current.load_full()
             && current.access.headers == access.headers
         {
-            self.refused.store(Some(Arc::new(current.signed_in.access_token.clone())));
+            self.state.refused.store(Some(Arc::new(current.signed_in.access_token.clone())));
         }
     }
 }

@@ -146,6 +146,71 @@ async fn a_token_is_refreshed_once_for_all_before_it_ends_and_the_next_one_is_ke
     assert_eq!(bearer(&bed.access().await.unwrap()), bearer(&second));
 }
 
+/// A login server that takes each refresh token once, as OpenAI's does, and is slow about it.
+async fn strict_issuer() -> Fake {
+    let next = AtomicUsize::new(0);
+    Fake::start(move |asked| {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        let number = next.fetch_add(1, Ordering::SeqCst);
+        let expected =
+            if number == 0 { "refresh-old".to_owned() } else { format!("next-{number}") };
+        if asked.json()["refresh_token"] != expected.as_str() {
+            return (401, r#"{"error":"refresh_token_reused"}"#.to_owned());
+        }
+        let tokens = json!({
+            "access_token": token(&format!("new-{number}"), 3_600),
+            "refresh_token": format!("next-{}", number + 1),
+        });
+        (200, tokens.to_string())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_gateways_on_one_folder_one_spends_the_refresh_token() {
+    let issuer = strict_issuer().await;
+    let bed = Bed::new(Some(&signed_in("old", 60)), &issuer.url(""));
+    let file = bed.folder.path().join("credentials.json");
+    let sign_in = SignIn { file: Some(file), codex_issuer: issuer.url(""), ..SignIn::default() };
+    // What two processes have of each other is the file.
+    let other = Account::new("codex-auth", CHATGPT, None, &sign_in);
+    let (first, second) = tokio::join!(bed.access(), other.access(&bed.client));
+    let (first, second) = (first.unwrap(), second.unwrap());
+    assert_eq!(bearer(&first), bearer(&second));
+    assert_eq!(issuer.asked().len(), 1);
+    // Each of them is refused with it at the same time.
+    bed.account.refused(&first);
+    other.refused(&second);
+    let (first, second) = tokio::join!(bed.access(), other.access(&bed.client));
+    assert_eq!(bearer(&first.unwrap()), bearer(&second.unwrap()));
+    assert_eq!(issuer.asked().len(), 2);
+    assert_eq!(
+        bed.store().load("codex-auth").unwrap().unwrap().refresh_token.as_deref(),
+        Some("next-2")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_came_for_a_refresh_token_is_kept_also_when_the_caller_has_left() {
+    let issuer = strict_issuer().await;
+    let bed = Bed::new(Some(&signed_in("old", 60)), &issuer.url(""));
+    let asked = async {
+        while issuer.asked().is_empty() {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        _ = bed.access() => panic!("it was answered before it could leave"),
+        () = asked => {}
+    }
+    // The next one goes on with it, and asks nobody again.
+    let access = bed.access().await.unwrap();
+    assert_eq!(issuer.asked().len(), 1);
+    let kept = bed.store().load("codex-auth").unwrap().unwrap();
+    assert_eq!(bearer(&access), format!("Bearer {}", kept.access_token));
+    assert_eq!(kept.refresh_token.as_deref(), Some("next-1"));
+}
+
 #[tokio::test]
 async fn who_can_not_come_in_is_told_what_to_do() {
     let bed = Bed::new(None, "http://127.0.0.1:9");
