@@ -11,7 +11,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use evo_common::{logging, runtime::shutdown_on_signals};
+use evo_common::{
+    logging::{self, Console, LogOptions},
+    runtime::shutdown_on_signals,
+};
 
 use crate::{App, Config, Error, Settings, config};
 
@@ -39,7 +42,8 @@ pub struct Args {
     /// Port to listen on, at the address that the file names; 0 takes a free one.
     #[arg(long, value_name = "PORT")]
     pub port: Option<u16>,
-    /// Write the port that it listens on to standard output, once it does.
+    /// Write the port that it listens on to standard output, once it does. Log lines go to standard
+    /// error then.
     #[arg(long)]
     pub print_port: bool,
     /// Run as a test of a configuration: on this machine only, and without writing a default one.
@@ -75,10 +79,15 @@ pub enum Command {
     #[command(subcommand)]
     Service(service::Command),
     /// Check a gateway.toml or gateway.json, and say what is in it.
-    #[command(after_help = "Example: evo gateway check-config config/gateway.toml")]
+    #[command(
+        after_help = "Examples:\n  evo gateway check-config config/gateway.toml\n  evo gateway check-config --json gateway.json"
+    )]
     CheckConfig {
         /// The file.
         file: PathBuf,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -95,7 +104,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
             providers::run(&command.unwrap_or_default(), json)
         }
         Some(Command::Service(command)) => service::run(command),
-        Some(Command::CheckConfig { file }) => print(&summary(&file)?),
+        Some(Command::CheckConfig { file, json }) => print(&summary(&file, json)?),
     }
 }
 
@@ -118,7 +127,10 @@ async fn serve(settings: Settings, start: Start) -> Result<(), Error> {
     if let Ok(Some(_)) = written {
         config = Config::load(&settings)?;
     }
-    let (_log, spans) = logging::init_service_logging("evo-gateway");
+    // Whoever wants the port reads it from standard output, and nothing else.
+    let console = if print_port { Console::Stderr } else { Console::Stdout };
+    let options = LogOptions::default().console(console);
+    let (_log, spans) = logging::init_service_logging_to("evo-gateway", options);
     if let Some(spans) = &spans {
         spans.export_to(&config.king, config.auth.gateway.as_ref());
     }
@@ -167,9 +179,16 @@ fn with_option(error: Error) -> Error {
     }
 }
 
-fn summary(file: &Path) -> Result<String, Error> {
+fn summary(file: &Path, json: bool) -> Result<String, Error> {
     let gateway = config::check_file(file)?;
     let enabled = gateway.providers.iter().filter(|provider| provider.enabled).count();
+    if json {
+        let told = serde_json::json!({
+            "file": file, "correct": true, "providers": gateway.providers.len(), "enabled": enabled,
+            "host": gateway.server.host, "port": gateway.server.port,
+        });
+        return Ok(format!("{told}\n"));
+    }
     Ok(format!(
         "{}: correct; {} providers, {enabled} of them enabled, listens on {}:{}\n",
         file.display(),
@@ -250,11 +269,14 @@ mod tests {
         let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
         let text = "providers = []\n[server]\nhost = \"127.0.0.1\"\nport = 8080\n";
         std::fs::write(file.path(), text).unwrap();
-        let said = summary(file.path()).unwrap();
+        let said = summary(file.path(), false).unwrap();
         assert!(
             said.ends_with("correct; 0 providers, 0 of them enabled, listens on 127.0.0.1:8080\n")
         );
+        let told: serde_json::Value =
+            serde_json::from_str(&summary(file.path(), true).unwrap()).unwrap();
+        assert_eq!((&told["correct"], &told["port"]), (&true.into(), &8080.into()));
         std::fs::write(file.path(), text.replace("8080", "80800")).unwrap();
-        assert_eq!(summary(file.path()).unwrap_err().exit_code(), 2);
+        assert_eq!(summary(file.path(), true).unwrap_err().exit_code(), 2);
     }
 }
