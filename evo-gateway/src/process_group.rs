@@ -35,17 +35,21 @@ impl Group {
         let until = Instant::now() + patience;
         let mut pause = Duration::from_millis(1);
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
-        while Instant::now() < until {
+        loop {
+            // Once more when the time is over: this thread may not have run for all of it.
+            let is_late = Instant::now() >= until;
             match waitid(Id::Pid(leader), flags) {
                 Ok(WaitStatus::Exited(_, status)) => return format!("status {status}"),
                 Ok(WaitStatus::Signaled(_, signal, _)) => return format!("{signal}"),
                 Ok(_) => {}
                 Err(error) => return error.to_string(),
             }
+            if is_late {
+                return "still running".to_owned();
+            }
             sleep(pause).await;
             pause = (pause * 2).min(Duration::from_millis(50));
         }
-        "still running".to_owned()
     }
 }
 

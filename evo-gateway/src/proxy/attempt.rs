@@ -27,7 +27,7 @@ use crate::{
     convert::{self, Context, Dialect, StreamConverter, Wanted},
     provider::{Address, access::Access, health::Permit},
     spans,
-    upstream::{Body, Deadlines, Failure, SendBody, headers},
+    upstream::{Body, Deadlines, Failure, Lenient, SendBody, headers},
     usage::meter::{self, Meter},
 };
 
@@ -408,6 +408,9 @@ impl Call<'_> {
         *request.method_mut() = http::Method::POST;
         *request.uri_mut() = self.uri(access);
         let provider = &self.target.provider;
+        if self.engine.ask.lenient {
+            request.extensions_mut().insert(Lenient);
+        }
         *request.headers_mut() =
             headers::to_provider(provider, self.address.dialect, caller, key, access);
         request

@@ -29,7 +29,7 @@ use tower::Service;
 
 use crate::{Error, provider::Provider};
 pub(crate) use body::SendBody;
-pub(crate) use transport::{Body, BoxFuture, Deadlines, Reached, Transport};
+pub(crate) use transport::{Body, BoxFuture, Deadlines, Lenient, Reached, Transport};
 
 /// Idle connections that are kept for each provider.
 const POOL: usize = 1_024;

@@ -30,6 +30,11 @@ pub(crate) struct Deadlines {
     pub(crate) first_byte: Duration,
 }
 
+/// An extension of requests: whoever asks prefers an answer without what can't be done to none. What is left
+/// out is named in the answer's `x-evo-dropped`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lenient;
+
 /// Reaches a provider that is no plain HTTP server: a program on this machine, a WebSocket.
 ///
 /// It takes a request in the dialect of the provider's address and answers in the same one, in JSON or,

@@ -14,6 +14,7 @@ mod prompt;
 
 use std::{ffi::OsString, sync::Arc, time::Duration};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use evo_common::config::ProviderType;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
@@ -25,9 +26,12 @@ use super::Address;
 use crate::{
     config::Programs,
     convert::Dialect,
-    upstream::{Body, BoxFuture, Client, Deadlines, Failure, Reached, SendBody, Transport},
+    upstream::{
+        Body, BoxFuture, Client, Deadlines, Failure, Lenient, Reached, SendBody, Transport,
+    },
 };
-use process::{Process, Step};
+use process::{Process, Step, Task};
+use prompt::{Prompt, Takes};
 
 /// How long a request waits for a place, when as many processes run as may.
 const QUEUE: Duration = Duration::from_secs(30);
@@ -102,8 +106,45 @@ impl Kind {
         }
     }
 
+    /// Whether it takes images.
+    fn takes_images(self) -> bool {
+        matches!(self, Self::Claude | Self::Codex)
+    }
+
+    /// What it is given for an answer.
+    fn task(self, prompt: Prompt) -> Task {
+        let mut options = self.options(&prompt.model);
+        let Prompt { text, images, .. } = prompt;
+        if images.is_empty() {
+            return Task { options, input: text.into_bytes(), files: Vec::new() };
+        }
+        if self == Self::Claude {
+            // Images come with the text, as its own protocol has them.
+            options.push("--input-format=stream-json".to_owned());
+            let mut content = vec![json!({ "type": "text", "text": text })];
+            content.extend(images.iter().map(|image| {
+                let data = STANDARD.encode(&image.bytes);
+                let source =
+                    json!({ "type": "base64", "media_type": image.media_type(), "data": data });
+                json!({ "type": "image", "source": source })
+            }));
+            let message = json!({ "role": "user", "content": content });
+            let input = format!("{}\n", json!({ "type": "user", "message": message }));
+            return Task { options, input: input.into_bytes(), files: Vec::new() };
+        }
+        let mut files = Vec::new();
+        for (number, image) in (1..).zip(images) {
+            let name = format!("image-{number}.{}", image.extension);
+            // In front: the option takes what follows it up to the next one.
+            options.insert(1, format!("--image={name}"));
+            files.push((name, image.bytes));
+        }
+        options[1..=files.len()].reverse();
+        Task { options, input: text.into_bytes(), files }
+    }
+
     /// Its options for one answer of `model`, without its tools. The prompt is not among them.
-    fn options(self, model: &str) -> Vec<&str> {
+    fn options(self, model: &str) -> Vec<String> {
         let mut options = match self {
             Self::Claude => vec![
                 "--print",
@@ -143,7 +184,7 @@ impl Kind {
         if self == Self::Codex {
             options.push("-");
         }
-        options
+        options.into_iter().map(str::to_owned).collect()
     }
 
     /// How it lists its models, if it can.
@@ -205,11 +246,15 @@ impl Program {
         if is_list {
             return self.models().await;
         }
+        let takes = Takes {
+            images: self.kind.takes_images(),
+            less: request.extensions().get::<Lenient>().is_some(),
+        };
         let body = match request.into_body().collect().await {
             Ok(body) => body.to_bytes(),
             Err(never) => match never {},
         };
-        let prompt = match prompt::read(&body) {
+        let prompt = match prompt::read(&body, takes) {
             Ok(prompt) => prompt,
             Err(wrong) => {
                 let status = StatusCode::BAD_REQUEST;
@@ -232,17 +277,12 @@ impl Program {
             return Ok(busy);
         };
         let place = place.map_err(|closed| (Failure::Unreachable, closed.to_string()))?;
-        let options = self.kind.options(&prompt.model);
-        let mut process = Process::start(
-            &self.program,
-            &options,
-            &self.environment,
-            prompt.text.into_bytes(),
-            (self.limit, place),
-        )
-        .map_err(|error| self.no_start(&error))?;
-        let mut reader = format::Reader::new(self.kind);
         let answer = answer::Writer::new(&prompt.model, prompt.include_usage);
+        let (streams, dropped) = (prompt.stream, prompt.dropped.join(", "));
+        let task = self.kind.task(prompt);
+        let process = Process::start(&self.program, &self.environment, task, (self.limit, place));
+        let mut process = process.map_err(|error| self.no_start(&error))?;
+        let mut reader = format::Reader::new(self.kind);
         // The head waits for the first word, so that a program that can't answer is an error and
         // another provider can take its place.
         let begun = timeout(deadlines.first_byte, process.next(&mut reader)).await;
@@ -250,8 +290,7 @@ impl Program {
             let cause = format!("no answer within {} ms", deadlines.first_byte.as_millis());
             return Err((Failure::FirstByteTimeout, cause));
         };
-        let dropped = prompt.dropped.join(", ");
-        let mut response = if prompt.stream {
+        let mut response = if streams {
             match first {
                 Step::Failed(failed) => return Ok(failed.answer()),
                 first @ Step::Event(_) => {

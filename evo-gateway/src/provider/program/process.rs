@@ -31,8 +31,9 @@ const LINE: usize = 8 * 1024 * 1024;
 const OUTPUT: usize = 64 * 1024 * 1024;
 /// How much of its complaints is kept: the end of it.
 const COMPLAINTS: usize = 4 * 1024;
-/// How long its last words may take after its end.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+/// How long its last words may take after its end: so often so long. Not in one piece, because after a time
+/// in which this thread did not run the clock would be looked at first, and then the pipe.
+const LAST_WORDS: (u32, Duration) = (10, Duration::from_millis(50));
 /// How long a program may take to end after it closed its output.
 const EXIT: Duration = Duration::from_secs(2);
 
@@ -54,6 +55,17 @@ pub(super) struct Process {
     _place: OwnedSemaphorePermit,
 }
 
+/// What a program is given.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Task {
+    /// Its options.
+    pub(super) options: Vec<String>,
+    /// What it reads on standard input.
+    pub(super) input: Vec<u8>,
+    /// What lies in the folder that it works in.
+    pub(super) files: Vec<(String, Vec<u8>)>,
+}
+
 /// What comes next of an answer.
 #[derive(Debug)]
 pub(super) enum Step {
@@ -64,16 +76,19 @@ pub(super) enum Step {
 }
 
 impl Process {
-    /// Starts a program and feeds it `input`. It has `limit` for its whole answer.
+    /// Starts a program at a task. It has `limit` for its whole answer.
     pub(super) fn start(
         program: &OsStr,
-        arguments: &[&str],
         environment: &[(OsString, OsString)],
-        input: Vec<u8>,
+        task: Task,
         (limit, place): (Duration, OwnedSemaphorePermit),
     ) -> io::Result<Self> {
+        let Task { options, input, files } = task;
         let folder = tempfile::Builder::new().prefix("evo-gateway-").tempdir()?;
-        let mut child = command(program, arguments, environment, &folder)
+        for (name, bytes) in files {
+            std::fs::write(folder.path().join(name), bytes)?;
+        }
+        let mut child = command(program, &options, environment, &folder)
             .stdin(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;
@@ -142,8 +157,15 @@ impl Process {
     async fn ended(&mut self) -> Failed {
         let status = self.group.exit(EXIT).await;
         // Its last words. What it started may keep the pipe open.
-        let listened = async { while self.pipes.join_next().await.is_some() {} };
-        if timeout(LAST_WORDS, listened).await.is_err() {
+        let (mut turns, turn) = LAST_WORDS;
+        while turns > 0 {
+            match timeout(turn, self.pipes.join_next()).await {
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(_) => turns -= 1,
+            }
+        }
+        if turns == 0 {
             tracing::debug!("A program ended ({status}) and left its pipes to another one");
         }
         let complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
@@ -188,7 +210,7 @@ pub(super) async fn output(
 
 fn command(
     program: &OsStr,
-    arguments: &[&str],
+    arguments: &[impl AsRef<OsStr>],
     environment: &[(OsString, OsString)],
     folder: &TempDir,
 ) -> Command {
