@@ -105,3 +105,108 @@ async fn answers_in_hand_have_as_long_as_the_configuration_gives_them() {
         assert!(TcpStream::connect(bed.address).await.is_err());
     }
 }
+
+/// Connections of this process with that port at either end which are open, or which the other side has
+/// closed and this one has not.
+fn connections(port: u16) -> usize {
+    let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+    let is_of = |address: &str| {
+        let end = address.rsplit(':').next().unwrap_or_default();
+        u16::from_str_radix(end, 16).is_ok_and(|found| found == port)
+    };
+    let rows = table.lines().skip(1).map(|row| row.split_whitespace().collect::<Vec<_>>());
+    rows.filter(|row| (is_of(row[1]) || is_of(row[2])) && matches!(row[3], "01" | "08")).count()
+}
+
+/// Asks a hundred times, ten at once, and leaves as soon as the provider has been asked, or has begun to
+/// answer. Afterwards no connection is left, at neither side.
+async fn leave_a_hundred_times(bed: Bed, provider: SocketAddr, paths: &[&str], body: &Value) {
+    for round in 0..10 {
+        let path = paths[round % paths.len()];
+        let mut callers = Vec::new();
+        for _ in 0..10 {
+            callers.push(bed.raw(path, &body.to_string()).await);
+        }
+        // Ten at the gateway, at both ends, and ten at the provider.
+        until(|| connections(provider.port()) >= 20).await;
+        if body["stream"] == true {
+            for caller in &mut callers {
+                let mut head = [0; 12];
+                caller.read_exact(&mut head).await.unwrap();
+                assert_eq!(&head, b"HTTP/1.1 200");
+            }
+        }
+        drop(callers);
+        until(|| connections(provider.port()) == 0).await;
+    }
+    until(|| connections(bed.address.port()) == 0).await;
+    let open = bed.get("/metrics").await.text().to_owned();
+    assert!(open.contains("evo_gateway_requests_open 1\n"), "more than this one: {open}");
+    bed.stop().await;
+}
+
+#[tokio::test]
+async fn a_hundred_callers_that_left_leave_no_connection_to_a_provider() {
+    let stream = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-type: text/event-stream\r\n\r\n43\r\ndata: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hi\"}}]}\n\n\r\n";
+    for (answer, mut body) in [(stream, streamed(chat("p:m"))), ("", chat("p:m"))] {
+        let (address, _tasks) = bare(move |mut stream| async move {
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            let mut rest = [0; 1024];
+            while !matches!(stream.read(&mut rest).await, Ok(0) | Err(_)) {}
+        })
+        .await;
+        body["max_tokens"] = 5.into();
+        let bed = bed(&[at(address, "p")], json!({"max_retries": 0})).await;
+        // As it is, and translated.
+        let paths = ["/v1/chat/completions", "/v1/messages"];
+        leave_a_hundred_times(bed, address, &paths, &body).await;
+    }
+}
+
+/// A provider that opens WebSockets, sends these events to whoever asks and is silent then.
+async fn sockets(events: &'static [&'static str]) -> (SocketAddr, JoinSet<()>) {
+    use futures_util::{SinkExt as _, StreamExt as _};
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let mut open = JoinSet::new();
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            open.spawn(async move {
+                // The list of models is asked for without one.
+                let Ok(mut socket) = tokio_tungstenite::accept_async(stream).await else { return };
+                while let Some(Ok(message)) = socket.next().await {
+                    if message.is_text() {
+                        for event in events {
+                            socket.send((*event).into()).await.unwrap();
+                        }
+                    }
+                }
+            });
+        }
+    });
+    (address, tasks)
+}
+
+#[tokio::test]
+async fn a_hundred_callers_that_left_leave_no_web_socket() {
+    const BEGUN: &[&str] = &[
+        r#"{"type":"response.created","response":{"id":"resp_1","object":"response","model":"m","output":[]}}"#,
+        r#"{"type":"response.output_item.added","output_index":0,"item":{"type":"message","id":"msg_1","role":"assistant","content":[]}}"#,
+        r#"{"type":"response.output_text.delta","item_id":"msg_1","output_index":0,"content_index":0,"delta":"Hi"}"#,
+    ];
+    for (events, body) in [(BEGUN, streamed(chat("codex:m"))), (&[][..], chat("codex:m"))] {
+        let (address, _tasks) = sockets(events).await;
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("credentials.json");
+        let signed_in = json!({"access_token": "good", "updated_at": "2026-01-01T00:00:00Z"});
+        std::fs::write(&file, json!({"providers": {"codex": signed_in}}).to_string()).unwrap();
+        let url = format!("http://{address}/v1");
+        let mut config = config(&[provider_at(&url, "codex", "codex_auth")]);
+        config.sign_in.file = Some(file);
+        config.sign_in.codex_transport = crate::config::CodexTransport::WebSocket;
+        let bed = Bed::start(config).await;
+        leave_a_hundred_times(bed, address, &["/v1/chat/completions"], &body).await;
+    }
+}
