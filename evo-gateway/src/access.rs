@@ -18,6 +18,7 @@ use crate::{
     auth::{Caller, key::Ticket, spent::NanoUsd},
     batch::{self, Queue, Sink, Worker},
     cache::Recorder,
+    convert::Task,
     metrics::Metrics,
     model::Usage,
     provider::Provider,
@@ -211,6 +212,8 @@ pub(crate) struct Facts {
     pub(crate) cache: Option<&'static str>,
     /// Those that failed.
     pub(crate) failed: Vec<Attempted>,
+    /// What was asked.
+    pub(crate) task: Task,
     /// Whether the answer was to come in pieces.
     pub(crate) stream: bool,
     /// Bytes of the answer's body.
@@ -398,7 +401,11 @@ impl Entry {
 
     /// What the answer has taken so far, of whoever was chosen last.
     pub(crate) fn used(&mut self) -> Used {
-        let (usage, estimated) = self.meter.usage(self.question);
+        let (mut usage, estimated) = self.meter.usage(self.question);
+        if matches!(self.facts.task, Task::Embed(_)) {
+            // However many bytes vectors are, they are no tokens.
+            usage.output_tokens = 0;
+        }
         Used { usage, estimated, cost: self.price.map(|price| price.of(&usage)) }
     }
 
@@ -429,7 +436,8 @@ impl Entry {
     fn account(&mut self, latency: Duration) -> Option<Record> {
         let asked = self.facts.asked?;
         let is_well = self.facts.status.is_none_or(|status| status < 400);
-        let Used { usage, estimated, cost } = if self.facts.attempts > 0 && is_well {
+        let costs = self.facts.task != Task::Count;
+        let Used { usage, estimated, cost } = if costs && self.facts.attempts > 0 && is_well {
             self.used()
         } else {
             let cost = self.price.map(|price| price.of(&Usage::default()));
@@ -490,14 +498,14 @@ impl Drop for Entry {
             }
             span.record("outcome", self.outcome.as_str());
         }
-        let (outcome, first_byte) = (self.outcome, self.first_byte);
+        let (outcome, first_byte, task) = (self.outcome, self.first_byte, facts.task);
         // Here and not by the thread that writes: a line may be dropped, a request is counted.
         self.log.metrics().end(&facts, outcome, first_byte, total);
         self.log.lines.push(Line { facts, words: self.words.take(), outcome, first_byte, total });
         if let Some(recorder) = self.recorder.take().filter(|_| outcome == Outcome::Answered) {
             recorder.keep();
         }
-        if let Some(record) = record {
+        if let Some(record) = record.filter(|_| task != Task::Count) {
             self.books.enter(record);
         }
     }

@@ -11,7 +11,11 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
-use crate::{auth::Caller, convert::Dialect, proxy::answer::Answer};
+use crate::{
+    auth::Caller,
+    convert::{Dialect, Task},
+    proxy::answer::Answer,
+};
 
 /// Says what the cache did.
 pub(crate) const CACHE: HeaderName = HeaderName::from_static("x-evo-cache");
@@ -71,6 +75,8 @@ pub(crate) struct Question<'a> {
     pub(crate) caller: Option<&'a Caller>,
     /// The caller's protocol.
     pub(crate) front: Dialect,
+    /// What is asked.
+    pub(crate) task: Task,
     /// The caller's headers.
     pub(crate) headers: &'a HeaderMap,
     /// What stands behind `?`.
@@ -133,7 +139,9 @@ impl Cache {
         if wish.contains("no-store") {
             return None;
         }
-        if self.config.only_deterministic && !is_deterministic(question.body) {
+        // A text has one vector; what is answered may differ.
+        let may_differ = question.task == Task::Generate && !is_deterministic(question.body);
+        if self.config.only_deterministic && may_differ {
             return None;
         }
         Some(Place {
@@ -160,7 +168,7 @@ impl Question<'_> {
             Some(Caller::Key(_)) => b"key",
         });
         add(self.caller.map_or("", Caller::name).as_bytes());
-        add(format!("{:?}", self.front).as_bytes());
+        add(format!("{:?} {:?}", self.front, self.task).as_bytes());
         add(self.query.unwrap_or_default().as_bytes());
         add(self.model.as_bytes());
         add(&[u8::from(self.stream)]);

@@ -21,6 +21,7 @@ use tokio::{
 };
 
 use crate::{
+    auth::Caller,
     gateway::Gateway,
     provider::{Address, Provider},
     routing::plan::{Directory, Entry},
@@ -95,6 +96,9 @@ pub(crate) struct Listed {
     /// Tokens that fit in, as vLLM calls it.
     #[serde(default, deserialize_with = "lenient")]
     pub(crate) max_model_len: Option<u32>,
+    /// Whether it makes vectors and no texts, as Google's list tells.
+    #[serde(skip)]
+    pub(crate) embeds: Option<bool>,
 }
 
 impl Listed {
@@ -149,7 +153,9 @@ struct GoogleListed {
 impl From<GoogleListed> for Listed {
     fn from(listed: GoogleListed) -> Self {
         let id = listed.name.strip_prefix("models/").unwrap_or(&listed.name).to_owned();
+        let methods = listed.supported_generation_methods.as_deref();
         Self {
+            embeds: methods.map(|methods| !methods.iter().any(|it| it == "generateContent")),
             id,
             owned_by: Some("google".to_owned()),
             display_name: listed.display_name,
@@ -182,6 +188,28 @@ pub(crate) struct Model<'a> {
     pub(crate) id: String,
     /// What the provider says of it.
     pub(crate) listed: Option<Listed>,
+}
+
+/// Words in the names of models that make vectors.
+const EMBED: [&str; 5] = ["embed", "bge-", "all-minilm", "e5-", "gte-"];
+
+impl Model<'_> {
+    /// Whether this caller may ask for it.
+    pub(crate) fn is_for(&self, caller: &Caller) -> bool {
+        match caller {
+            Caller::Key(key) => key.allows("", &self.provider.name, &self.id),
+            Caller::Anybody | Caller::Operator | Caller::Gateway => true,
+        }
+    }
+
+    /// Whether it makes vectors and no texts: as its provider says, else as its name does.
+    pub(crate) fn embeds(&self) -> bool {
+        let said = self.listed.as_ref().and_then(|listed| listed.embeds);
+        said.unwrap_or_else(|| {
+            let name = self.id.to_ascii_lowercase();
+            EMBED.iter().any(|word| name.contains(word))
+        })
+    }
 }
 
 impl Catalog {
@@ -234,17 +262,24 @@ impl Catalog {
         models
     }
 
-    /// The model of this name, with or without its provider.
-    pub(crate) fn model(&self, name: &str) -> Option<Model<'_>> {
+    /// Those of them that this caller may ask for.
+    pub(crate) fn models_for(&self, caller: &Caller) -> Vec<Model<'_>> {
+        let mut models = self.models();
+        models.retain(|model| model.is_for(caller));
+        models
+    }
+
+    /// The model of this name, with or without its provider, if this caller may ask for it.
+    pub(crate) fn model(&self, name: &str, caller: &Caller) -> Option<Model<'_>> {
         let directory = self.directory();
         let (provider, id) = match directory.split(name) {
-            Some(found) => found,
-            None => {
-                let mut owners = directory.owners(name).iter().copied();
-                (owners.find(|owner| self.providers[*owner].is_usable())?, name)
-            }
+            Some((provider, id)) => (Some(provider), id),
+            None => (None, name),
         };
-        self.models().into_iter().find(|model| model.number == provider && model.id == id)
+        let mut models = self.models().into_iter();
+        models.find(|model| {
+            provider.is_none_or(|it| it == model.number) && model.id == id && model.is_for(caller)
+        })
     }
 
     /// Reads the lists of all providers that can be called, at the same time. One that fails keeps

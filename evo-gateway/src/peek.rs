@@ -8,6 +8,8 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
+use crate::convert::Task;
+
 /// What the gateway needs to know of a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Peek<'a> {
@@ -45,6 +47,8 @@ pub(crate) struct Aim {
     /// The model, if the address names it and the body does not.
     pub(crate) model: Option<String>,
     pub(crate) streams: Streams,
+    /// What is asked there.
+    pub(crate) task: Task,
 }
 
 /// What is wrong with a body.
@@ -176,6 +180,7 @@ pub(crate) fn peek<'a>(body: &'a [u8], aim: &Aim) -> Result<Peek<'a>, Fault> {
     // The raw value is a part of the body, so the distance is its place there.
     let start = raw.as_ptr().addr() - body.as_ptr().addr();
     let stream = match head.stream.map(RawValue::get) {
+        _ if aim.streams == Streams::Never => false,
         None | Some("null") => matches!(aim.streams, Streams::Field { unasked: true }),
         Some("false") => false,
         Some("true") => true,
@@ -238,7 +243,8 @@ mod tests {
 
     use super::*;
 
-    const AIM: Aim = Aim { model: None, streams: Streams::Field { unasked: false } };
+    const AIM: Aim =
+        Aim { model: None, streams: Streams::Field { unasked: false }, task: Task::Generate };
 
     fn peek(body: &[u8]) -> Result<Peek<'_>, Fault> {
         super::peek(body, &AIM)
@@ -260,10 +266,10 @@ mod tests {
 
     #[test]
     fn what_the_address_says_counts() {
-        let path = Aim { model: Some("m".to_owned()), streams: Streams::Always };
+        let path = Aim { model: Some("m".to_owned()), streams: Streams::Always, ..AIM };
         let found = super::peek(b"{}", &path).unwrap();
         assert_eq!((&*found.model, found.stream, found.model_at.is_empty()), ("m", true, true));
-        let unless = Aim { model: None, streams: Streams::Field { unasked: true } };
+        let unless = Aim { streams: Streams::Field { unasked: true }, ..AIM };
         for (body, stream) in [
             (r#"{"model":"m"}"#, true),
             (r#"{"model":"m","stream":null}"#, true),

@@ -6,6 +6,7 @@ use tracing::{Span, field::Empty};
 
 use crate::{
     access::{Outcome, Text},
+    convert::Task,
     provider::Provider,
     usage::{meter::Told, record::Record},
 };
@@ -24,8 +25,13 @@ const NAMES: [(&str, &str); 9] = [
 ];
 
 /// A call that begins, within the request's span.
-pub(crate) fn call(request: &Span, provider: &Provider, model: &str, route: &str) -> Span {
-    let operation = operation(route);
+pub(crate) fn call(
+    request: &Span,
+    provider: &Provider,
+    model: &str,
+    (task, route): (Task, &str),
+) -> Span {
+    let operation = operation(task, route);
     let host = provider.host();
     tracing::info_span!(
         parent: request,
@@ -76,13 +82,13 @@ pub(crate) fn fail(call: &Span, why: &str) {
     call.record("otel.status_code", "ERROR");
 }
 
-fn operation(route: &str) -> &'static str {
-    if route.contains("embed") {
-        "embeddings"
-    } else if route.starts_with("/v1beta/") {
-        "generate_content"
-    } else {
-        "chat"
+fn operation(task: Task, route: &str) -> &'static str {
+    match task {
+        Task::Embed(_) => "embeddings",
+        // The conventions have no name for it.
+        Task::Count => "count_tokens",
+        Task::Generate if route.starts_with("/v1beta/") => "generate_content",
+        Task::Generate => "chat",
     }
 }
 

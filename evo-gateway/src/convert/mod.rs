@@ -12,7 +12,9 @@
 mod answer_tool;
 mod anthropic;
 mod array;
+mod count;
 mod custom;
+mod embed;
 mod error;
 mod gemini;
 mod glance;
@@ -28,6 +30,7 @@ mod responses;
 mod said;
 mod seal;
 mod stream;
+mod task;
 
 #[cfg(test)]
 mod tests;
@@ -38,12 +41,15 @@ use notes::Notes;
 use protocol::{Namespaced, Protocol, StreamReader, StreamWriter};
 
 pub use array::Elements;
+pub use count::{counted, estimate};
+pub use embed::Form;
 pub use error::{error, error_event, last_words, own_error, own_event, reason};
 pub use gemini::is_plain as is_plain_gemini;
 pub use glance::{Glance, Seen};
 pub use protocol::{Context, Dialect};
 pub use seal::without_foreign as without_foreign_seals;
 pub use stream::StreamConverter;
+pub use task::Task;
 
 /// A body that cannot be translated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -87,6 +93,20 @@ pub struct Converted {
 
 /// The body for `provider` that asks what `body`, in the dialect `front`, asks.
 pub fn request(
+    task: Task,
+    front: Dialect,
+    provider: Dialect,
+    body: &[u8],
+    wanted: Wanted<'_>,
+) -> Result<Converted, ConvertError> {
+    match task {
+        Task::Generate => generate(front, provider, body, wanted),
+        Task::Embed(form) => embed::request(form, provider, body, wanted),
+        Task::Count => count::request(front, provider, body, wanted),
+    }
+}
+
+fn generate(
     front: Dialect,
     provider: Dialect,
     body: &[u8],
@@ -103,8 +123,37 @@ pub fn request(
     Ok(Converted { body, dropped, context })
 }
 
+/// An answer in another dialect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answered {
+    /// The body for the caller.
+    pub body: Vec<u8>,
+    /// It tells a number of tokens that nobody counted.
+    pub estimated: bool,
+}
+
+impl From<Vec<u8>> for Answered {
+    fn from(body: Vec<u8>) -> Self {
+        Self { body, estimated: false }
+    }
+}
+
 /// A whole answer of `provider` as an answer in the dialect `front`.
 pub fn response(
+    task: Task,
+    provider: Dialect,
+    front: Dialect,
+    body: &[u8],
+    context: &Context,
+) -> Result<Answered, ConvertError> {
+    match task {
+        Task::Generate => generated(provider, front, body, context).map(Answered::from),
+        Task::Embed(form) => embed::response(provider, form, body, context),
+        Task::Count => count::response(provider, front, body).map(Answered::from),
+    }
+}
+
+fn generated(
     provider: Dialect,
     front: Dialect,
     body: &[u8],

@@ -189,6 +189,8 @@ pub struct Context {
     pub answer_tool: Option<String>,
     /// The caller does not want to see what the model thought.
     pub hides_thoughts: bool,
+    /// What vectors need, if those are asked for.
+    pub embedding: Option<Box<super::embed::Echo>>,
     /// When the question came, for answers that tell how long they took.
     pub began: Option<Instant>,
 }

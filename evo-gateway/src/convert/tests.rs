@@ -12,7 +12,7 @@ use std::{
     sync::LazyLock,
 };
 
-use super::{Context, ConvertError, Dialect, StreamConverter, Wanted};
+use super::{Context, ConvertError, Dialect, StreamConverter, Task, Wanted};
 use crate::model::ApiError;
 
 /// Any time: the one that all golden answers have.
@@ -27,7 +27,7 @@ fn request(from: Dialect, to: Dialect, body: &[u8], model: &str) -> Result<Vec<u
     let question: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     let stream = question["stream"].as_bool().unwrap_or(false);
     let wanted = Wanted { model, stream, lenient: false, context: context() };
-    super::request(from, to, body, wanted).map(|converted| converted.body)
+    super::request(Task::Generate, from, to, body, wanted).map(|converted| converted.body)
 }
 
 /// What a dialect is called here, and whether providers are asked in it.

@@ -1,14 +1,18 @@
 //! Answers to what is none of the gateway's routes, and errors in the dialect of who asks.
 
+use std::sync::Arc;
+
 use axum::{
+    Extension,
     body::Body,
-    extract::OriginalUri,
+    extract::{OriginalUri, State},
     http::{HeaderMap, Method, Response, Uri},
     response::IntoResponse,
 };
 
-use super::models;
+use super::{fronts::decoded, google, models};
 use crate::{
+    auth::Caller,
     convert::Dialect,
     gateway::Gateway,
     proxy::{Refused, answer::Answer},
@@ -43,15 +47,19 @@ pub(super) fn dialect_of(path: &str, headers: &HeaderMap) -> Dialect {
 
 /// 404, unless it is a model whose name holds a slash.
 pub(super) async fn no_such_route(
-    axum::extract::State(gateway): axum::extract::State<std::sync::Arc<Gateway>>,
+    State(gateway): State<Arc<Gateway>>,
+    Extension(caller): Extension<Caller>,
     method: Method,
     OriginalUri(uri): OriginalUri,
     headers: HeaderMap,
 ) -> axum::response::Response {
-    if let Some(name) = uri.path().strip_prefix("/v1/models/")
-        && method == Method::GET
-    {
-        return models::answer_model(&gateway, &headers, name);
+    if matches!(method, Method::GET | Method::HEAD) {
+        if let Some(name) = uri.path().strip_prefix("/v1/models/") {
+            return models::answer_model(&gateway, &caller, &headers, &decoded(name));
+        }
+        if let Some(name) = uri.path().strip_prefix("/v1beta/models/") {
+            return google::answer_model(&gateway, &caller, &decoded(name));
+        }
     }
     let message =
         format!("There is no {method} {}; GET /openapi.json lists what there is.", uri.path());

@@ -1,8 +1,8 @@
-//! The routes that generate: which protocol is spoken at which path, and where it says what decides
+//! The routes that ask models: which protocol is spoken at which path, and where it says what decides
 //! about a request's way.
 
 use crate::{
-    convert::Dialect,
+    convert::{Dialect, Form, Task},
     peek::{Aim, Streams},
 };
 
@@ -19,13 +19,20 @@ pub(super) struct Front {
     query: Option<&'static str>,
     /// What is spoken there.
     pub(super) dialect: Dialect,
+    /// What is asked for.
+    task: Task,
     /// Which answers come in pieces.
     streams: Streams,
 }
 
 /// A row of the table.
 const fn front(path: &'static str, dialect: Dialect, streams: Streams) -> Front {
-    Front { path, query: None, dialect, streams }
+    Front { path, query: None, dialect, task: Task::Generate, streams }
+}
+
+/// A row for something else than an answer.
+const fn other(path: &'static str, dialect: Dialect, task: Task) -> Front {
+    Front { path, query: None, dialect, task, streams: Streams::Never }
 }
 
 /// As OpenAI and Anthropic do it.
@@ -34,7 +41,7 @@ const IF_ASKED: Streams = Streams::Field { unasked: false };
 const UNLESS_ASKED: Streams = Streams::Field { unasked: true };
 
 /// All of them. Of two at one path the first that fits counts.
-static FRONTS: [Front; 8] = [
+static FRONTS: [Front; 16] = [
     front("/v1/chat/completions", Dialect::OpenAiChat, IF_ASKED),
     front("/v1/responses", Dialect::OpenAiResponses, IF_ASKED),
     front("/v1/messages", Dialect::Anthropic, IF_ASKED),
@@ -46,6 +53,18 @@ static FRONTS: [Front; 8] = [
     front("/v1beta/models/{model}:streamGenerateContent", Dialect::GeminiArray, Streams::Always),
     front("/api/chat", Dialect::OllamaChat, UNLESS_ASKED),
     front("/api/generate", Dialect::OllamaGenerate, UNLESS_ASKED),
+    other("/v1/embeddings", Dialect::OpenAiChat, Task::Embed(Form::OpenAi)),
+    other("/v1beta/models/{model}:embedContent", Dialect::Gemini, Task::Embed(Form::Gemini)),
+    other(
+        "/v1beta/models/{model}:batchEmbedContents",
+        Dialect::Gemini,
+        Task::Embed(Form::GeminiBatch),
+    ),
+    other("/api/embed", Dialect::OllamaChat, Task::Embed(Form::Ollama)),
+    other("/api/embeddings", Dialect::OllamaChat, Task::Embed(Form::OllamaSingle)),
+    other("/v1/messages/count_tokens", Dialect::Anthropic, Task::Count),
+    other("/v1/responses/input_tokens", Dialect::OpenAiResponses, Task::Count),
+    other("/v1beta/models/{model}:countTokens", Dialect::Gemini, Task::Count),
 ];
 
 /// The one at an address.
@@ -61,7 +80,7 @@ pub(super) fn is_one(path: &str) -> bool {
 impl Front {
     /// What is known of a request there before its body is.
     pub(super) fn aim(&self, path: &str) -> Aim {
-        Aim { model: self.model_in(path).map(decoded), streams: self.streams }
+        Aim { model: self.model_in(path).map(decoded), streams: self.streams, task: self.task }
     }
 
     fn is_at(&self, path: &str) -> bool {
@@ -81,7 +100,7 @@ impl Front {
 }
 
 /// A part of a path without its escapes. What is no text as it is stays escaped.
-fn decoded(part: &str) -> String {
+pub(super) fn decoded(part: &str) -> String {
     let mut bytes = Vec::with_capacity(part.len());
     let mut rest = part.as_bytes();
     while let Some((first, others)) = rest.split_first() {

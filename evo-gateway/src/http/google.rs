@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Path, State},
     response::{IntoResponse as _, Response},
 };
@@ -11,7 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::error::ApiError;
-use crate::{catalog::Model, convert::Dialect, gateway::Gateway, proxy::Refused};
+use crate::{auth::Caller, catalog::Model, convert::Dialect, gateway::Gateway, proxy::Refused};
 
 /// A model, as Google's clients read it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -28,7 +28,7 @@ pub(super) struct GoogleModel {
     #[serde(skip_serializing_if = "Option::is_none")]
     output_token_limit: Option<u32>,
     /// What it can be asked for.
-    supported_generation_methods: [&'static str; 1],
+    supported_generation_methods: &'static [&'static str],
 }
 
 /// Every model, as Google's clients read them.
@@ -40,6 +40,11 @@ pub(super) struct GoogleModelList {
 
 impl From<Model<'_>> for GoogleModel {
     fn from(model: Model<'_>) -> Self {
+        let supported_generation_methods: &[_] = if model.embeds() {
+            &["embedContent", "batchEmbedContents"]
+        } else {
+            &["generateContent", "streamGenerateContent", "countTokens"]
+        };
         let Model { provider, id, listed, .. } = model;
         let known = provider.known(&id);
         let listed = listed.as_ref();
@@ -52,14 +57,15 @@ impl From<Model<'_>> for GoogleModel {
                 .context_window
                 .or_else(|| listed.and_then(|listed| listed.context_length)),
             output_token_limit: known.max_tokens,
-            supported_generation_methods: ["generateContent"],
+            supported_generation_methods,
         }
     }
 }
 
 /// List the models (Gemini).
 ///
-/// The same models as `/v1/models` lists, in the shape of Google's list, all on one page.
+/// The same models as `/v1/models` lists, in the shape of Google's list, all on one page. Those that make
+/// vectors say so.
 #[utoipa::path(
     get,
     path = "/v1beta/models",
@@ -69,9 +75,12 @@ impl From<Model<'_>> for GoogleModel {
         example = json!({"models": []}),
     )),
 )]
-pub(super) async fn list_google_models(State(gateway): State<Arc<Gateway>>) -> Response {
+pub(super) async fn list_google_models(
+    State(gateway): State<Arc<Gateway>>,
+    Extension(caller): Extension<Caller>,
+) -> Response {
     let live = gateway.live();
-    let models = live.catalog.models().into_iter().map(GoogleModel::from).collect();
+    let models = live.catalog.models_for(&caller).into_iter().map(GoogleModel::from).collect();
     Json(GoogleModelList { models }).into_response()
 }
 
@@ -90,10 +99,16 @@ pub(super) async fn list_google_models(State(gateway): State<Arc<Gateway>>) -> R
 )]
 pub(super) async fn get_google_model(
     State(gateway): State<Arc<Gateway>>,
+    Extension(caller): Extension<Caller>,
     Path(model): Path<String>,
 ) -> Response {
+    answer_model(&gateway, &caller, &model)
+}
+
+/// The model of this name.
+pub(super) fn answer_model(gateway: &Gateway, caller: &Caller, model: &str) -> Response {
     let live = gateway.live();
-    match live.catalog.model(&model) {
+    match live.catalog.model(model, caller) {
         Some(model) => Json(GoogleModel::from(model)).into_response(),
         None => {
             let message =

@@ -1,6 +1,6 @@
 //! The gateway's HTTP face. Each request passes, from the outside in: the log entry and the request
-//! id, the Host and Origin check, the token check, and then either the proxy, for the two routes
-//! that generate, or the router for everything else.
+//! id, the Host and Origin check, the token check, and then either the proxy, for the
+//! routes that ask models, or the router for everything else.
 
 mod admin;
 mod error;
@@ -14,6 +14,7 @@ mod ollama;
 mod openapi;
 mod origin;
 mod providers;
+mod proxied;
 mod serve;
 mod service;
 mod system;
@@ -31,9 +32,10 @@ use crate::gateway::Gateway;
 pub use openapi::document;
 pub(crate) use serve::{Ends, Workers};
 
-/// Every route with its documentation, but the two of the proxy.
+/// Every route with its documentation, but those of the proxy.
 fn routes() -> OpenApiRouter<Arc<Gateway>> {
     OpenApiRouter::with_openapi(openapi::base())
+        .routes(routes!(system::get_root))
         .routes(routes!(system::get_health))
         .routes(routes!(health::get_provider_health))
         .routes(routes!(system::get_metrics))
@@ -45,6 +47,7 @@ fn routes() -> OpenApiRouter<Arc<Gateway>> {
         .routes(routes!(google::get_google_model))
         .routes(routes!(ollama::list_tags))
         .routes(routes!(ollama::show_model))
+        .routes(routes!(ollama::list_loaded))
         .routes(routes!(ollama::get_version))
         .routes(routes!(providers::list_providers))
         .routes(routes!(admin::get_config, admin::put_config))

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Path, State},
     http::HeaderMap,
     response::{IntoResponse as _, Response},
@@ -15,7 +15,8 @@ use utoipa::ToSchema;
 
 use super::error::{ApiError, dialect_of};
 use crate::{
-    catalog::Model, convert::Dialect, gateway::Gateway, provider::type_name, proxy::Refused,
+    auth::Caller, catalog::Model, convert::Dialect, gateway::Gateway, provider::type_name,
+    proxy::Refused,
 };
 
 /// Prices in USD per million tokens.
@@ -153,8 +154,8 @@ impl From<Model<'_>> for AnthropicModel {
 
 /// List the models.
 ///
-/// Every model that can be asked for: those of the configuration at once, and those that providers
-/// list as soon as they have answered. With the header `anthropic-version` the answer has the shape
+/// Every model that the caller can ask for: those of the configuration at once, and those that providers
+/// list as soon as they have answered. A virtual key sees those that it may use. With the header `anthropic-version` the answer has the shape
 /// of Anthropic's list.
 #[utoipa::path(
     get,
@@ -167,9 +168,10 @@ impl From<Model<'_>> for AnthropicModel {
 )]
 pub(super) async fn list_models(
     State(gateway): State<Arc<Gateway>>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
 ) -> Response {
-    answer_list(&gateway, &headers, None)
+    answer_list(&gateway, &caller, &headers, None)
 }
 
 /// Show one model.
@@ -187,10 +189,11 @@ pub(super) async fn list_models(
 )]
 pub(super) async fn get_model(
     State(gateway): State<Arc<Gateway>>,
+    Extension(caller): Extension<Caller>,
     Path(model): Path<String>,
     headers: HeaderMap,
 ) -> Response {
-    answer_model(&gateway, &headers, &model)
+    answer_model(&gateway, &caller, &headers, &model)
 }
 
 /// Read the models again.
@@ -208,16 +211,22 @@ pub(super) async fn get_model(
 )]
 pub(super) async fn refresh_models(
     State(gateway): State<Arc<Gateway>>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
 ) -> Response {
     gateway.live().catalog.refresh(&gateway.client).await;
-    answer_list(&gateway, &headers, None)
+    answer_list(&gateway, &caller, &headers, None)
 }
 
 /// The models, all or those of one provider, in the dialect of who asks.
-fn answer_list(gateway: &Gateway, headers: &HeaderMap, provider: Option<&str>) -> Response {
+fn answer_list(
+    gateway: &Gateway,
+    caller: &Caller,
+    headers: &HeaderMap,
+    provider: Option<&str>,
+) -> Response {
     let live = gateway.live();
-    let mut models = live.catalog.models();
+    let mut models = live.catalog.models_for(caller);
     if let Some(name) = provider {
         models.retain(|model| &*model.provider.name == name);
     }
@@ -236,14 +245,19 @@ fn answer_list(gateway: &Gateway, headers: &HeaderMap, provider: Option<&str>) -
 }
 
 /// The model of this name, in the dialect of who asks.
-pub(super) fn answer_model(gateway: &Gateway, headers: &HeaderMap, name: &str) -> Response {
+pub(super) fn answer_model(
+    gateway: &Gateway,
+    caller: &Caller,
+    headers: &HeaderMap,
+    name: &str,
+) -> Response {
     let dialect = dialect_of("", headers);
     let live = gateway.live();
-    match (live.catalog.model(name), dialect) {
+    match (live.catalog.model(name, caller), dialect) {
         (Some(model), Dialect::Anthropic) => Json(AnthropicModel::from(model)).into_response(),
         (Some(model), _) => Json(ModelView::from(model)).into_response(),
         (None, _) if live.providers.iter().any(|provider| &*provider.name == name) => {
-            answer_list(gateway, headers, Some(name))
+            answer_list(gateway, caller, headers, Some(name))
         }
         (None, dialect) => {
             let message =

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    Json,
+    Extension, Json,
     body::Bytes,
     extract::State,
     response::{IntoResponse as _, Response},
@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::error::ApiError;
-use crate::{catalog::Model, convert::Dialect, gateway::Gateway, proxy::Refused};
+use crate::{auth::Caller, catalog::Model, convert::Dialect, gateway::Gateway, proxy::Refused};
 
 /// The version of Ollama whose routes these are like.
 const LIKE: &str = "0.12.0";
@@ -82,10 +82,18 @@ pub(super) struct Shown {
     /// `general.architecture`, and the tokens that fit in, if that is known.
     #[schema(value_type = Object)]
     model_info: Map<String, Value>,
-    /// `completion`, `tools`, `vision`, `thinking`, as far as known.
+    /// `completion`, `tools`, `vision`, `thinking`, as far as known; `embedding` alone of models that make
+    /// vectors.
     capabilities: Vec<&'static str>,
     /// When the provider says it came.
     modified_at: String,
+}
+
+/// The models that are loaded, as Ollama's clients read them.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Loaded {
+    /// None: which models a provider has in memory is its own business.
+    models: [Tag; 0],
 }
 
 /// A version.
@@ -123,7 +131,10 @@ fn modified_at(model: &Model<'_>) -> String {
         status = 200, description = "The models.", body = Tags, example = json!({"models": []}),
     )),
 )]
-pub(super) async fn list_tags(State(gateway): State<Arc<Gateway>>) -> Response {
+pub(super) async fn list_tags(
+    State(gateway): State<Arc<Gateway>>,
+    Extension(caller): Extension<Caller>,
+) -> Response {
     let live = gateway.live();
     let tag = |model: Model<'_>| {
         let name = format!("{}:{}", model.provider.name, model.id);
@@ -136,7 +147,8 @@ pub(super) async fn list_tags(State(gateway): State<Arc<Gateway>>) -> Response {
             details: details(&model.provider.name),
         }
     };
-    Json(Tags { models: live.catalog.models().into_iter().map(tag).collect() }).into_response()
+    Json(Tags { models: live.catalog.models_for(&caller).into_iter().map(tag).collect() })
+        .into_response()
 }
 
 /// Show one model (Ollama).
@@ -152,7 +164,11 @@ pub(super) async fn list_tags(State(gateway): State<Arc<Gateway>>) -> Response {
         (status = 404, description = "There is no such model.", body = super::openapi::ErrorBody),
     ),
 )]
-pub(super) async fn show_model(State(gateway): State<Arc<Gateway>>, body: Bytes) -> Response {
+pub(super) async fn show_model(
+    State(gateway): State<Arc<Gateway>>,
+    Extension(caller): Extension<Caller>,
+    body: Bytes,
+) -> Response {
     let refuse = |refused| ApiError(Dialect::OllamaChat, refused).into_response();
     // Ollama's clients do not always say that this is JSON.
     let Show { model: name } = match serde_json::from_slice(&body) {
@@ -163,7 +179,7 @@ pub(super) async fn show_model(State(gateway): State<Arc<Gateway>>, body: Bytes)
         }
     };
     let live = gateway.live();
-    let Some(model) = live.catalog.model(&name) else {
+    let Some(model) = live.catalog.model(&name, &caller) else {
         let message = format!("There is no model {name:?}; GET /api/tags lists what there is.");
         return refuse(Refused::new(404, "model_not_found", message));
     };
@@ -176,10 +192,14 @@ pub(super) async fn show_model(State(gateway): State<Arc<Gateway>>, body: Bytes)
     if let Some(window) = window {
         model_info.insert(format!("{family}.context_length"), window.into());
     }
-    let mut capabilities = vec!["completion", "tools"];
-    let sees = known.input_types.iter().flatten().any(|kind| kind == "image");
-    capabilities.extend(sees.then_some("vision"));
-    capabilities.extend((known.reasoning == Some(true)).then_some("thinking"));
+    let capabilities = if model.embeds() {
+        vec!["embedding"]
+    } else {
+        let sees = known.input_types.iter().flatten().any(|kind| kind == "image");
+        let vision = sees.then_some("vision");
+        let thinking = (known.reasoning == Some(true)).then_some("thinking");
+        ["completion", "tools"].into_iter().chain(vision).chain(thinking).collect()
+    };
     Json(Shown {
         modelfile: "",
         parameters: "",
@@ -190,6 +210,21 @@ pub(super) async fn show_model(State(gateway): State<Arc<Gateway>>, body: Bytes)
         modified_at: modified_at(&model),
     })
     .into_response()
+}
+
+/// List the loaded models (Ollama).
+///
+/// Ollama's clients ask for it to learn what takes up memory. Here nothing does.
+#[utoipa::path(
+    get,
+    path = "/api/ps",
+    tag = "models",
+    responses((
+        status = 200, description = "No model.", body = Loaded, example = json!({"models": []}),
+    )),
+)]
+pub(super) async fn list_loaded() -> Json<Loaded> {
+    Json(Loaded { models: [] })
 }
 
 /// Show the version (Ollama).

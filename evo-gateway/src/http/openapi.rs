@@ -20,6 +20,8 @@ use utoipa::{
     },
 };
 
+use super::proxied::Proxied;
+
 /// Name of the security scheme.
 const BEARER: &str = "bearer";
 
@@ -59,217 +61,6 @@ pub(super) struct ErrorDetail {
     code: Option<String>,
 }
 
-/// A message of a conversation.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "stands in the document for what passes through")]
-struct Message {
-    /// `system`, `user`, `assistant` or `tool`.
-    role: String,
-    /// A text, or a list of parts.
-    content: serde_json::Value,
-}
-
-/// A request of OpenAI's chat completions. Fields that are not named here pass through.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "stands in the document for what passes through")]
-struct ChatCompletionRequest {
-    /// `provider:model`, `hint:purpose`, or a model alone.
-    model: String,
-    /// The conversation.
-    messages: Vec<Message>,
-    /// Whether the answer is to come in pieces.
-    #[schema(required = false)]
-    stream: Option<bool>,
-    /// Most tokens of the answer.
-    #[schema(required = false)]
-    max_tokens: Option<u32>,
-    /// How free the answer is to be.
-    #[schema(required = false)]
-    temperature: Option<f64>,
-}
-
-/// A request of Anthropic's Messages. Fields that are not named here pass through.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "stands in the document for what passes through")]
-struct MessagesRequest {
-    /// `provider:model`, `hint:purpose`, or a model alone.
-    model: String,
-    /// Most tokens of the answer.
-    max_tokens: u32,
-    /// The conversation.
-    messages: Vec<Message>,
-    /// Whether the answer is to come in pieces.
-    #[schema(required = false)]
-    stream: Option<bool>,
-}
-
-/// A request of OpenAI's Responses. Fields that are not named here pass through.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "stands in the document for what passes through")]
-struct ResponsesRequest {
-    /// `provider:model`, `hint:purpose`, or a model alone.
-    model: String,
-    /// The question.
-    input: String,
-    /// What stands above the conversation.
-    #[schema(required = false)]
-    instructions: Option<String>,
-    /// Whether the answer is to come in pieces.
-    #[schema(required = false)]
-    stream: Option<bool>,
-}
-
-/// Answer a conversation (OpenAI's Responses).
-///
-/// OpenAI's Responses, with any provider: the model decides which. A stream comes as server-sent
-/// events. `previous_response_id` and whatever else needs stored answers works only where the provider
-/// speaks Responses itself.
-#[utoipa::path(
-    post,
-    path = "/v1/responses",
-    tag = "generation",
-    request_body(
-        content = ResponsesRequest,
-        example = json!({"model": "openai:gpt-4o-mini", "input": "Hello"}),
-    ),
-    responses(
-        (status = 200, description = "The answer.", body = Object),
-    ),
-)]
-#[expect(dead_code, reason = "stands in the document for what the proxy answers")]
-fn create_response() {}
-
-/// Answer a conversation (OpenAI).
-///
-/// OpenAI's chat completions, with any provider: the model decides which. A stream comes as
-/// server-sent events.
-#[utoipa::path(
-    post,
-    path = "/v1/chat/completions",
-    tag = "generation",
-    request_body(
-        content = ChatCompletionRequest,
-        example = json!({
-            "model": "openai:gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"}],
-        }),
-    ),
-    responses(
-        (status = 200, description = "The answer.", body = Object),
-    ),
-)]
-#[expect(dead_code, reason = "stands in the document for what the proxy answers")]
-fn create_chat_completion() {}
-
-/// Answer a conversation (Anthropic).
-///
-/// Anthropic's Messages, with any provider: the model decides which. A stream comes as server-sent
-/// events.
-#[utoipa::path(
-    post,
-    path = "/v1/messages",
-    tag = "generation",
-    request_body(
-        content = MessagesRequest,
-        example = json!({
-            "model": "anthropic:claude-sonnet-4-20250514", "max_tokens": 100,
-            "messages": [{"role": "user", "content": "Hello"}],
-        }),
-    ),
-    responses(
-        (status = 200, description = "The answer.", body = Object),
-    ),
-)]
-#[expect(dead_code, reason = "stands in the document for what the proxy answers")]
-fn create_message() {}
-
-/// Answer a conversation (Gemini).
-///
-/// Google's `generateContent`, with any provider: the model in the path decides which. Ask
-/// `:streamGenerateContent` instead for an answer in pieces, as server-sent events with `?alt=sse`, else
-/// as one JSON array.
-#[utoipa::path(
-    post,
-    path = "/v1beta/models/{model}:generateContent",
-    tag = "generation",
-    params((
-        "model" = String, Path, description = "`provider:model`, `hint:purpose`, or a model alone."
-    )),
-    request_body(
-        content = Object,
-        example = json!({"contents": [{"role": "user", "parts": [{"text": "Hello"}]}]}),
-    ),
-    responses(
-        (status = 200, description = "The answer.", body = Object),
-    ),
-)]
-#[expect(dead_code, reason = "stands in the document for what the proxy answers")]
-fn generate_content() {}
-
-/// Answer a conversation (Ollama).
-///
-/// Ollama's chat, with any provider: the model decides which. Unless `stream` is false, the answer comes
-/// in lines of JSON.
-#[utoipa::path(
-    post,
-    path = "/api/chat",
-    tag = "generation",
-    request_body(
-        content = ChatCompletionRequest,
-        example = json!({
-            "model": "ollama:llama3.2:latest", "stream": false,
-            "messages": [{"role": "user", "content": "Hello"}],
-        }),
-    ),
-    responses(
-        (status = 200, description = "The answer.", body = Object),
-    ),
-)]
-#[expect(dead_code, reason = "stands in the document for what the proxy answers")]
-fn create_ollama_chat() {}
-
-/// A request of Ollama's `generate`.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "stands in the document for what the proxy reads")]
-struct OllamaGenerateRequest {
-    /// `provider:model`, `hint:purpose`, or a model alone.
-    model: String,
-    /// The question.
-    prompt: String,
-    /// Whether the answer is to come in pieces; it does unless this is false.
-    #[schema(required = false)]
-    stream: Option<bool>,
-}
-
-/// Answer one question (Ollama).
-///
-/// Ollama's `generate`, with any provider: the model decides which. Unless `stream` is false, the answer
-/// comes in lines of JSON.
-#[utoipa::path(
-    post,
-    path = "/api/generate",
-    tag = "generation",
-    request_body(
-        content = OllamaGenerateRequest,
-        example = json!({"model": "ollama:llama3.2:latest", "prompt": "Hello", "stream": false}),
-    ),
-    responses(
-        (status = 200, description = "The answer.", body = Object),
-    ),
-)]
-#[expect(dead_code, reason = "stands in the document for what the proxy answers")]
-fn create_ollama_answer() {}
-
-#[derive(utoipa::OpenApi)]
-#[openapi(paths(
-    create_chat_completion,
-    create_response,
-    create_message,
-    generate_content,
-    create_ollama_chat,
-    create_ollama_answer
-))]
-struct Generation;
-
 /// Show this document.
 ///
 /// Every route of the gateway, in OpenAPI 3.1.
@@ -296,7 +87,7 @@ pub(super) async fn get_openapi() -> Response {
 pub fn document() -> &'static OpenApi {
     static DOCUMENT: LazyLock<OpenApi> = LazyLock::new(|| {
         let mut document = super::routes().into_openapi();
-        document.merge(<Generation as utoipa::OpenApi>::openapi());
+        document.merge(<Proxied as utoipa::OpenApi>::openapi());
         for (path, item) in &mut document.paths.paths {
             for (reads, operation) in operations(item) {
                 complete(path, reads, operation);

@@ -9,8 +9,35 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use evo_common::api::Health;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::gateway::Gateway;
+
+/// What this is.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Root {
+    /// `evo-gateway`.
+    service: &'static str,
+    /// Where all routes are described.
+    document: &'static str,
+}
+
+/// Say what this is.
+///
+/// Ollama's clients ask it, with HEAD, to learn whether somebody is there.
+#[utoipa::path(
+    get,
+    path = "/",
+    tag = "system",
+    responses((
+        status = 200, description = "The gateway is there.", body = Root,
+        example = json!({"service": "evo-gateway", "document": "/openapi.json"}),
+    )),
+)]
+pub(super) async fn get_root() -> Json<Root> {
+    Json(Root { service: "evo-gateway", document: "/openapi.json" })
+}
 
 /// Say whether the gateway is up.
 ///

@@ -15,6 +15,7 @@ mod log;
 mod refusals;
 mod reload;
 mod streams;
+mod tasks;
 mod traces;
 
 use std::{

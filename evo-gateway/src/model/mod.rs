@@ -4,11 +4,13 @@
 //! pair of conversions and not one per protocol that exists. Names that several protocols share are
 //! OpenAI's, because the field that a refusal names must be one that its reader has seen.
 
+mod embed;
 mod error;
 mod request;
 mod response;
 mod stream;
 
+pub use embed::{EmbedRequest, EmbedResponse};
 pub use error::{ApiError, ErrorKind};
 pub use request::{
     CUSTOM_INPUT, CacheFor, ChatRequest, CustomFormat, Document, Effort, Image, Instruction, Media,

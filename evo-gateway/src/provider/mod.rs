@@ -22,7 +22,7 @@ use http::{HeaderName, HeaderValue, Request, Uri, header, uri::PathAndQuery};
 
 use crate::{
     config::{Conduct, Config},
-    convert::Dialect,
+    convert::{Dialect, Form, Task},
     upstream::{Client, Deadlines, Reached, SendBody, Transport},
     usage::price::{Price, known, price},
 };
@@ -42,6 +42,9 @@ const NOT_EXTRA: [HeaderName; 6] = [
     header::UPGRADE,
     header::COOKIE,
 ];
+
+/// Where OpenAI itself is.
+const OPENAI: &str = "api.openai.com";
 
 /// One provider.
 #[derive(Debug)]
@@ -84,7 +87,7 @@ pub(crate) struct Provider {
 #[derive(Debug)]
 pub(crate) enum State {
     /// It can be called there.
-    Usable(Address),
+    Usable(Box<Address>),
     /// It can't.
     Unusable(Unusable),
 }
@@ -96,29 +99,64 @@ pub(crate) struct Address {
     pub(crate) dialect: Dialect,
     /// Where it takes requests.
     pub(crate) generate: Uri,
+    /// Where it turns texts into vectors, if it does.
+    pub(crate) embed: Option<Uri>,
+    /// Where it counts tokens, if it does.
+    pub(crate) count: Option<Uri>,
     /// Where it lists its models.
     pub(crate) models: Uri,
 }
 
 impl Address {
-    /// Where it is asked for an answer of this model. `query` is what the caller put behind `?`, if it
+    /// Where it is asked this of a model, if it can be. `query` is what the caller put behind `?`, if it
     /// speaks the same protocol.
-    pub(crate) fn asking(&self, model: &str, stream: bool, query: Option<&str>) -> Uri {
-        match self.dialect {
-            Dialect::Gemini | Dialect::GeminiArray => {
-                let method = if stream { "streamGenerateContent" } else { "generateContent" };
-                if !stream {
-                    return self.of_model(model, method, query);
-                }
+    pub(crate) fn asking(
+        &self,
+        task: Task,
+        model: &str,
+        stream: bool,
+        query: Option<&str>,
+    ) -> Option<Uri> {
+        let base = self.base(task)?;
+        if !matches!(self.dialect, Dialect::Gemini | Dialect::GeminiArray) {
+            return Some(with(base, "", query));
+        }
+        let method = match task {
+            Task::Generate if stream => {
                 // As events also for callers that want an array: only those show at once what has come.
                 let others = query.unwrap_or_default().split('&').filter(|pair| {
                     let name = pair.split('=').next().unwrap_or_default();
                     !pair.is_empty() && !matches!(name, "alt" | "$alt" | "%24alt")
                 });
                 let query: Vec<&str> = others.chain(["alt=sse"]).collect();
-                self.of_model(model, method, Some(&query.join("&")))
+                return Some(self.of_model(model, "streamGenerateContent", Some(&query.join("&"))));
             }
-            _ => with(&self.generate, "", query),
+            Task::Generate => "generateContent",
+            Task::Embed(Form::Gemini) => "embedContent",
+            Task::Embed(_) => "batchEmbedContents",
+            Task::Count => "countTokens",
+        };
+        Some(self.of_model(model, method, query))
+    }
+
+    /// Whether it can be asked this.
+    pub(crate) fn serves(&self, task: Task) -> bool {
+        self.base(task).is_some()
+    }
+
+    fn base(&self, task: Task) -> Option<&Uri> {
+        match task {
+            Task::Generate => Some(&self.generate),
+            Task::Embed(_) => self.embed.as_ref(),
+            Task::Count => self.count.as_ref(),
+        }
+    }
+
+    /// The protocol in which it is asked this: OpenAI counts what is asked in Responses.
+    pub(crate) fn dialect_for(&self, task: Task) -> Dialect {
+        match (task, self.dialect) {
+            (Task::Count, Dialect::OpenAiChat) => Dialect::OpenAiResponses,
+            (_, dialect) => dialect,
         }
     }
 
@@ -280,12 +318,12 @@ impl Provider {
         let state = if !config.enabled {
             State::Unusable(Unusable::Disabled)
         } else if let Some(kind) = program {
-            State::Usable(kind.address())
+            State::Usable(Box::new(kind.address()))
         } else if config.provider_type == ProviderType::CodexAuth {
             // Whether somebody has signed in is known when a request comes, and may change.
-            State::Usable(codex::place(&config.base_url, true)?)
+            State::Usable(Box::new(codex::place(&config.base_url, true)?))
         } else if config.api_key_envs.is_empty() || !keyed.is_empty() {
-            State::Usable(address(dialect, &config.base_url)?)
+            State::Usable(Box::new(address(dialect, &config.base_url)?))
         } else {
             State::Unusable(Unusable::NoKey)
         };
@@ -488,10 +526,22 @@ fn address(dialect: Dialect, base_url: &str) -> Result<Address, (String, String)
         Dialect::Gemini | Dialect::GeminiArray => ("models", "models?pageSize=1000"),
     };
     let (generate, models) = (uri(generate)?, uri(models)?);
+    let (embed, count) = match dialect {
+        Dialect::OpenAiChat | Dialect::OllamaChat | Dialect::OllamaGenerate => {
+            // Of all that speak this protocol only OpenAI itself counts.
+            let counts = generate.host() == Some(OPENAI);
+            (Some(uri("embeddings")?), counts.then(|| uri("responses/input_tokens")).transpose()?)
+        }
+        Dialect::OpenAiResponses => {
+            (Some(uri("embeddings")?), Some(uri("responses/input_tokens")?))
+        }
+        Dialect::Anthropic => (None, Some(uri("messages/count_tokens")?)),
+        Dialect::Gemini | Dialect::GeminiArray => (Some(generate.clone()), Some(generate.clone())),
+    };
     if generate.authority().is_some_and(|authority| authority.as_str().contains('@')) {
         return Err(wrong("a name and a password in it are not sent; use `extra_headers`"));
     }
-    Ok(Address { dialect, generate, models })
+    Ok(Address { dialect, generate, embed, count, models })
 }
 
 fn extra_header(
@@ -524,9 +574,32 @@ mod tests {
             ("x", true, Some(""), "x:streamGenerateContent?alt=sse"),
             ("a/../b?c#d:e é", false, None, "a%2F..%2Fb%3Fc%23d%3Ae%20%C3%A9:generateContent"),
         ] {
-            let uri = address.asking(model, stream, query);
+            let uri = address.asking(Task::Generate, model, stream, query).unwrap();
             assert_eq!(uri.to_string(), format!("https://g.example/v1beta/models/{expected}"));
         }
+    }
+
+    #[test]
+    fn what_a_provider_can_be_asked_follows_from_its_protocol() {
+        let asked = |dialect, base: &str, task| {
+            let address = address(dialect, base).unwrap();
+            address.asking(task, "m", false, None).map(|uri| uri.to_string())
+        };
+        let embed = Task::Embed(Form::OpenAi);
+        let at = |uri: &str| Some(uri.to_owned());
+        let (chat, local) = (Dialect::OpenAiChat, "http://l/v1");
+        assert_eq!(asked(chat, local, embed), at("http://l/v1/embeddings"));
+        assert_eq!(asked(chat, local, Task::Count), None);
+        let real = "https://api.openai.com/v1";
+        assert_eq!(asked(chat, real, Task::Count), at(&format!("{real}/responses/input_tokens")));
+        assert_eq!(asked(Dialect::Anthropic, local, embed), None);
+        let count = at("http://l/v1/messages/count_tokens");
+        assert_eq!(asked(Dialect::Anthropic, local, Task::Count), count);
+        let gemini = |task| asked(Dialect::Gemini, local, task);
+        assert_eq!(gemini(embed), at("http://l/v1/models/m:batchEmbedContents"));
+        let single = gemini(Task::Embed(Form::Gemini));
+        assert_eq!(single, at("http://l/v1/models/m:embedContent"));
+        assert_eq!(gemini(Task::Count), at("http://l/v1/models/m:countTokens"));
     }
 
     #[test]
@@ -538,7 +611,8 @@ mod tests {
         ] {
             let uri: Uri = url.parse().unwrap();
             let dialect = Dialect::OpenAiChat;
-            let address = Address { dialect, generate: uri.clone(), models: uri };
+            let address =
+                Address { dialect, generate: uri.clone(), embed: None, count: None, models: uri };
             assert_eq!(address.host_and_port(), place);
         }
     }

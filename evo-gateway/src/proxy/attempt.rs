@@ -11,20 +11,21 @@ use tokio::time::{Instant, timeout_at};
 use tracing::Span;
 
 use super::{
-    JSON, Refused,
+    ESTIMATED, JSON, Refused,
     answer::Rest,
     back::{Back, DROPPED},
     engine::{Engine, Ready, Reply, Target},
     flow::{Flow, Way},
     judge::{Failed, Kind},
     passing::Passing,
+    tasks::refused,
     too_often, unusable,
     watch::Watch,
 };
 use crate::{
     access::Outcome,
     config::Breaker,
-    convert::{self, Context, Dialect, StreamConverter, Wanted},
+    convert::{self, Context, Dialect, StreamConverter, Task, Wanted},
     provider::{Address, access::Access, health::Permit},
     spans,
     upstream::{Body, Deadlines, Failure, Lenient, SendBody, headers},
@@ -52,10 +53,10 @@ pub(super) struct Resume {
 }
 
 /// One attempt's parts.
-struct Call<'a> {
-    engine: &'a Engine,
-    target: &'a Target,
-    address: &'a Address,
+pub(super) struct Call<'a> {
+    pub(super) engine: &'a Engine,
+    pub(super) target: &'a Target,
+    pub(super) address: &'a Address,
     began: Instant,
     span: Option<&'a Span>,
 }
@@ -69,10 +70,10 @@ impl Engine {
         resume: &mut Option<Resume>,
     ) -> Result<Ready, Failed> {
         let began = Instant::now();
-        let span = self
-            .span
-            .as_ref()
-            .map(|(parent, route)| spans::call(parent, &target.provider, &target.model, route));
+        let span = self.span.as_ref().map(|(parent, route)| {
+            let asked = (self.ask.task(), &**route);
+            spans::call(parent, &target.provider, &target.model, asked)
+        });
         let result = match target.provider.address() {
             Ok(address) => {
                 let call = Call { engine: self, target, address, began, span: span.as_ref() };
@@ -105,12 +106,21 @@ impl Engine {
 }
 
 impl Call<'_> {
-    fn converts(&self) -> bool {
-        !self.engine.ask.front.passes_to(self.address.dialect)
+    /// The provider's protocol for what is asked.
+    pub(super) fn dialect(&self) -> Dialect {
+        self.address.dialect_for(self.engine.ask.task())
+    }
+
+    pub(super) fn converts(&self) -> bool {
+        let ask = &self.engine.ask;
+        !ask.task().passes(ask.front, self.dialect())
     }
 
     async fn run(&self, resume: &mut Option<Resume>) -> Result<Ready, Failed> {
         let provider = &self.target.provider;
+        if !self.address.serves(self.engine.ask.task()) {
+            return self.without_asking();
+        }
         let rules = Breaker::from(&self.engine.live.reliability.breaker);
         let mut permit = provider.health.enter(&self.target.model, rules).map_err(|wait| {
             Failed { wait: None, ..Failed::own(Kind::Elsewhere, self.open(wait)) }
@@ -133,6 +143,9 @@ impl Call<'_> {
         }
         if !status.is_success() {
             let failed = self.error(response).await;
+            if self.engine.ask.task() == Task::Count && failed.lacks_route(&self.target.model) {
+                return self.without_asking();
+            }
             if matches!(failed.kind, Kind::Again | Kind::Elsewhere) {
                 permit.failed();
             }
@@ -157,6 +170,10 @@ impl Call<'_> {
         let mut meter = Meter::default();
         meter.begin(meter_kind(&parts), self.span.is_some());
         let plain = !parts.headers.contains_key(header::CONTENT_ENCODING);
+        if streams && self.engine.ask.task() != Task::Generate {
+            let what = "sent a stream, which nobody asked for";
+            return Err(self.failed(Kind::Elsewhere, 502, "upstream_bad_answer", what));
+        }
         if streams && (back.is_some() || resume.is_some() || plain) {
             // A stream must begin in time, and may then take as long as it likes.
             let first = end.map_or(first, |end| first.min(end));
@@ -175,7 +192,7 @@ impl Call<'_> {
         if read.is_err() {
             permit.failed();
         }
-        let head = self.head(parts, back.as_ref(), false);
+        let mut head = self.head(parts, back.as_ref(), false);
         let read = read?;
         if let Read::Whole(body) = &read {
             meter.feed(body);
@@ -188,16 +205,18 @@ impl Call<'_> {
                 body
             }
             (Read::Whole(body), Some(back)) => {
-                let (provider, front) = (self.address.dialect, self.engine.ask.front);
-                let answer = convert::response(provider, front, &body, &back.context);
-                answer
-                    .map_err(|fault| {
-                        permit.failed();
-                        let (field, message) = (fault.field, fault.message);
-                        let what = format!("sent what is no answer: `{field}`: {message}");
-                        self.failed(Kind::Again, 502, "upstream_bad_answer", &what)
-                    })?
-                    .into()
+                let (task, front) = (self.engine.ask.task(), self.engine.ask.front);
+                let answer = convert::response(task, self.dialect(), front, &body, &back.context);
+                let answer = answer.map_err(|fault| {
+                    permit.failed();
+                    let (field, message) = (fault.field, fault.message);
+                    let what = format!("sent what is no answer: `{field}`: {message}");
+                    self.failed(Kind::Again, 502, "upstream_bad_answer", &what)
+                })?;
+                if answer.estimated {
+                    head.headers_mut().insert(ESTIMATED, HeaderValue::from_static("true"));
+                }
+                answer.body.into()
             }
             (Read::Larger(pieces, body, watch), None) => {
                 permit.began(self.began.elapsed());
@@ -289,20 +308,19 @@ impl Call<'_> {
                 lenient: ask.lenient,
                 context: self.engine.context(),
             };
-            let converted = convert::request(ask.front, self.address.dialect, body, wanted);
-            let convert::Converted { body, dropped, context } = converted.map_err(|fault| {
-                let message = format!("`{}`: {}", fault.field, fault.message);
-                let field = Some(fault.field).filter(|field| field != "body");
-                let refused = Refused { field, ..Refused::new(400, "invalid_request", message) };
-                Failed::own(Kind::Caller, refused)
-            })?;
+            let converted = convert::request(ask.task(), ask.front, self.dialect(), body, wanted);
+            let convert::Converted { body, dropped, context } = converted.map_err(refused)?;
             return Ok((Bytes::from(body).into(), Some(Back { dropped, context })));
         }
         if let Some(body) = convert::without_foreign_seals(ask.front, body, model) {
             return Ok((Bytes::from(body).into(), None));
         }
-        if asked.model == *model || asked.model_at.is_empty() {
+        if asked.model == *model {
             return Ok((body.clone().into(), None));
+        }
+        if asked.model_at.is_empty() {
+            let renamed = ask.task().renamed(ask.front, body, model).map(Bytes::from);
+            return Ok((renamed.unwrap_or_else(|| body.clone()).into(), None));
         }
         let model_at = if instead.is_some() {
             // It was written anew, so that it stands elsewhere.
@@ -339,7 +357,7 @@ impl Call<'_> {
             let access = access.map_err(|what| {
                 self.failed(Kind::Elsewhere, 503, "provider_not_signed_in", &what)
             })?;
-            let mut request = self.request(body.clone(), keys.header(key), access.as_ref());
+            let mut request = self.request(body.clone(), keys.header(key), access.as_ref())?;
             if let Some(span) = self.span.filter(|_| provider.forwards_trace) {
                 span.in_scope(|| tracing_context::inject_http_headers(request.headers_mut()));
             }
@@ -402,26 +420,26 @@ impl Call<'_> {
         body: SendBody,
         key: Option<&HeaderValue>,
         access: Option<&Access>,
-    ) -> Request<SendBody> {
+    ) -> Result<Request<SendBody>, Failed> {
         let caller = (!self.converts()).then_some(&self.engine.ask.headers);
         let mut request = Request::new(body);
         *request.method_mut() = http::Method::POST;
-        *request.uri_mut() = self.uri(access);
+        *request.uri_mut() = self.uri(access).ok_or_else(|| self.cannot())?;
         let provider = &self.target.provider;
         if self.engine.ask.lenient {
             request.extensions_mut().insert(Lenient);
         }
         *request.headers_mut() =
             headers::to_provider(provider, self.address.dialect, caller, key, access);
-        request
+        Ok(request)
     }
 
     /// Where to ask, with the caller's query if the protocol is the same.
-    fn uri(&self, access: Option<&Access>) -> Uri {
+    fn uri(&self, access: Option<&Access>) -> Option<Uri> {
         let address = access.and_then(|access| access.address.as_ref()).unwrap_or(self.address);
         let (ask, stream) = (&self.engine.ask, self.engine.asked.stream);
         let query = (!self.converts()).then(|| ask.query.as_deref().unwrap_or_default());
-        address.asking(&self.target.model, stream, query)
+        address.asking(ask.task(), &self.target.model, stream, query)
     }
 
     /// An error that the provider answered with.
@@ -561,7 +579,7 @@ impl Call<'_> {
         Refused { retry_after: Some(wait), ..Refused::new(503, "provider_failing", message) }
     }
 
-    fn failed(&self, kind: Kind, status: u16, code: &'static str, what: &str) -> Failed {
+    pub(super) fn failed(&self, kind: Kind, status: u16, code: &'static str, what: &str) -> Failed {
         let message = format!("The provider `{}` {what}.", self.target.provider.name);
         Failed::own(kind, Refused::new(status, code, message))
     }

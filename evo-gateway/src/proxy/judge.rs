@@ -116,6 +116,15 @@ impl Failed {
         Self { kind, wait, last: Final::Own(Refused::new(status, code, message)) }
     }
 
+    /// Whether the provider does not know the route that it was asked at, rather than this model.
+    pub(super) fn lacks_route(&self, model: &str) -> bool {
+        let Final::Theirs(theirs) = &self.last else { return false };
+        match theirs.status.as_u16() {
+            404 => !contains(&theirs.body, model.as_bytes()),
+            status => matches!(status, 405 | 501),
+        }
+    }
+
     /// The status that the log tells, if the provider gave one.
     pub(super) fn status(&self) -> Option<u16> {
         match &self.last {

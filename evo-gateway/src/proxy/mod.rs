@@ -8,6 +8,7 @@ mod flow;
 mod judge;
 mod passing;
 mod stream;
+mod tasks;
 mod watch;
 
 use std::{ops::Range, time::Duration};
@@ -22,7 +23,7 @@ use crate::{
     access::{Entry, Text},
     auth::{Caller, key::Estimate},
     cache::{Place, Question},
-    convert::{self, Dialect},
+    convert::{self, Dialect, Task},
     gateway::{Gateway, Live},
     peek::{self, Aim, Peek},
     provider::Provider,
@@ -44,6 +45,8 @@ const MODEL: HeaderName = HeaderName::from_static("x-evo-model");
 const ATTEMPTS: HeaderName = HeaderName::from_static("x-evo-attempts");
 /// `true` of a caller that is lenient about what can't be carried over to another protocol.
 const LENIENT: HeaderName = HeaderName::from_static("x-evo-lenient");
+/// `true` of an answer whose number of tokens nobody counted.
+const ESTIMATED: HeaderName = HeaderName::from_static("x-evo-estimated");
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -119,6 +122,11 @@ impl Ask {
         Self { front, headers, query, body, aim, lenient }
     }
 
+    /// What is asked.
+    pub(crate) fn task(&self) -> Task {
+        self.aim.task
+    }
+
     /// Keeps only what another try needs, and nothing of the buffers that the request was read into:
     /// streams are many, and last.
     fn settle(&mut self) {
@@ -186,6 +194,7 @@ pub(crate) async fn forward(
     })?;
     let asked = Asked::from(peek);
     entry.facts.stream = asked.stream;
+    entry.facts.task = ask.task();
     entry.facts.asked = Some(Text::new(&asked.model));
     entry.question = tokens_of_body(&ask.body);
     // The one look at what may be swapped meanwhile: this request goes on with what it found.
@@ -247,9 +256,13 @@ pub(crate) async fn forward(
 
 /// The request's place in the cache, if there is one and it may have one.
 fn place(live: &Live, ask: &Ask, asked: &Asked, entry: &Entry) -> Option<Place> {
+    if ask.task() == Task::Count {
+        return None;
+    }
     live.cache.as_ref()?.place(&Question {
         caller: entry.facts.caller.as_ref(),
         front: ask.front,
+        task: ask.task(),
         headers: &ask.headers,
         query: ask.query.as_deref(),
         model: &asked.model,
@@ -322,7 +335,7 @@ fn admit(entry: &mut Entry, asked: &str, mut targets: Vec<Target>) -> Result<Vec
         return Err(Refused { field, ..Refused::new(403, "model_not_allowed", message) });
     };
     let mut estimate = Estimate::default();
-    if key.wants_estimate() {
+    if key.wants_estimate() && entry.facts.task != Task::Count {
         let price = provider.price(model);
         let cost = price.map_or(0, |price| price.of_question(entry.question));
         estimate = Estimate { tokens: entry.question, cost };
@@ -384,7 +397,7 @@ mod tests {
     #[test]
     fn what_runs_at_a_provider_is_not_plain_in_any_protocol() {
         let is_plain = |front, body: Value| {
-            let aim = Aim { model: None, streams: peek::Streams::Always };
+            let aim = Aim { streams: peek::Streams::Always, ..Aim::default() };
             Ask::new((front, aim), HeaderMap::new(), None, body.to_string().into()).is_plain()
         };
         let functions = json!({"functionDeclarations": [{"name": "f"}]});

@@ -110,7 +110,7 @@ fn passes(name: &HeaderName, converted: bool) -> bool {
         // They describe a body that is made anew.
         "content-type" | "content-encoding" => !converted,
         "retry-after" | "retry-after-ms" | "x-should-retry" | "request-id" | "x-request-id"
-        | "cache-control" | "x-evo-dropped" => true,
+        | "cache-control" | "x-evo-dropped" | "x-evo-estimated" => true,
         name => ["x-ratelimit-", "anthropic-", "openai-"].iter().any(|own| name.starts_with(own)),
     }
 }

@@ -4,6 +4,7 @@
 //! parse, and `null` is the same as absent. What to do about them is decided in [`crate::convert`].
 
 pub mod anthropic;
+pub mod embeddings;
 pub mod gemini;
 pub mod ollama;
 pub mod openai;

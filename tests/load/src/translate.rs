@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
-use evo_gateway::convert::{self, Context, Dialect, StreamConverter, Wanted};
+use evo_gateway::convert::{self, Context, Dialect, StreamConverter, Task, Wanted};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -161,14 +161,15 @@ fn request(front: Dialect, provider: Dialect, body: &[u8]) -> Result<Vec<u8>> {
         return Ok(body.to_vec());
     }
     let wanted = Wanted { model: "model", lenient: true, ..Wanted::default() };
-    Ok(convert::request(front, provider, body, wanted)?.body)
+    Ok(convert::request(Task::Generate, front, provider, body, wanted)?.body)
 }
 
 fn answer(provider: Dialect, front: Dialect, body: &[u8]) -> Result<Vec<u8>> {
     if front == provider {
         return Ok(body.to_vec());
     }
-    Ok(convert::response(provider, front, body, &context(front, provider)?)?)
+    let context = context(front, provider)?;
+    Ok(convert::response(Task::Generate, provider, front, body, &context)?.body)
 }
 
 fn stream(provider: Dialect, front: Dialect, events: &[u8]) -> Result<Vec<u8>> {
@@ -189,7 +190,7 @@ fn context(front: Dialect, provider: Dialect) -> Result<Context> {
     let body = json!({"model": "model", "messages": [{"role": "user", "content": "hi"}]});
     let body = request(Dialect::OpenAiChat, front, body.to_string().as_bytes())?;
     let wanted = Wanted { model: "model", ..Wanted::default() };
-    let converted = convert::request(front, provider, &body, wanted);
+    let converted = convert::request(Task::Generate, front, provider, &body, wanted);
     Ok(converted.map_err(|fault| anyhow!("a short question: {fault}"))?.context)
 }
 

@@ -8,7 +8,9 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::{
-    super::{Context, ConvertError, Dialect, StreamConverter, Wanted, error, request, response},
+    super::{
+        Context, ConvertError, Dialect, StreamConverter, Task, Wanted, error, request, response,
+    },
     context, golden_paths, ways,
 };
 
@@ -52,7 +54,7 @@ fn requests() {
         let stream = question["stream"].as_bool().unwrap_or(false);
         let lenient = name.starts_with("lenient_");
         let wanted = Wanted { model, stream, lenient, context: context() };
-        let result = request(from, to, body, wanted);
+        let result = request(Task::Generate, from, to, body, wanted);
         assert_eq!(result.is_err(), name.starts_with("refused_"), "{name}: {result:?}");
         match result {
             Ok(converted) if !converted.dropped.is_empty() => {
@@ -67,7 +69,7 @@ fn requests() {
 #[test]
 fn responses() {
     check("response", 2, |from, to, name, body| {
-        let result = response(from, to, body, &context());
+        let result = response(Task::Generate, from, to, body, &context()).map(|it| it.body);
         assert_eq!(result.is_err(), name.starts_with("refused_"), "{name}: {result:?}");
         pretty(result)
     });

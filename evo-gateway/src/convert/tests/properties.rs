@@ -4,7 +4,7 @@ use proptest::{collection::vec, option, prelude::*, sample::Index};
 use serde_json::{Value, json};
 
 use super::{
-    super::{Dialect, error, response},
+    super::{Dialect, Task, error, response},
     context, convert_in_pieces, golden_inputs, request,
 };
 
@@ -192,7 +192,7 @@ proptest! {
 fn every_conversion(from: Dialect, to: Dialect, bytes: &[u8], status: u16) {
     // Either answer will do: what counts is that there is one.
     drop(request(from, to, bytes, "m"));
-    drop(response(from, to, bytes, &context()));
+    drop(response(Task::Generate, from, to, bytes, &context()));
     drop(convert_in_pieces(from, to, bytes, &[bytes.len() / 2]));
     let body: Value = serde_json::from_slice(&error(from, to, status, bytes)).unwrap();
     assert!(body["error"]["message"].is_string() || body["error"].is_string());

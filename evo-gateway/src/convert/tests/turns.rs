@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    super::{Context, Converted, Dialect, StreamConverter, Wanted, request, response},
+    super::{Context, Converted, Dialect, StreamConverter, Task, Wanted, request, response},
     context,
 };
 
@@ -11,13 +11,16 @@ fn ask(front: Dialect, provider: Dialect, question: &Value) -> (Value, Context) 
     let body = question.to_string();
     let wanted = Wanted { model: "m", context: context(), ..Wanted::default() };
     let Converted { body, context, .. } =
-        request(front, provider, body.as_bytes(), wanted).unwrap();
+        request(Task::Generate, front, provider, body.as_bytes(), wanted).unwrap();
     (serde_json::from_slice(&body).unwrap(), context)
 }
 
 fn answer(provider: Dialect, front: Dialect, answer: &Value, context: &Context) -> Value {
     let answer = answer.to_string();
-    serde_json::from_slice(&response(provider, front, answer.as_bytes(), context).unwrap()).unwrap()
+    serde_json::from_slice(
+        &response(Task::Generate, provider, front, answer.as_bytes(), context).unwrap().body,
+    )
+    .unwrap()
 }
 
 /// The data of all events.

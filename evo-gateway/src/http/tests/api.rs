@@ -138,7 +138,7 @@ fn operations() -> Vec<(String, String, Value)> {
             operations.push((method.to_uppercase(), path.clone(), value.clone()));
         }
     }
-    assert_eq!(operations.len(), 26);
+    assert_eq!(operations.len(), 36);
     operations
 }
 

@@ -222,6 +222,8 @@ pub(super) fn place(base_url: &str, subscriber: bool) -> Result<Address, (String
         (other, _) => other,
     };
     let mut address = address(Dialect::OpenAiResponses, base)?;
+    // It is for Codex, which asks for answers only.
+    (address.embed, address.count) = (None, None);
     if subscriber {
         let models = format!("{}?client_version={RELEASE}", address.models);
         address.models =

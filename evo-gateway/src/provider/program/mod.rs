@@ -86,7 +86,8 @@ impl Kind {
             Self::Codex => Uri::from_static("program://codex/v1/chat/completions"),
             Self::Cursor => Uri::from_static("program://cursor-agent/v1/chat/completions"),
         };
-        Address { dialect: Dialect::OpenAiChat, models: generate.clone(), generate }
+        let models = generate.clone();
+        Address { dialect: Dialect::OpenAiChat, generate, embed: None, count: None, models }
     }
 
     /// How people sign in to it.
