@@ -297,13 +297,20 @@ def structured_output():
 @check
 @proves("count_tokens")
 def count_tokens():
-    asked = {"model": PREFIX + "echo", "messages": [{"role": "user", "content": "one two three"}]}
-    try:
-        count = client.messages.count_tokens(**asked).input_tokens
-    except anthropic.NotFoundError as error:
-        return untested("count_tokens", error)
-    # Where the provider cannot count, the gateway estimates.
-    equal(count, 3) if UPSTREAM in ("anthropic", "gemini") else equal(count > 0, True)
+    messages = [{"role": "user", "content": "one two three"}]
+    ask = lambda model="echo", **more: client.messages.count_tokens(model=PREFIX + model, messages=messages, **more)
+    short, long = ask().input_tokens, ask(system="four five", tools=TOOLS).input_tokens
+    equal(client.beta.messages.count_tokens(model=PREFIX + "echo", messages=messages).input_tokens, short)
+    assert short < long, (short, long)
+    # Where the provider cannot count, the gateway estimates, and says so.
+    estimated = client.messages.with_raw_response.count_tokens(model=PREFIX + "echo", messages=messages)
+    if UPSTREAM in ("anthropic", "gemini"):
+        equal(short, 3)
+        equal(estimated.headers.get("x-evo-estimated"), None)
+        raises(anthropic.NotFoundError, lambda: ask("no-such-model"))
+        raises(anthropic.RateLimitError, lambda: ask("fault-429"))
+    else:
+        equal((short < 20, estimated.headers.get("x-evo-estimated")), (True, "true"))
 
 
 @check

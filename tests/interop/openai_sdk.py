@@ -247,18 +247,35 @@ def signatures():
 
 
 @check
-@proves("embeddings")
+@proves("embeddings", "embeddings of tokens")
 def embeddings():
-    ask = lambda: client.embeddings.create(model=PREFIX + "echo", input=["one two", "three"])
-    try:
-        answer = ask()
-    except openai.NotFoundError as error:
-        return untested("embeddings", error)
-    except openai.BadRequestError as error:
-        assert UPSTREAM == "anthropic", error
+    embed = lambda input, model="echo", **more: client.embeddings.create(model=PREFIX + model, input=input, **more)
+    if UPSTREAM == "anthropic":
+        error = raises(openai.BadRequestError, lambda: embed("one"))
+        equal(error.code, "embeddings_not_supported")
+        refused("embeddings of tokens", error.message)
         return refused("embeddings", error.message)
-    equal([len(it.embedding) for it in answer.data], [3, 3])
-    equal(answer.data[0].embedding[1], 2 / 1024)
+    # The SDK asks for base64 unless it is told otherwise.
+    for more in ({}, {"encoding_format": "float"}):
+        answer = embed(["one two", "three"], **more)
+        equal([(it.index, it.object, len(it.embedding)) for it in answer.data], [(0, "embedding", 3), (1, "embedding", 3)])
+        equal(answer.data[0].embedding, [7 / 1024, 2 / 1024, 7 / 1024])
+        assert answer.usage.prompt_tokens == answer.usage.total_tokens > 0, answer.usage
+    equal([len(it.embedding) for it in embed("one", dimensions=2).data], [2])
+    raises(openai.BadRequestError, lambda: embed(""))
+    raises(openai.NotFoundError, lambda: embed("one", "no-such-model"))
+    raises(openai.RateLimitError, lambda: embed("one", "fault-429"))
+
+    async def asynchronous():
+        async with openai.AsyncOpenAI(base_url=BASE_URL, api_key=KEY, max_retries=0) as other:
+            return await other.embeddings.create(model=PREFIX + "echo", input="one")
+
+    equal(len(asyncio.run(asynchronous()).data[0].embedding), 3)
+    of_tokens = lambda: embed([[1, 2], [3]])
+    if FROM_OPENAI:
+        equal(len(of_tokens().data), 2)
+    else:
+        refused("embeddings of tokens", raises(openai.BadRequestError, of_tokens).message)
 
 
 @check

@@ -323,6 +323,16 @@ def tool_choice():
     assert "choice: any\n" in said("mirror", "x", tools=TOOLS, tool_choice="required", max_output_tokens=400)
 
 
+@check
+@proves("count_tokens")
+def count_tokens():
+    count = lambda **more: client.responses.input_tokens.count(model=PREFIX + "echo", input="one two three", **more)
+    short, long = count().input_tokens, count(instructions="four five", tools=TOOLS).input_tokens
+    assert short < long, (short, long)
+    # Where the provider cannot count, the gateway estimates.
+    equal(short, 3) if UPSTREAM != "openai" else equal(0 < short < 20, True)
+
+
 # Errors
 
 CLASSES = {

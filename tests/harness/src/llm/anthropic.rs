@@ -167,9 +167,20 @@ impl Service {
             ("POST", "/v1/messages") => self.complete(request, version, earlier),
             ("POST", "/v1/messages/count_tokens") => {
                 let mut body = parse(request)?;
-                if !body["max_tokens"].is_null() {
-                    let message = "max_tokens: Extra inputs are not permitted";
+                let mut fields = body.as_object().into_iter().flatten();
+                if let Some((extra, _)) = fields.find(|(key, _)| !COUNTED.contains(&key.as_str())) {
+                    let message = format!("{extra}: Extra inputs are not permitted");
                     return Err(Refusal::new(message));
+                }
+                let name = body["model"].as_str().unwrap_or_default();
+                if let Some(fault) = fault::of(name) {
+                    let before = earlier.iter().filter(|it| it.json()["model"] == name).count();
+                    if let Some(reply) = misbehave(&fault, before, number) {
+                        return Ok(reply);
+                    }
+                }
+                if !MODELS.contains(&name) {
+                    return Err(no_model(name));
                 }
                 body["max_tokens"] = 1.into();
                 let body = json!({ "input_tokens": read(&body, version)?.tokens() });
@@ -341,6 +352,18 @@ fn misbehave(fault: &Fault, before: usize, number: usize) -> Option<Reply> {
     Some(status.reply(headers, Refusal::of_status(status.code, message).body(number)))
 }
 
+/// Parameters whose tokens the API counts.
+const COUNTED: [&str; 9] = [
+    "cache_control",
+    "messages",
+    "mcp_servers",
+    "model",
+    "output_config",
+    "system",
+    "thinking",
+    "tool_choice",
+    "tools",
+];
 /// Parameters that the API knows.
 const PARAMETERS: [&str; 19] = [
     "model",

@@ -1,5 +1,6 @@
 //! A provider that speaks Google's Gemini API.
 
+mod embed;
 mod read;
 mod write;
 
@@ -165,12 +166,18 @@ impl Service {
             "streamGenerateContent" if request.query.split('&').any(|it| it == "alt=sse") => {
                 self.generate(request, name, &body, true, earlier)
             }
-            "countTokens" => count(name, &body),
-            "embedContent" => Ok(whole(&json!({ "embedding": read::embedding(name, &body)? }))),
-            "batchEmbedContents" => {
-                let list = body["requests"].as_array().into_iter().flatten();
-                let all: Checked<Vec<Value>> = list.map(|it| read::embedding(name, it)).collect();
-                Ok(whole(&json!({ "embeddings": all? })))
+            "countTokens" | "embedContent" | "batchEmbedContents" => {
+                if let Some(fault) = fault::of(name) {
+                    let before = earlier.iter().filter(|it| it.path == request.path).count();
+                    if let Some(reply) = misbehave(&fault, before) {
+                        return Ok(reply);
+                    }
+                }
+                match method {
+                    "countTokens" => count(name, &body),
+                    "embedContent" => embed::single(name, &body),
+                    _ => embed::batch(name, &body),
+                }
             }
             _ => Err(no_model(name)),
         }
@@ -276,6 +283,9 @@ fn count(name: &str, body: &Value) -> Checked<Reply> {
     }
     let nested = &body["generateContentRequest"];
     let mut asked = if nested.is_null() { body.clone() } else { nested.clone() };
+    if !nested.is_null() {
+        embed::is_named(nested, name, "generateContentRequest.model", true)?;
+    }
     if let Some(fields) = asked.as_object_mut() {
         fields.remove("model");
     }

@@ -7,11 +7,8 @@ use base64::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{Checked, Refusal, no_model, write::SIGNATURE};
-use crate::llm::{
-    answer::MODELS,
-    prompt::{self, Choice, Part, Prompt, Role},
-};
+use super::{Checked, Refusal, write::SIGNATURE};
+use crate::llm::prompt::{self, Choice, Part, Prompt, Role};
 
 /// What Google's documents give for calls that no model of theirs has made.
 const NO_SIGNATURE: [&str; 2] =
@@ -128,7 +125,7 @@ fn camel_field((name, value): (&String, &Value)) -> (String, Value) {
     (camel_name, value)
 }
 
-fn known(value: &Value, names: &[&str], at: &str) -> Checked<()> {
+pub(super) fn known(value: &Value, names: &[&str], at: &str) -> Checked<()> {
     let mut fields = value.as_object().into_iter().flatten();
     let unknown = fields.find(|(key, _)| !names.contains(&key.as_str()));
     unknown.map_or(Ok(()), |(key, _)| Err(Refusal::unknown(key, at)))
@@ -319,7 +316,11 @@ fn contents(value: &Value, prompt: &mut Prompt) -> Checked<()> {
 }
 
 /// The parts, and whether a call among them has its seal; names of results go to `results`.
-fn parts(content: &Value, at: &str, results: &mut Vec<String>) -> Checked<(Vec<Part>, bool)> {
+pub(super) fn parts(
+    content: &Value,
+    at: &str,
+    results: &mut Vec<String>,
+) -> Checked<(Vec<Part>, bool)> {
     let list = content["parts"].as_array().filter(|list| !list.is_empty());
     let list = list.ok_or_else(|| {
         Refusal::new(format!("* GenerateContentRequest.{at}.parts: must not be empty\n"))
@@ -419,16 +420,4 @@ fn decode(text: &str) -> Option<Vec<u8>> {
         GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
     let engine = GeneralPurpose::new(&STANDARD, padding);
     engine.decode(text.replace('-', "+").replace('_', "/")).ok()
-}
-
-/// A vector of three numbers.
-pub(super) fn embedding(model: &str, body: &Value) -> Checked<Value> {
-    let fields = ["model", "content", "taskType", "title", "outputDimensionality"];
-    known(body, &fields, "requests")?;
-    if !MODELS.contains(&model) {
-        return Err(no_model(model));
-    }
-    let (parts, _) = parts(&body["content"], "content", &mut Vec::new())?;
-    let text = parts.iter().find_map(Part::text).unwrap_or_default();
-    Ok(json!({ "values": prompt::vector(text) }))
 }

@@ -1,6 +1,7 @@
 //! A provider that speaks OpenAI's APIs: Chat Completions, Responses and embeddings.
 
 mod chat;
+mod embeddings;
 mod responses;
 mod responses_events;
 
@@ -9,13 +10,12 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
 use super::{
     answer::{self, Answer, MODELS, Script},
     fault::{self, Fault},
-    prompt::{self, Prompt},
+    prompt::Prompt,
     schema,
     server::{Api, Reply, Request, Sent, Server},
     stream,
@@ -155,7 +155,8 @@ impl Service {
             }
             ("POST", "/v1/chat/completions") => self.complete(request, earlier),
             ("POST", "/v1/responses") => self.respond(request, earlier),
-            ("POST", "/v1/embeddings") => embed(request),
+            ("POST", "/v1/responses/input_tokens") => self.count(request, earlier),
+            ("POST", "/v1/embeddings") => embeddings::embed(request, earlier),
             (method, path) => Err(Refusal {
                 code: Some("unknown_url"),
                 ..Refusal::plain(404, format!("Unknown request URL: {method} {path}."))
@@ -199,6 +200,32 @@ impl Service {
         let error = format!("event: error\ndata: {error}\n\n");
         let events = || (told.events(&answer), error);
         Ok(sent(&prompt, number, || whole, events))
+    }
+
+    /// The tokens of a request of Responses.
+    fn count(&self, request: &Request, earlier: &[Request]) -> Checked<Reply> {
+        let body = parse(request)?;
+        let counted = [
+            "conversation",
+            "input",
+            "instructions",
+            "model",
+            "parallel_tool_calls",
+            "previous_response_id",
+            "reasoning",
+            "text",
+            "tool_choice",
+            "tools",
+            "truncation",
+        ];
+        known(&body, &counted)?;
+        if let Some(reply) = fail(body["model"].as_str().unwrap_or_default(), earlier) {
+            return Ok(reply);
+        }
+        let before = self.before(&body["previous_response_id"])?;
+        let (prompt, _) = responses::read(&body, before)?;
+        let body = json!({ "object": "response.input_tokens", "input_tokens": prompt.tokens() });
+        Ok(Reply::whole(200, limits(earlier.len()), JSON, body.to_string()))
     }
 
     /// The items before those of a request.
@@ -261,51 +288,21 @@ fn parse(request: &Request) -> Checked<Value> {
     })
 }
 
+/// A field that is none of these is refused.
+fn known(body: &Value, fields: &[&str]) -> Checked<()> {
+    let mut all = body.as_object().into_iter().flatten();
+    let Some((unknown, _)) = all.find(|(key, _)| !fields.contains(&key.as_str())) else {
+        return Ok(());
+    };
+    let message = format!("Unknown parameter: '{unknown}'.");
+    Err(Refusal::new(unknown, "unknown_parameter", message))
+}
+
 /// The fault that the model's name stands for, unless it is over.
 fn fail(name: &str, earlier: &[Request]) -> Option<Reply> {
     let fault = fault::of(name)?;
     let before = earlier.iter().filter(|it| it.json()["model"] == name).count();
     misbehave(&fault, before, earlier.len())
-}
-
-/// Vectors of three numbers.
-fn embed(request: &Request) -> Checked<Reply> {
-    let body = parse(request)?;
-    let known = ["model", "input", "encoding_format", "dimensions", "user"];
-    let mut fields = body.as_object().into_iter().flatten();
-    if let Some((unknown, _)) = fields.find(|(key, _)| !known.contains(&key.as_str())) {
-        let message = format!("Unknown parameter: '{unknown}'.");
-        return Err(Refusal::new(unknown, "unknown_parameter", message));
-    }
-    let name = body["model"].as_str().ok_or_else(|| Refusal::missing("model"))?;
-    if !MODELS.contains(&name) {
-        return Err(no_model(name));
-    }
-    let inputs = match &body["input"] {
-        Value::String(text) => vec![text.clone()],
-        Value::Array(texts) if !texts.is_empty() => {
-            let text = |it: &Value| it.as_str().map(str::to_owned);
-            let texts: Option<Vec<String>> = texts.iter().map(text).collect();
-            texts.ok_or_else(|| Refusal::value("input", "Invalid 'input': not strings."))?
-        }
-        other => return Err(Refusal::kind("input", "a string or an array of strings", other)),
-    };
-    let vector = |text: &str| match body["encoding_format"].as_str() {
-        Some("base64") => {
-            let bytes = prompt::vector(text).map(f32::to_le_bytes).concat();
-            BASE64_STANDARD.encode(bytes).into()
-        }
-        _ => json!(prompt::vector(text)),
-    };
-    let data = inputs.iter().enumerate().map(
-        |(index, text)| json!({ "object": "embedding", "index": index, "embedding": vector(text) }),
-    );
-    let tokens: usize = inputs.iter().map(|text| text.split_whitespace().count()).sum();
-    let body = json!({
-        "object": "list", "data": data.collect::<Vec<_>>(), "model": name,
-        "usage": { "prompt_tokens": tokens, "total_tokens": tokens },
-    });
-    Ok(Reply::whole(200, limits(0), JSON, body.to_string()))
 }
 
 fn authorize(request: &Request) -> Checked<()> {
