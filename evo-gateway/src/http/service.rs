@@ -38,6 +38,10 @@ use crate::{
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The provider's, where the caller has given one of its own.
+const PROVIDER_REQUEST_ID: HeaderName = HeaderName::from_static("x-evo-provider-request-id");
+/// Longest one that is taken from a caller.
+const LONGEST_ID: usize = 64;
 /// Anthropic's name for it.
 const ANTHROPIC_REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -88,6 +92,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         let (mut parts, body) = request.into_parts();
         // Before anything that could pass it on.
         let key = take_key(&mut parts.uri);
+        let id = own_id(&parts.headers);
         let generates = fronts::at(parts.uri.path(), parts.uri.query());
         let aim = generates.map_or_else(Aim::default, |front| front.aim(parts.uri.path()));
         // The router is only needed, and cloned, for what the proxy does not answer.
@@ -145,7 +150,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
                 }
                 response
             });
-            Ok(finish(&gateway, front, response, entry))
+            Ok(finish(&gateway, (front, id), response, entry))
         })
     }
 }
@@ -248,6 +253,14 @@ fn admit(
              made by `evo gateway auth generate`."
         ),
     ))
+}
+
+/// The id that the caller gives its request, if it can stand in a log.
+fn own_id(headers: &HeaderMap) -> Option<HeaderValue> {
+    let id = headers.get(REQUEST_ID)?.as_bytes();
+    let is_fine = (1..=LONGEST_ID).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic);
+    // Without the buffer that it was read into.
+    if is_fine { HeaderValue::from_bytes(id).ok() } else { None }
 }
 
 /// Takes `key=…` out of a query, in which Google's clients may send their key.
@@ -395,12 +408,17 @@ async fn route(router: Router, parts: request::Parts, body: Incoming) -> Respons
 /// Gives the answer its id, and the log line its last facts.
 fn finish(
     gateway: &Gateway,
-    front: Dialect,
+    (front, own): (Dialect, Option<HeaderValue>),
     mut response: Response<Answer>,
     mut entry: Entry,
 ) -> Response<Logged> {
     let status = response.status();
     let headers = response.headers_mut();
+    if let Some(own) = own
+        && let Some(providers) = headers.insert(REQUEST_ID, own)
+    {
+        headers.insert(PROVIDER_REQUEST_ID, providers);
+    }
     let id = match headers.get(REQUEST_ID).or_else(|| headers.get(ANTHROPIC_REQUEST_ID)) {
         Some(id) => id.clone(),
         None => gateway.new_id(),

@@ -63,6 +63,31 @@ async fn anthropic_is_asked_as_it_wants_to_be() {
     bed.stop().await;
 }
 
+#[tokio::test]
+async fn a_caller_may_give_its_request_an_id() {
+    let fake = Fake::says(200, &[("x-request-id", "up-1")], r#"{"a":1}"#).await;
+    let bed = Bed::before(&fake).await;
+    let send = async |path: &str, id: &str, body: &Value| {
+        let request = bed.request("POST", path).header("x-request-id", id);
+        bed.send(request.body(Full::new(body.to_string().into())).unwrap()).await
+    };
+    let openai = "/v1/chat/completions";
+    let got = send(openai, "mine-1", &chat("p:m")).await;
+    assert_eq!(got.header("x-request-id"), "mine-1");
+    assert_eq!(got.header("x-evo-provider-request-id"), "up-1");
+    assert_eq!(fake.last().header("x-request-id"), "", "it is the gateway's caller's");
+    // Errors of the gateway's own have it as well, in every protocol.
+    let got = send("/v1/messages", "mine-2", &message("nobody:m")).await;
+    assert_eq!((got.header("x-request-id"), got.header("request-id")), ("mine-2", "mine-2"));
+    // What can't stand in a log is none.
+    for wrong in ["", "with a space", &"x".repeat(65)] {
+        let got = send(openai, wrong, &chat("nobody:m")).await;
+        assert!(got.header("x-request-id").starts_with("req_"), "{wrong}: {got:?}");
+        assert_eq!(send(openai, wrong, &chat("p:m")).await.header("x-request-id"), "up-1");
+    }
+    bed.stop().await;
+}
+
 /// Status and error class survive, in the same protocol to the byte.
 #[tokio::test]
 async fn a_providers_errors_are_kept() {

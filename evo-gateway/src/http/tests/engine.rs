@@ -246,6 +246,30 @@ async fn who_fails_too_often_is_left_alone_and_the_fault_of_a_caller_is_none() {
 }
 
 #[tokio::test]
+async fn who_answers_sooner_is_asked_more_often() {
+    let slow = Fake::start(|_| async {
+        tokio::time::sleep(Duration::from_millis(40)).await;
+        Response::builder()
+            .header("content-type", "application/json")
+            .body(Body::from(ANSWER))
+            .unwrap()
+    })
+    .await;
+    let quick = Fake::says(200, &[("content-type", "application/json")], ANSWER).await;
+    let providers = [slow.provider("slow", OPENAI), quick.provider("quick", OPENAI)];
+    let targets = json!([{"to": "slow:m"}, {"to": "quick:m"}]);
+    let routing = json!({"pools": {"both": {"balance": "latency", "targets": targets}}});
+    let bed = bed(&providers, json!({}), routing).await;
+    for _ in 0..40 {
+        assert_eq!(bed.chat(&chat("both")).await.status, 200);
+    }
+    // Both were tried; after that the slow one is drawn only where it is drawn twice.
+    let (slow, quick) = (slow.seen().len(), quick.seen().len());
+    assert!(slow >= 1 && quick > 2 * slow, "{slow} {quick}");
+    bed.stop().await;
+}
+
+#[tokio::test]
 async fn a_pool_shares_requests_and_stands_in_for_who_fails() {
     let one = Fake::says(200, &[("content-type", "application/json")], ANSWER).await;
     let two = Fake::says(500, &[], r#"{"error":{"message":"Oh."}}"#).await;
