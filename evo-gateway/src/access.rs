@@ -6,7 +6,10 @@ use std::{
     fmt,
     hash::{Hash, Hasher},
     mem,
-    sync::Arc,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -260,6 +263,31 @@ pub(crate) struct Used {
     pub(crate) cost: Option<NanoUsd>,
 }
 
+/// What a request has asked of providers so far. It outlives whoever asks: a caller that leaves ends that
+/// one in the middle of its work, and what was asked is paid for all the same.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    attempts: AtomicU32,
+    failed: Mutex<Vec<Attempted>>,
+}
+
+impl Tally {
+    /// A request goes to a provider.
+    pub(crate) fn asks(&self) {
+        self.attempts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many did.
+    pub(crate) fn attempts(&self) -> u32 {
+        self.attempts.load(Ordering::Relaxed)
+    }
+
+    /// One of them failed.
+    pub(crate) fn failed(&self, attempted: Attempted) {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).push(attempted);
+    }
+}
+
 impl fmt::Display for Attempted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { provider, model, status, code, after, .. } = self;
@@ -343,6 +371,8 @@ pub(crate) struct Entry {
     pub(crate) question: u64,
     /// Keeps the answer while it goes out, if it may be given again.
     pub(crate) recorder: Option<Box<Recorder>>,
+    /// What is asked of providers for it.
+    pub(crate) tally: Option<Arc<Tally>>,
     words: Option<Box<Words>>,
     log: AccessLog,
     books: Books,
@@ -367,6 +397,7 @@ impl Entry {
             ticket: None,
             question: 0,
             recorder: None,
+            tally: None,
             words: None,
             log,
             books,
@@ -397,6 +428,15 @@ impl Entry {
             spans::fail(&before, "failed_over");
         }
         self.call = call;
+    }
+
+    /// Takes over what has been asked of providers by now.
+    pub(crate) fn take_stock(&mut self) {
+        if let Some(tally) = &self.tally {
+            self.facts.attempts = tally.attempts();
+            let mut failed = tally.failed.lock().unwrap_or_else(PoisonError::into_inner);
+            self.facts.failed.append(&mut failed);
+        }
     }
 
     /// What the answer has taken so far, of whoever was chosen last.
@@ -487,6 +527,7 @@ fn total(usage: &Usage) -> u64 {
 impl Drop for Entry {
     fn drop(&mut self) {
         let total = self.started.elapsed();
+        self.take_stock();
         let record = self.account(total);
         let facts = mem::take(&mut self.facts);
         if let (Some(call), Some(record)) = (self.call.take(), &record) {

@@ -1,6 +1,6 @@
 //! One attempt: a provider, a model, its keys, and an answer that has begun or a failure.
 
-use std::{collections::VecDeque, future::poll_fn, sync::atomic::Ordering, time::Duration};
+use std::{collections::VecDeque, future::poll_fn, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use evo_common::tracing_context;
@@ -361,7 +361,7 @@ impl Call<'_> {
             if let Some(span) = self.span.filter(|_| provider.forwards_trace) {
                 span.in_scope(|| tracing_context::inject_http_headers(request.headers_mut()));
             }
-            self.engine.attempts.fetch_add(1, Ordering::Relaxed);
+            self.engine.tally.asks();
             let deadlines = Deadlines { first_byte: self.first_byte()? };
             let sent = provider.send(&self.engine.client, request, deadlines).await;
             let response = match sent {

@@ -1,14 +1,7 @@
 //! Who is asked, in which order, and when again: the same for streams and for other answers. Nothing of
 //! an answer goes out before its first content has come, so that until then somebody else can be asked.
 
-use std::{
-    borrow::Cow,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::Duration,
-};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use futures_util::future::{Either, select};
 use http::Response;
@@ -24,7 +17,7 @@ use super::{
     stream::Rescue,
 };
 use crate::{
-    access::{Attempted, Entry, Text},
+    access::{Attempted, Entry, Tally, Text},
     auth::Caller,
     convert::StreamConverter,
     gateway::Live,
@@ -56,9 +49,8 @@ pub(super) struct Engine {
     caller: Option<Caller>,
     /// The request as a part of a trace, and its route.
     pub(super) span: Option<(Span, Cow<'static, str>)>,
-    /// Requests that went to providers.
-    pub(super) attempts: AtomicU32,
-    failed: Mutex<Vec<Attempted>>,
+    /// What went to providers.
+    pub(super) tally: Arc<Tally>,
     /// Who answers.
     answers: usize,
     rescues: u32,
@@ -110,8 +102,10 @@ impl Engine {
         ask: Ask,
         asked: Asked,
         targets: Vec<Target>,
-        entry: &Entry,
+        entry: &mut Entry,
     ) -> Self {
+        let tally = Arc::<Tally>::default();
+        entry.tally = Some(tally.clone());
         Self {
             client,
             live,
@@ -123,8 +117,7 @@ impl Engine {
             waited: Duration::ZERO,
             caller: entry.facts.caller.clone(),
             span: entry.span().map(|span| (span.clone(), entry.facts.path.clone())),
-            attempts: AtomicU32::new(0),
-            failed: Mutex::default(),
+            tally,
             answers: 0,
             rescues: 0,
         }
@@ -136,21 +129,9 @@ impl Engine {
         (every > 0).then(|| Duration::from_millis(every))
     }
 
-    /// How many requests went to providers.
-    pub(super) fn count(&self) -> u32 {
-        self.attempts.load(Ordering::Relaxed)
-    }
-
     /// Who is asked first, or answers.
     pub(super) fn who(&self) -> &Target {
         &self.targets[self.answers]
-    }
-
-    /// Notes for the log what became of it so far.
-    pub(super) fn tell(&self, entry: &mut Entry) {
-        entry.facts.attempts = self.count();
-        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        entry.facts.failed.append(&mut failed);
     }
 
     /// Asks until somebody answers, or nobody is left.
@@ -371,7 +352,7 @@ impl Engine {
             counts,
             used: None,
         };
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner).push(attempted);
+        self.tally.failed(attempted);
     }
 
     /// The engine without what only the beginning needs, if a stream that breaks off may go on.

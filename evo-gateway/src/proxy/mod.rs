@@ -232,7 +232,7 @@ pub(crate) async fn forward(
             }
         }
     };
-    engine.tell(entry);
+    entry.take_stock();
     let mut response = match run {
         Ok(ready) => finish(ready, engine, heartbeat, entry),
         Err(failed) => {
@@ -318,7 +318,7 @@ fn mark(response: &mut Response<Answer>, engine: &Engine) {
     if let Ok(model) = HeaderValue::try_from(&who.model) {
         headers.insert(MODEL, model);
     }
-    headers.insert(ATTEMPTS, engine.count().into());
+    headers.insert(ATTEMPTS, engine.tally.attempts().into());
 }
 
 /// Lets a virtual key's request in, or not. Of the candidates those stay that are allowed to it.

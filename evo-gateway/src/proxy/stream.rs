@@ -92,7 +92,7 @@ impl Stream {
                 State::Asking(work) => match work.as_mut().poll(context) {
                     Poll::Pending => return self.beat(context),
                     Poll::Ready((engine, run)) => {
-                        engine.tell(entry);
+                        entry.take_stock();
                         if let Err(words) = self.begin(engine, run, entry) {
                             return self.last(words, Outcome::Cut, entry);
                         }
@@ -129,7 +129,7 @@ impl Stream {
                     Poll::Pending => return self.beat(context),
                     Poll::Ready((engine, rescue)) => {
                         let broken_off = entry.facts.failed.len();
-                        engine.tell(entry);
+                        entry.take_stock();
                         match rescue {
                             Ok(Ready { reply: Reply::Flow(flow), meter, call, .. }) => {
                                 // The caller has what was said before, and it was paid for.

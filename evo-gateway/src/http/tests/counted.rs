@@ -174,3 +174,34 @@ async fn attempts_that_failed_are_counted_by_provider_model_and_reason() {
     );
     office.bed.stop().await;
 }
+
+#[tokio::test]
+async fn a_caller_that_leaves_before_the_answer_has_paid_for_its_question() {
+    let (slow, _tasks, asked) = super::streams::forsaken("").await;
+    let mut provider = provider_at(&format!("http://{slow}/v1"), "p", OPENAI);
+    provider["model_metadata"] = json!({"m": {"cost": {"input": 1e6, "output": 2e6}}});
+    let office = office(&[provider], json!({"max_retries": 0})).await;
+    for body in [chat("p:m"), streamed(chat("p:m"))] {
+        *asked.lock().unwrap() = [false; 2];
+        let caller = office.bed.raw("/v1/chat/completions", &body.to_string()).await;
+        until(|| asked.lock().unwrap()[0]).await;
+        drop(caller);
+        until(|| asked.lock().unwrap()[1]).await;
+    }
+    let mut rows = Vec::new();
+    // The connection to the provider is closed first, and the row written then.
+    for _ in 0..500 {
+        rows = office.usage("").await["requests"].as_array().unwrap().clone();
+        if rows.len() == 2 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(rows.len(), 2);
+    for row in rows {
+        assert_eq!((&row["outcome"], &row["attempts"]), (&json!("cancelled"), &json!(1)), "{row}");
+        assert_eq!((&row["estimated"], &row["output_tokens"]), (&json!(true), &json!(0)), "{row}");
+        assert!(row["input_tokens"].as_u64() > Some(0) && row["cost_usd"].as_f64() > Some(1.0));
+    }
+    office.bed.stop().await;
+}

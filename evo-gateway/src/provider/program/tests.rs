@@ -248,19 +248,25 @@ async fn a_stream_that_breaks_off_does_not_end_as_if_it_were_whole() {
 
 #[tokio::test]
 async fn output_is_bounded() {
-    let script = "head -c 9000000 /dev/zero | tr '\\0' 'x'; sleep 60";
-    let response = stand_in(Kind::Codex, 4, script).ask(&json!({})).await.unwrap();
+    let script = r#"sleep 300 & echo "$$ $!" > "$(dirname "$0")/pids"
+head -c 9000000 /dev/zero | tr '\0' 'x'; wait"#;
+    let large = stand_in(Kind::Codex, 4, script);
+    let response = large.ask(&json!({})).await.unwrap();
     assert_eq!(response.status(), 502);
     assert!(text_of(response).await.contains("8 MiB"));
+    assert_eq!(none_left(&large).await, 1);
 }
 
 #[tokio::test]
 async fn a_program_that_is_too_slow_is_ended() {
-    let slow = stand_in(Kind::Cursor, 1, "sleep 60");
-    let limited = Program { limit: Duration::from_millis(200), ..slow.program };
+    let script = r#"sleep 300 & echo "$$ $!" > "$(dirname "$0")/pids"; wait"#;
+    let slow = stand_in(Kind::Cursor, 1, script);
+    let limited = Program { limit: Duration::from_millis(500), ..slow.program };
     let slow = StandIn { program: limited, folder: slow.folder };
     let response = slow.ask(&json!({})).await.unwrap();
     assert_eq!(response.status(), 504);
+    // It may have been ended before it wrote anything down.
+    assert!(none_left(&slow).await <= 1);
     // Another one, which has more time than the request.
     let slow = stand_in(Kind::Cursor, 1, "sleep 60");
     let mut request = Request::new(SendBody::from(Bytes::from_static(
@@ -323,6 +329,25 @@ fn runs(pid: &str) -> bool {
     })
 }
 
+/// Waits until nothing is left of the processes that the stand-in wrote down, each with a helper that it
+/// started. Says how many there were.
+async fn none_left(stand_in: &StandIn) -> usize {
+    let pids = fs::read_to_string(stand_in.folder.path().join("pids")).unwrap_or_default();
+    let pids: Vec<Vec<&str>> = pids.lines().map(|line| line.split(' ').collect()).collect();
+    let left = || -> Vec<&str> {
+        let leaders = pids.iter().map(|pids| pids[0]);
+        let leaders = leaders.filter(|pid| Path::new(&format!("/proc/{pid}")).exists());
+        leaders.chain(pids.iter().map(|pids| pids[1]).filter(|pid| runs(pid))).collect()
+    };
+    for _ in 0..500 {
+        if left().is_empty() {
+            return pids.len();
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("still there: {:?}", left());
+}
+
 /// Callers that go away leave nothing behind: not the program, not what it started, no zombie and no
 /// place taken, whether the answer had begun or not. (The descriptors are counted from outside, in the
 /// tests of the whole program.)
@@ -357,20 +382,6 @@ echo '{"type":"stream_event","event":{"delta":{"text":"Hel"}}}'; wait"#;
         });
         futures_util::future::join_all(requests).await;
     }
-    let pids = stand_in.wrote("pids");
-    let pids: Vec<Vec<&str>> = pids.lines().map(|line| line.split(' ').collect()).collect();
-    assert_eq!(pids.len(), 100);
-    let left = || -> Vec<&str> {
-        let leaders = pids.iter().map(|pids| pids[0]);
-        let leaders = leaders.filter(|pid| Path::new(&format!("/proc/{pid}")).exists());
-        leaders.chain(pids.iter().map(|pids| pids[1]).filter(|pid| runs(pid))).collect()
-    };
-    for _ in 0..200 {
-        if left().is_empty() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    assert!(left().is_empty(), "still there: {:?}", left());
+    assert_eq!(none_left(&stand_in).await, 100);
     assert_eq!(stand_in.program.places.available_permits(), 20);
 }
