@@ -8,7 +8,7 @@ use std::{
 };
 
 use evo_common::king_socket::{Incoming, Socket};
-use evo_harness::{Evo, King, Process, eventually_async};
+use evo_harness::{Evo, King, Process, eventually, eventually_async};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -98,6 +98,28 @@ impl Pair {
     fn live(&self) -> King {
         King::new(&format!("http://{}", self.gateway_address), &self.evo.token("operator"))
     }
+}
+
+#[test]
+fn a_test_of_a_configuration_listens_on_this_machine_only_and_writes_none() {
+    let evo = evo();
+    let token = "evo_gw_of_this_test";
+    let start = |more: &[&str]| {
+        let mut command = evo.command(&["gateway", "--check", "--port", "0", "--print-port"]);
+        command.args(more).env("EVO_TOKEN_GATEWAY", token);
+        let gateway = Process::start(command);
+        let port = || gateway.stdout().trim_end().parse::<u16>().ok();
+        let port = eventually("the gateway tells its port", PATIENCE, port);
+        (gateway, port)
+    };
+    let text = r#"{"server": {"host": "0.0.0.0", "port": 1}, "providers": []}"#;
+    let file = evo.file("everywhere.json", text);
+    let (_gateway, port) = start(&["--config", file.to_str().unwrap()]);
+    // Another loopback address reaches whatever listens on all of them.
+    assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+    assert!(std::net::TcpStream::connect(("127.0.0.2", port)).is_err());
+    let (_gateway, _) = start(&[]);
+    assert!(!evo.data().join("config").exists(), "a default configuration was written");
 }
 
 #[tokio::test]

@@ -68,6 +68,7 @@ fn working() -> usize {
 
 #[tokio::test]
 async fn after_a_hundred_cancelled_requests_no_process_and_no_descriptor_is_left() {
+    evo_common::tls::install();
     let evo = evo();
     let program = program(&evo);
     let temporary = evo.folder().join("evo-gateway-leak");
@@ -84,9 +85,10 @@ async fn after_a_hundred_cancelled_requests_no_process_and_no_descriptor_is_left
     command.arg(config).env("EVO_TOKEN_GATEWAY", TOKEN).env("EVO_GATEWAY_PROGRAMS", "20");
     command.env("TMPDIR", &temporary);
     let gateway = Process::start(command);
-    // A line of its own, among those of the log.
-    let port = || gateway.stdout().lines().find_map(|line| line.parse::<u16>().ok());
-    let port = eventually("the gateway tells its port", MINUTE, port);
+    // All that it writes there, also after a hundred requests.
+    let printed = || Some(gateway.stdout()).filter(|text| text.ends_with('\n'));
+    let printed = eventually("the gateway tells its port", MINUTE, printed);
+    let port: u16 = printed.trim_end().parse().unwrap();
     let url = format!("http://127.0.0.1:{port}/v1/chat/completions");
     let body = |prompt: &str, stream: bool| {
         json!({
@@ -137,4 +139,6 @@ async fn after_a_hundred_cancelled_requests_no_process_and_no_descriptor_is_left
     assert!(left.is_empty(), "{left:?}");
     let answer: Value = ask(body("quick", false)).await.unwrap().json().await.unwrap();
     assert_eq!(answer["choices"][0]["finish_reason"], "stop", "{answer}");
+    assert_eq!(gateway.stdout(), printed);
+    assert!(gateway.stderr().contains("Gateway serves on"), "{}", gateway.stderr());
 }
