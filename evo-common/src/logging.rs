@@ -34,10 +34,12 @@ mod component;
 mod console;
 #[cfg(feature = "tracing-otel")]
 mod otel;
+mod requests;
 
 use std::{
+    io,
     path::{Path, PathBuf},
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
 };
 
 use tracing::{Level, Metadata};
@@ -48,6 +50,7 @@ use tracing_appender::{
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
     filter::{FilterExt as _, filter_fn},
+    fmt::MakeWriter as _,
     layer::SubscriberExt as _,
     util::SubscriberInitExt as _,
 };
@@ -59,6 +62,8 @@ pub use otel::{
     OtelGuard, init_logging_with_otel, init_logging_with_otel_to, init_service_logging,
     init_service_logging_to, otlp_traces_url,
 };
+
+pub use requests::RequestLines;
 
 use crate::config::env;
 
@@ -186,7 +191,8 @@ fn init(component: &str, options: &LogOptions, mut layers: Vec<BoxedLayer>) -> W
     let console_filter = filter.clone();
     let file = match wants_files(&options.dir).then(|| open(component, &options.dir)) {
         None => None,
-        Some(Ok((writer, worker))) => {
+        Some(Ok((file, writer, worker))) => {
+            requests::set_up(&file, &filter);
             layers.push(json_layer(component, writer.clone()).with_filter(filter).boxed());
             Some((worker, writer))
         }
@@ -215,7 +221,7 @@ fn init(component: &str, options: &LogOptions, mut layers: Vec<BoxedLayer>) -> W
 /// Whether a line goes to the console although there is a log file. The gateway's lines about
 /// single requests do not: they come by the thousand, and each costs as much as the request.
 fn is_for_consoles(metadata: &Metadata<'_>) -> bool {
-    metadata.target() != "evo_gateway::access" || *metadata.level() <= Level::WARN
+    metadata.target() != requests::TARGET || *metadata.level() <= Level::WARN
 }
 
 /// What is logged, and what is wrong with the text that says so.
@@ -236,10 +242,7 @@ fn wants_files(dir: &Path) -> bool {
 }
 
 /// `{dir}/{component}.YYYY-MM-DD.log`, a new one each day (UTC), written by a thread of its own.
-fn open(
-    component: &str,
-    dir: &Path,
-) -> Result<(NonBlocking, tracing_appender::non_blocking::WorkerGuard), String> {
+fn open(component: &str, dir: &Path) -> Result<Opened, String> {
     // The appender makes the folder itself, but its error does not say which one.
     std::fs::create_dir_all(dir)
         .map_err(|error| format!("the folder {} can't be made: {error}", dir.display()))?;
@@ -253,10 +256,28 @@ fn open(
                 std::error::Error::source(&error).map_or(String::new(), |e| format!(": {e}"));
             format!("no file can be made in {}{cause}", dir.display())
         })?;
-    Ok(NonBlockingBuilder::default()
+    let file = Arc::new(appender);
+    let (writer, worker) = NonBlockingBuilder::default()
         .buffered_lines_limit(LINES)
         .thread_name("evo-log")
-        .finish(appender))
+        .finish(Shared(file.clone()));
+    Ok((file, writer, worker))
+}
+
+/// The file, who writes into it by way of a thread of its own, and the end of that thread.
+type Opened = (Arc<RollingFileAppender>, NonBlocking, tracing_appender::non_blocking::WorkerGuard);
+
+/// A file that others write into as well, each whole lines at once.
+struct Shared(Arc<RollingFileAppender>);
+
+impl io::Write for Shared {
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        self.0.make_writer().write(lines)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.make_writer().flush()
+    }
 }
 
 fn json_layer(component: &str, writer: NonBlocking) -> BoxedLayer {

@@ -1,6 +1,8 @@
 //! One log line per request. Requests hand their line to a thread of its own, which writes them in
 //! batches: making a line costs more than forwarding a request.
 
+mod line;
+
 use std::{
     borrow::Cow,
     fmt,
@@ -17,9 +19,11 @@ use chrono::Utc;
 use tokio::time::Instant;
 use tracing::Span;
 
+use line::{Line, Lines, Words};
+
 use crate::{
     auth::{Caller, key::Ticket, spent::NanoUsd},
-    batch::{self, Queue, Sink, Worker},
+    batch::{self, Queue, Worker},
     cache::Recorder,
     convert::Task,
     metrics::Metrics,
@@ -50,7 +54,7 @@ pub(crate) struct Writer {
 
 /// Starts the thread. It writes to the subscriber of the caller.
 pub(crate) fn start() -> std::io::Result<Writer> {
-    let worker = batch::start("evo-access", PAUSE, QUEUE, Lines)?;
+    let worker = batch::start("evo-access", PAUSE, QUEUE, Lines::default())?;
     Ok(Writer { worker, metrics: Arc::new(Metrics::new()) })
 }
 
@@ -65,18 +69,6 @@ impl AccessLog {
     /// What the requests add up to.
     pub(crate) fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
-    }
-}
-
-struct Lines;
-
-impl Sink<Line> for Lines {
-    fn take(&mut self, batch: &mut Vec<Line>) {
-        batch.drain(..).for_each(Line::write);
-    }
-
-    fn dropped(&mut self, count: u64) {
-        tracing::warn!(dropped = count, "{count} log lines of requests were dropped: too many");
     }
 }
 
@@ -164,32 +156,6 @@ impl Facts {
             Cow::Borrowed(_) | Cow::Owned(_) => "other",
         }
     }
-}
-
-/// What is kept of what was said, in bytes of each side.
-const WORDS: usize = 8 * 1024;
-
-/// What was said, where the configuration wants it in the log.
-#[derive(Debug)]
-struct Words {
-    question: Vec<u8>,
-    answer: Vec<u8>,
-}
-
-/// As much of the bytes as is kept.
-fn keep_words(kept: &mut Vec<u8>, data: &[u8]) {
-    let room = WORDS.saturating_sub(kept.len()).min(data.len());
-    kept.extend_from_slice(&data[..room]);
-}
-
-/// What is known of a request that is over.
-#[derive(Debug)]
-struct Line {
-    facts: Facts,
-    words: Option<Box<Words>>,
-    outcome: Outcome,
-    first_byte: Option<Duration>,
-    total: Duration,
 }
 
 /// What a request's line tells.
@@ -299,62 +265,6 @@ impl fmt::Display for Attempted {
     }
 }
 
-impl Line {
-    fn write(self) {
-        let Self { facts, words, outcome, first_byte, total } = self;
-        let method = facts.method.as_ref().map_or("", http::Method::as_str);
-        let status = facts.status.unwrap_or_default();
-        let first_byte_ms = first_byte.map(millis);
-        let duration_ms = millis(total);
-        let path = &*facts.path;
-        let failed: Vec<String> = facts.failed.iter().map(Attempted::to_string).collect();
-        let failed = failed.join(", ");
-        macro_rules! line {
-            ($macro:ident) => {
-                tracing::$macro!(
-                    http.method = method,
-                    http.path = path,
-                    http.status = facts.status,
-                    provider.name = facts.provider.as_deref(),
-                    model = facts.model.as_ref().map(Text::as_str),
-                    failed = (!failed.is_empty()).then_some(failed.as_str()),
-                    stream = facts.stream.then_some(true),
-                    attempts = (facts.attempts > 1).then_some(facts.attempts),
-                    cache = facts.cache,
-                    bytes = facts.bytes,
-                    first_byte_ms,
-                    duration_ms,
-                    run.id = facts.run.as_ref().map(Text::as_str),
-                    stage = facts.stage.as_ref().map(Text::as_str),
-                    request.id = facts.request_id.as_ref().map(Text::as_str),
-                    caller = facts.caller.as_ref().map(crate::auth::Caller::name),
-                    error.code = facts.error,
-                    outcome = outcome.as_str(),
-                    "{method} {path} {status}"
-                )
-            };
-        }
-        if let Some(words) = words {
-            tracing::info!(
-                request.id = facts.request_id.as_ref().map(Text::as_str),
-                question = &*String::from_utf8_lossy(&words.question),
-                answer = &*String::from_utf8_lossy(&words.answer),
-                "What was said in {method} {path}"
-            );
-        }
-        if facts.quiet {
-            line!(debug);
-        } else {
-            line!(info);
-        }
-    }
-}
-
-/// Milliseconds, as exact as a reader needs them.
-fn millis(time: Duration) -> f64 {
-    (time.as_secs_f64() * 1_000_000.0).round() / 1_000.0
-}
-
 /// One request on its way. Its line is written when it is dropped, so that every request has one,
 /// whatever becomes of it.
 #[derive(Debug)]
@@ -452,7 +362,7 @@ impl Entry {
     /// What is said goes into the log.
     pub(crate) fn write_down(&mut self, question: &[u8]) {
         let mut words = Words { question: Vec::new(), answer: Vec::new() };
-        keep_words(&mut words.question, question);
+        line::keep_words(&mut words.question, question);
         self.words = Some(Box::new(words));
     }
 
@@ -466,7 +376,7 @@ impl Entry {
             recorder.push(data);
         }
         if let Some(words) = &mut self.words {
-            keep_words(&mut words.answer, data);
+            line::keep_words(&mut words.answer, data);
         }
     }
 }
