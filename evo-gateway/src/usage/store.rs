@@ -1,6 +1,7 @@
 //! The table of usage: the only place of this crate that holds SQL. One connection writes, in the
 //! thread of [`books`](super::books); whoever reads opens one of its own.
 
+mod insert;
 mod query;
 mod rows;
 #[cfg(test)]
@@ -9,22 +10,18 @@ mod tests;
 use std::{
     io,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
 use evo_common::{clock::Timestamp, ids::sha256_hex};
-use libsql::{Builder, Connection, Statement, TransactionBehavior, Value, params};
+use insert::Inserts;
+use libsql::{Builder, Connection, TransactionBehavior, params};
 
 pub(crate) use query::{Filter, Group, Query};
 pub(crate) use rows::{Page, Report, Row, Sums};
 
 use super::record::Record;
-use crate::{
-    access::{Attempted, Text, Used},
-    auth::{Caller, spent::Ledger},
-    model::Usage,
-};
+use crate::auth::spent::Ledger;
 
 /// Every migration in order; a number is its place from 1.
 const MIGRATIONS: &[&str] = &[include_str!("store/migrations/0001_usage.sql")];
@@ -33,11 +30,6 @@ const DELETED: usize = 1_000;
 /// What the longest budget needs.
 const BUDGET_DAYS: i64 = 32;
 
-const INSERT: &str = "INSERT INTO usage (
-        at, request_id, key, tags, route, asked, provider, model, input_tokens, cached_tokens,
-        cache_write_tokens, output_tokens, reasoning_tokens, cost_nano, estimated, latency_us,
-        first_token_us, status, outcome, error, attempts, stream, cache, run_id, stage
-    ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 const SPENT: &str = "SELECT key, at / 3600000 AS hour, SUM(cost_nano)
     FROM usage INDEXED BY usage_by_time WHERE at >= ? AND cost_nano > 0 GROUP BY key, hour";
 const DELETE: &str = "DELETE FROM usage WHERE id IN (SELECT id FROM usage WHERE at < ? LIMIT ?)";
@@ -80,6 +72,7 @@ pub enum StoreError {
 /// The connection that writes.
 pub(crate) struct Writer {
     connection: Connection,
+    inserts: Inserts,
 }
 
 impl Writer {
@@ -100,7 +93,7 @@ impl Writer {
             )
             .await?;
         migrate(&connection).await?;
-        Ok(Self { connection })
+        Ok(Self { connection, inserts: Inserts::default() })
     }
 
     /// Enters what keys have spent in the time that a budget may look back.
@@ -120,16 +113,7 @@ impl Writer {
     pub(crate) async fn write(&mut self, records: &[Record]) -> Result<(), StoreError> {
         let transaction =
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate).await?;
-        let statement: Statement = transaction.prepare(INSERT).await?;
-        for record in records {
-            statement.reset();
-            statement.execute(values(record)).await?;
-            for part in record.failed.iter().filter(|part| part.counts) {
-                statement.reset();
-                statement.execute(values_of_part(record, part)).await?;
-            }
-        }
-        drop(statement);
+        self.inserts.write(&transaction, records).await?;
         transaction.commit().await?;
         Ok(())
     }
@@ -223,95 +207,4 @@ async fn migrate(connection: &Connection) -> Result<(), StoreError> {
     }
     transaction.commit().await?;
     Ok(())
-}
-
-/// What differs between the row of a request and those of its parts.
-struct Facts<'a> {
-    provider: Option<&'a str>,
-    model: Option<&'a Text>,
-    used: Used,
-    latency: Duration,
-    first_token: Option<Duration>,
-    status: Option<u16>,
-    outcome: &'a str,
-    error: Option<&'a str>,
-    attempts: u32,
-    cache: Option<&'a str>,
-}
-
-fn values(record: &Record) -> Vec<Value> {
-    let Record { usage, estimated, cost, .. } = *record;
-    let facts = Facts {
-        provider: record.provider.as_deref(),
-        model: record.model.as_ref(),
-        used: Used { usage, estimated, cost },
-        latency: record.latency,
-        first_token: record.first_token,
-        status: record.status,
-        outcome: record.outcome.as_str(),
-        error: record.error,
-        attempts: record.attempts,
-        cache: record.cache,
-    };
-    row(record, &facts)
-}
-
-/// An attempt that failed, or whose answer another one went on with. The row of the request counts it as
-/// an attempt.
-fn values_of_part(record: &Record, part: &Attempted) -> Vec<Value> {
-    let nothing = Used { usage: Usage::default(), estimated: false, cost: None };
-    let facts = Facts {
-        provider: Some(&part.provider),
-        model: Some(&part.model),
-        used: part.used.as_deref().copied().unwrap_or(nothing),
-        latency: part.after,
-        first_token: None,
-        status: part.status,
-        outcome: if part.used.is_some() { "continued" } else { "failed" },
-        error: Some(part.code),
-        attempts: 0,
-        cache: None,
-    };
-    row(record, &facts)
-}
-
-/// A row in the order of [`INSERT`].
-fn row(record: &Record, facts: &Facts<'_>) -> Vec<Value> {
-    let number = |number: u64| Value::Integer(i64::try_from(number).unwrap_or(i64::MAX));
-    let micros =
-        |time: Duration| Value::Integer(i64::try_from(time.as_micros()).unwrap_or(i64::MAX));
-    let text = |text: &str| Value::Text(text.to_owned());
-    let kept = |kept: Option<&Text>| kept.map_or(Value::Null, |kept| text(kept.as_str()));
-    let tags: &[String] = match &record.caller {
-        Caller::Key(key) => &key.tags,
-        _ => &[],
-    };
-    let Used { usage, estimated, cost } = &facts.used;
-    vec![
-        Value::Integer(record.at.timestamp_millis()),
-        kept(record.request_id.as_ref()),
-        text(record.caller.name()),
-        Value::Text(serde_json::to_string(tags).expect("texts are plain data")),
-        text(record.route),
-        text(record.asked.as_str()),
-        facts.provider.map_or(Value::Null, text),
-        kept(facts.model),
-        number(usage.input_tokens),
-        number(usage.cache_read_tokens),
-        number(usage.cache_write_tokens),
-        number(usage.output_tokens),
-        number(usage.reasoning_tokens.unwrap_or(0)),
-        cost.map_or(Value::Null, number),
-        Value::Integer((*estimated).into()),
-        micros(facts.latency),
-        facts.first_token.map_or(Value::Null, micros),
-        facts.status.map_or(Value::Null, |status| Value::Integer(status.into())),
-        text(facts.outcome),
-        facts.error.map_or(Value::Null, text),
-        Value::Integer(facts.attempts.into()),
-        Value::Integer(record.stream.into()),
-        facts.cache.map_or(Value::Null, text),
-        kept(record.run.as_ref()),
-        kept(record.stage.as_ref()),
-    ]
 }

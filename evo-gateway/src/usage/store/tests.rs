@@ -1,9 +1,11 @@
 use std::{sync::Arc, time::Duration};
 
+use libsql::Value;
+
 use super::*;
 use crate::{
-    access::Outcome,
-    auth::{key::Key, rules::Rules, spent::Period},
+    access::{Attempted, Outcome, Text},
+    auth::{Caller, key::Key, rules::Rules, spent::Period},
     model::Usage,
 };
 
@@ -87,6 +89,49 @@ fn rows_come_back_newest_first_page_by_page() {
     let times: Vec<String> =
         seen.iter().map(|row| serde_json::to_value(row).unwrap()["at"].to_string()).collect();
     assert!(times.is_sorted_by(|a, b| a >= b), "{times:?}");
+}
+
+#[test]
+fn many_rows_at_once_are_the_rows_that_each_alone_would_be() {
+    let base = time("2026-03-01T00:00:00Z");
+    let keys = [key("a", &["t"]), key("b", &[]), Caller::Operator];
+    let records: Vec<Record> = (0..230_u32)
+        .map(|n| {
+            let caller = keys[n as usize % 3].clone();
+            let model = if n % 7 == 0 { "m" } else { "n" };
+            let mut record = record(base + TimeDelta::seconds(n.into()), caller, model, None);
+            record.request_id = Some(Text::new(&format!("req_{n}")));
+            record.usage.output_tokens = n.into();
+            record.cost = (n % 2 == 0).then_some(n.into());
+            record.latency = Duration::from_micros(n.into());
+            record.first_token = (n % 5 == 0).then_some(Duration::from_micros(n.into()));
+            record.estimated = n % 11 == 0;
+            record.status = (n % 13 != 0).then_some(200);
+            record.error = (n % 17 == 0).then_some("upstream_cut");
+            record.run = (n % 19 == 0).then(|| Text::new(&format!("run-{n}")));
+            record.cache = (n % 23 == 0).then_some("miss");
+            if n % 29 == 0 {
+                record.failed.push(Attempted {
+                    provider: "q".into(),
+                    model: Text::new("m"),
+                    status: (n % 2 == 0).then_some(503),
+                    code: "upstream_error",
+                    after: Duration::from_micros(n.into()),
+                    counts: n % 3 != 0,
+                    used: None,
+                });
+            }
+            record
+        })
+        .collect();
+    let query = Query { limit: 1_000, ..Query::default() };
+    let together = Bed::new(&records).store.rows(&query).unwrap();
+    let mut alone = Bed::new(&[]);
+    for record in &records {
+        alone.runtime.block_on(alone.writer.write(std::slice::from_ref(record))).unwrap();
+    }
+    assert_eq!(together.rows.len(), 230 + 5);
+    assert_eq!(together, alone.store.rows(&query).unwrap());
 }
 
 #[test]
