@@ -7,11 +7,9 @@
 
 use std::sync::LazyLock;
 
-use memchr::memmem::Finder;
-use serde_json::Value;
-
 use super::counts::Counts;
 use crate::model::Usage;
+use memchr::memmem::Finder;
 
 /// How the key begins that holds the counts: `"usage"`, `"usageMetadata"`.
 static KEY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"usage"));
@@ -178,8 +176,8 @@ impl Meter {
     fn read_buffer(&mut self) {
         let buffer = std::mem::take(&mut self.buffer);
         for at in KEY.find_iter(&buffer) {
-            if let Some(usage) = object_at(&buffer[at..]) {
-                self.has_counts |= self.counts.read(&usage);
+            if let Some(counts) = object_at(&buffer[at..]) {
+                self.has_counts |= self.counts.add(counts);
             }
         }
         self.buffer = buffer;
@@ -228,9 +226,9 @@ fn keep_tail(tail: &mut Vec<u8>, data: &[u8]) {
     }
 }
 
-/// The object that is the value of the key at the beginning of the text, if the key stands high enough
+/// The counts that are the value of the key at the beginning of the text, if the key stands high enough
 /// in its document, whose end is the text's.
-fn object_at(text: &[u8]) -> Option<Value> {
+fn object_at(text: &[u8]) -> Option<Counts> {
     let name = memchr::memchr(b'"', &text[1..])? + 2;
     if !matches!(&text[..name], b"\"usage\"" | b"\"usageMetadata\"") {
         return None;
@@ -239,10 +237,10 @@ fn object_at(text: &[u8]) -> Option<Value> {
     if !value.starts_with(b"{") {
         return None;
     }
-    let mut values = serde_json::Deserializer::from_slice(value).into_iter::<Value>();
-    let object = values.next()?.ok()?;
+    let mut values = serde_json::Deserializer::from_slice(value).into_iter::<Counts>();
+    let counts = values.next()?.ok()?;
     let depth = depth_at_beginning(&value[values.byte_offset()..]);
-    (1..=DEEPEST).contains(&depth).then_some(object)
+    (1..=DEEPEST).contains(&depth).then_some(counts)
 }
 
 /// How many brackets are open where a text begins, by those that it closes.
