@@ -68,8 +68,8 @@ pub use requests::RequestLines;
 use crate::config::env;
 
 /// Lines that may wait for the file; more are dropped and counted. The queue's memory is taken at
-/// the start, 40 bytes a line.
-const LINES: usize = 32_768;
+/// the start, 40 bytes a line. Those about requests do not wait here.
+const LINES: usize = 8_192;
 
 /// Where the log lines for people go.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
