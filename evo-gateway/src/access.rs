@@ -331,9 +331,13 @@ impl Entry {
 
     /// This provider answers for this model, or is going to be asked; `call` is its part of the trace.
     pub(crate) fn choose(&mut self, provider: &Provider, model: &str, call: Option<Span>) {
-        self.facts.provider = Some(provider.name.clone());
-        self.facts.model = Some(Text::new(model));
-        self.price = provider.price(model);
+        let chosen = Text::new(model);
+        let is_new = |name: &Arc<str>| !Arc::ptr_eq(name, &provider.name);
+        if self.facts.provider.as_ref().is_none_or(is_new) || self.facts.model != Some(chosen) {
+            self.facts.provider = Some(provider.name.clone());
+            self.facts.model = Some(chosen);
+            self.price = provider.price(model);
+        }
         if let Some(before) = self.call.take() {
             spans::fail(&before, "failed_over");
         }

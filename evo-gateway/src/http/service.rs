@@ -302,7 +302,7 @@ async fn generate(
     gateway: &Gateway,
     client: Client,
     (front, aim): (Dialect, Aim),
-    parts: request::Parts,
+    mut parts: request::Parts,
     body: Incoming,
     entry: &mut Entry,
 ) -> Result<Response<Answer>, Refused> {
@@ -312,7 +312,10 @@ async fn generate(
     }
     let body = read(body, &parts.headers, gateway.body_limit).await?;
     let query = parts.uri.query().map(str::to_owned);
-    let ask = Ask::new((front, aim), parts.headers, query, body);
+    let headers = std::mem::take(&mut parts.headers);
+    // Its address is a part of the buffer that the request was read into.
+    drop(parts);
+    let ask = Ask::new((front, aim), headers, query, body);
     proxy::forward(gateway, client, ask, entry).await
 }
 

@@ -355,13 +355,9 @@ impl Engine {
         self.tally.failed(attempted);
     }
 
-    /// The engine without what only the beginning needs, if a stream that breaks off may go on.
-    pub(super) fn for_rescue(mut self: Box<Self>) -> Option<Box<Self>> {
-        if !self.live.reliability.rescue {
-            return None;
-        }
-        self.ask.settle();
-        Some(self)
+    /// The engine, if a stream that breaks off may go on.
+    pub(super) fn for_rescue(self: Box<Self>) -> Option<Box<Self>> {
+        self.live.reliability.rescue.then_some(self)
     }
 
     /// Goes on with a stream that broke off, if somebody can.

@@ -47,6 +47,8 @@ const ATTEMPTS: HeaderName = HeaderName::from_static("x-evo-attempts");
 const LENIENT: HeaderName = HeaderName::from_static("x-evo-lenient");
 /// `true` of an answer whose number of tokens nobody counted.
 const ESTIMATED: HeaderName = HeaderName::from_static("x-evo-estimated");
+/// Larger bodies than this are not copied.
+const LARGE: usize = 64 * 1024;
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -127,11 +129,14 @@ impl Ask {
         self.aim.task
     }
 
-    /// Keeps only what another try needs, and nothing of the buffers that the request was read into:
-    /// streams are many, and last.
+    /// Keeps only what is sent to a provider, and nothing of the buffer that the request was read into:
+    /// the connection's next one may take its place then, and while an answer is waited for, or is a
+    /// stream, only one is held. Of a large body most of a buffer is its own.
     fn settle(&mut self) {
         self.headers = headers::settled(&self.headers);
-        self.body = Bytes::copy_from_slice(&self.body);
+        if self.body.len() <= LARGE {
+            self.body = Bytes::copy_from_slice(&self.body);
+        }
     }
 
     /// Whether an answer has nothing but one text, reasoning and calls of the caller's own tools, so that
@@ -185,7 +190,7 @@ impl From<Peek<'_>> for Asked {
 pub(crate) async fn forward(
     gateway: &Gateway,
     client: Client,
-    ask: Ask,
+    mut ask: Ask,
     entry: &mut Entry,
 ) -> Result<Response<Answer>, Refused> {
     let peek = peek::peek(&ask.body, &ask.aim).map_err(|fault| {
@@ -214,23 +219,20 @@ pub(crate) async fn forward(
     }
     let front = ask.front;
     let may_beat = asked.stream && front.takes_comments();
-    let mut engine = Box::new(Engine::new(client, live, ask, asked, targets, entry));
+    ask.settle();
+    let engine = Box::new(Engine::new(client, live, ask, asked, targets, entry));
     entry.choose(&engine.who().provider, &engine.who().model, None);
     let heartbeat = engine.heartbeat().filter(|_| may_beat);
+    // On the heap by itself: most of a request's room is this, and it is gone once an answer begins.
+    let mut work: Work<Run> = Box::pin(work(engine));
     let (engine, run) = match heartbeat {
-        None => {
-            let run = engine.run().await;
-            (engine, run)
-        }
-        Some(every) => {
-            let mut work: Work<Run> = Box::pin(work(engine));
-            match timeout(every, &mut work).await {
-                Ok(done) => done,
-                // Whoever stands between us and the caller may not wait that long for the head of an
-                // answer. From now on an error is told inside the stream.
-                Err(_) => return Ok(late(work, front, every)),
-            }
-        }
+        None => work.await,
+        Some(every) => match timeout(every, &mut work).await {
+            Ok(done) => done,
+            // Whoever stands between us and the caller may not wait that long for the head of an
+            // answer. From now on an error is told inside the stream.
+            Err(_) => return Ok(late(work, front, every)),
+        },
     };
     entry.take_stock();
     let mut response = match run {

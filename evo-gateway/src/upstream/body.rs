@@ -13,10 +13,20 @@ use http_body::{Body, Frame, SizeHint};
 /// Up to this size a body is copied into one piece, which is cheaper to write than three.
 const ONE_PIECE: usize = 64 * 1024;
 
-/// A body whose length is known, in up to three pieces. Cloning it copies no bytes.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct SendBody {
-    pieces: [Bytes; 3],
+/// A body whose length is known. Cloning it copies no bytes. It is small, because a connection keeps
+/// room for many requests.
+#[derive(Debug, Clone)]
+pub(crate) enum SendBody {
+    /// One piece.
+    Whole(Bytes),
+    /// What is left of three.
+    Spliced(Box<[Bytes; 3]>),
+}
+
+impl Default for SendBody {
+    fn default() -> Self {
+        Self::Whole(Bytes::new())
+    }
 }
 
 impl SendBody {
@@ -30,17 +40,31 @@ impl SendBody {
             return whole.freeze().into();
         }
         let pieces = [body.slice(..at.start), Bytes::copy_from_slice(new), body.slice(at.end..)];
-        Self { pieces }
+        Self::Spliced(Box::new(pieces))
+    }
+
+    fn pieces(&self) -> &[Bytes] {
+        match self {
+            Self::Whole(body) => std::slice::from_ref(body),
+            Self::Spliced(pieces) => &pieces[..],
+        }
+    }
+
+    fn pieces_mut(&mut self) -> &mut [Bytes] {
+        match self {
+            Self::Whole(body) => std::slice::from_mut(body),
+            Self::Spliced(pieces) => &mut pieces[..],
+        }
     }
 
     fn left(&self) -> u64 {
-        self.pieces.iter().map(|piece| piece.len() as u64).sum()
+        self.pieces().iter().map(|piece| piece.len() as u64).sum()
     }
 }
 
 impl From<Bytes> for SendBody {
     fn from(body: Bytes) -> Self {
-        Self { pieces: [body, Bytes::new(), Bytes::new()] }
+        Self::Whole(body)
     }
 }
 
@@ -52,7 +76,7 @@ impl Body for SendBody {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let next = self.pieces.iter_mut().find(|piece| !piece.is_empty());
+        let next = self.pieces_mut().iter_mut().find(|piece| !piece.is_empty());
         Poll::Ready(next.map(|piece| Ok(Frame::data(std::mem::take(piece)))))
     }
 

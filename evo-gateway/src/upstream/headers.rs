@@ -37,7 +37,7 @@ pub(crate) fn to_provider(
     key: Option<&HeaderValue>,
     access: Option<&Access>,
 ) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(12);
+    let mut headers = HeaderMap::with_capacity(6);
     headers.insert(header::CONTENT_TYPE, JSON);
     match caller {
         Some(caller) => {

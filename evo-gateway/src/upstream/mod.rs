@@ -45,8 +45,10 @@ pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// Sends requests to providers. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Client {
-    inner: legacy::Client<Connector, SendBody>,
+pub(crate) struct Client(Arc<Inner>);
+
+struct Inner {
+    client: legacy::Client<Connector, SendBody>,
     connector: Connector,
 }
 
@@ -76,12 +78,12 @@ impl Client {
         let nobody = ClientConfig::builder()
             .with_root_certificates(RootCertStore::empty())
             .with_no_client_auth();
-        let connector = Connector {
+        let connector = Connector(Arc::new(Connecting {
             plain: HttpsConnector::from((http.clone(), nobody)),
             http,
-            trusting: Arc::default(),
-            limits: Arc::default(),
-        };
+            trusting: OnceLock::new(),
+            limits: ArcSwap::default(),
+        }));
         let client = Self::over(connector);
         client.prepare(providers)?;
         Ok(client)
@@ -99,7 +101,7 @@ impl Client {
             Some((place, provider.conduct.timeouts.connect))
         };
         let limits = providers.clone().into_iter().filter_map(limit).collect();
-        self.connector.limits.store(Arc::new(limits));
+        self.0.connector.0.limits.store(Arc::new(limits));
         let needs_tls = providers.into_iter().any(|provider| {
             provider
                 .address()
@@ -116,37 +118,38 @@ impl Client {
     }
 
     fn trust(&self) -> Result<(), Error> {
-        if self.connector.trusting.get().is_some() {
+        let connecting = &self.0.connector.0;
+        if connecting.trusting.get().is_some() {
             return Ok(());
         }
         let trust = ClientConfig::builder()
             .try_with_platform_verifier()
             .map_err(|error| Error::Certificates(error.to_string()))?
             .with_no_client_auth();
-        let connector = HttpsConnector::from((self.connector.http.clone(), trust));
-        self.connector.trusting.get_or_init(|| connector);
+        let connector = HttpsConnector::from((connecting.http.clone(), trust));
+        connecting.trusting.get_or_init(|| connector);
         Ok(())
     }
 
     fn over(connector: Connector) -> Self {
-        let inner = legacy::Client::builder(TokioExecutor::new())
+        let client = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(POOL_IDLE)
             .pool_max_idle_per_host(POOL)
             .build(connector.clone());
-        Self { inner, connector }
+        Self(Arc::new(Inner { client, connector }))
     }
 
     /// The same with connections of its own. A connection lives on the runtime that made it, so
     /// each runtime needs a client.
     pub(crate) fn with_own_connections(&self) -> Self {
-        Self::over(self.connector.clone())
+        Self::over(self.0.connector.clone())
     }
 
     /// Sends a request and waits for the head of the answer, at most `limit`. Dropping the future,
     /// or later the answer's body, closes the connection.
     pub(crate) async fn send(&self, request: Request<SendBody>, limit: Duration) -> Reached {
-        match timeout(limit, self.inner.request(request)).await {
+        match timeout(limit, self.0.client.request(request)).await {
             Ok(Ok(response)) => Ok(response.map(Body::Http)),
             Ok(Err(error)) => Err((failure(&error), causes(&error))),
             Err(_) => Err((
@@ -186,16 +189,18 @@ fn causes(error: &dyn StdError) -> String {
     last.to_string()
 }
 
-/// Connects, TLS included, within a time.
+/// Connects, TLS included, within a time. Each request clones it.
 #[derive(Clone)]
-struct Connector {
+struct Connector(Arc<Connecting>);
+
+struct Connecting {
     http: HttpConnector,
     /// Trusts no certificate, for as long as no provider needs one.
     plain: HttpsConnector<HttpConnector>,
     /// Trusts what the machine trusts.
-    trusting: Arc<OnceLock<HttpsConnector<HttpConnector>>>,
+    trusting: OnceLock<HttpsConnector<HttpConnector>>,
     /// How long that may take, by host and port.
-    limits: Arc<ArcSwap<HashMap<Authority, Duration>>>,
+    limits: ArcSwap<HashMap<Authority, Duration>>,
 }
 
 #[derive(Debug)]
@@ -214,13 +219,15 @@ impl Service<Uri> for Connector {
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.plain.poll_ready(context)
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        // What is cloned for each connection always is.
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let mut connector = self.trusting.get().unwrap_or(&self.plain).clone();
-        let limit = uri.authority().and_then(|place| self.limits.load().get(place).copied());
+        let Connecting { plain, trusting, limits, .. } = &*self.0;
+        let mut connector = trusting.get().unwrap_or(plain).clone();
+        let limit = uri.authority().and_then(|place| limits.load().get(place).copied());
         let limit = limit.unwrap_or(CONNECT_LIMIT);
         let connect = connector.call(uri);
         Box::pin(async move {
