@@ -105,22 +105,23 @@ fn claude_code_works_at_anthropic_and_at_openai() {
 }
 
 #[test]
-fn codex_works_at_openai_and_at_anthropic() {
+fn codex_works_at_openai_at_anthropic_and_at_gemini() {
     let Some(bin) = programs() else { return };
     let desk = Desk::new();
     let arguments = json!({ "cmd": "cat note.txt" });
     desk.gateway.openai.calls("runs", "Let me look.", "exec_command", &arguments);
     desk.gateway.anthropic.calls("runs", "Let me look.", "exec_command", &arguments);
-    // Codex offers the model a search that runs at OpenAI; a translated request cannot carry it.
+    desk.gateway.gemini.calls("runs", "Let me look.", "exec_command", &arguments);
+    // As anybody would write it: Codex offers the model a search that runs at OpenAI, and gets an answer
+    // all the same.
     let config = format!(
         "model_provider = \"evo\"\n[model_providers.evo]\nname = \"evo\"\nbase_url = \"{}/v1\"\n\
-         env_key = \"EVO_KEY\"\nwire_api = \"responses\"\n\
-         http_headers = {{ \"x-evo-lenient\" = \"true\" }}\n",
+         env_key = \"EVO_KEY\"\nwire_api = \"responses\"\n",
         desk.gateway.url
     );
     std::fs::create_dir_all(desk.home.join(".codex")).unwrap();
     std::fs::write(desk.home.join(".codex/config.toml"), config).unwrap();
-    for model in ["oai:runs", "ant:runs"] {
+    for model in ["oai:runs", "ant:runs", "gem:runs"] {
         let mut command = desk.command(&bin.join("codex"));
         command.args(["exec", "--skip-git-repo-check", "--json", "--model", model]);
         // The only command is the fake's, and a sandbox in a container may not be possible.

@@ -53,7 +53,7 @@ pub(super) fn request(
         | Dialect::OllamaGenerate => only(&ANTHROPIC)?,
     };
     let (dropped, context) = notes.into_parts();
-    Ok(Converted { body: body.to_string().into_bytes(), dropped, context })
+    Ok(Converted { body: body.to_string().into_bytes(), dropped, asks_to_think: false, context })
 }
 
 /// Reads what is to be counted.

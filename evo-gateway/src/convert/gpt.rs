@@ -9,7 +9,7 @@ pub(super) const MAX_USER_CHARS: usize = 64;
 pub(super) fn effort(effort: Effort, model: &str) -> &'static str {
     let version = gpt_version(model);
     match effort {
-        Effort::None if version >= Some((5, 1)) => "none",
+        Effort::None if version >= Some((5, 1)) || !is_openai(model) => "none",
         // What GPT-5 has instead of it, and only that.
         Effort::None | Effort::Minimal if version == Some((5, 0)) => "minimal",
         Effort::None | Effort::Minimal | Effort::Low => "low",
@@ -19,12 +19,16 @@ pub(super) fn effort(effort: Effort, model: &str) -> &'static str {
     }
 }
 
-/// The version in a name such as `openai/gpt-5.6-mini`.
+/// The version in a name such as `openai/gpt-5.6-mini`, `gpt-4o` or, as Azure writes it, `gpt-35-turbo`.
 fn gpt_version(model: &str) -> Option<(u32, u32)> {
     let name = model.rsplit('/').next().unwrap_or(model);
+    let name = name.strip_prefix("chat").unwrap_or(name);
     let version = name.strip_prefix("gpt-")?.split('-').next()?;
     let (major, minor) = version.split_once('.').unwrap_or((version, "0"));
-    Some((major.parse().ok()?, minor.parse().ok()?))
+    match (major.trim_end_matches('o'), minor) {
+        ("35", _) => Some((3, 5)),
+        (major, minor) => Some((major.parse().ok()?, minor.parse().ok()?)),
+    }
 }
 
 fn is_o_series(model: &str) -> bool {
@@ -37,6 +41,12 @@ fn is_o_series(model: &str) -> bool {
 pub(super) fn reasons(model: &str) -> bool {
     is_o_series(model)
         || (gpt_version(model).is_some_and(|(major, _)| major >= 5) && !model.contains("-chat"))
+}
+
+/// Whether it may be told how much to think: of models whose names say nothing only their provider knows,
+/// and says so.
+pub(super) fn may_take_effort(model: &str) -> bool {
+    reasons(model) || !is_openai(model)
 }
 
 /// Whether this is a model of OpenAI's own, which refuses fields that other servers know.
@@ -64,6 +74,8 @@ mod tests {
             assert!(reasons(model) && is_openai(model), "{model}");
         }
         for model in [
+            "gpt-35-turbo",
+            "chatgpt-4o-latest",
             "gpt-4o",
             "gpt-4.1-mini",
             "gpt-5-chat-latest",
@@ -73,11 +85,13 @@ mod tests {
         ] {
             assert!(!reasons(model), "{model}");
         }
+        assert!(may_take_effort("qwen3:8b") && !may_take_effort("gpt-4o"));
         assert!(is_openai("gpt-4.1") && !is_openai("kimi-k2") && !is_openai("gpt-oss-120b"));
         let efforts = |model| [Effort::None, Effort::Minimal].map(|wanted| effort(wanted, model));
         assert_eq!(efforts("gpt-5.6"), ["none", "low"]);
         assert_eq!(efforts("gpt-5-mini"), ["minimal", "minimal"]);
         assert_eq!(efforts("o3"), ["low", "low"]);
+        assert_eq!(efforts("qwen3:8b"), ["none", "low"]);
         assert!(takes_highest_effort("gpt-5.2") && !takes_highest_effort("gpt-5.1"));
         assert!(takes_cache_marks("gpt-5.6") && !takes_cache_marks("gpt-5"));
     }

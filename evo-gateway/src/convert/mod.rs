@@ -76,6 +76,8 @@ pub struct Wanted<'a> {
     pub stream: bool,
     /// Whether the caller prefers an answer without a field that cannot be carried over to none.
     pub lenient: bool,
+    /// Whether the model refuses to be told how much to think, so that this is left out.
+    pub without_thinking: bool,
     /// What is known for the answer's way back.
     pub context: Context,
 }
@@ -87,6 +89,8 @@ pub struct Converted {
     pub body: Vec<u8>,
     /// The fields that are not in it, for `x-evo-dropped`.
     pub dropped: Vec<String>,
+    /// It says something about thinking.
+    pub asks_to_think: bool,
     /// For [`response`] and [`StreamConverter::new`].
     pub context: Context,
 }
@@ -117,10 +121,25 @@ fn generate(
     wanted.model.clone_into(&mut chat.model);
     chat.stream = wanted.stream;
     notes.read(front.protocol().names());
+    let asked = (chat.reasoning_effort, chat.reasoning_summary) != (None, false);
+    if wanted.without_thinking && asked {
+        (chat.reasoning_effort, chat.reasoning_summary) = (None, false);
+        notes.drop("reasoning_effort");
+    }
     let written = provider.protocol().write_request(chat, &mut notes);
     let body = written.map_err(|error| notes.named(error))?;
     let (dropped, context) = notes.into_parts();
-    Ok(Converted { body, dropped, context })
+    let asks_to_think = asked && !wanted.without_thinking;
+    Ok(Converted { body, dropped, asks_to_think, context })
+}
+
+/// The name that callers of `front` know for a field of `provider`.
+pub fn renamed(provider: Dialect, front: Dialect, field: &str) -> String {
+    let names = provider.protocol().names();
+    let known = names.iter().find(|(_, name)| *name == field);
+    let mut notes = Notes::default();
+    notes.read(front.protocol().names());
+    notes.name(known.map_or(field, |(neutral, _)| *neutral).to_owned())
 }
 
 /// An answer in another dialect.

@@ -191,6 +191,8 @@ pub struct Context {
     pub hides_thoughts: bool,
     /// What vectors need, if those are asked for.
     pub embedding: Option<Box<super::embed::Echo>>,
+    /// How many tokens the question probably has, for answers whose beginning tells that.
+    pub question: u64,
     /// When the question came, for answers that tell how long they took.
     pub began: Option<Instant>,
 }

@@ -1,6 +1,7 @@
 //! Tests of the conversions.
 
 mod golden;
+mod malformed;
 mod properties;
 mod streams;
 mod turns;
@@ -19,14 +20,14 @@ use crate::model::ApiError;
 const CREATED: u64 = 1_795_000_000;
 
 fn context() -> Context {
-    Context { created: CREATED, include_usage: true, ..Context::default() }
+    Context { created: CREATED, include_usage: true, question: 21, ..Context::default() }
 }
 
 /// A request for this model in another dialect, as streamed as its body says.
 fn request(from: Dialect, to: Dialect, body: &[u8], model: &str) -> Result<Vec<u8>, ConvertError> {
     let question: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     let stream = question["stream"].as_bool().unwrap_or(false);
-    let wanted = Wanted { model, stream, lenient: false, context: context() };
+    let wanted = Wanted { model, stream, context: context(), ..Wanted::default() };
     super::request(Task::Generate, from, to, body, wanted).map(|converted| converted.body)
 }
 

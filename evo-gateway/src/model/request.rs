@@ -274,7 +274,27 @@ pub enum Effort {
     Highest,
 }
 
+/// Efforts and the tokens to think that stand for them, smallest first.
+const BUDGETS: [(Effort, u64); 5] = [
+    (Effort::Minimal, 1_024),
+    (Effort::Low, 2_048),
+    (Effort::Medium, 8_192),
+    (Effort::High, 16_384),
+    (Effort::Highest, 32_000),
+];
+
 impl Effort {
+    /// The effort that so many tokens to think are.
+    pub fn of_budget(budget: u64) -> Self {
+        let fits = BUDGETS.iter().rev().find(|(_, least)| *least <= budget);
+        fits.map_or(Self::Minimal, |(effort, _)| *effort)
+    }
+
+    /// How many tokens to think stand for it; none for no thinking.
+    pub fn budget(self) -> Option<u64> {
+        BUDGETS.iter().find(|(listed, _)| *listed == self).map(|(_, budget)| *budget)
+    }
+
     /// The effort by OpenAI's name.
     pub fn named(name: &str) -> Option<Self> {
         Some(match name {

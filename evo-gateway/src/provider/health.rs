@@ -44,6 +44,10 @@ pub(crate) struct ModelHealth {
     in_hand: AtomicU32,
     /// Microseconds until an answer's first content, in the mean; 0 while nothing is known.
     latency: AtomicU64,
+    /// It has refused to be told how much to think.
+    not_told_to_think: AtomicBool,
+    /// It stands for models that are not followed one by one.
+    is_many: bool,
 }
 
 /// What a breaker does.
@@ -74,7 +78,7 @@ impl Health {
         Self {
             start: Instant::now(),
             models: ArcSwap::default(),
-            others: Arc::default(),
+            others: Arc::new(ModelHealth { is_many: true, ..ModelHealth::default() }),
             adding: Mutex::default(),
         }
     }
@@ -162,6 +166,17 @@ pub(crate) struct Permit {
 }
 
 impl Permit {
+    /// Whether the model can't be told how much to think.
+    pub(crate) fn is_not_told_to_think(&self) -> bool {
+        self.model.not_told_to_think.load(Ordering::Relaxed)
+    }
+
+    /// It has refused that, which counts for further requests, too. One of many says nothing about the
+    /// others.
+    pub(crate) fn cannot_be_told_to_think(&self) {
+        self.model.not_told_to_think.store(!self.model.is_many, Ordering::Relaxed);
+    }
+
     /// The answer has begun.
     pub(crate) fn began(&mut self, after: Duration) {
         let new = u64::try_from(after.as_micros()).unwrap_or(u64::MAX).max(1);

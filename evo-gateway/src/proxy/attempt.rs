@@ -99,6 +99,7 @@ impl Engine {
         Context {
             created: super::now(),
             include_usage: self.asked.include_usage,
+            question: self.question,
             began: Some(Instant::now()),
             ..Context::default()
         }
@@ -129,8 +130,28 @@ impl Call<'_> {
             let often = |wait| Failed::own(Kind::Elsewhere, too_often(provider, wait));
             limit.take().map_err(often)?;
         }
-        let (body, back) = self.body(resume.as_ref().and_then(|it| it.goes_on.clone()))?;
-        let response = self.ask_with_each_key(&body, &mut permit).await?;
+        let instead = resume.as_ref().and_then(|it| it.goes_on.clone());
+        let mut without_thinking = permit.is_not_told_to_think();
+        let mut is_learnt = false;
+        let (back, response) = loop {
+            let (body, back) = self.body(instead.clone(), without_thinking)?;
+            let response = self.ask_with_each_key(&body, &mut permit).await?;
+            let was_told = back.as_ref().is_some_and(|back| back.asks_to_think);
+            if !was_told || !matches!(response.status().as_u16(), 400 | 422) {
+                break (back, response);
+            }
+            let failed = self.error(response).await;
+            if !failed.is_about_thinking() {
+                return Err(failed);
+            }
+            // Which of its models may be told how much to think only the provider knows, and an answer is
+            // right without that.
+            without_thinking = true;
+            is_learnt = true;
+        };
+        if is_learnt && response.status().is_success() {
+            permit.cannot_be_told_to_think();
+        }
         let status = response.status();
         if status.is_informational() {
             let what = "switched to another protocol, which nobody asked for";
@@ -289,16 +310,27 @@ impl Call<'_> {
             let kind = if streams { HeaderValue::from_static(front.stream_type()) } else { JSON };
             headers.insert(header::CONTENT_TYPE, kind);
         }
-        if let Some(dropped) = back.and_then(Back::dropped) {
-            // The way to the provider may have dropped something as well.
-            headers.append(DROPPED, dropped);
+        if let Some(back) = back {
+            // The way to the provider may have dropped something as well, by the provider's names.
+            let theirs = headers.remove(DROPPED);
+            let theirs = theirs.as_ref().and_then(|names| names.to_str().ok());
+            let names = theirs.into_iter().flat_map(|names| names.split(", "));
+            let dialect = self.address.dialect;
+            let more = names.map(|name| convert::renamed(dialect, front, name)).collect();
+            if let Some(dropped) = back.dropped(more) {
+                headers.insert(DROPPED, dropped);
+            }
         }
         response
     }
 
     /// The body for the provider, and how the answer comes back if it is translated. `instead` is asked
-    /// in the place of what the caller sent.
-    fn body(&self, instead: Option<Bytes>) -> Result<(SendBody, Option<Back>), Failed> {
+    /// in the place of what the caller sent; `without_thinking` where the model can't be told how much.
+    fn body(
+        &self,
+        instead: Option<Bytes>,
+        without_thinking: bool,
+    ) -> Result<(SendBody, Option<Back>), Failed> {
         let (ask, asked, model) = (&self.engine.ask, &self.engine.asked, &self.target.model);
         let body = instead.as_ref().unwrap_or(&ask.body);
         if self.converts() {
@@ -306,11 +338,13 @@ impl Call<'_> {
                 model,
                 stream: asked.stream,
                 lenient: ask.lenient,
+                without_thinking,
                 context: self.engine.context(),
             };
             let converted = convert::request(ask.task(), ask.front, self.dialect(), body, wanted);
-            let convert::Converted { body, dropped, context } = converted.map_err(refused)?;
-            return Ok((Bytes::from(body).into(), Some(Back { dropped, context })));
+            let convert::Converted { body, dropped, asks_to_think, context } =
+                converted.map_err(refused)?;
+            return Ok((Bytes::from(body).into(), Some(Back { dropped, asks_to_think, context })));
         }
         if let Some(body) = convert::without_foreign_seals(ask.front, body, model) {
             return Ok((Bytes::from(body).into(), None));

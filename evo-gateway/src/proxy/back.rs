@@ -13,13 +13,17 @@ const LONGEST_DROPPED: usize = 1_024;
 pub(super) struct Back {
     /// Fields of the request that the provider was not told.
     pub(super) dropped: Vec<String>,
+    /// The model was told how much to think.
+    pub(super) asks_to_think: bool,
     pub(super) context: Context,
 }
 
 impl Back {
-    /// The header that names what was dropped.
-    pub(super) fn dropped(&self) -> Option<HeaderValue> {
-        let mut names = self.dropped.join(", ");
+    /// The header that names what was dropped, here and by `others`.
+    pub(super) fn dropped(&self, others: Vec<String>) -> Option<HeaderValue> {
+        let mut all: Vec<&String> = self.dropped.iter().collect();
+        all.extend(others.iter().filter(|other| !self.dropped.contains(other)));
+        let mut names = all.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
         if names.len() > LONGEST_DROPPED {
             names.truncate(names.floor_char_boundary(LONGEST_DROPPED));
             names.push_str(", …");

@@ -45,6 +45,8 @@ pub(super) struct Engine {
     pub(super) started: Instant,
     /// How long it has waited between attempts.
     waited: Duration,
+    /// How many tokens the question probably has.
+    pub(super) question: u64,
     /// Who asks, of whom each candidate must be allowed.
     caller: Option<Caller>,
     /// The request as a part of a trace, and its route.
@@ -115,6 +117,7 @@ impl Engine {
             chained: false,
             started: Instant::now(),
             waited: Duration::ZERO,
+            question: entry.question,
             caller: entry.facts.caller.clone(),
             span: entry.span().map(|span| (span.clone(), entry.facts.path.clone())),
             tally,

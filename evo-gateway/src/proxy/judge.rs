@@ -84,6 +84,16 @@ impl Failed {
         }
     }
 
+    /// Whether it is about how much the model is to think: no provider's words are like another's, but all
+    /// name the field or the thing.
+    pub(super) fn is_about_thinking(&self) -> bool {
+        let Final::Theirs(theirs) = &self.last else { return false };
+        let text = theirs.body.to_ascii_lowercase();
+        ["reasoning", "thinking", "thought"]
+            .iter()
+            .any(|word| memchr::memmem::find(&text, word.as_bytes()).is_some())
+    }
+
     /// An error that a provider told inside a stream, before there was any content.
     pub(super) fn in_stream(provider: &str, error: ApiError) -> Self {
         let status = match error.kind {

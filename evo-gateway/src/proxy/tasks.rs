@@ -27,8 +27,8 @@ impl Call<'_> {
         let headers = head.headers_mut();
         headers.insert(header::CONTENT_TYPE, JSON);
         headers.insert(ESTIMATED, HeaderValue::from_static("true"));
-        let back = Back { dropped, context: Context::default() };
-        if let Some(dropped) = back.dropped() {
+        let back = Back { dropped, asks_to_think: false, context: Context::default() };
+        if let Some(dropped) = back.dropped(Vec::new()) {
             headers.insert(DROPPED, dropped);
         }
         let reply = Reply::Whole(convert::counted(ask.front, tokens).into());

@@ -45,7 +45,7 @@ impl Protocol for Messages {
     }
 
     fn writer(&self, context: &Context) -> Box<dyn StreamWriter> {
-        Box::new(stream::Writer::new(context.created))
+        Box::new(stream::Writer::new(context))
     }
 
     fn write_error(&self, failure: ApiError) -> Vec<u8> {

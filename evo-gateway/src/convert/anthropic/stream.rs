@@ -6,8 +6,9 @@ use super::{
     write_failure,
 };
 use crate::{
-    convert::{ConvertError, StreamReader, StreamWriter, error, parse},
+    convert::{Context, ConvertError, StreamReader, StreamWriter, error, parse},
     model::{StopReason, StreamEvent, Usage},
+    usage::estimate::tokens_of,
     wire::anthropic as wire,
 };
 
@@ -153,17 +154,34 @@ pub(super) struct Writer {
     created: u64,
     blocks: BlockQueue,
     stop: StopReason,
-    usage: Usage,
+    /// What the provider has counted.
+    usage: Option<Usage>,
+    /// What probably is in the question, and the bytes of the answer, where it has not.
+    question: u64,
+    bytes: u64,
 }
 
 impl Writer {
-    pub(super) fn new(created: u64) -> Self {
+    pub(super) fn new(context: &Context) -> Self {
         Self {
-            created,
+            created: context.created,
             blocks: BlockQueue::default(),
             stop: StopReason::End,
-            usage: Usage::default(),
+            usage: None,
+            question: context.question,
+            bytes: 0,
         }
+    }
+
+    /// The counts; those that nobody has told are estimates. Anthropic tells what the question has at
+    /// the beginning, which clients show, where others do at the end; they put what comes then in its
+    /// place.
+    fn usage(&self) -> wire::Usage {
+        write_usage(self.usage.unwrap_or_else(|| Usage {
+            input_tokens: self.question,
+            output_tokens: tokens_of(self.bytes),
+            ..Usage::default()
+        }))
     }
 }
 
@@ -171,6 +189,13 @@ impl StreamWriter for Writer {
     /// Stop reason and usage wait for the end, since Anthropic
     /// says both in one event.
     fn write(&mut self, event: StreamEvent, out: &mut Vec<u8>) -> Result<(), ConvertError> {
+        match &event {
+            StreamEvent::Text(text) | StreamEvent::Refusal(text) | StreamEvent::Reasoning(text) => {
+                self.bytes += text.len() as u64;
+            }
+            StreamEvent::ToolCallArguments { json, .. } => self.bytes += json.len() as u64,
+            _ => {}
+        }
         match event {
             StreamEvent::Start { id, model } => self.write_start(&id, model, out),
             StreamEvent::Text(text) | StreamEvent::Refusal(text) => self.blocks.text(text, out),
@@ -184,7 +209,7 @@ impl StreamWriter for Writer {
             }
             StreamEvent::Logprobs(_) => {}
             StreamEvent::Stop(stop) => self.stop = stop,
-            StreamEvent::Usage(usage) => self.usage = usage,
+            StreamEvent::Usage(usage) => self.usage = Some(usage),
             StreamEvent::End => self.write_end(out),
             StreamEvent::Failed(failure) => write_failure(failure, out),
         }
@@ -203,7 +228,7 @@ impl Writer {
             stop_reason: None,
             stop_sequence: None,
             stop_details: None,
-            usage: write_usage(self.usage),
+            usage: self.usage(),
         };
         write_event("message_start", &wire::EventOut::MessageStart { message: &message }, out);
     }
@@ -211,7 +236,7 @@ impl Writer {
     fn write_end(&mut self, out: &mut Vec<u8>) {
         self.blocks.close(out);
         let delta = write_stop(std::mem::replace(&mut self.stop, StopReason::End));
-        let usage = write_usage(self.usage);
+        let usage = self.usage();
         write_event("message_delta", &wire::EventOut::MessageDelta { delta: &delta, usage }, out);
         write_event("message_stop", &wire::EventOut::MessageStop, out);
     }

@@ -7,15 +7,8 @@ use crate::{
 
 /// The least that Anthropic takes.
 const MIN_BUDGET: u64 = 1_024;
-/// Efforts and the budgets that stand for them, smallest first.
-const BUDGETS: [(Effort, u64); 5] = [
-    (Effort::Minimal, MIN_BUDGET),
-    (Effort::Low, 2_048),
-    (Effort::Medium, 8_192),
-    (Effort::High, 16_384),
-    (Effort::Highest, 32_000),
-];
-
+/// The first version of Claude that thinks.
+const FIRST_THINKING: (u32, u32) = (3, 7);
 /// The first version of Claude that is told an effort; those before are told a budget of tokens.
 const FIRST_ADAPTIVE: (u32, u32) = (4, 6);
 
@@ -33,8 +26,7 @@ pub(super) fn read(
         _ => {}
     }
     let Some(wire::Thinking::Enabled { budget_tokens }) = thinking else { return None };
-    let fits = BUDGETS.iter().rev().find(|(_, budget)| *budget <= budget_tokens);
-    Some(fits.map_or(Effort::Minimal, |(effort, _)| *effort))
+    Some(Effort::of_budget(budget_tokens))
 }
 
 /// What a request says about thinking.
@@ -55,22 +47,25 @@ impl Settings {
 
 /// How much the model is to think.
 ///
-/// An effort is a hint, so that thinking is left out where Anthropic would refuse the request with it:
+/// Who asks to see thoughts without saying how many asks for some. An effort is a hint, so that thinking is left out where Anthropic would refuse the request with it:
 /// next to a temperature, `top_k` or a low `top_p` of the client's, with a forced tool, and, for models
 /// that take a budget, with too little room in `max_tokens` and in the middle of a tool loop, unless the
 /// conversation holds what was thought before it, with Anthropic's signature.
 pub(super) fn write(chat: &ChatRequest) -> Settings {
-    let Some(effort) = chat.reasoning_effort else { return Settings::default() };
+    let shown = chat.reasoning_summary.then_some(Effort::Medium);
+    let Some(effort) = chat.reasoning_effort.or(shown).filter(|_| thinks(&chat.model)) else {
+        return Settings::default();
+    };
     let may_think = may_think(chat);
     if is_adaptive(&chat.model) {
         let Some(word) = adaptive_effort(effort) else { return Settings::default() };
-        return Settings {
-            thinking: may_think.then_some(wire::Thinking::Adaptive),
-            config: Some(wire::OutputConfig { effort: Some(word.to_owned()), format: None }),
-            room: if may_think { budget(effort).unwrap_or(0) } else { 0 },
-        };
+        // Unasked it decides itself how much.
+        let word = chat.reasoning_effort.map(|_| word.to_owned());
+        let room = if may_think { effort.budget().unwrap_or(0) } else { 0 };
+        let config = word.map(|word| wire::OutputConfig { effort: Some(word), format: None });
+        return Settings { thinking: may_think.then_some(wire::Thinking::Adaptive), config, room };
     }
-    let wanted = budget(effort).filter(|_| may_think && !is_in_tool_loop(chat));
+    let wanted = effort.budget().filter(|_| may_think && !is_in_tool_loop(chat));
     // Half of the room at most, so that an answer fits as well.
     let given = wanted.map(|wanted| chat.max_tokens.map_or(wanted, |max| wanted.min(max / 2)));
     match given.filter(|given| *given >= MIN_BUDGET) {
@@ -107,10 +102,6 @@ fn is_in_tool_loop(chat: &ChatRequest) -> bool {
         && !calls.is_some_and(|message| message.parts.iter().any(is_signed))
 }
 
-fn budget(effort: Effort) -> Option<u64> {
-    BUDGETS.iter().find(|(listed, _)| *listed == effort).map(|(_, budget)| *budget)
-}
-
 fn adaptive_effort(effort: Effort) -> Option<&'static str> {
     match effort {
         Effort::None => None,
@@ -119,6 +110,11 @@ fn adaptive_effort(effort: Effort) -> Option<&'static str> {
         Effort::High => Some("high"),
         Effort::Highest => Some("max"),
     }
+}
+
+/// Whether the model thinks, as far as its name tells.
+fn thinks(model: &str) -> bool {
+    !model.contains("claude") || version_of(model).is_none_or(|version| version >= FIRST_THINKING)
 }
 
 /// Whether the model takes an effort instead of a budget, by the version in its name. Claudes without a
@@ -159,7 +155,10 @@ mod tests {
             "kimi-k2",
             "deepseek-chat",
         ] {
-            assert!(!is_adaptive(model), "{model}");
+            assert!(!is_adaptive(model) && thinks(model), "{model}");
+        }
+        for model in ["claude-3-5-haiku-20241022", "claude-3-opus-latest", "claude-2.1"] {
+            assert!(!thinks(model), "{model}");
         }
     }
 }

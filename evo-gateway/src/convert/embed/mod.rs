@@ -84,7 +84,7 @@ pub(super) fn request(
     };
     let (dropped, mut context) = notes.into_parts();
     context.embedding = Some(Box::new(echo));
-    Ok(Converted { body, dropped, context })
+    Ok(Converted { body, dropped, asks_to_think: false, context })
 }
 
 /// A provider's answer in the caller's form.

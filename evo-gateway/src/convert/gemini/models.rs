@@ -32,17 +32,30 @@ pub(super) enum Thinks {
     },
 }
 
-/// How this one is. A name without a version may mean any version; all of these take a budget.
+/// Names of Google's models that do not think, by how they begin and by what is in them. Some of a
+/// version that does draw or speak instead.
+const NOT_THINKING: [&str; 7] =
+    ["gemma-1", "gemma-2", "gemma-3", "gemma3", "learnlm", "text-bison", "chat-bison"];
+const OTHER_THAN_TEXT: [&str; 2] = ["-image", "-tts"];
+
+/// How this one is. A name without a version may mean any version, and one that says nothing any model;
+/// all of these take a budget.
 pub(super) fn thinks(model: &str) -> Thinks {
     let name = bare(model);
+    let is_known = NOT_THINKING.iter().any(|known| name.starts_with(known));
+    let is_other = version(model) == Some(FIRST_THINKING)
+        && OTHER_THAN_TEXT.iter().any(|other| name.contains(other));
+    if is_known || is_other {
+        return Thinks::Not;
+    }
     let always = name.contains("-pro");
     match version(model) {
         Some(version) if version >= FIRST_WITH_LEVELS => {
             Thinks::Level { only_low_and_high: always && version == FIRST_WITH_LEVELS, always }
         }
         Some(version) if version >= FIRST_THINKING => Thinks::Budget { always },
-        None if name.starts_with("gemini-") => Thinks::Budget { always },
-        _ => Thinks::Not,
+        None => Thinks::Budget { always },
+        Some(_) => Thinks::Not,
     }
 }
 
@@ -59,7 +72,10 @@ mod tests {
     fn names_tell_how_a_model_thinks() {
         for (model, expected) in [
             ("gemini-2.0-flash", Thinks::Not),
+            ("gemini-1.5-pro", Thinks::Not),
             ("gemma-3-27b-it", Thinks::Not),
+            ("gemini-2.5-flash-image", Thinks::Not),
+            ("tunedModels/our-own", Thinks::Budget { always: false }),
             ("gemini-2.5-flash", Thinks::Budget { always: false }),
             ("models/gemini-2.5-pro", Thinks::Budget { always: true }),
             ("gemini-flash-latest", Thinks::Budget { always: false }),

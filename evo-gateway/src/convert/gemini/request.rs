@@ -107,6 +107,7 @@ pub(super) fn read(request: wire::Request, notes: &mut Notes) -> Result<ChatRequ
         top_p: config.top_p,
         top_k: config.top_k.map(read_count).transpose()?,
         reasoning_effort: thinking::read(&thinking),
+        reasoning_summary: thinking.include_thoughts == Some(true),
         seed: config.seed,
         presence_penalty: config.presence_penalty,
         frequency_penalty: config.frequency_penalty,
@@ -220,7 +221,7 @@ pub(super) fn write(
         notes.lose("parallel_tool_calls", message)?;
     }
     drop_hints(&mut chat, notes);
-    let thinking = chat.reasoning_effort.and_then(|effort| thinking::write(effort, &chat.model));
+    let thinking = thinking::write(chat.reasoning_effort, chat.reasoning_summary, &chat.model);
     if chat.reasoning_effort.is_some() && thinking.is_none() {
         notes.drop("reasoning_effort");
     }

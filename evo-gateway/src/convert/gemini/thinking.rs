@@ -31,10 +31,20 @@ pub(super) fn read(config: &wire::ThinkingConfig) -> Option<Effort> {
     }
 }
 
-/// How much this model is to think; `None` where it can't be told.
-pub(super) fn write(effort: Effort, model: &str) -> Option<wire::ThinkingConfig> {
+/// How much this model is to think, and whether it shows that; `None` where it can't be told or nothing
+/// is asked. A model whose name says nothing is told what is asked.
+pub(super) fn write(
+    effort: Option<Effort>,
+    shows: bool,
+    model: &str,
+) -> Option<wire::ThinkingConfig> {
+    let thinks = thinks(model);
     let mut config = wire::ThinkingConfig::default();
-    match thinks(model) {
+    let Some(effort) = effort else {
+        config.include_thoughts = Some(true);
+        return (shows && thinks != Thinks::Not).then_some(config);
+    };
+    match thinks {
         Thinks::Not => return None,
         Thinks::Budget { always } => config.thinking_budget = Some(budget(effort, always)),
         Thinks::Level { only_low_and_high, always } => {

@@ -86,6 +86,7 @@ pub(super) fn read(
     };
     notes.context.hides_thoughts = request.think == Some(Value::Bool(false));
     chat.reasoning_effort = read_think(request.think.as_ref())?;
+    chat.reasoning_summary = chat.reasoning_effort.is_some_and(|effort| effort != Effort::None);
     read_options(request.options, &mut chat, notes)?;
     match route {
         Route::Chat => read_messages(request.messages, &mut chat)?,

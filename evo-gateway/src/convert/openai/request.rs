@@ -28,6 +28,10 @@ const HINTS: [&str; 7] = [
     "prediction",
 ];
 
+/// Not OpenAI's own, but how callers of its protocol tell other models to think: `OpenRouter`'s words and
+/// those that began with Anthropic.
+const THINKING: [&str; 2] = ["reasoning", "thinking"];
+
 /// What the neutral model calls otherwise.
 pub(super) const NAMES: [(&str, &str); 3] = [
     ("reasoning", "messages.reasoning_content"),
@@ -42,7 +46,13 @@ pub(super) const NAMES: [(&str, &str); 3] = [
 pub(super) fn read(request: wire::Request, notes: &mut Notes) -> Result<ChatRequest, ConvertError> {
     refuse_untranslatable(&request.rest, notes)?;
     notes.drop_hints(&request.rest, &HINTS);
-    notes.lose_unknown("", &request.rest, &[&REFUSED.map(|it| it.0), &HINTS])?;
+    notes.lose_unknown("", &request.rest, &[&REFUSED.map(|it| it.0), &HINTS, &THINKING])?;
+    let (effort, shows_thoughts) =
+        read_thinking(request.reasoning_effort.as_deref(), &request.rest)?;
+    if request.reasoning_effort.is_none() && effort.is_some() {
+        let reasoning = request.rest.contains_key(THINKING[0]);
+        notes.call("reasoning_effort", if reasoning { THINKING[0] } else { THINKING[1] });
+    }
     if request.safety_identifier.is_some() {
         notes.call("user", "safety_identifier");
     }
@@ -78,8 +88,8 @@ pub(super) fn read(request: wire::Request, notes: &mut Notes) -> Result<ChatRequ
         },
         stream: request.stream.unwrap_or(false),
         user: request.safety_identifier.or(request.user),
-        reasoning_effort: request.reasoning_effort.as_deref().map(read_effort).transpose()?,
-        reasoning_summary: false,
+        reasoning_effort: effort,
+        reasoning_summary: shows_thoughts,
         response_format: request.response_format.map_or(Ok(ResponseFormat::Text), read_format)?,
         seed: request.seed,
         presence_penalty: request.presence_penalty,
@@ -169,11 +179,35 @@ fn read_mode(mode: &str) -> Result<ToolChoice, ConvertError> {
     })
 }
 
-fn read_effort(effort: &str) -> Result<Effort, ConvertError> {
+/// How much the model is to think, and whether its thoughts are asked for by more than that.
+fn read_thinking(
+    effort: Option<&str>,
+    rest: &Map<String, Value>,
+) -> Result<(Option<Effort>, bool), ConvertError> {
+    if let Some(effort) = effort {
+        return Ok((Some(read_effort(effort, "reasoning_effort")?), false));
+    }
+    if let Some(reasoning) = rest.get(THINKING[0]).filter(|value| !value.is_null()) {
+        let effort =
+            reasoning["effort"].as_str().map(|effort| read_effort(effort, "reasoning.effort"));
+        let effort = effort.transpose()?;
+        let effort = effort.or_else(|| reasoning["max_tokens"].as_u64().map(Effort::of_budget));
+        let is_off = reasoning["enabled"] == false;
+        return Ok(if is_off { (Some(Effort::None), false) } else { (effort, true) });
+    }
+    let thinking = rest.get(THINKING[1]).unwrap_or(&Value::Null);
+    Ok(match thinking["type"].as_str() {
+        Some("disabled") => (Some(Effort::None), false),
+        Some(_) => (thinking["budget_tokens"].as_u64().map(Effort::of_budget), true),
+        None => (None, false),
+    })
+}
+
+fn read_effort(effort: &str, field: &str) -> Result<Effort, ConvertError> {
     Effort::named(effort).ok_or_else(|| {
         let message =
             format!("must be none, minimal, low, medium, high, xhigh or max, not `{effort}`");
-        ConvertError::new("reasoning_effort", message)
+        ConvertError::new(field, message)
     })
 }
 
@@ -194,8 +228,8 @@ fn read_format(format: wire::ResponseFormat) -> Result<ResponseFormat, ConvertEr
 /// Writes a request.
 ///
 /// Dropped, because an answer without them is still right: `user` where it is longer than OpenAI takes,
-/// the reasoning effort and the verbosity where the model is not known to take one, since other models
-/// refuse it, cache marks where the model takes none, what a model of another protocol thought, and the
+/// the reasoning effort of models that are known to take none, the verbosity of models that are not known
+/// to take one, since others refuse it, cache marks where the model takes none, what a model of another protocol thought, and the
 /// grammar of a custom tool, which is put in words.
 pub(super) fn write(
     mut chat: ChatRequest,
@@ -206,7 +240,7 @@ pub(super) fn write(
     }
     let reasons = gpt::reasons(&chat.model);
     let effort = chat.reasoning_effort.map(|effort| gpt::effort(effort, &chat.model));
-    let effort = notes.keep_if(reasons, "reasoning_effort", effort);
+    let effort = notes.keep_if(gpt::may_take_effort(&chat.model), "reasoning_effort", effort);
     let is_openai = gpt::is_openai(&chat.model);
     let verbosity = notes.keep_if(reasons, "verbosity", chat.verbosity);
     let prompt_cache_key = notes.keep_if(is_openai, "prompt_cache_key", chat.prompt_cache_key);

@@ -122,7 +122,7 @@ pub(super) fn read(request: wire::Request, notes: &mut Notes) -> Result<ChatRequ
         stream: request.stream.unwrap_or(false),
         user: request.safety_identifier.or(request.user),
         reasoning_effort: effort.transpose()?,
-        reasoning_summary: reasoning.summary.is_some(),
+        reasoning_summary: reasoning.summary.is_some_and(|summary| summary != "none"),
         response_format: text.format.map_or(Ok(ResponseFormat::Text), read_format)?,
         logprobs,
         top_logprobs: request.top_logprobs.filter(|count| *count > 0),
@@ -287,7 +287,8 @@ fn read_format(format: wire::TextFormat) -> Result<ResponseFormat, ConvertError>
 /// Writes a request. It asks that nothing be stored, and for reasoning in its sealed form.
 ///
 /// Dropped, because an answer without them is still right: `seed` (a best effort also where it exists),
-/// the reasoning effort and the verbosity where the model is not known to take one, `prompt_cache_key`
+/// the reasoning effort of models that are known to take none, the verbosity of models that are not known
+/// to take one, `prompt_cache_key`
 /// and the name of the user of models that are not OpenAI's own, cache marks where the model takes
 /// none, and what a model of another protocol thought.
 pub(super) fn write(
@@ -303,8 +304,9 @@ pub(super) fn write(
     }
     let (reasons, is_openai) = (gpt::reasons(&chat.model), gpt::is_openai(&chat.model));
     let effort = chat.reasoning_effort.map(|effort| gpt::effort(effort, &chat.model));
-    let effort = notes.keep_if(reasons, "reasoning_effort", effort);
-    let shows = reasons && chat.reasoning_summary;
+    let may_think = gpt::may_take_effort(&chat.model);
+    let effort = notes.keep_if(may_think, "reasoning_effort", effort);
+    let shows = may_think && chat.reasoning_summary;
     let reasoning = (effort.is_some() || shows).then(|| wire::ReasoningConfig {
         effort: effort.map(str::to_owned),
         summary: shows.then(|| "auto".to_owned()),

@@ -53,7 +53,7 @@ fn requests() {
         let (_, model) = question["model"].as_str().unwrap().split_once(':').unwrap();
         let stream = question["stream"].as_bool().unwrap_or(false);
         let lenient = name.starts_with("lenient_");
-        let wanted = Wanted { model, stream, lenient, context: context() };
+        let wanted = Wanted { model, stream, lenient, context: context(), ..Wanted::default() };
         let result = request(Task::Generate, from, to, body, wanted);
         assert_eq!(result.is_err(), name.starts_with("refused_"), "{name}: {result:?}");
         match result {

@@ -239,3 +239,35 @@ async fn no_connection_is_used_for_two_callers_at_once() {
         call.unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_model_that_cannot_be_told_how_much_to_think_answers_all_the_same() {
+    let fake = Fake::start(|seen: Seen| async move {
+        let (status, body) = match seen.json()["reasoning_effort"].as_str() {
+            Some(_) => (400, r#"{"error":{"message":"reasoning_effort is not supported with this model"}}"#),
+            None if seen.json()["seed"] == 1 => (400, r#"{"error":{"message":"no seed, I thought"}}"#),
+            None => (200, r#"{"id":"1","model":"m","choices":[{"index":0,"message":{"content":"Hi"},"finish_reason":"stop"}]}"#),
+        };
+        let kind = ("content-type", "application/json");
+        Response::builder().status(status).header(kind.0, kind.1).body(Body::from(body)).unwrap()
+    })
+    .await;
+    let bed = Bed::before(&fake).await;
+    let mut body = message("p:m");
+    body["thinking"] = json!({"type": "enabled", "budget_tokens": 2048});
+    for asked in [2, 3] {
+        let got = bed.messages(&body).await;
+        assert_eq!((got.status.as_u16(), &got.json()["content"][0]["text"]), (200, &json!("Hi")));
+        assert_eq!(got.header("x-evo-dropped"), "thinking");
+        // The second time it is known.
+        assert_eq!(fake.seen.lock().unwrap().len(), asked);
+    }
+    // Another fault is told as it is.
+    let body = r#"{"model":"p:n","messages":[{"role":"user","content":"x"}],"stream":false,"think":true,"options":{"seed":1}}"#;
+    let got = bed.post("/api/chat", body).await;
+    assert_eq!(
+        (got.status.as_u16(), got.json()["error"].as_str().unwrap()),
+        (400, "no seed, I thought")
+    );
+    bed.stop().await;
+}

@@ -19,7 +19,7 @@ use super::*;
 use crate::{
     config::CodexTransport,
     provider::fake::{Asked, Fake},
-    upstream::{Body, Deadlines, Failure, Reached, SendBody, Transport as _},
+    upstream::{Body, Deadlines, Failure, Lenient, Reached, SendBody, Transport as _},
 };
 
 const DEADLINES: Deadlines = Deadlines { first_byte: std::time::Duration::from_secs(20) };
@@ -269,12 +269,13 @@ async fn the_backend_of_subscribers_gets_what_it_knows_and_whole_answers_are_col
     let codex = Codex::new(CodexTransport::Auto, Some("high".to_owned()));
     let ask = json!({
         "model": "gpt-6", "input": "hi", "temperature": 1, "max_output_tokens": 5, "top_p": null,
+        "metadata": {"a": "b"},
     });
     let client = client();
     let asked = request(&backend.url("/codex/responses"), true, &ask);
     let response = codex.send(&client, asked, DEADLINES).await.unwrap();
     assert_eq!(response.status(), 200);
-    assert_eq!(response.headers()["x-evo-dropped"], "max_output_tokens, temperature");
+    assert_eq!(response.headers()["x-evo-dropped"], "max_output_tokens, metadata");
     let whole = json_of(response).await;
     assert_eq!(whole["output"], json!([{"type": "message", "id": "msg_1"}]));
     assert_eq!(whole["usage"]["input_tokens"], 3);
@@ -295,6 +296,35 @@ async fn the_backend_of_subscribers_gets_what_it_knows_and_whole_answers_are_col
     let response = codex.send(&client, asked, DEADLINES).await.unwrap();
     assert_eq!(json_of(response).await["id"], "resp_2");
     assert_eq!(api.asked()[0].json()["temperature"], 1);
+}
+
+#[tokio::test]
+async fn what_would_change_an_answer_is_left_out_only_for_lenient_callers() {
+    let backend = Fake::start(|_| (200, sse())).await;
+    let codex = Codex::new(CodexTransport::Auto, None);
+    for (field, value) in [
+        ("temperature", json!(0.2)),
+        ("top_p", json!(0.5)),
+        ("top_logprobs", json!(3)),
+        ("truncation", json!("auto")),
+    ] {
+        let mut ask = json!({"model": "gpt-6", "input": "hi"});
+        ask[field] = value;
+        let asked = || request(&backend.url("/codex/responses"), true, &ask);
+        let response = codex.send(&client(), asked(), DEADLINES).await.unwrap();
+        assert_eq!(response.status(), 400);
+        let error = json_of(response).await["error"].clone();
+        assert_eq!(error["param"], field);
+        assert!(error["message"].as_str().unwrap().contains(field), "{error}");
+        let mut asked = asked();
+        asked.extensions_mut().insert(Lenient);
+        let response = codex.send(&client(), asked, DEADLINES).await.unwrap();
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["x-evo-dropped"]),
+            (200, &field.parse().unwrap())
+        );
+        assert_eq!(backend.asked().last().unwrap().json().get(field), None);
+    }
 }
 
 #[tokio::test]

@@ -2,7 +2,8 @@
 //! Each takes the place of the other when it does not work.
 //!
 //! ChatGPT's backend answers in streams only, keeps nothing, wants instructions and knows no settings of
-//! the model's dice: what a request says beyond that is left out and named in `x-evo-dropped`.
+//! the model's dice. What a request says beyond that is refused where the answer would be another one,
+//! unless its caller is lenient; else it is left out and named in `x-evo-dropped`.
 
 use std::{
     collections::HashSet,
@@ -30,22 +31,27 @@ use super::{
 use crate::{
     config::CodexTransport,
     upstream::{
-        Body, BoxError, BoxFuture, Client, Deadlines, Failure, Reached, SendBody, Transport,
+        Body, BoxError, BoxFuture, Client, Deadlines, Failure, Lenient, Reached, SendBody,
+        Transport,
     },
 };
 
-/// What ChatGPT's backend does not take.
-const UNKNOWN: [&str; 9] = [
-    "max_output_tokens",
-    "max_tool_calls",
-    "metadata",
-    "safety_identifier",
-    "temperature",
-    "top_logprobs",
-    "top_p",
-    "truncation",
-    "user",
-];
+/// What ChatGPT's backend does not take and an answer is right without. Some protocols demand a limit.
+const HINTS: [&str; 5] =
+    ["max_output_tokens", "max_tool_calls", "metadata", "safety_identifier", "user"];
+
+/// What it does not take either and makes another answer, unless the value is the usual one.
+fn is_usual(name: &str, value: &Value) -> bool {
+    match name {
+        "temperature" | "top_p" => value.as_f64() == Some(1.0),
+        "top_logprobs" => value.as_u64() == Some(0),
+        "truncation" => value == "disabled",
+        _ => false,
+    }
+}
+
+/// The fields that [`is_usual`] knows.
+const REFUSED: [&str; 4] = ["temperature", "top_logprobs", "top_p", "truncation"];
 /// Instructions of a request that has none.
 const INSTRUCTIONS: &str = "You are a helpful assistant.";
 /// Largest list of models.
@@ -103,9 +109,10 @@ impl Codex {
         }
         let ready = match self.prepare(request).await {
             Ok(ready) => ready,
-            Err(why) => {
-                let error =
-                    json!({ "message": why, "type": "invalid_request_error", "code": null });
+            Err((why, field)) => {
+                let error = json!({
+                    "message": why, "type": "invalid_request_error", "param": field, "code": null,
+                });
                 return Ok(answer(StatusCode::BAD_REQUEST, &json!({ "error": error })));
             }
         };
@@ -135,14 +142,18 @@ impl Codex {
         Ok(response)
     }
 
-    async fn prepare(&self, request: Request<SendBody>) -> Result<Ready, String> {
+    /// The error is for the caller, with the field that it is about.
+    async fn prepare(
+        &self,
+        request: Request<SendBody>,
+    ) -> Result<Ready, (String, Option<&'static str>)> {
         let (parts, body) = request.into_parts();
         let body = match body.collect().await {
             Ok(body) => body.to_bytes(),
             Err(never) => match never {},
         };
         let mut body: Map<String, Value> = serde_json::from_slice(&body)
-            .map_err(|error| format!("this is no request of the Responses API: {error}"))?;
+            .map_err(|error| (format!("this is no request of the Responses API: {error}"), None))?;
         let streams = body.get("stream").and_then(Value::as_bool).unwrap_or_default();
         let mut dropped = Vec::new();
         if parts.headers.contains_key(ACCOUNT) {
@@ -152,10 +163,20 @@ impl Codex {
             if instructions.as_str().is_none_or(str::is_empty) {
                 *instructions = INSTRUCTIONS.into();
             }
-            for name in UNKNOWN {
-                if body.remove(name).is_some_and(|value| !value.is_null()) {
-                    dropped.push(name);
+            let is_lenient = parts.extensions.get::<Lenient>().is_some();
+            for name in HINTS.into_iter().chain(REFUSED) {
+                let Some(value) = body.remove(name) else { continue };
+                if value.is_null() || is_usual(name, &value) {
+                    continue;
                 }
+                if REFUSED.contains(&name) && !is_lenient {
+                    let why = format!(
+                        "`{name}` is not something that a ChatGPT subscription can set; leave it out, \
+                         or send `x-evo-lenient: true` for an answer without it"
+                    );
+                    return Err((why, Some(name)));
+                }
+                dropped.push(name);
             }
         }
         if let Some(effort) = &self.effort {

@@ -56,6 +56,14 @@ impl Gemini {
         fixed.insert(model.to_owned(), Script::Says(text.to_owned()));
     }
 
+    /// From now on there is a model of this name that says this and calls a tool with these
+    /// arguments; shown the result, it repeats it.
+    pub fn calls(&self, model: &str, says: &str, tool: &str, arguments: &Value) {
+        let mut fixed = self.fixed.lock().unwrap_or_else(PoisonError::into_inner);
+        let script = Script::Calls(tool.to_owned(), arguments.to_string(), says.to_owned());
+        fixed.insert(model.to_owned(), script);
+    }
+
     /// Every request so far, in the order they came.
     pub fn requests(&self) -> Vec<Request> {
         self.server.requests()
