@@ -4,6 +4,7 @@ mod golden;
 mod malformed;
 mod properties;
 mod streams;
+mod tasks;
 mod turns;
 
 use std::{

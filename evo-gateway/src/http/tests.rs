@@ -15,6 +15,7 @@ mod log;
 mod refusals;
 mod reload;
 mod streams;
+mod task_rules;
 mod tasks;
 mod traces;
 

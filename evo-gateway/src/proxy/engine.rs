@@ -319,7 +319,7 @@ impl Engine {
 
     /// Notes that somebody failed.
     pub(super) fn note(&self, target: &Target, failed: &Failed, after: Duration) {
-        if failed.kind == Kind::Caller {
+        if matches!(failed.kind, Kind::Caller | Kind::Unable) {
             self.tell_later(target, failed.status(), failed.code(), after, false);
         } else {
             self.note_as(target, failed.status(), failed.code(), after);

@@ -25,6 +25,8 @@ pub(super) enum Kind {
     Busy,
     /// It does not work there; elsewhere it may.
     Elsewhere,
+    /// The provider has no such thing, which is no failure of its; elsewhere there may be.
+    Unable,
     /// The keys are not accepted, or have run out of money.
     Keys,
     /// The conversation is too long for the model.
@@ -157,7 +159,7 @@ impl Failed {
             (Kind::Busy, _) => 3,
             (Kind::Again | Kind::Elsewhere, Final::Theirs(_)) => 2,
             (Kind::Again | Kind::Elsewhere, Final::Own(_)) => 1,
-            (Kind::Keys | Kind::TooLong | Kind::Caller, _) => 0,
+            (Kind::Keys | Kind::TooLong | Kind::Caller | Kind::Unable, _) => 0,
         }
     }
 }

@@ -45,7 +45,7 @@ impl Call<'_> {
         );
         let field = Some("model".to_owned());
         let refused = Refused { field, ..Refused::new(400, "embeddings_not_supported", message) };
-        Failed::own(Kind::Elsewhere, refused)
+        Failed::own(Kind::Unable, refused)
     }
 }
 

@@ -22,7 +22,7 @@ pub(super) fn priced(fake: &Fake, name: &str, kind: &str) -> Value {
 }
 
 impl Office {
-    async fn start(providers: &[Value]) -> Self {
+    pub(super) async fn start(providers: &[Value]) -> Self {
         Self::start_in(tempfile::tempdir().unwrap(), providers).await
     }
 

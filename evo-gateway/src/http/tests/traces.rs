@@ -94,6 +94,14 @@ async fn a_call_is_a_span_by_the_conventions_and_the_parent_of_what_the_provider
     assert_eq!((&*found["error.type"], &*found["gen_ai.provider.name"]), ("429", "anthropic"));
     assert!(matches!(call.status, Status::Error { .. }), "{:?}", call.status);
     assert_eq!(attributes(&request)["http.response.status_code"], "429");
+    let vectors = bed
+        .request("POST", "/v1/embeddings")
+        .header("traceparent", format!("00-{trace}-{parent}-01"))
+        .body(Full::new(r#"{"model":"told:e","input":"x"}"#.into()));
+    assert_eq!(bed.send(vectors.unwrap()).await.status, 200);
+    let (_, asked) = ended.take().await;
+    let found = attributes(&asked);
+    assert_eq!((&*asked.name, &*found["gen_ai.operation.name"]), ("embeddings e", "embeddings"));
     // Nothing of what was said, and no key.
     for span in [&request, &call] {
         let text = format!("{span:?}");

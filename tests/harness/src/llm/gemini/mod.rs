@@ -297,6 +297,9 @@ fn count(name: &str, body: &Value) -> Checked<Reply> {
     if let Some(fields) = asked.as_object_mut() {
         fields.remove("model");
     }
+    if !MODELS.contains(&name) {
+        return Err(no_model(name));
+    }
     let tokens = read::prompt(name, &asked)?.tokens();
     let details = json!([{ "modality": "TEXT", "tokenCount": tokens }]);
     Ok(whole(&json!({ "totalTokens": tokens, "promptTokensDetails": details })))

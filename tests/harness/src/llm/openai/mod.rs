@@ -224,6 +224,7 @@ impl Service {
         }
         let before = self.before(&body["previous_response_id"])?;
         let (prompt, _) = responses::read(&body, before)?;
+        self.answer_to(&prompt)?;
         let body = json!({ "object": "response.input_tokens", "input_tokens": prompt.tokens() });
         Ok(Reply::whole(200, limits(earlier.len()), JSON, body.to_string()))
     }
