@@ -10,11 +10,10 @@ use crate::{
 };
 
 /// What Anthropic counts of a request; it refuses everything else.
-const ANTHROPIC: [&str; 7] =
-    ["model", "messages", "system", "tools", "tool_choice", "thinking", "output_config"];
+const ANTHROPIC: [&str; 6] =
+    ["model", "messages", "system", "tools", "tool_choice", "output_config"];
 /// What OpenAI counts.
-const RESPONSES: [&str; 7] =
-    ["model", "input", "instructions", "tools", "tool_choice", "text", "reasoning"];
+const RESPONSES: [&str; 6] = ["model", "input", "instructions", "tools", "tool_choice", "text"];
 /// Where Google has the request whose tokens it counts, if more than its contents count.
 const WHOLE: &str = "generateContentRequest";
 /// What frames a message, a tool, or a call, in tokens.
@@ -28,8 +27,18 @@ pub(super) fn request(
     wanted: Wanted<'_>,
 ) -> Result<Converted, ConvertError> {
     let mut notes = Notes::new(wanted.lenient, wanted.context);
-    let mut chat = read(front, body, &mut notes)?;
-    wanted.model.clone_into(&mut chat.model);
+    let ChatRequest { system, messages, tools, tool_choice, response_format, .. } =
+        read(front, body, &mut notes)?;
+    // How an answer is to be made is no part of the question's tokens.
+    let chat = ChatRequest {
+        model: wanted.model.to_owned(),
+        system,
+        messages,
+        tools,
+        tool_choice,
+        response_format,
+        ..ChatRequest::default()
+    };
     let name = chat.model.strip_prefix("models/").unwrap_or(&chat.model);
     let name = format!("models/{name}");
     notes.read(front.protocol().names());
