@@ -7,6 +7,7 @@ mod engine;
 mod flow;
 mod judge;
 mod passing;
+mod question;
 mod stream;
 mod tasks;
 mod watch;
