@@ -4,7 +4,7 @@ use crate::{
         Context, ConvertError, StreamWriter, custom::InputDecoder, error,
         json_progress::JsonProgress, seal, write_json,
     },
-    model::{ApiError, Seal, SealOrigin, StreamEvent, TokenLogprob, ToolCall},
+    model::{ApiError, Seal, SealOrigin, StopReason, StreamEvent, TokenLogprob, ToolCall},
     wire::{Content, responses as wire},
 };
 
@@ -334,7 +334,10 @@ impl Writer {
     fn end(&mut self, out: &mut Vec<u8>) {
         // What is open now is what the answer was cut off in, if it was.
         let (status, _) = self.frame.end();
-        self.end_said_with(status, out);
+        // A refusal in words is whole, and so is an answer that ends with it.
+        let is_refusal = self.said.as_ref().is_some_and(|said| said.kind == Kind::Refusal);
+        let whole = is_refusal && self.frame.stop == StopReason::Refusal;
+        self.end_said_with(if whole { "completed" } else { status }, out);
         for call in std::mem::take(&mut self.calls) {
             let status = if call.progress.is_whole() { "completed" } else { status };
             self.end_call(call, status, out);
