@@ -278,7 +278,9 @@ fn is_an_answer(place: &Place, body: &[u8]) -> bool {
     }
 
     if place.stream {
-        let end = &body[body.len().saturating_sub(MARK)..];
+        // The last event of Responses begins with the mark, and the whole answer follows.
+        let last = memchr::memmem::rfind(body.trim_ascii_end(), b"\n\n").unwrap_or_default();
+        let end = &body[last.min(body.len().saturating_sub(MARK))..];
         let marks = place.front.end_marks();
         return marks.iter().any(|mark| memchr::memmem::find(end, mark).is_some());
     }

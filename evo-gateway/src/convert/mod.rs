@@ -36,6 +36,7 @@ mod task;
 mod tests;
 
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
 
 use notes::Notes;
 use protocol::{Namespaced, Protocol, StreamReader, StreamWriter};
@@ -211,4 +212,14 @@ fn json(value: &impl Serialize) -> Vec<u8> {
 
 fn write_json(out: &mut Vec<u8>, value: &impl Serialize) {
     serde_json::to_writer(out, value).expect("wire types have string keys and no failing parts");
+}
+
+/// The schema of a function's arguments. One without arguments may have none here, where OpenAI wants at
+/// least the type.
+fn object_schema(mut schema: Map<String, Value>) -> Map<String, Value> {
+    if schema.is_empty() {
+        schema.insert("type".to_owned(), "object".into());
+        schema.insert("properties".to_owned(), Map::new().into());
+    }
+    schema
 }

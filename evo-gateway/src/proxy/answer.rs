@@ -190,8 +190,10 @@ impl http_body::Body for Logged {
 
 impl Drop for Logged {
     fn drop(&mut self) {
-        // The server does not ask for the end of a body whose length it knows.
-        if self.entry.outcome == Outcome::Cancelled && self.is_end_stream() {
+        // The server does not ask for the end of a body whose length it knows, and a caller does not wait for
+        // the end of a stream once it has read the end mark.
+        let is_said = matches!(&self.answer, Answer::Stream(stream) if stream.is_said());
+        if self.entry.outcome == Outcome::Cancelled && (is_said || self.is_end_stream()) {
             self.entry.outcome = Outcome::Answered;
         }
     }

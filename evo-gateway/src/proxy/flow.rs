@@ -128,6 +128,16 @@ impl Flow {
         }
     }
 
+    /// Whether all of the answer went out, with its end mark: many callers leave then, before the provider
+    /// has closed the stream.
+    pub(super) fn is_said(&self) -> bool {
+        let is_over = match &self.way {
+            Way::Pass(passing) => passing.seen().ended && self.elements.is_none(),
+            Way::Translate(converter) => converter.is_over(),
+        };
+        is_over && self.out.is_empty() && self.failed.is_none()
+    }
+
     /// What has to be known to go on elsewhere: what passed, or the translation as it is.
     pub(super) fn into_way(self) -> Way {
         self.way

@@ -86,6 +86,11 @@ impl Stream {
         matches!(self.state, State::Ended)
     }
 
+    /// Whether the caller has all of it; see [`Flow::is_said`].
+    pub(super) fn is_said(&self) -> bool {
+        matches!(&self.state, State::Flowing(flow) if flow.is_said())
+    }
+
     pub(super) fn poll(&mut self, context: &mut Context<'_>, entry: &mut Entry) -> Poll<Step> {
         loop {
             match &mut self.state {

@@ -66,7 +66,7 @@ impl Protocol for Ollama {
     }
 
     fn end_marks(&self) -> &'static [&'static [u8]] {
-        openai::Chat.end_marks()
+        &[b"\"done\":true"]
     }
 
     fn takes_comments(&self) -> bool {
@@ -86,8 +86,45 @@ fn write_error(failure: ApiError) -> wire::ErrorBody {
     wire::ErrorBody { error: failure.message, code: failure.code }
 }
 
+/// What many clients take for the end of a line as well, among them Ollama's own in Python.
+const LINE_ENDS: [(&[u8], &[u8]); 3] = [
+    ("\u{85}".as_bytes(), b"\\u0085"),
+    ("\u{2028}".as_bytes(), b"\\u2028"),
+    ("\u{2029}".as_bytes(), b"\\u2029"),
+];
+
 /// Appends a line.
 fn write_line(value: &impl serde::Serialize, out: &mut Vec<u8>) {
+    let start = out.len();
     write_json(out, value);
+    // Every one of them begins with one of these bytes, which few texts hold.
+    if out[start..].iter().any(|byte| matches!(byte, 0xC2 | 0xE2)) {
+        let line = out.split_off(start);
+        let mut rest = line.as_slice();
+        while let Some(byte) = rest.first() {
+            match LINE_ENDS.iter().find(|(end, _)| rest.starts_with(end)) {
+                Some((end, escape)) => {
+                    out.extend_from_slice(escape);
+                    rest = &rest[end.len()..];
+                }
+                None => {
+                    out.push(*byte);
+                    rest = &rest[1..];
+                }
+            }
+        }
+    }
     out.push(b'\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_holds_nothing_that_ends_lines_elsewhere() {
+        let mut out = Vec::new();
+        write_line(&"a\u{2028}b\u{2029}c\u{85}d é 😀", &mut out);
+        assert_eq!(out, "\"a\\u2028b\\u2029c\\u0085d é 😀\"\n".as_bytes());
+    }
 }

@@ -218,24 +218,37 @@ fn read_messages(messages: Vec<wire::Message>, chat: &mut ChatRequest) -> Result
 #[derive(Default)]
 struct Calls {
     count: usize,
-    open: Vec<(String, String)>,
+    open: Vec<Open>,
+}
+
+struct Open {
+    id: String,
+    name: String,
+    /// Whether the caller gave it its id.
+    is_named: bool,
 }
 
 impl Calls {
     fn begin(&mut self, id: Option<String>, name: &str) -> String {
-        let id = id.filter(|id| !id.is_empty()).unwrap_or_else(|| format!("call_{}", self.count));
+        let given = id.filter(|id| !id.is_empty());
+        let is_named = given.is_some();
+        let id = given.unwrap_or_else(|| format!("call_{}", self.count));
         self.count += 1;
-        self.open.push((id.clone(), name.to_owned()));
+        self.open.push(Open { id: id.clone(), name: name.to_owned(), is_named });
         id
     }
 
-    /// The call of a result: by its id, else the first of its name, else the first of all.
+    /// The call of a result: by its id, else the first of its name, else the first of all; litellm gives
+    /// ids to results only.
     fn end(&mut self, result: &wire::Message) -> Option<String> {
         let (id, name) = (result.tool_call_id.as_ref(), result.tool_name.as_ref());
-        let by_id = self.open.iter().position(|(open, _)| Some(open) == id);
-        let by_name = || self.open.iter().position(|(_, open)| Some(open) == name);
-        let first = || (name.is_none() && id.is_none() && !self.open.is_empty()).then_some(0);
-        Some(self.open.remove(by_id.or_else(by_name).or_else(first)?).0)
+        let by_id = self.open.iter().position(|open| Some(&open.id) == id);
+        let by_name = || self.open.iter().position(|open| Some(&open.name) == name);
+        let first = || {
+            let fits = |open: &Open| name.is_none() && (id.is_none() || !open.is_named);
+            self.open.iter().position(fits)
+        };
+        Some(self.open.remove(by_id.or_else(by_name).or_else(first)?).id)
     }
 }
 

@@ -2,7 +2,7 @@ use serde_json::{Map, Value};
 
 use super::messages;
 use crate::{
-    convert::{ConvertError, Notes, custom, gpt, hosted},
+    convert::{ConvertError, Notes, custom, gpt, hosted, object_schema},
     model::{ChatRequest, CustomFormat, Effort, ResponseFormat, Tool, ToolChoice},
     wire::{Content, openai as wire},
 };
@@ -288,7 +288,7 @@ fn write_tool(tool: Tool) -> wire::Tool {
         function: Some(wire::Function {
             name: tool.name,
             description: tool.description,
-            parameters: Some(tool.schema),
+            parameters: Some(object_schema(tool.schema)),
             strict: tool.strict,
         }),
         custom: None,

@@ -2,7 +2,7 @@ use serde_json::{Map, Value};
 
 use super::input;
 use crate::{
-    convert::{ConvertError, Namespaced, Notes, custom, gpt, hosted},
+    convert::{ConvertError, Namespaced, Notes, custom, gpt, hosted, object_schema},
     model::{ChatRequest, CustomFormat, Effort, ResponseFormat, Tool, ToolChoice},
     wire::responses as wire,
 };
@@ -395,7 +395,7 @@ fn write_tool(tool: Tool) -> wire::Tool {
             kind: "function".to_owned(),
             name,
             description,
-            parameters: Some(schema),
+            parameters: Some(object_schema(schema)),
             // Unasked, this protocol is strict where others are not.
             strict: Some(strict.unwrap_or(false)),
             ..Default::default()
