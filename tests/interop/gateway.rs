@@ -5,13 +5,13 @@ use std::{collections::BTreeSet, process::Command, time::Duration};
 
 use evo_harness::{
     Evo, King, Process, Python, eventually, eventually_async,
-    llm::{Anthropic, Gemini, OpenAi, Request},
+    llm::{Anthropic, Gemini, Ollama, OpenAi, Request},
 };
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
-    evo, file,
+    evo, file, frameworks,
     matrix::{self, Seen},
     python,
 };
@@ -30,33 +30,59 @@ struct Front {
     name: &'static str,
     client: &'static str,
     script: &'static str,
+    environment: fn() -> Option<Python>,
     /// What the client is given behind the gateway's address.
     path: &'static str,
 }
 
-const FRONTS: [Front; 4] = [
+const FRONTS: [Front; 7] = [
     Front {
         name: "OpenAI `/v1/chat/completions`",
         client: "`openai` (Python)",
         script: "openai_sdk.py",
+        environment: python,
         path: "/v1",
     },
     Front {
         name: "OpenAI `/v1/responses`",
         client: "`openai` (Python)",
         script: "responses_sdk.py",
+        environment: python,
         path: "/v1",
     },
     Front {
         name: "Anthropic `/v1/messages`",
         client: "`anthropic` (Python)",
         script: "anthropic_sdk.py",
+        environment: python,
         path: "",
     },
     Front {
         name: "Gemini `/v1beta/models/…`",
         client: "`google-genai` (Python)",
         script: "gemini_sdk.py",
+        environment: python,
+        path: "",
+    },
+    Front {
+        name: "Ollama `/api/…`",
+        client: "`ollama` (Python)",
+        script: "ollama_sdk.py",
+        environment: frameworks,
+        path: "",
+    },
+    Front {
+        name: "Through LangChain",
+        client: "`langchain-openai`, `langchain-anthropic`, `langchain-google-genai` (Python)",
+        script: "langchain_chat.py",
+        environment: frameworks,
+        path: "",
+    },
+    Front {
+        name: "Through litellm",
+        client: "`litellm` (Python), by the names of the vendors whose protocols it uses",
+        script: "litellm_client.py",
+        environment: frameworks,
         path: "",
     },
 ];
@@ -92,18 +118,55 @@ fn googles_sdk_takes_the_fake_for_gemini() {
     gone_eventually(|| provider.cancelled(), 0);
 }
 
+#[test]
+fn the_clients_of_ollama_and_openai_take_the_fake_for_ollama() {
+    let (Some(frameworks), Some(python)) = (frameworks(), python()) else { return };
+    let provider = Ollama::start();
+    let key = Ollama::KEYS[0];
+    check(&frameworks, "ollama_sdk.py", &[&provider.origin(), key, "", "ollama"], None);
+    gone_eventually(|| provider.cancelled(), 0);
+    let before = provider.cancelled().len();
+    check(&python, "openai_sdk.py", &[&provider.base_url(), key, "", "ollama"], None);
+    gone_eventually(|| provider.cancelled(), before);
+}
+
+/// What LangChain and litellm are made of is elsewhere: these show that the scripts are right.
+#[test]
+fn langchain_and_litellm_take_the_fakes_for_the_providers() {
+    let Some(python) = frameworks() else { return };
+    let (openai, ollama) = (OpenAi::start(), Ollama::start());
+    let (anthropic, gemini) = (Anthropic::start(), Gemini::start());
+    let (base_url, versioned) = (openai.base_url(), gemini.base_url());
+    let (anthropic, gemini, ollama) = (anthropic.origin(), gemini.origin(), ollama.origin());
+    let [at_openai, at_anthropic, at_gemini, at_ollama] =
+        [OpenAi::KEYS[0], Anthropic::KEYS[0], Gemini::KEYS[0], Ollama::KEYS[0]];
+    for (script, url, key, protocol) in [
+        ("langchain_chat.py", &base_url, at_openai, "openai"),
+        ("langchain_chat.py", &base_url, at_openai, "responses"),
+        ("langchain_chat.py", &anthropic, at_anthropic, "anthropic"),
+        ("langchain_chat.py", &gemini, at_gemini, "gemini"),
+        ("litellm_client.py", &base_url, at_openai, "openai"),
+        ("litellm_client.py", &anthropic, at_anthropic, "anthropic"),
+        ("litellm_client.py", &versioned, at_gemini, "gemini"),
+        ("litellm_client.py", &ollama, at_ollama, "ollama"),
+    ] {
+        check(&python, script, &[url, key, "", protocol], None);
+    }
+}
+
 /// Every client at one gateway, a thread for the providers of each protocol. What they see is the
 /// table in the documentation.
 #[test]
 fn every_front_at_every_family_of_providers() {
-    let Some(python) = python() else { return };
+    let clients: Option<Vec<Python>> = FRONTS.iter().map(|it| (it.environment)()).collect();
+    let Some(clients) = clients else { return };
     let gateway = Gateway::start(Format::Toml);
     let key = gateway.virtual_key();
     let families = Family::all(&gateway);
     let seen: Vec<Seen> = std::thread::scope(|scope| {
         let runs = families.map(|family| {
-            let (gateway, python, key) = (&gateway, &python, key.as_str());
-            scope.spawn(move || family.run(gateway, python, key))
+            let (gateway, clients, key) = (&gateway, &clients, key.as_str());
+            scope.spawn(move || family.run(gateway, clients, key))
         });
         runs.into_iter().flat_map(|run| run.join().unwrap()).collect()
     });
@@ -125,7 +188,7 @@ struct Family<'a> {
 }
 
 impl<'a> Family<'a> {
-    fn all(gateway: &'a Gateway) -> [Self; 3] {
+    fn all(gateway: &'a Gateway) -> [Self; 5] {
         [
             Self {
                 name: "OpenAI chat",
@@ -133,6 +196,15 @@ impl<'a> Family<'a> {
                 protocol: "openai",
                 requests: Box::new(|| gateway.openai.requests()),
                 cancelled: Box::new(|| gateway.openai.cancelled()),
+                header: "authorization",
+                keys: OpenAi::KEYS.map(|key| format!("Bearer {key}")),
+            },
+            Self {
+                name: "OpenAI Responses",
+                provider: "rsp",
+                protocol: "responses",
+                requests: Box::new(|| gateway.responses.requests()),
+                cancelled: Box::new(|| gateway.responses.cancelled()),
                 header: "authorization",
                 keys: OpenAi::KEYS.map(|key| format!("Bearer {key}")),
             },
@@ -154,20 +226,31 @@ impl<'a> Family<'a> {
                 header: "x-goog-api-key",
                 keys: Gemini::KEYS.map(str::to_owned),
             },
+            Self {
+                name: "Ollama",
+                provider: "oll",
+                protocol: "ollama",
+                requests: Box::new(|| gateway.ollama.requests()),
+                cancelled: Box::new(|| gateway.ollama.cancelled()),
+                header: "authorization",
+                keys: Ollama::KEYS.map(|key| format!("Bearer {key}")),
+            },
         ]
     }
 
-    fn run(&self, gateway: &Gateway, python: &Python, virtual_key: &str) -> Vec<Seen> {
+    fn run(&self, gateway: &Gateway, clients: &[Python], virtual_key: &str) -> Vec<Seen> {
         let prefix = format!("{}:", self.provider);
         let mut seen = Vec::new();
-        for (index, front) in FRONTS.iter().enumerate() {
+        for (index, (front, python)) in FRONTS.iter().zip(clients).enumerate() {
             // Both kinds of keys open the gateway.
             let key = if index % 2 == 0 { virtual_key } else { TOKEN };
             let url = format!("{}{}", gateway.url, front.path);
             let before = (self.cancelled)().len();
             let args = [&url, key, &prefix, self.protocol];
             let told = check(python, front.script, &args, Some(&gateway.process));
-            gone_eventually(&self.cancelled, before);
+            if told.lines().any(|line| line == "works: cancellation") {
+                gone_eventually(&self.cancelled, before);
+            }
             let (client, family) = (front.client, self.name);
             seen.push(Seen { front: front.name, client, family, told });
         }
@@ -191,17 +274,28 @@ pub(crate) enum Format {
 
 /// `evo gateway` in front of all providers.
 pub(crate) struct Gateway {
+    /// Asked by Chat Completions.
     pub(crate) openai: OpenAi,
+    /// Asked by Responses.
+    pub(crate) responses: OpenAi,
     pub(crate) anthropic: Anthropic,
     pub(crate) gemini: Gemini,
+    /// Asked by what it has of Chat Completions.
+    pub(crate) ollama: Ollama,
     pub(crate) evo: Evo,
-    process: Process,
+    pub(crate) process: Process,
     pub(crate) url: String,
 }
 
 impl Gateway {
     pub(crate) fn start(format: Format) -> Self {
-        let (openai, anthropic, gemini) = (OpenAi::start(), Anthropic::start(), Gemini::start());
+        Self::with(format, &[])
+    }
+
+    /// Besides, its configuration holds these tables.
+    pub(crate) fn with(format: Format, tables: &[(&str, Value)]) -> Self {
+        let (openai, responses) = (OpenAi::start(), OpenAi::start());
+        let (anthropic, gemini, ollama) = (Anthropic::start(), Gemini::start(), Ollama::start());
         let evo = evo();
         let mut command = evo.command(&["gateway"]);
         let mut provider = |name: &str, url: String, keys: [&str; 2], kind: &str| {
@@ -212,19 +306,29 @@ impl Gateway {
             json!({
                 "name": name, "base_url": url, "api_key_envs": variables, "enabled": true,
                 "provider_type": kind, "models": ["mirror"],
+                "model_metadata": {
+                    "cached": { "cost": { "input": 2.0, "cache_read": 0.5, "output": 8.0 } },
+                },
             })
         };
         let compatible = "open_ai_compatible";
-        let config = json!({
+        let mut newer = provider("rsp", responses.base_url(), OpenAi::KEYS, compatible);
+        newer["wire_api"] = "responses".into();
+        let mut config = json!({
             "server": { "host": "127.0.0.1", "port": 0 },
             "providers": [
                 provider("oai", openai.base_url(), OpenAi::KEYS, compatible),
+                newer,
                 provider("ant", anthropic.base_url(), Anthropic::KEYS, "anthropic"),
                 provider("gem", gemini.base_url(), Gemini::KEYS, "google"),
+                provider("oll", ollama.base_url(), Ollama::KEYS, compatible),
             ],
             // The checks are about what a provider's answer becomes, not about trying again.
             "reliability": { "max_retries": 0, "breaker": { "failures": 1000 } },
         });
+        for (name, table) in tables {
+            config[name] = table.clone();
+        }
         let path = match format {
             Format::Json => evo.file("gateway.json", &config.to_string()),
             Format::Toml => evo.file("gateway.toml", &toml::to_string(&config).unwrap()),
@@ -233,7 +337,7 @@ impl Gateway {
         std::fs::create_dir_all(&data).unwrap();
         command.arg("--config").arg(path).env("EVO_TOKEN_GATEWAY", TOKEN);
         let (process, url) = serve(command);
-        Self { openai, anthropic, gemini, evo, process, url }
+        Self { openai, responses, anthropic, gemini, ollama, evo, process, url }
     }
 
     /// A virtual key, made as a user does while the gateway runs.

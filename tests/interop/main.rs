@@ -14,6 +14,7 @@ mod programs;
 mod sessions;
 mod socketio;
 mod surface;
+mod usage;
 mod walk;
 
 use std::path::{Path, PathBuf};
@@ -30,15 +31,22 @@ fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop").join(name)
 }
 
-/// The Python environment of these tests; `None`, said on stderr, where there is no Python.
+/// The Python environment of most of these tests; `None`, said on stderr, where there is no Python.
 fn python() -> Option<Python> {
+    let alone = file("requirements-alone.txt");
+    environment("main", &file("requirements.txt"), Some(&alone))
+}
+
+/// The environment of clients that want other versions of the SDKs.
+fn frameworks() -> Option<Python> {
+    environment("frameworks", &file("requirements-frameworks.txt"), None)
+}
+
+fn environment(name: &str, requirements: &Path, alone: Option<&Path>) -> Option<Python> {
     if !Python::is_installed() {
         eprintln!("skipped: python3 is missing (Debian: apt-get install python3-venv)");
         return None;
     }
-    Some(Python::with_requirements(
-        Path::new(env!("CARGO_TARGET_TMPDIR")),
-        &file("requirements.txt"),
-        &file("requirements-alone.txt"),
-    ))
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    Some(Python::with_requirements(target, name, requirements, alone))
 }

@@ -27,7 +27,12 @@ vendors' own SDKs as clients and fake providers that those SDKs take for the rea
 - `works`: at least one check used it from this front at a provider of this protocol, and all passed.
 - `refused`: the provider's protocol cannot do it; the gateway answers with a clear error that names
   the field, which a check saw. What it says stands below the tables.
+- `ignored`: the provider passes over the field and answers without it, which a check saw; the gateway
+  cannot know.
 - `-`: no check.
+
+The family `OpenAI Responses` is a provider with `wire_api = \"responses\"`. An Ollama server is an
+`open_ai_compatible` provider, and has part of OpenAI's protocol.
 ";
 
 /// Compares the table with the committed file, or writes it.
@@ -91,6 +96,8 @@ fn cells<'a>(
     for line in run.told.lines() {
         if let Some(capability) = line.strip_prefix("works: ") {
             cells.entry(capability).or_insert("works");
+        } else if let Some(capability) = line.strip_prefix("ignored: ") {
+            cells.insert(capability, "ignored");
         } else if let Some((capability, words)) =
             line.strip_prefix("refused: ").and_then(|it| it.split_once(": "))
         {

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use evo_harness::Process;
+use evo_harness::{Process, llm::Request};
 use serde_json::{Value, json};
 
 use crate::gateway::{Format, Gateway, TOKEN};
@@ -82,25 +82,57 @@ fn printed(command: Command) -> String {
     process.stdout()
 }
 
+/// What a provider was asked so far.
+type Requests<'a> = &'a dyn Fn() -> Vec<Request>;
+
+/// What the program asked the model of this name, each time as a stream.
+fn asked(requests: &[Request], model: &str) -> Vec<Value> {
+    let of_model = |request: &&Request| {
+        request.json()["model"] == model || request.gemini_model() == Some(model)
+    };
+    let asked: Vec<&Request> = requests.iter().filter(of_model).collect();
+    for request in &asked {
+        let stream = request.path.ends_with(":streamGenerateContent");
+        assert!(stream || request.json()["stream"] == true, "{model}: not as a stream");
+    }
+    asked.into_iter().map(Request::json).collect()
+}
+
 #[test]
 fn claude_code_works_at_anthropic_and_at_openai() {
     let Some(bin) = programs() else { return };
     let desk = Desk::new();
-    let arguments = json!({ "file_path": desk.note() });
-    desk.gateway.anthropic.calls("reads", "Let me look.", "Read", &arguments);
-    desk.gateway.openai.calls("reads", "Let me look.", "Read", &arguments);
-    for model in ["ant:reads", "oai:reads"] {
-        let mut command = desk.command(&bin.join("claude"));
-        command.args(["-p", "What does the note say?", "--model", model]);
-        command.args(["--output-format", "json", "--allowedTools", "Read"]);
-        command.env("ANTHROPIC_BASE_URL", &desk.gateway.url).env("ANTHROPIC_AUTH_TOKEN", TOKEN);
-        command.env("ANTHROPIC_DEFAULT_HAIKU_MODEL", model);
-        command.env("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1");
-        let printed = printed(command);
-        let answer: Value = serde_json::from_str(printed.trim()).unwrap();
-        assert_eq!(answer["is_error"], false, "{model}: {answer}");
-        let result = answer["result"].as_str().unwrap();
-        assert!(result.contains(SECRET), "{model}: {result}");
+    let (openai, anthropic) = (&desk.gateway.openai, &desk.gateway.anthropic);
+    let reads = json!({ "file_path": desk.note() });
+    openai.calls("reads", "Let me look.", "Read", &reads);
+    anthropic.calls("reads", "Let me look.", "Read", &reads);
+    let providers: [(&str, Requests<'_>); 2] =
+        [("ant", &|| anthropic.requests()), ("oai", &|| openai.requests())];
+    for (provider, requests) in providers {
+        let copy = desk.home.join(format!("{provider}.txt"));
+        let writes = json!({ "file_path": copy, "content": SECRET });
+        openai.calls("writes", "I note it.", "Write", &writes);
+        anthropic.calls("writes", "I note it.", "Write", &writes);
+        let says = |model: &str, more: &[&str]| {
+            let model = format!("{provider}:{model}");
+            let mut command = desk.command(&bin.join("claude"));
+            command.args(["-p", "What does the note say?", "--model", &model]).args(more);
+            command.args(["--output-format", "json", "--allowedTools", "Read,Write"]);
+            command.env("ANTHROPIC_BASE_URL", &desk.gateway.url).env("ANTHROPIC_AUTH_TOKEN", TOKEN);
+            command.env("ANTHROPIC_DEFAULT_HAIKU_MODEL", &model);
+            command.env("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1");
+            let printed = printed(command);
+            let answer: Value = serde_json::from_str(printed.trim()).unwrap();
+            assert_eq!(answer["is_error"], false, "{model}: {answer}");
+            answer["result"].as_str().unwrap().to_owned()
+        };
+        let result = says("reads", &[]);
+        assert!(result.contains(SECRET), "{provider}: {result}");
+        // The same conversation goes on.
+        says("writes", &["--continue"]);
+        assert_eq!(std::fs::read_to_string(&copy).unwrap(), SECRET, "{provider}");
+        let last = asked(&requests(), "writes").pop().unwrap().to_string();
+        assert!(last.contains("Let me look.") && last.contains(SECRET), "{provider}: {last}");
     }
 }
 
@@ -108,10 +140,7 @@ fn claude_code_works_at_anthropic_and_at_openai() {
 fn codex_works_at_openai_at_anthropic_and_at_gemini() {
     let Some(bin) = programs() else { return };
     let desk = Desk::new();
-    let arguments = json!({ "cmd": "cat note.txt" });
-    desk.gateway.openai.calls("runs", "Let me look.", "exec_command", &arguments);
-    desk.gateway.anthropic.calls("runs", "Let me look.", "exec_command", &arguments);
-    desk.gateway.gemini.calls("runs", "Let me look.", "exec_command", &arguments);
+    let Gateway { openai, responses, anthropic, gemini, .. } = &desk.gateway;
     // As anybody would write it: Codex offers the model a search that runs at OpenAI, and gets an answer
     // all the same.
     let config = format!(
@@ -121,18 +150,40 @@ fn codex_works_at_openai_at_anthropic_and_at_gemini() {
     );
     std::fs::create_dir_all(desk.home.join(".codex")).unwrap();
     std::fs::write(desk.home.join(".codex/config.toml"), config).unwrap();
-    for model in ["oai:runs", "ant:runs", "gem:runs"] {
-        let mut command = desk.command(&bin.join("codex"));
-        command.args(["exec", "--skip-git-repo-check", "--json", "--model", model]);
-        // The only command is the fake's, and a sandbox in a container may not be possible.
-        command.arg("--dangerously-bypass-approvals-and-sandbox");
-        command.arg("What does the note say?").env("EVO_KEY", TOKEN);
-        let printed = printed(command);
-        let events = printed.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let said: Vec<String> = events
-            .filter(|event| event["item"]["type"] == "agent_message")
-            .filter_map(|event| event["item"]["text"].as_str().map(str::to_owned))
-            .collect();
-        assert!(said.last().is_some_and(|text| text.contains(SECRET)), "{model}: {printed}");
+    let providers: [(&str, Requests<'_>); 4] = [
+        ("rsp", &|| responses.requests()),
+        ("oai", &|| openai.requests()),
+        ("ant", &|| anthropic.requests()),
+        ("gem", &|| gemini.requests()),
+    ];
+    for (provider, requests) in providers {
+        let copy = format!("{provider}.txt");
+        let runs = json!({ "cmd": format!("tee {copy} < note.txt") });
+        openai.calls("runs", "Let me look.", "exec_command", &runs);
+        responses.calls("runs", "Let me look.", "exec_command", &runs);
+        anthropic.calls("runs", "Let me look.", "exec_command", &runs);
+        gemini.calls("runs", "Let me look.", "exec_command", &runs);
+        let model = format!("{provider}:runs");
+        let says = |more: &[&str]| {
+            let mut command = desk.command(&bin.join("codex"));
+            command.args(["exec", "--skip-git-repo-check", "--json", "--model", &model]);
+            // The only command is the fake's, and a sandbox in a container may not be possible.
+            command.arg("--dangerously-bypass-approvals-and-sandbox");
+            command.args(more).arg("What does the note say?").env("EVO_KEY", TOKEN);
+            let printed = printed(command);
+            let events =
+                printed.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            let said: Vec<String> = events
+                .filter(|event| event["item"]["type"] == "agent_message")
+                .filter_map(|event| event["item"]["text"].as_str().map(str::to_owned))
+                .collect();
+            assert!(said.last().is_some_and(|text| text.contains(SECRET)), "{model}: {printed}");
+        };
+        says(&[]);
+        assert_eq!(std::fs::read_to_string(desk.home.join(&copy)).unwrap(), SECRET, "{model}");
+        // The same conversation goes on.
+        says(&["resume", "--last"]);
+        let last = asked(&requests(), "runs").pop().unwrap().to_string();
+        assert_eq!(last.matches("Let me look.").count(), 2, "{model}: {last}");
     }
 }

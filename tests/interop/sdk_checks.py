@@ -1,11 +1,24 @@
-"""A table of checks that go on after a failure, and what both SDKs are asked."""
+"""What the scripts of all SDKs share: what they are told, what they ask, and a table of checks that
+go on after a failure.
+
+SCRIPT BASE_URL KEY PREFIX UPSTREAM [CHECK...]
+
+PREFIX stands before each model's name ("oai:" at a gateway). UPSTREAM says what answers in the end:
+"openai", "responses", "anthropic", "gemini", or "ollama", which is asked in OpenAI's protocol and has
+only part of it.
+"""
 
 import sys
 import traceback
 
+BASE_URL, KEY, PREFIX, UPSTREAM = sys.argv[1:5]
+DIRECT = PREFIX == ""
+
 CHECKS = []
 # What the check that runs now found refused: capability and the gateway's words.
 REFUSED = []
+# What it found that the provider passes over.
+IGNORED = set()
 # What it could not look at.
 UNTESTED = set()
 
@@ -59,11 +72,37 @@ def refused(capability, words):
     REFUSED.append((capability, " ".join(words.split())))
 
 
+def ignored(capability):
+    """Notes that the provider passes over what asks for this, which a gateway cannot know."""
+    IGNORED.add(capability)
+
+
 def untested(capability, error=None):
-    """Notes that nothing is known, as this gateway has no such route."""
+    """Notes that nothing is known: the provider tells nothing, or the gateway has no such route."""
     if error and not any(words in str(error) for words in ("There is no POST", "does not take POST")):
         raise error
     UNTESTED.add(capability)
+
+
+def thinker(model):
+    """A model of which a gateway may think that it thinks."""
+    return {"responses": "gpt-5-", "gemini": "gemini-2.5-flash-"}.get(UPSTREAM, "") + model
+
+
+# Whether the provider loads images from the net.
+FETCHES = UPSTREAM != "ollama"
+# What the model is shown of a question with images.
+SHOWN_IMAGES = f"user: What is this? | [image image/png {PIXEL_BYTES}]"
+SHOWN_IMAGES += " | [image https://example.com/cat.jpg]" if FETCHES else ""
+
+
+def loadable(parts):
+    """Without the last, which is an image in the net, where the provider does not load it."""
+    return parts if FETCHES else parts[:-1]
+
+
+# What a list calls the model `echo`.
+LISTED = "echo:latest" if UPSTREAM == "ollama" else "echo"
 
 
 def tokens(text):
@@ -92,6 +131,7 @@ def run():
             continue
         ran += 1
         REFUSED.clear()
+        IGNORED.clear()
         UNTESTED.clear()
         try:
             function()
@@ -100,9 +140,11 @@ def run():
             print(f"FAILED {name}\n{traceback.format_exc(limit=-2)}")
             continue
         print(f"ok {name}")
-        no = UNTESTED | {capability for capability, _ in REFUSED}
+        no = UNTESTED | IGNORED | {capability for capability, _ in REFUSED}
         for capability, words in REFUSED:
             print(f"refused: {capability}: {words}")
+        for capability in sorted(IGNORED):
+            print(f"ignored: {capability}")
         for capability in getattr(function, "capabilities", ()):
             if capability not in no:
                 print(f"works: {capability}")

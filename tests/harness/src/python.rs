@@ -20,15 +20,20 @@ impl Python {
         Command::new("python3").arg("--version").output().is_ok()
     }
 
-    /// The environment below `target` (`env!("CARGO_TARGET_TMPDIR")`) that holds these
+    /// The environment of this name below `target` (`env!("CARGO_TARGET_TMPDIR")`) that holds these
     /// requirements; made once, however many tests ask at the same time. `alone` names a file of
     /// packages that are installed without what they depend on.
-    pub fn with_requirements(target: &Path, requirements: &Path, alone: &Path) -> Self {
+    pub fn with_requirements(
+        target: &Path,
+        name: &str,
+        requirements: &Path,
+        alone: Option<&Path>,
+    ) -> Self {
         let read = |path: &Path| {
             std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
         };
-        let wanted = format!("{}\n{}", read(requirements), read(alone));
-        let folder = target.join("python");
+        let wanted = format!("{}\n{}", read(requirements), alone.map(read).unwrap_or_default());
+        let folder = target.join("python").join(name);
         std::fs::create_dir_all(&folder).expect("a folder below cargo's target folder");
         let lock = File::create(folder.join("lock")).expect("a lock file");
         // Held until this function ends.
@@ -44,7 +49,8 @@ impl Python {
         let mut venv = Command::new("python3");
         venv.args(["-m", "venv"]).arg(&python.folder);
         must(venv, "needs python3 with venv (Debian: apt-get install python3-venv)");
-        for (file, more) in [(requirements, None), (alone, Some("--no-deps"))] {
+        let alone = alone.map(|file| (file, Some("--no-deps")));
+        for (file, more) in std::iter::once((requirements, None)).chain(alone) {
             let mut pip = Command::new(python.program("pip"));
             pip.args(["install", "--quiet", "--disable-pip-version-check"]);
             pip.args(more).arg("--requirement").arg(file);

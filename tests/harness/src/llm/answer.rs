@@ -104,8 +104,16 @@ pub(super) fn answer(prompt: &Prompt, fixed: &HashMap<String, Script>) -> Option
     Some(answer)
 }
 
+/// What a model does, by a name that may say of whom it is: `gpt-5-thinks` does what `thinks` does.
+pub(super) fn conduct(model: &str) -> &str {
+    ["gpt-5-", "gemini-2.5-flash-"]
+        .iter()
+        .find_map(|family| model.strip_prefix(family))
+        .unwrap_or(model)
+}
+
 fn invent(prompt: &Prompt, answer: &mut Answer) -> Option<()> {
-    match prompt.model.as_str() {
+    match conduct(&prompt.model) {
         "mirror" => answer.text = prompt.describe(),
         "echo" | "crlf" | "lf" | "slow-first" => prompt.last_text().clone_into(&mut answer.text),
         "cached" => {

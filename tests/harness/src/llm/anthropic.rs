@@ -1,82 +1,44 @@
 //! A provider that speaks Anthropic's Messages API.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::collections::{BTreeSet, HashMap};
 
 use serde_json::{Value, json};
 
 use super::{
-    answer::{self, Answer, End, MODELS, Script},
-    fault::{self, Fault},
+    answer::{self, Answer, End, MODELS},
+    fake::{Fake, Models, Style, asked_before},
+    fault::{Fault, Status},
     prompt::{self, Choice, Part, Prompt, Role},
     schema,
-    server::{Api, Reply, Request, Sent, Server},
-    stream,
+    server::{Api, Reply, Request},
 };
 
 /// A fake Anthropic.
-#[derive(Debug)]
-pub struct Anthropic {
-    server: Server,
-    fixed: Fixed,
-}
-
-/// Model → what it does.
-type Fixed = Arc<Mutex<HashMap<String, Script>>>;
+pub type Anthropic = Fake<Service>;
 
 impl Anthropic {
     /// The keys that it takes.
     pub const KEYS: [&'static str; 2] = ["fake-anthropic-key-1", "fake-anthropic-key-2"];
 
-    /// Starts one on a free port of loopback. It has a thread of its own, so that a test may block.
+    /// Starts one on a free port of loopback. Its SDKs are given its origin: they append `/v1`.
     pub fn start() -> Self {
-        let fixed = Fixed::default();
-        let server = Server::start("fake Anthropic", Service { fixed: Arc::clone(&fixed) });
-        Self { server, fixed }
+        Self::serve("fake Anthropic", |models| Service { models })
     }
 
     /// The address that a gateway's configuration names; ends in `/v1`.
     pub fn base_url(&self) -> String {
-        format!("{}/v1", self.server.origin())
-    }
-
-    /// The address that Anthropic's own SDKs are given; they append `/v1` themselves.
-    pub fn origin(&self) -> String {
-        self.server.origin()
-    }
-
-    /// From now on there is a model of this name that always answers with this text.
-    pub fn says(&self, model: &str, text: &str) {
-        let mut fixed = self.fixed.lock().unwrap_or_else(PoisonError::into_inner);
-        fixed.insert(model.to_owned(), Script::Says(text.to_owned()));
-    }
-
-    /// From now on there is a model of this name that says this and calls a tool with these
-    /// arguments; shown the result, it repeats it.
-    pub fn calls(&self, model: &str, says: &str, tool: &str, arguments: &Value) {
-        let mut fixed = self.fixed.lock().unwrap_or_else(PoisonError::into_inner);
-        let script = Script::Calls(tool.to_owned(), arguments.to_string(), says.to_owned());
-        fixed.insert(model.to_owned(), script);
-    }
-
-    /// Every request so far, in the order they came.
-    pub fn requests(&self) -> Vec<Request> {
-        self.server.requests()
-    }
-
-    /// The requests that the client gave up before the answer was out.
-    pub fn cancelled(&self) -> Vec<Request> {
-        self.server.cancelled()
+        format!("{}/v1", self.origin())
     }
 }
 
-struct Service {
-    fixed: Fixed,
+/// Its API.
+#[derive(Debug)]
+pub struct Service {
+    models: Models,
 }
 
 const JSON: &str = "application/json";
+const STYLE: Style = Style { json: JSON, stream: "text/event-stream; charset=utf-8", end_marks: 1 };
 
 /// Most bytes of a request.
 const MOST: usize = 32 * 1024 * 1024;
@@ -173,11 +135,8 @@ impl Service {
                     return Err(Refusal::new(message));
                 }
                 let name = body["model"].as_str().unwrap_or_default();
-                if let Some(fault) = fault::of(name) {
-                    let before = earlier.iter().filter(|it| it.json()["model"] == name).count();
-                    if let Some(reply) = misbehave(&fault, before, number) {
-                        return Ok(reply);
-                    }
+                if let Some(fault) = Fault::now(name, || asked_before(name, earlier)) {
+                    return Ok(fault.reply(|status| refuse(status, number)));
                 }
                 if !MODELS.contains(&name) {
                     return Err(no_model(name));
@@ -197,33 +156,17 @@ impl Service {
         let number = earlier.len();
         let body = parse(request)?;
         let name = body["model"].as_str().unwrap_or_default();
-        if let Some(fault) = fault::of(name) {
-            let before = earlier.iter().filter(|it| it.json()["model"] == name).count();
-            if let Some(reply) = misbehave(&fault, before, number) {
-                return Ok(reply);
-            }
+        if let Some(fault) = Fault::now(name, || asked_before(name, earlier)) {
+            return Ok(fault.reply(|status| refuse(status, number)));
         }
         let prompt = read(&body, version)?;
-        let answer = {
-            let fixed = self.fixed.lock().unwrap_or_else(PoisonError::into_inner);
-            answer::answer(&prompt, &fixed)
-        };
-        let answer = answer.ok_or_else(|| no_model(name))?;
+        let answer = self.models.answer(&prompt).ok_or_else(|| no_model(name))?;
         let told = Told { id: format!("msg_fake{number}"), model: name.to_owned() };
-        let mut headers = limits(number);
-        let (steps, content_type) = if prompt.stream {
+        let events = || {
             let error = Refusal::of_status(529, "Overloaded").body(number);
-            let error = format!("event: error\ndata: {error}\n\n");
-            let events = told.events(&answer);
-            (stream::events(name, events, 1, error), "text/event-stream; charset=utf-8")
-        } else {
-            let (steps, length) = stream::whole(name, told.whole(&answer).to_string());
-            headers.push(("content-length", length.to_string()));
-            (steps, JSON)
+            (told.events(&answer), format!("event: error\ndata: {error}\n\n"))
         };
-        headers.push(("content-type", content_type.to_owned()));
-        let delay = fault::delay(name, prompt.stream);
-        Ok(Reply::Answer(Sent { status: 200, headers, delay, steps }))
+        Ok(STYLE.send(&prompt, limits(number), || told.whole(&answer).to_string(), events))
     }
 }
 
@@ -323,16 +266,8 @@ fn limits(number: usize) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Nothing when the fault is over.
-fn misbehave(fault: &Fault, before: usize, number: usize) -> Option<Reply> {
-    let status = match fault {
-        Fault::Silence => return Some(Reply::Silence),
-        Fault::Drop => return Some(Reply::Drop),
-        Fault::Status(status) => status,
-    };
-    if status.is_over(before) {
-        return None;
-    }
+/// The error of this status.
+fn refuse(status: &Status, number: usize) -> Reply {
     let message = match status.code {
         400 => "prompt is too long: 200251 tokens > 200000 maximum",
         401 => "invalid x-api-key",
@@ -349,7 +284,7 @@ fn misbehave(fault: &Fault, before: usize, number: usize) -> Option<Reply> {
     }
     let again = status.code == 429 || status.code >= 500;
     headers.push(("x-should-retry", again.to_string()));
-    Some(status.reply(headers, Refusal::of_status(status.code, message).body(number)))
+    status.reply(headers, Refusal::of_status(status.code, message).body(number))
 }
 
 /// Parameters whose tokens the API counts.
@@ -452,7 +387,7 @@ fn read(body: &Value, version: Version) -> Checked<Prompt> {
     prompt.format = format(&body["output_config"]["format"])?;
     tools(body, &mut prompt)?;
     messages(&body["messages"], &mut prompt)?;
-    if name == "signed" && !prompt.results().is_empty() && !prompt.sealed {
+    if answer::conduct(name) == "signed" && !prompt.results().is_empty() && !prompt.sealed {
         return Err(Refusal::new(
             "messages.1.content.0.type: Expected `thinking` or `redacted_thinking`, but found \
              `tool_use`. When `thinking` is enabled, a final `assistant` message must start with a \

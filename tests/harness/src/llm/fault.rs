@@ -58,12 +58,29 @@ pub(super) fn of(model: &str) -> Option<Fault> {
     Some(Fault::Status(status))
 }
 
-impl Status {
-    /// Whether it has happened as often as it should.
-    pub(super) fn is_over(&self, before: usize) -> bool {
-        self.times.is_some_and(|times| before >= times)
+impl Fault {
+    /// The fault that this name stands for, unless it has happened as often as it should; `before`
+    /// says how often the model was asked.
+    pub(super) fn now(model: &str, before: impl FnOnce() -> usize) -> Option<Self> {
+        let fault = of(model)?;
+        let is_over = match &fault {
+            Self::Status(Status { times: Some(times), .. }) => before() >= *times,
+            Self::Status(_) | Self::Silence | Self::Drop => false,
+        };
+        (!is_over).then_some(fault)
     }
 
+    /// What the server does; `refuse` makes a status the provider's own error.
+    pub(super) fn reply(&self, refuse: impl FnOnce(&Status) -> Reply) -> Reply {
+        match self {
+            Self::Silence => Reply::Silence,
+            Self::Drop => Reply::Drop,
+            Self::Status(status) => refuse(status),
+        }
+    }
+}
+
+impl Status {
     /// The error with the body that is asked for; `proper` is the provider's own.
     pub(super) fn reply(&self, headers: Vec<(&'static str, String)>, proper: String) -> Reply {
         let (content_type, body) = match self.body {

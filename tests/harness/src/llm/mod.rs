@@ -5,7 +5,7 @@
 //! streams of the real ones, and misbehave on demand. Whoever passes here with a real SDK passes
 //! there.
 //!
-//! The model's name selects what happens; both providers know the same ones:
+//! The model's name selects what happens; all providers know the same ones:
 //!
 //! | Model | Answer |
 //! |---|---|
@@ -33,13 +33,16 @@
 //! | `no-done` | A stream that ends without its end mark |
 //! | `error-in-stream` | An error event in the middle |
 //!
-//! [`OpenAi::says`] and [`Anthropic::says`] add models with a fixed answer, [`OpenAi::calls`] one that
-//! calls a certain tool. Any other name does not exist.
+//! [`Fake::says`] adds a model with a fixed answer, [`Fake::calls`] one that calls a certain tool.
+//! `gpt-5-` and `gemini-2.5-flash-` before a name change nothing but what a gateway may think of the
+//! model. Any other name does not exist.
 
 mod answer;
 mod anthropic;
+mod fake;
 mod fault;
 mod gemini;
+mod ollama;
 mod openai;
 mod prompt;
 mod schema;
@@ -47,6 +50,8 @@ pub(crate) mod server;
 mod stream;
 
 pub use anthropic::Anthropic;
+pub use fake::Fake;
 pub use gemini::Gemini;
+pub use ollama::Ollama;
 pub use openai::OpenAi;
 pub use server::Request;

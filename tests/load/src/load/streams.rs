@@ -22,8 +22,6 @@ pub struct Streams {
     pub first: Latencies,
     /// From one event to the next of the same stream; events that come together are 0 apart.
     pub gaps: Latencies,
-    /// From the first event of each stream to its last.
-    pub rest: Latencies,
 }
 
 impl Streams {
@@ -32,7 +30,6 @@ impl Streams {
         self.chunks += other.chunks;
         self.first.add(&other.first);
         self.gaps.add(&other.gaps);
-        self.rest.add(&other.rest);
     }
 }
 
@@ -123,7 +120,7 @@ async fn read(
     expected: u64,
 ) {
     let mut events = Events::default();
-    let (mut begun, mut last): (Option<Instant>, Option<Instant>) = (None, None);
+    let mut last: Option<Instant> = None;
     let answer = connection
         .ask(|data| {
             let new = events.count(data);
@@ -131,7 +128,6 @@ async fn read(
                 return;
             }
             let now = Instant::now();
-            begun.get_or_insert(now);
             streams.with(|streams| {
                 if window.holds(now) {
                     streams.chunks += new;
@@ -157,9 +153,6 @@ async fn read(
             streams.totals.answered += 1;
             streams.totals.whole += 1;
             streams.totals.latencies.record(start.elapsed());
-            if let (Some(begun), Some(last)) = (begun, last) {
-                streams.rest.record(last - begun);
-            }
         }),
         Err(error) => {
             streams.with(|streams| streams.totals.fail(&error));

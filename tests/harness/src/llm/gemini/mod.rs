@@ -4,74 +4,31 @@ mod embed;
 mod read;
 mod write;
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
-
 use serde_json::{Value, json};
 
 use super::{
-    answer::{self, MODELS, Script},
-    fault::{self, Fault},
-    server::{Api, Reply, Request, Sent, Server},
-    stream,
+    answer::MODELS,
+    fake::{Fake, Models, Style},
+    fault::{Fault, Status},
+    server::{Api, Reply, Request},
 };
 use write::Told;
 
 /// A fake Gemini.
-#[derive(Debug)]
-pub struct Gemini {
-    server: Server,
-    fixed: Fixed,
-}
-
-/// Model → what it does.
-type Fixed = Arc<Mutex<HashMap<String, Script>>>;
+pub type Gemini = Fake<Service>;
 
 impl Gemini {
     /// The keys that it takes.
     pub const KEYS: [&'static str; 2] = ["fake-gemini-key-1", "fake-gemini-key-2"];
 
-    /// Starts one on a free port of loopback. It has a thread of its own, so that a test may block.
+    /// Starts one on a free port of loopback. Its SDKs are given its origin: they append `/v1beta`.
     pub fn start() -> Self {
-        let fixed = Fixed::default();
-        let server = Server::start("fake Gemini", Service { fixed: Arc::clone(&fixed) });
-        Self { server, fixed }
+        Self::serve("fake Gemini", |models| Service { models })
     }
 
     /// The address that a gateway's configuration names; ends in `/v1beta`.
     pub fn base_url(&self) -> String {
-        format!("{}/v1beta", self.server.origin())
-    }
-
-    /// The address that Google's own SDKs are given; they append `/v1beta` themselves.
-    pub fn origin(&self) -> String {
-        self.server.origin()
-    }
-
-    /// From now on there is a model of this name that always answers with this text.
-    pub fn says(&self, model: &str, text: &str) {
-        let mut fixed = self.fixed.lock().unwrap_or_else(PoisonError::into_inner);
-        fixed.insert(model.to_owned(), Script::Says(text.to_owned()));
-    }
-
-    /// From now on there is a model of this name that says this and calls a tool with these
-    /// arguments; shown the result, it repeats it.
-    pub fn calls(&self, model: &str, says: &str, tool: &str, arguments: &Value) {
-        let mut fixed = self.fixed.lock().unwrap_or_else(PoisonError::into_inner);
-        let script = Script::Calls(tool.to_owned(), arguments.to_string(), says.to_owned());
-        fixed.insert(model.to_owned(), script);
-    }
-
-    /// Every request so far, in the order they came.
-    pub fn requests(&self) -> Vec<Request> {
-        self.server.requests()
-    }
-
-    /// The requests that the client gave up before the answer was out.
-    pub fn cancelled(&self) -> Vec<Request> {
-        self.server.cancelled()
+        format!("{}/v1beta", self.origin())
     }
 }
 
@@ -83,13 +40,16 @@ impl Request {
     }
 }
 
-struct Service {
-    fixed: Fixed,
+/// Its API.
+#[derive(Debug)]
+pub struct Service {
+    models: Models,
 }
 
 /// Google's servers say so, too.
 const JSON: &str = "application/json; charset=UTF-8";
-const STREAM: &str = "text/event-stream";
+/// There is no end mark: the last event says why the answer ended.
+const STYLE: Style = Style { json: JSON, stream: "text/event-stream", end_marks: 0 };
 
 /// Why a request gets no answer of a model.
 #[derive(Debug)]
@@ -175,11 +135,9 @@ impl Service {
                 self.generate(request, name, &body, true, earlier)
             }
             "countTokens" | "embedContent" | "batchEmbedContents" => {
-                if let Some(fault) = fault::of(name) {
-                    let before = earlier.iter().filter(|it| it.path == request.path).count();
-                    if let Some(reply) = misbehave(&fault, before) {
-                        return Ok(reply);
-                    }
+                let before = || earlier.iter().filter(|it| it.path == request.path).count();
+                if let Some(fault) = Fault::now(name, before) {
+                    return Ok(fault.reply(refuse));
                 }
                 match method {
                     "countTokens" => count(name, &body),
@@ -200,18 +158,13 @@ impl Service {
         earlier: &[Request],
     ) -> Checked<Reply> {
         let number = earlier.len();
-        if let Some(fault) = fault::of(name) {
-            let before = earlier.iter().filter(|it| it.path == request.path).count();
-            if let Some(reply) = misbehave(&fault, before) {
-                return Ok(reply);
-            }
+        let before = || earlier.iter().filter(|it| it.path == request.path).count();
+        if let Some(fault) = Fault::now(name, before) {
+            return Ok(fault.reply(refuse));
         }
-        let prompt = read::prompt(name, body)?;
-        let answer = {
-            let fixed = self.fixed.lock().unwrap_or_else(PoisonError::into_inner);
-            answer::answer(&prompt, &fixed)
-        };
-        let answer = answer.ok_or_else(|| no_model(name))?;
+        let mut prompt = read::prompt(name, body)?;
+        prompt.stream = stream;
+        let answer = self.models.answer(&prompt).ok_or_else(|| no_model(name))?;
         let config = &body["generationConfig"];
         let told = Told {
             id: format!("fakeGemini{number}"),
@@ -219,22 +172,16 @@ impl Service {
             candidates: config["candidateCount"].as_u64().unwrap_or(1),
             thoughts: config["thinkingConfig"]["includeThoughts"] == true,
         };
-        let mut headers = vec![("server-timing", "gfet4t7; dur=12".to_owned())];
-        let steps = if stream {
+        let headers = vec![("server-timing", "gfet4t7; dur=12".to_owned())];
+        // Lines end with CR LF anyway, and Google's own SDK takes no comments.
+        if name == "crlf" {
+            "echo".clone_into(&mut prompt.model);
+        }
+        let events = || {
             let error = Refusal::of(503, "The model is overloaded. Please try again later.");
-            let error = format!("data: {}\r\n\r\n", error.body());
-            // Lines end with CR LF anyway, and Google's own SDK takes no comments.
-            let conduct = if name == "crlf" { "echo" } else { name };
-            // There is no end mark: the last event says why the answer ended.
-            stream::events(conduct, told.events(&answer), 0, error)
-        } else {
-            let (steps, length) = stream::whole(name, format!("{:#}", told.whole(&answer)));
-            headers.push(("content-length", length.to_string()));
-            steps
+            (told.events(&answer), format!("data: {}\r\n\r\n", error.body()))
         };
-        headers.push(("content-type", if stream { STREAM } else { JSON }.to_owned()));
-        let delay = fault::delay(name, stream);
-        Ok(Reply::Answer(Sent { status: 200, headers, delay, steps }))
+        Ok(STYLE.send(&prompt, headers, || format!("{:#}", told.whole(&answer)), events))
     }
 }
 
@@ -305,16 +252,8 @@ fn count(name: &str, body: &Value) -> Checked<Reply> {
     Ok(whole(&json!({ "totalTokens": tokens, "promptTokensDetails": details })))
 }
 
-/// Nothing when the fault is over.
-fn misbehave(fault: &Fault, before: usize) -> Option<Reply> {
-    let status = match fault {
-        Fault::Silence => return Some(Reply::Silence),
-        Fault::Drop => return Some(Reply::Drop),
-        Fault::Status(status) => status,
-    };
-    if status.is_over(before) {
-        return None;
-    }
+/// The error of this status.
+fn refuse(status: &Status) -> Reply {
     let message = match status.code {
         400 => {
             "The input token count (1200251) exceeds the maximum number of tokens allowed (1048576)."
@@ -333,5 +272,5 @@ fn misbehave(fault: &Fault, before: usize) -> Option<Reply> {
             "@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "7s",
         }));
     }
-    Some(status.reply(Vec::new(), refusal.body().to_string()))
+    status.reply(Vec::new(), refusal.body().to_string())
 }

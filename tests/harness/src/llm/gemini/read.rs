@@ -8,7 +8,10 @@ use base64::{
 use serde_json::{Map, Value, json};
 
 use super::{Checked, Refusal, write::SIGNATURE};
-use crate::llm::prompt::{self, Choice, Part, Prompt, Role};
+use crate::llm::{
+    answer,
+    prompt::{self, Choice, Part, Prompt, Role},
+};
 
 /// What Google's documents give for calls that no model of theirs has made.
 const NO_SIGNATURE: [&str; 2] =
@@ -146,7 +149,7 @@ pub(super) fn prompt(model: &str, body: &Value) -> Checked<Prompt> {
     config(&body["generationConfig"], &mut prompt)?;
     tools(body, &mut prompt)?;
     contents(&body["contents"], &mut prompt)?;
-    if model == "signed" && !prompt.results().is_empty() && !prompt.sealed {
+    if answer::conduct(model) == "signed" && !prompt.results().is_empty() && !prompt.sealed {
         return Err(Refusal::new(
             "Function call is missing a thought_signature in functionCall parts. This is required \
              for tools to work correctly, and missing thought_signature may lead to degraded model \

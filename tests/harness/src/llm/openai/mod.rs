@@ -7,29 +7,22 @@ mod responses_events;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
 };
 
 use serde_json::{Value, json};
 
 use super::{
-    answer::{self, Answer, MODELS, Script},
-    fault::{self, Fault},
+    answer::{Answer, MODELS},
+    fake::{Fake, Models, Style, asked_before},
+    fault::{Fault, Status},
     prompt::Prompt,
     schema,
-    server::{Api, Reply, Request, Sent, Server},
-    stream,
+    server::{Api, Reply, Request},
 };
 
 /// A fake OpenAI.
-#[derive(Debug)]
-pub struct OpenAi {
-    server: Server,
-    fixed: Fixed,
-}
-
-/// Model → what it does.
-type Fixed = Arc<Mutex<HashMap<String, Script>>>;
+pub type OpenAi = Fake<Service>;
 
 impl OpenAi {
     /// The keys that it takes.
@@ -37,49 +30,25 @@ impl OpenAi {
 
     /// Starts one on a free port of loopback. It has a thread of its own, so that a test may block.
     pub fn start() -> Self {
-        let fixed = Fixed::default();
-        let service = Service { fixed: Arc::clone(&fixed), kept: Mutex::default() };
-        let server = Server::start("fake OpenAI", service);
-        Self { server, fixed }
+        Self::serve("fake OpenAI", |models| Service { models, kept: Mutex::default() })
     }
 
     /// The address that clients are given; ends in `/v1`.
     pub fn base_url(&self) -> String {
-        format!("{}/v1", self.server.origin())
-    }
-
-    /// From now on there is a model of this name that always answers with this text.
-    pub fn says(&self, model: &str, text: &str) {
-        let mut fixed = self.fixed.lock().unwrap_or_else(PoisonError::into_inner);
-        fixed.insert(model.to_owned(), Script::Says(text.to_owned()));
-    }
-
-    /// From now on there is a model of this name that says this and calls a tool with these
-    /// arguments; shown the result, it repeats it.
-    pub fn calls(&self, model: &str, says: &str, tool: &str, arguments: &Value) {
-        let mut fixed = self.fixed.lock().unwrap_or_else(PoisonError::into_inner);
-        let script = Script::Calls(tool.to_owned(), arguments.to_string(), says.to_owned());
-        fixed.insert(model.to_owned(), script);
-    }
-
-    /// Every request so far, in the order they came.
-    pub fn requests(&self) -> Vec<Request> {
-        self.server.requests()
-    }
-
-    /// The requests that the client gave up before the answer was out.
-    pub fn cancelled(&self) -> Vec<Request> {
-        self.server.cancelled()
+        format!("{}/v1", self.origin())
     }
 }
 
-struct Service {
-    fixed: Fixed,
+/// Its API.
+#[derive(Debug)]
+pub struct Service {
+    models: Models,
     /// Items of the conversations that answers of the Responses API ended.
     kept: Mutex<HashMap<String, Vec<Value>>>,
 }
 
 const JSON: &str = "application/json";
+const STYLE: Style = Style { json: JSON, stream: "text/event-stream; charset=utf-8", end_marks: 1 };
 
 /// Why a request gets no answer of a model.
 #[derive(Debug)]
@@ -177,7 +146,7 @@ impl Service {
         let usage = body["stream_options"]["include_usage"] == true;
         let error = format!("data: {}\n\n", json!({ "error": broken() }));
         let events = || (told.events(&answer, usage), error);
-        Ok(sent(&prompt, number, || told.whole(&answer), events))
+        Ok(STYLE.send(&prompt, limits(number), || told.whole(&answer).to_string(), events))
     }
 
     fn respond(&self, request: &Request, earlier: &[Request]) -> Checked<Reply> {
@@ -199,7 +168,7 @@ impl Service {
         let error = json!({ "type": "error", "sequence_number": 99, "error": broken() });
         let error = format!("event: error\ndata: {error}\n\n");
         let events = || (told.events(&answer), error);
-        Ok(sent(&prompt, number, || whole, events))
+        Ok(STYLE.send(&prompt, limits(number), || whole.to_string(), events))
     }
 
     /// The tokens of a request of Responses.
@@ -240,30 +209,8 @@ impl Service {
     }
 
     fn answer_to(&self, prompt: &Prompt) -> Checked<Answer> {
-        let fixed = self.fixed.lock().unwrap_or_else(PoisonError::into_inner);
-        answer::answer(prompt, &fixed).ok_or_else(|| no_model(&prompt.model))
+        self.models.answer(prompt).ok_or_else(|| no_model(&prompt.model))
     }
-}
-
-/// A model's answer, whole or as events and the error that may stand among them.
-fn sent(
-    prompt: &Prompt,
-    number: usize,
-    whole: impl FnOnce() -> Value,
-    events: impl FnOnce() -> (Vec<String>, String),
-) -> Reply {
-    let mut headers = limits(number);
-    let (steps, content_type) = if prompt.stream {
-        let (events, error) = events();
-        (stream::events(&prompt.model, events, 1, error), "text/event-stream; charset=utf-8")
-    } else {
-        let (steps, length) = stream::whole(&prompt.model, whole().to_string());
-        headers.push(("content-length", length.to_string()));
-        (steps, JSON)
-    };
-    headers.push(("content-type", content_type.to_owned()));
-    let delay = fault::delay(&prompt.model, prompt.stream);
-    Reply::Answer(Sent { status: 200, headers, delay, steps })
 }
 
 /// What an error event in the middle of a stream says.
@@ -301,9 +248,8 @@ fn known(body: &Value, fields: &[&str]) -> Checked<()> {
 
 /// The fault that the model's name stands for, unless it is over.
 fn fail(name: &str, earlier: &[Request]) -> Option<Reply> {
-    let fault = fault::of(name)?;
-    let before = earlier.iter().filter(|it| it.json()["model"] == name).count();
-    misbehave(&fault, before, earlier.len())
+    let fault = Fault::now(name, || asked_before(name, earlier))?;
+    Some(fault.reply(|status| refuse(status, earlier.len())))
 }
 
 fn authorize(request: &Request) -> Checked<()> {
@@ -344,16 +290,8 @@ fn limits(number: usize) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Nothing when the fault is over.
-fn misbehave(fault: &Fault, before: usize, number: usize) -> Option<Reply> {
-    let status = match fault {
-        Fault::Silence => return Some(Reply::Silence),
-        Fault::Drop => return Some(Reply::Drop),
-        Fault::Status(status) => status,
-    };
-    if status.is_over(before) {
-        return None;
-    }
+/// The error of this status.
+fn refuse(status: &Status, number: usize) -> Reply {
     let error = |kind: &'static str, code: Option<&'static str>, message: &str| {
         let message = message.to_owned();
         Refusal { status: status.code, kind, param: None, code, message }.body()
@@ -386,7 +324,7 @@ fn misbehave(fault: &Fault, before: usize, number: usize) -> Option<Reply> {
         headers.push(("retry-after", "7".to_owned()));
         headers.push(("retry-after-ms", "7000".to_owned()));
     }
-    Some(status.reply(headers, body.to_string()))
+    status.reply(headers, body.to_string())
 }
 
 /// A schema that is to be kept to strictly may leave nothing open.

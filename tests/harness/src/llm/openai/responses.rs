@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 use super::{
     Checked, Refusal, boolean, chat, function_name, integer, number, responses_events::SEAL, strict,
 };
-use crate::llm::prompt::{Choice, Part, Prompt, Role};
+use crate::llm::{
+    answer,
+    prompt::{Choice, Part, Prompt, Role},
+};
 
 /// Parameters that the API knows.
 const PARAMETERS: [&str; 32] = [
@@ -88,11 +91,16 @@ pub(super) fn read(body: &Value, before: Vec<Value>) -> Checked<(Prompt, Vec<Val
     match &body["input"] {
         Value::Null => return Err(Refusal::missing("input")),
         Value::String(text) => all.push(json!({ "role": "user", "content": text })),
+        Value::Array(items) if items.is_empty() && all.is_empty() => {
+            let message = "One of \"input\" or \"previous_response_id\" or 'prompt' or \
+                           'conversation_id' must be provided.";
+            return Err(Refusal::plain(400, message));
+        }
         Value::Array(items) => all.extend(items.iter().cloned()),
         other => return Err(Refusal::kind("input", "one of a string or array of items", other)),
     }
     items(&all, &mut prompt)?;
-    if name == "signed" && !prompt.results().is_empty() && !prompt.sealed {
+    if answer::conduct(name) == "signed" && !prompt.results().is_empty() && !prompt.sealed {
         return Err(Refusal::new(
             "input",
             "missing_required_item",
