@@ -77,9 +77,14 @@ fn find(args: &GatewayArgs, missing: &mut Vec<String>) -> Result<Vec<(Kind, Opti
     let mut found = Vec::new();
     // `direct` is always measured: the others are told by what they add to it.
     found.push((Kind::Direct, None));
-    if args.targets.contains(&Kind::Nginx) {
+    let nginx =
+        [Kind::Nginx, Kind::NginxLog].into_iter().filter(|kind| args.targets.contains(kind));
+    let nginx: Vec<Kind> = nginx.collect();
+    if !nginx.is_empty() {
         match find_nginx() {
-            Some(program) => found.push((Kind::Nginx, Some(program))),
+            Some(program) => {
+                found.extend(nginx.into_iter().map(|kind| (kind, Some(program.clone()))));
+            }
             None => {
                 let reason = "nginx is left out, and every ratio to it: it is not on PATH; install it \
                               with `apt-get install nginx-light`, `dnf install nginx` or `brew \
@@ -174,7 +179,9 @@ impl Run<'_> {
         let mut all = Vec::new();
         for (kind, program) in programs {
             let target = match (kind, program) {
-                (Kind::Nginx, Some(program)) => Target::nginx(program, &upstream)?,
+                (kind @ (Kind::Nginx | Kind::NginxLog), Some(program)) => {
+                    Target::nginx(*kind, program, &upstream)?
+                }
                 (Kind::Gateway, Some(program)) => Target::gateway(program, &upstream)?,
                 _ => Target::direct(&upstream)?,
             };
@@ -309,7 +316,7 @@ impl Run<'_> {
                 let (streams, ends) =
                     load::streams_once(&call, &plan, u64::from(CHUNKS), snapshot)?;
                 let usage = Usage::between(ends)?;
-                let Streams { totals, chunks, first, gaps } = streams;
+                let Streams { totals, chunks, first, gaps, rest } = streams;
                 let whole = totals.latencies.quantile_ms(0.5);
                 let nominal = NOMINAL.as_secs_f64() * 1_000.0;
                 figures.insert("size", chunks as f64);
@@ -320,6 +327,8 @@ impl Run<'_> {
                 figures.insert("first_p99_ms", first.quantile_ms(0.99));
                 figures.insert("stream_p50_ms", whole);
                 figures.insert("over_nominal_percent", (whole / nominal - 1.0) * 100.0);
+                let rest = rest.quantile_ms(0.5);
+                figures.insert("rest_over_nominal_percent", (rest / nominal - 1.0) * 100.0);
                 Ok((totals, usage))
             }
         }

@@ -54,6 +54,7 @@ Examples:
   evo-load gateway --quick                   does it run at all; the figures mean little
   evo-load gateway --binary target/release/evo --rounds 5 --seconds 10
   evo-load gateway --targets direct,nginx    without the gateway
+  evo-load gateway --targets direct,nginx,nginx-log,gateway   nginx with an access log as well
 
 Exit codes: 0 all was measured, 1 it failed, 2 wrong arguments, 3 nginx is not installed and was
 left out, 4 some requests failed (the table says what happened first), 130 interrupted.")]

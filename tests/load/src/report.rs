@@ -45,7 +45,7 @@ impl Phase {
 type Row = (Phase, &'static str, &'static str, usize);
 
 /// The rows of the table, in order. Processor time is told in milliseconds, as everywhere.
-const ROWS: [Row; 33] = [
+const ROWS: [Row; 34] = [
     (Phase::Saturation, "ops_per_s", "saturation: requests/s", 0),
     (Phase::Saturation, "p50_ms", "  latency p50, ms", 2),
     (Phase::Saturation, "p99_ms", "  latency p99, ms", 2),
@@ -76,6 +76,7 @@ const ROWS: [Row; 33] = [
     (Phase::Paced, "stream_p50_ms", "  whole stream p50, ms", 0),
     (Phase::Paced, "over_nominal_percent", "  over its nominal time, %", 2),
     (Phase::Paced, "over_direct_percent", "  of which the proxy's, %", 2),
+    (Phase::Paced, "rest_over_nominal_percent", "  over it from the first chunk on, %", 2),
     (Phase::Paced, "cpu_ms_per_op", "  CPU per chunk, ms", 4),
     (Phase::Paced, "rss_idle_mb", "  memory before, MiB", 1),
     (Phase::Paced, "rss_mb", "  highest memory, MiB", 1),

@@ -38,8 +38,11 @@ const KEY: &str = r#"{
 pub enum Kind {
     /// The mock upstream, with nothing in between.
     Direct,
-    /// nginx as a reverse proxy.
+    /// nginx as a reverse proxy, without an access log: the strictest comparison for a gateway that
+    /// writes one.
     Nginx,
+    /// The same with an access log, buffered as the gateway's is.
+    NginxLog,
     /// evo-gateway.
     Gateway,
 }
@@ -50,6 +53,7 @@ impl Kind {
         match self {
             Self::Direct => "direct",
             Self::Nginx => "nginx",
+            Self::NginxLog => "nginx-log",
             Self::Gateway => "gateway",
         }
     }
@@ -114,17 +118,19 @@ impl Target {
         target.ready()
     }
 
-    /// nginx with two workers and connections to the upstream that stay open.
-    pub fn nginx(program: &Program, upstream: &Upstream) -> Result<Self> {
+    /// nginx with two workers and connections to the upstream that stay open, with an access log or
+    /// without.
+    pub fn nginx(kind: Kind, program: &Program, upstream: &Upstream) -> Result<Self> {
         let (folder, address) = (folder()?, free_address()?);
         let file = folder.path().join("nginx.conf");
-        fs::write(&file, nginx_conf(folder.path(), address, upstream.address))
+        let logs = kind == Kind::NginxLog;
+        fs::write(&file, nginx_conf(folder.path(), address, upstream.address, logs))
             .context("nginx.conf")?;
         let mut command = Command::new(&program.path);
         command.arg("-p").arg(folder.path()).arg("-c").arg(&file);
         let child = Child::start("nginx", &command, folder.path())?;
         Self {
-            kind: Kind::Nginx,
+            kind,
             address,
             token: token("gw")?,
             operator: String::new(),
@@ -285,14 +291,18 @@ fn token(kind: &str) -> Result<String> {
     Ok(format!("evo_{kind}_{digits}"))
 }
 
-fn nginx_conf(folder: &Path, listen: SocketAddr, upstream: SocketAddr) -> String {
+fn nginx_conf(folder: &Path, listen: SocketAddr, upstream: SocketAddr, logs: bool) -> String {
     let folder = folder.display();
+    let log = if logs {
+        format!("{folder}/access.log combined buffer=32k flush=1s")
+    } else {
+        "off".to_owned()
+    };
     let mut conf = String::new();
     if geteuid().is_root() {
         // Its workers would become another user, who can't read this folder.
         conf.push_str("user root;\n");
     }
-    // Without an access log: the strictest comparison for a gateway that writes one.
     write!(
         conf,
         "daemon off;
@@ -302,7 +312,7 @@ pid {folder}/nginx.pid;
 error_log stderr error;
 events {{ worker_connections 4096; }}
 http {{
-    access_log off;
+    access_log {log};
     client_body_temp_path {folder}/body;
     proxy_temp_path {folder}/proxy;
     fastcgi_temp_path {folder}/fastcgi;

@@ -22,6 +22,8 @@ pub struct Streams {
     pub first: Latencies,
     /// From one event to the next of the same stream; events that come together are 0 apart.
     pub gaps: Latencies,
+    /// From the first event of each stream to its last.
+    pub rest: Latencies,
 }
 
 impl Streams {
@@ -30,6 +32,7 @@ impl Streams {
         self.chunks += other.chunks;
         self.first.add(&other.first);
         self.gaps.add(&other.gaps);
+        self.rest.add(&other.rest);
     }
 }
 
@@ -120,7 +123,7 @@ async fn read(
     expected: u64,
 ) {
     let mut events = Events::default();
-    let mut last: Option<Instant> = None;
+    let (mut begun, mut last): (Option<Instant>, Option<Instant>) = (None, None);
     let answer = connection
         .ask(|data| {
             let new = events.count(data);
@@ -128,6 +131,7 @@ async fn read(
                 return;
             }
             let now = Instant::now();
+            begun.get_or_insert(now);
             streams.with(|streams| {
                 if window.holds(now) {
                     streams.chunks += new;
@@ -153,6 +157,9 @@ async fn read(
             streams.totals.answered += 1;
             streams.totals.whole += 1;
             streams.totals.latencies.record(start.elapsed());
+            if let (Some(begun), Some(last)) = (begun, last) {
+                streams.rest.record(last - begun);
+            }
         }),
         Err(error) => {
             streams.with(|streams| streams.totals.fail(&error));

@@ -98,6 +98,9 @@ fn limits(target: Kind) -> &'static [(&'static str, &'static str)] {
             ("rss_mb", "nginx_rss_mb"),
             ("over_nominal_percent", "nginx_over_nominal_percent"),
         ],
+        Kind::NginxLog => {
+            &[("ops_per_s", "nginx_log_ops_per_s"), ("cpu_ms_per_op", "nginx_log_cpu_ms_per_op")]
+        }
         Kind::Gateway => &[],
     }
 }
