@@ -90,7 +90,8 @@ def stream(way):
 @each("tools")
 def tools(way):
     question = {"role": "user", "content": "both, please"}
-    for ask in [create, whole]:
+    # Of calls in lines of their own, as Ollama streams them, litellm keeps the last only.
+    for ask in [create] if DIRECT and way == "ollama_chat" else [create, whole]:
         answer = ask(way, "tools", messages=[question], tools=TOOLS)
         equal(answer.choices[0].finish_reason, "tool_calls")
         message = answer.choices[0].message
