@@ -93,6 +93,10 @@ impl<'de> Deserialize<'de> for Field {
     }
 }
 
+/// Most tokens that are believed of one answer, a thousand times what models take today: a server that
+/// counts wrongly must not use up a budget for good.
+const MOST: u64 = 1_000_000_000;
+
 /// A value: a count, or an object with counts of its own. Anything else says nothing.
 #[derive(Clone, Copy, Default)]
 struct Item {
@@ -114,7 +118,7 @@ impl<'de> Deserialize<'de> for Item {
             }
 
             fn visit_u64<E>(self, number: u64) -> Result<Item, E> {
-                Ok(Item { number: Some(number), ..Item::default() })
+                Ok(Item { number: (number <= MOST).then_some(number), ..Item::default() })
             }
 
             fn visit_i64<E>(self, _: i64) -> Result<Item, E> {
@@ -283,7 +287,8 @@ mod tests {
         let found = read(&json!({
             "prompt_tokens": null, "promptTokenCount": "5", "input_tokens": -1, "completion_tokens": 1.5,
             "output_tokens": [1, {"a": 2}], "candidatesTokenCount": true, "thoughtsTokenCount": {"x": {}},
-            "prompt_tokens_details": 7, "cache_creation": {"ephemeral_1h_input_tokens": "x"},
+            "prompt_tokens_details": 7, "cache_read_input_tokens": u64::MAX, "prompt_cache_hit_tokens": MOST + 1,
+            "cache_creation": {"ephemeral_1h_input_tokens": "x"},
         }));
         assert_eq!(found, Counts::default());
         // The first name that counts has it.
@@ -293,7 +298,8 @@ mod tests {
 
     /// Field by field out of a tree, the plain way.
     fn of_tree(usage: &Value) -> Counts {
-        let at = |path: &str| usage.pointer(path).and_then(Value::as_u64);
+        let known = |number: &u64| *number <= MOST;
+        let at = |path: &str| usage.pointer(path).and_then(Value::as_u64).filter(known);
         let first = |paths: &[&str]| paths.iter().find_map(|path| at(path));
         Counts {
             input: first(&["/prompt_tokens", "/promptTokenCount", "/input_tokens"]),

@@ -30,7 +30,7 @@ const DELETED: usize = 1_000;
 /// What the longest budget needs.
 const BUDGET_DAYS: i64 = 32;
 
-const SPENT: &str = "SELECT key, at / 3600000 AS hour, SUM(cost_nano)
+const SPENT: &str = "SELECT key, at / 3600000 AS hour, CAST(TOTAL(cost_nano) AS INTEGER)
     FROM usage INDEXED BY usage_by_time WHERE at >= ? AND cost_nano > 0 GROUP BY key, hour";
 const DELETE: &str = "DELETE FROM usage WHERE id IN (SELECT id FROM usage WHERE at < ? LIMIT ?)";
 

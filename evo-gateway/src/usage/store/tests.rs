@@ -195,6 +195,24 @@ fn rows_add_up_by_any_group_and_filter() {
 }
 
 #[test]
+fn sums_that_are_too_large_stop_neither_the_figures_nor_the_start() {
+    let mut records = vec![record(Utc::now(), key("a", &[]), "m", Some(u64::MAX)); 3];
+    for record in &mut records {
+        record.usage.input_tokens = u64::MAX;
+        record.usage.output_tokens = u64::MAX;
+    }
+    let bed = Bed::new(&records);
+    let query = Query { groups: vec![Group::Model], limit: 10, ..Query::default() };
+    let report = bed.store.groups(&query).unwrap();
+    let sums = &report.groups[0].1;
+    assert_eq!((sums.requests, sums.input_tokens), (3, i64::MAX));
+    let ledger = Ledger::default();
+    bed.runtime.block_on(bed.writer.spent(&ledger)).unwrap();
+    let spent = ledger.account("a").spent(&Period::month(Utc::now(), 1, 0));
+    assert!(spent >= 9_000_000_000_000_000_000, "{spent}");
+}
+
+#[test]
 fn what_was_spent_is_known_after_a_restart_and_old_rows_go() {
     let now = Utc::now();
     let records = [
