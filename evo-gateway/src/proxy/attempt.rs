@@ -219,7 +219,7 @@ impl Call<'_> {
         }
         let whole = match (read, back) {
             (Read::Whole(body), None) => {
-                if plain && head.status() == StatusCode::OK {
+                if plain {
                     self.check(&body).inspect_err(|_| permit.failed())?;
                 }
                 body

@@ -39,17 +39,13 @@ pub(crate) fn to_provider(
 ) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(6);
     headers.insert(header::CONTENT_TYPE, JSON);
-    match caller {
-        Some(caller) => {
-            for name in &PASSED {
-                for value in caller.get_all(name) {
-                    headers.append(name, value.clone());
-                }
+    // The answer is read here: to be translated, else for its counts and to see whether it is whole.
+    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    if let Some(caller) = caller {
+        for name in &PASSED {
+            for value in caller.get_all(name) {
+                headers.append(name, value.clone());
             }
-        }
-        // The answer is going to be read here.
-        None => {
-            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
     }
     headers.entry(header::USER_AGENT).or_insert(USER_AGENT);
@@ -167,6 +163,7 @@ mod tests {
             pairs(&same),
             HashMap::from([
                 ("content-type", "application/json"),
+                ("accept-encoding", "identity"),
                 ("accept", "text/event-stream"),
                 ("anthropic-beta", "tools"),
                 ("anthropic-version", "2023-06-01"),
