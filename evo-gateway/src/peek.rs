@@ -157,10 +157,7 @@ struct StreamOptions {
 /// the model is empty then.
 pub(crate) fn peek<'a>(body: &'a [u8], aim: &Aim) -> Result<Peek<'a>, Fault> {
     if let Some(model) = &aim.model {
-        if model.len() > LONGEST_MODEL {
-            let message = format!("it is longer than {LONGEST_MODEL} bytes.");
-            return Err(Fault::of("model", &message));
-        }
+        check_model(model)?;
         let (model, stream) = (Cow::Owned(model.clone()), aim.streams == Streams::Always);
         return Ok(Peek { model, model_at: 0..0, stream, include_usage: true });
     }
@@ -173,10 +170,7 @@ pub(crate) fn peek<'a>(body: &'a [u8], aim: &Aim) -> Result<Peek<'a>, Fault> {
     if model.is_empty() {
         return Err(Fault::of("model", "it is empty; name a model."));
     }
-    if model.len() > LONGEST_MODEL {
-        let message = format!("it is longer than {LONGEST_MODEL} bytes.");
-        return Err(Fault::of("model", &message));
-    }
+    check_model(&model)?;
     // The raw value is a part of the body, so the distance is its place there.
     let start = raw.as_ptr().addr() - body.as_ptr().addr();
     let stream = match head.stream.map(RawValue::get) {
@@ -203,6 +197,18 @@ pub(crate) fn peek<'a>(body: &'a [u8], aim: &Aim) -> Result<Peek<'a>, Fault> {
         stream,
         include_usage: options.include_usage.unwrap_or(false),
     })
+}
+
+/// Whether this can name a model. It stands in errors, logs, figures and addresses.
+fn check_model(model: &str) -> Result<(), Fault> {
+    if model.len() > LONGEST_MODEL {
+        let message = format!("it is longer than {LONGEST_MODEL} bytes.");
+        return Err(Fault::of("model", &message));
+    }
+    if model.bytes().any(|byte| byte.is_ascii_control()) {
+        return Err(Fault::of("model", "it holds a control character; leave that out."));
+    }
+    Ok(())
 }
 
 /// The text of a JSON string.
@@ -269,6 +275,8 @@ mod tests {
         let path = Aim { model: Some("m".to_owned()), streams: Streams::Always, ..AIM };
         let found = super::peek(b"{}", &path).unwrap();
         assert_eq!((&*found.model, found.stream, found.model_at.is_empty()), ("m", true, true));
+        let odd = Aim { model: Some("a\r\nb".to_owned()), ..AIM };
+        assert_eq!(super::peek(b"{}", &odd).unwrap_err().field, Some("model"));
         let unless = Aim { streams: Streams::Field { unasked: true }, ..AIM };
         for (body, stream) in [
             (r#"{"model":"m"}"#, true),
@@ -300,6 +308,7 @@ mod tests {
             (&format!(r#"{{"model":"{}"}}"#, "m".repeat(1_025)), Some("model"), "longer than 1024"),
             ("\u{feff}{\"model\":\"a\"}", None, "not valid JSON"),
             (r#"{"model":"\ud800"}"#, Some("model"), "text"),
+            (r#"{"model":"a\nb"}"#, Some("model"), "control character"),
             (r#"{"model":"a","stream":"yes"}"#, Some("stream"), "true or false"),
             (r#"{"model":"a","stream":true,"stream_options":5}"#, Some("stream_options"), "object"),
         ] {

@@ -116,11 +116,16 @@ fn digest_of(text: &str) -> Option<Sum> {
     Some(sum)
 }
 
+/// Whether a key can be called so.
+pub(crate) fn is_name(name: &str) -> bool {
+    !name.trim().is_empty() && name.len() <= 64 && !name.chars().any(char::is_control)
+}
+
 /// Makes a key, stores its digest and returns the key, which nobody can read again.
 pub(crate) fn generate(path: &Path, name: &str, rules: Rules) -> Result<Secret, Error> {
     let wrong = |message: String| Error::Keys { path: path.to_owned(), message };
     rules.check().map_err(|(field, message)| wrong(format!("`{field}` {message}")))?;
-    if name.trim().is_empty() || name.len() > 64 || name.chars().any(char::is_control) {
+    if !is_name(name) {
         return Err(wrong(format!("{name:?} is no name for a key: use 1 to 64 printable bytes")));
     }
     let _lock = lock(path)?;

@@ -2,7 +2,10 @@
 
 use axum::{
     body::Bytes,
-    extract::{FromRequestParts, Query, rejection::BytesRejection},
+    extract::{
+        FromRequestParts, Path, Query,
+        rejection::{BytesRejection, PathRejection},
+    },
     http::{HeaderMap, request::Parts},
 };
 use serde::de::DeserializeOwned;
@@ -29,6 +32,23 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for QueryParams<T>
             refused(&parts.headers, Refused::new(400, "invalid_request", message))
         })?;
         Ok(Self(params))
+    }
+}
+
+/// What stands in the path.
+pub(super) struct PathParam(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathParam {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Path(param) =
+            Path::from_request_parts(parts, state).await.map_err(|rejection: PathRejection| {
+                let message = format!("The path can't be read: {}.", rejection.body_text());
+                let dialect = dialect_of(parts.uri.path(), &parts.headers);
+                ApiError(dialect, Refused::new(400, "invalid_request", message))
+            })?;
+        Ok(Self(param))
     }
 }
 

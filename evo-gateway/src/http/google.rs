@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use axum::{
     Extension, Json,
-    extract::{Path, State},
+    extract::State,
     response::{IntoResponse as _, Response},
 };
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::error::ApiError;
+use super::{error::ApiError, extract::PathParam};
 use crate::{auth::Caller, catalog::Model, convert::Dialect, gateway::Gateway, proxy::Refused};
 
 /// A model, as Google's clients read it.
@@ -100,7 +100,7 @@ pub(super) async fn list_google_models(
 pub(super) async fn get_google_model(
     State(gateway): State<Arc<Gateway>>,
     Extension(caller): Extension<Caller>,
-    Path(model): Path<String>,
+    PathParam(model): PathParam,
 ) -> Response {
     answer_model(&gateway, &caller, &model)
 }

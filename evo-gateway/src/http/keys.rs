@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use axum::{
     Extension, Json,
     body::Bytes,
-    extract::{Path, State, rejection::BytesRejection},
+    extract::{State, rejection::BytesRejection},
     http::{HeaderMap, StatusCode},
 };
 use chrono::{SecondsFormat, Utc};
@@ -15,7 +15,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{
     error::ApiError,
-    extract::{QueryParams, forbidden, limit, object, refused, wrong},
+    extract::{PathParam, QueryParams, forbidden, limit, object, refused, wrong},
 };
 use crate::{
     Error,
@@ -230,9 +230,9 @@ pub(super) async fn create_key(
     let file = for_operator(&gateway, &caller, &headers)?;
     let mut body = object(&headers, body)?;
     let name = match body.remove("name") {
-        Some(Value::String(name)) if !name.trim().is_empty() && name.len() <= 64 => name,
+        Some(Value::String(name)) if keys::is_name(&name) => name,
         _ => {
-            let message = "`name`: give the key a name of 1 to 64 bytes.";
+            let message = "`name`: give the key a name of 1 to 64 printable bytes.";
             return Err(wrong(&headers, "name", message.to_owned()));
         }
     };
@@ -273,7 +273,7 @@ pub(super) async fn change_key(
     State(gateway): State<Arc<Gateway>>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
-    Path(name): Path<String>,
+    PathParam(name): PathParam,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<ChangedKey>, ApiError> {
     let file = for_operator(&gateway, &caller, &headers)?;
@@ -325,7 +325,7 @@ pub(super) async fn revoke_key(
     State(gateway): State<Arc<Gateway>>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
-    Path(name): Path<String>,
+    PathParam(name): PathParam,
 ) -> Result<Json<RevokedKey>, ApiError> {
     let file = for_operator(&gateway, &caller, &headers)?;
     let wanted = name.clone();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     Extension, Json,
-    extract::{Path, State},
+    extract::State,
     http::HeaderMap,
     response::{IntoResponse as _, Response},
 };
@@ -13,7 +13,10 @@ use evo_common::config::ModelMetadata;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::error::{ApiError, dialect_of};
+use super::{
+    error::{ApiError, dialect_of},
+    extract::PathParam,
+};
 use crate::{
     auth::Caller, catalog::Model, convert::Dialect, gateway::Gateway, provider::type_name,
     proxy::Refused,
@@ -190,7 +193,7 @@ pub(super) async fn list_models(
 pub(super) async fn get_model(
     State(gateway): State<Arc<Gateway>>,
     Extension(caller): Extension<Caller>,
-    Path(model): Path<String>,
+    PathParam(model): PathParam,
     headers: HeaderMap,
 ) -> Response {
     answer_model(&gateway, &caller, &headers, &model)

@@ -120,6 +120,10 @@ async fn a_key_is_made_changed_and_taken_back_at_once() {
             "{patch}"
         );
     }
+    for name in ["", "a\nb", &"x".repeat(65)] {
+        let got = office.admin("POST", "/admin/keys", json!({"name": name})).await;
+        assert_eq!((got.status.as_u16(), &got.json()["error"]["param"]), (400, &json!("name")));
+    }
 
     let list = office.admin("GET", "/admin/keys?limit=1", Value::Null).await;
     assert!(!list.text().contains(&key), "{}", list.text());

@@ -279,6 +279,36 @@ async fn a_provider_that_does_not_answer_is_told_apart() {
     bed.stop().await;
 }
 
+/// 200 is not the only status that means an answer, and none of them is one by itself.
+#[tokio::test]
+async fn a_success_without_an_answer_is_none() {
+    let fake = Fake::start(|seen| async move {
+        let (status, body) = match seen.json()["model"].as_str().unwrap() {
+            "none" => (204, ""),
+            "reset" => (205, ""),
+            "part" => (206, "{\"choices\":"),
+            _ => (201, "{\"choices\":[]}"),
+        };
+        Response::builder().status(status).body(Body::from(body)).unwrap()
+    })
+    .await;
+    let bed = Bed::before(&fake).await;
+    for model in ["none", "reset", "part"] {
+        for body in [chat(&format!("p:{model}")), streamed(chat(&format!("p:{model}")))] {
+            let got = bed.chat(&body).await;
+            let code = &got.json()["error"]["code"];
+            assert_eq!(
+                (got.status.as_u16(), code),
+                (502, &json!("upstream_bad_answer")),
+                "{model}"
+            );
+        }
+    }
+    let got = bed.chat(&chat("p:made")).await;
+    assert_eq!((got.status.as_u16(), got.text()), (201, "{\"choices\":[]}"));
+    bed.stop().await;
+}
+
 #[tokio::test]
 async fn a_total_limit_is_for_answers_that_are_no_streams() {
     let fake = Fake::start(|_| async {
@@ -323,6 +353,12 @@ async fn unknown_paths_and_methods_are_told_in_json() {
     let bed = Bed::start(config(&[])).await;
     let got = bed.get("/v1/nothing").await;
     assert_eq!((got.status.as_u16(), &got.json()["error"]["code"]), (404, &json!("no_such_route")));
+    for path in ["/v1/models/%ff", "/v1beta/models/%ff"] {
+        let got = bed.get(path).await;
+        assert_eq!(got.status, 400, "{path}");
+        let told = got.json()["error"]["message"].as_str().unwrap().to_owned();
+        assert!(told.starts_with("The path can't be read"), "{told}");
+    }
     for (method, path) in
         [("GET", "/v1/chat/completions"), ("GET", "/v1/messages"), ("DELETE", "/v1/models")]
     {
