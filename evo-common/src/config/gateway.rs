@@ -368,6 +368,22 @@ impl ProviderConfig {
                 );
             }
         }
+        let mut priced: Vec<_> = self.model_metadata.iter().flatten().collect();
+        priced.sort_by_key(|(model, _)| *model);
+        for (model, metadata) in priced {
+            let Some(cost) = &metadata.cost else { continue };
+            for (key, price) in [
+                ("input", Some(cost.input)),
+                ("output", Some(cost.output)),
+                ("cache_read", cost.cache_read),
+                ("cache_write", cost.cache_write),
+            ] {
+                if price.is_some_and(|price| !price.is_finite() || price < 0.0) {
+                    let message = "is no price: use USD per million tokens, 0 or more";
+                    fault(&format!("model_metadata.{model:?}.cost.{key}"), message.to_owned());
+                }
+            }
+        }
         if let Some(limit) = &self.rate_limit {
             for (key, value) in [
                 ("rate_limit.requests_per_minute", limit.requests_per_minute),

@@ -86,6 +86,10 @@ enabled = false
 requests_per_minute = 0
 burst_size = 1
 
+[providers.model_metadata."m.1".cost]
+input = -1
+output = nan
+
 [reliability]
 fallback_chain = ["a", "z"]
 
@@ -100,12 +104,14 @@ default_route = "y:model"
         "`providers[0].modles`: unknown key; did you mean `models`?",
         "`providers[1].name`: another provider is called `a` already",
         "`providers[1].rate_limit.requests_per_minute`: is 0",
+        "line 23, column 1: `providers[1].model_metadata.\"m.1\".cost.input`: is no price",
+        "line 24, column 1: `providers[1].model_metadata.\"m.1\".cost.output`: is no price",
         "`reliability.fallback_chain[1]`: there is no provider `z`: use one of `a`",
         "`routing.default_route`: there is no provider `y`",
     ] {
         assert!(message.contains(expected), "{expected} is not in\n{message}");
     }
-    assert!(message.starts_with("gateway.toml has 8 faults"), "{message}");
+    assert!(message.starts_with("gateway.toml has 10 faults"), "{message}");
     assert!(!message.contains("verysecret"), "{message}");
 }
 
