@@ -14,6 +14,8 @@ use crate::{Error, config};
 const UNIT: &str = "evo-gateway.service";
 /// What launchd calls it.
 const LABEL: &str = "ai.evo-agents.gateway";
+/// How long it may take to stop. It ends by itself after `drain_ms`, and must not be killed before.
+const STOP_SECONDS: u32 = 330;
 
 /// The gateway as a service of its user.
 #[derive(Debug, Clone, clap::Subcommand)]
@@ -281,7 +283,7 @@ impl Service {
              EnvironmentFile=-{}\n\
              Restart=on-failure\n\
              RestartSec=2\n\
-             TimeoutStopSec=15\n\
+             TimeoutStopSec={STOP_SECONDS}\n\
              NoNewPrivileges=true\n\
              UMask=0077\n\
              \n\
@@ -319,6 +321,8 @@ impl Service {
              \x20   <key>SuccessfulExit</key>\n\
              \x20   <false/>\n\
              \x20 </dict>\n\
+             \x20 <key>ExitTimeOut</key>\n\
+             \x20 <integer>{STOP_SECONDS}</integer>\n\
              \x20 <key>Umask</key>\n\
              \x20 <integer>63</integer>\n\
              </dict>\n\
@@ -392,6 +396,8 @@ mod tests {
         let start = r#"ExecStart="/opt/a b/evo" "gateway" "--data" "/home/me/$$x%%\"&<""#;
         assert!(unit.contains(&format!("{start}\n")), "{unit}");
         assert!(unit.contains("EnvironmentFile=-/home/me/100%%/gateway.env\n"), "{unit}");
+        // Longer than answers in hand are likely to be given.
+        assert!(unit.contains("TimeoutStopSec=330\n"), "{unit}");
         for command in [Command::Stop, Command::Start, Command::Restart, Command::Uninstall] {
             place.execute(command, &mut control).unwrap();
         }
@@ -420,6 +426,7 @@ mod tests {
         let plist = fs::read_to_string(&file).unwrap();
         assert!(plist.contains("    <string>/home/me/$x%\"&amp;&lt;</string>\n"), "{plist}");
         assert!(plist.contains("    <string>/home/me/100%/gateway.env</string>\n"), "{plist}");
+        assert!(plist.contains("<key>ExitTimeOut</key>\n  <integer>330</integer>\n"), "{plist}");
         place.execute(Command::Restart, &mut control).unwrap();
         let error = place.execute(Command::Uninstall, &mut control).unwrap_err().to_string();
         assert!(error.contains("its file stays") && file.exists(), "{error}");
