@@ -222,6 +222,14 @@ impl Call<'_> {
                 if plain {
                     self.check(&body).inspect_err(|_| permit.failed())?;
                 }
+                let engine = self.engine;
+                let streams = engine.asked.stream && engine.ask.task() == Task::Generate;
+                if streams && engine.ask.front != Dialect::GeminiArray {
+                    // A client that waits for events would take it for an empty answer.
+                    permit.failed();
+                    let what = "sent no stream";
+                    return Err(self.failed(Kind::Again, 502, "upstream_bad_answer", what));
+                }
                 body
             }
             (Read::Whole(body), Some(back)) => {

@@ -306,6 +306,10 @@ async fn a_success_without_an_answer_is_none() {
     }
     let got = bed.chat(&chat("p:made")).await;
     assert_eq!((got.status.as_u16(), got.text()), (201, "{\"choices\":[]}"));
+    // Who waits for events would see none in it.
+    let got = bed.chat(&streamed(chat("p:made"))).await;
+    assert_eq!(got.status, 502);
+    assert!(got.text().contains("sent no stream"), "{}", got.text());
     bed.stop().await;
 }
 
