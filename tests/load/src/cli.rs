@@ -13,7 +13,8 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    bench, chaos, child, king, scenario::Scenario, stop::Stop, targets::Kind, translate, upstream,
+    bench, chaos, child, king, machine, scan, scenario::Scenario, stop::Stop, targets::Kind,
+    translate, upstream,
 };
 
 /// Measures Evo's services under load. Linux only.
@@ -30,6 +31,7 @@ enum Command {
     King(KingArgs),
     Chaos(ChaosArgs),
     Convert(ConvertArgs),
+    Scan(ScanArgs),
     Upstream(UpstreamArgs),
     /// Becomes PROGRAM, which ends when its parent ends.
     #[command(hide = true)]
@@ -233,6 +235,51 @@ impl ConvertArgs {
     }
 }
 
+/// Scans every skill below a folder as Pre-load does, and measures what it costs.
+///
+/// A skill is a folder with a SKILL.md or a manifest.toml. Counted are the reading of its files and the
+/// scan; a skill is flagged when it has a finding of severity high. Links are not followed, nothing is
+/// executed.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  cargo run --release -p evo-load -- scan ~/.claude/skills --json
+  evo-load scan skills --list                every finding, a line each, on standard error
+  evo-load scan skills --rounds 10           the same skills ten times, for steadier figures
+
+Exit codes: 0 all was scanned, 1 it failed, 2 wrong arguments, 4 a skill could not be read, 130 interrupted.")]
+pub struct ScanArgs {
+    /// Where the skills are.
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+    /// Threads [default: one for each processor].
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: Option<u16>,
+    /// How often all skills are scanned [default: 1].
+    #[arg(long, value_name = "NUMBER", value_parser = rounds)]
+    pub rounds: Option<usize>,
+    /// Tells every finding on standard error.
+    #[arg(long)]
+    pub list: bool,
+    /// Writes one JSON object to standard output; the text goes to standard error.
+    #[arg(long)]
+    json: bool,
+}
+
+impl ScanArgs {
+    /// How many threads scan.
+    pub fn threads(&self) -> usize {
+        self.threads.map_or_else(machine::cores, usize::from)
+    }
+}
+
+fn rounds(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number @ 1..=10_000) => Ok(number),
+        _ => Err("use a number from 1 to 10000".to_owned()),
+    }
+}
+
 fn runners(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(number @ 5..=10_000) => Ok(number),
@@ -259,6 +306,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::King(args) => king(&args),
         Command::Chaos(args) => chaos(&args),
         Command::Convert(args) => convert(&args),
+        Command::Scan(args) => scan(&args),
         Command::Upstream(args) => upstream::serve(args.listen).map(|()| ExitCode::SUCCESS),
         Command::Child { program } => Err(child::become_child(&program)),
     }
@@ -302,6 +350,13 @@ fn convert(args: &ConvertArgs) -> Result<ExitCode> {
         tell(scenario, args.json)
     })?;
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::from(4) })
+}
+
+fn scan(args: &ScanArgs) -> Result<ExitCode> {
+    let stop = Stop::on_signals().context("can't listen for signals")?;
+    let scenario = scan::run(args, &stop)?;
+    tell(&scenario, args.json)?;
+    Ok(if scenario.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(4) })
 }
 
 fn chaos(args: &ChaosArgs) -> Result<ExitCode> {

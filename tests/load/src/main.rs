@@ -1,5 +1,5 @@
 //! The binary `evo-load`: what the gateway costs, measured beside nginx, what its translations cost,
-//! and what king costs, beside what the machine's disk and loopback can do.
+//! what king costs, and what the scan of skills costs, beside what the machine's disk and loopback can do.
 
 mod bench;
 mod chaos;
@@ -12,6 +12,7 @@ mod load;
 mod machine;
 mod proc;
 mod report;
+mod scan;
 mod scenario;
 mod stats;
 mod stop;
