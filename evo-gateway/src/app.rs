@@ -15,6 +15,8 @@ use crate::{
     usage::books::{self, Keeper},
 };
 
+/// How long streams that are left then have to tell their callers that they are cut.
+const LAST_WORDS: Duration = Duration::from_millis(250);
 /// How long the gateway's own tasks have to end after that.
 const TASK_GRACE: Duration = Duration::from_secs(1);
 /// Connections that wait to be accepted.
@@ -91,6 +93,7 @@ impl App {
             }
         }
         let (stop, drain) = (gateway.shutdown.clone(), gateway.drain);
+        let ending = gateway.ending.clone();
         let cut = Shutdown::new();
         let ends = http::Ends { stop: stop.clone(), cut: cut.clone() };
         let workers = http::Workers::start(&gateway, ends).map_err(|source| Error::Process {
@@ -132,6 +135,8 @@ impl App {
             stop.cancel();
             tokio::time::sleep(drain).await;
             tracing::warn!("Gateway: answers in hand were cut after {} ms", drain.as_millis());
+            ending.begin();
+            tokio::time::sleep(LAST_WORDS).await;
             cut.cancel();
             tokio::time::sleep(TASK_GRACE).await;
         };

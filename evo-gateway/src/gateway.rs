@@ -31,6 +31,7 @@ use crate::{
     config::{self, ConfigError},
     metrics::Metrics,
     provider::Provider,
+    proxy::ending::Ending,
     sessions::{Sessions, socket::Face},
     upstream::Client,
     usage::books::Books,
@@ -60,6 +61,8 @@ pub(crate) struct Gateway {
     pub(crate) drain: Duration,
     /// Ends it.
     pub(crate) shutdown: Shutdown,
+    /// Ends the streams that are left then.
+    pub(crate) ending: Arc<Ending>,
     /// Whether the configuration of the start wanted usage to be kept.
     keeps_usage: bool,
     live: ArcSwap<Live>,
@@ -138,6 +141,7 @@ impl Gateway {
             body_limit: config.body_limit,
             drain: config.drain(),
             shutdown,
+            ending: Arc::default(),
             keeps_usage: config.gateway.usage.clone().unwrap_or_default().enabled,
             live: ArcSwap::from_pointee(Live {
                 catalog: Catalog::new(providers.clone(), config.gateway.routing.clone(), None),

@@ -446,5 +446,10 @@ fn finish(
         entry.outcome = Outcome::Answered;
     }
     entry.facts.request_id = request_id;
-    response.map(|answer| Logged::new(answer, entry))
+    response.map(|mut answer| {
+        if let Answer::Stream(stream) = &mut answer {
+            stream.ends_with(&gateway.ending);
+        }
+        Logged::new(answer, entry)
+    })
 }

@@ -3,6 +3,7 @@
 pub(crate) mod answer;
 mod attempt;
 mod back;
+pub(crate) mod ending;
 mod engine;
 mod flow;
 mod judge;

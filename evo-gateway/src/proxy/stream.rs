@@ -5,6 +5,7 @@
 use std::{
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -12,14 +13,16 @@ use bytes::Bytes;
 
 use super::{
     answer::Step,
+    ending::{Ear, Ending},
     engine::{Engine, Ready, Reply},
-    flow::{Fault, Flow, Next, Way},
+    flow::{Fault, Flow, Next, Way, own},
     judge::{Failed, Final},
     watch::Heartbeat,
 };
 use crate::{
     access::{Entry, Outcome},
     convert::{self, Dialect},
+    model::ErrorKind,
 };
 
 /// What keeps a stream alive in which nothing is said: a comment, which every reader of events leaves
@@ -56,6 +59,8 @@ pub(crate) struct Stream {
     /// Asks somebody else.
     engine: Option<Box<Engine>>,
     heartbeat: Option<Heartbeat>,
+    /// Hears when the gateway ends.
+    ear: Option<Ear>,
 }
 
 impl std::fmt::Debug for Stream {
@@ -72,13 +77,18 @@ impl Stream {
         engine: Option<Box<Engine>>,
         heartbeat: Option<Heartbeat>,
     ) -> Self {
-        Self { state: State::Flowing(flow), front, begun: false, engine, heartbeat }
+        Self { state: State::Flowing(flow), front, begun: false, engine, heartbeat, ear: None }
     }
 
     /// One whose head goes out before it is known what comes.
     pub(super) fn asking(work: Work<Run>, front: Dialect, heartbeat: Heartbeat) -> Self {
         let heartbeat = Some(heartbeat);
-        Self { state: State::Asking(work), front, begun: false, engine: None, heartbeat }
+        Self { state: State::Asking(work), front, begun: false, engine: None, heartbeat, ear: None }
+    }
+
+    /// Ends it with an error when the gateway can't wait for it any longer.
+    pub(crate) fn ends_with(&mut self, ending: &Arc<Ending>) {
+        self.ear = Some(Ear::new(ending));
     }
 
     /// Whether nothing more goes out.
@@ -95,7 +105,7 @@ impl Stream {
         loop {
             match &mut self.state {
                 State::Asking(work) => match work.as_mut().poll(context) {
-                    Poll::Pending => return self.beat(context),
+                    Poll::Pending => return self.beat(context, entry),
                     Poll::Ready((engine, run)) => {
                         entry.take_stock();
                         if let Err(words) = self.begin(engine, run, entry) {
@@ -104,7 +114,7 @@ impl Stream {
                     }
                 },
                 State::Flowing(flow) => match flow.poll(context, &mut entry.meter) {
-                    Poll::Pending => return self.beat(context),
+                    Poll::Pending => return self.beat(context, entry),
                     Poll::Ready(Next::Data(data)) => {
                         self.begun = true;
                         if let Some(heartbeat) = &mut self.heartbeat {
@@ -131,7 +141,7 @@ impl Stream {
                     }
                 },
                 State::Rescuing(work) => match work.as_mut().poll(context) {
-                    Poll::Pending => return self.beat(context),
+                    Poll::Pending => return self.beat(context, entry),
                     Poll::Ready((engine, rescue)) => {
                         let broken_off = entry.facts.failed.len();
                         entry.take_stock();
@@ -208,8 +218,27 @@ impl Stream {
         Poll::Ready(Step::Data(words))
     }
 
+    /// The gateway ends and the answer is not whole: the caller is told so.
+    fn stopped(&mut self, entry: &mut Entry) -> Poll<Step> {
+        let message = "The gateway was stopped before this answer was whole; ask again.";
+        let error = own(ErrorKind::Overloaded, "gateway_stopped", message);
+        match std::mem::replace(&mut self.state, State::Ended) {
+            State::Flowing(flow) => {
+                self.broken(flow.into_way(), Fault { outcome: Outcome::Cut, error }, entry)
+            }
+            _ => {
+                let words = convert::last_words(self.front, error, self.begun);
+                self.last(words.into(), Outcome::Cut, entry)
+            }
+        }
+    }
+
     /// Nothing to say: every now and then it is said that there is nothing.
-    fn beat(&mut self, context: &mut Context<'_>) -> Poll<Step> {
+    fn beat(&mut self, context: &mut Context<'_>, entry: &mut Entry) -> Poll<Step> {
+        let is_over = self.ear.as_mut().is_some_and(|ear| ear.hears(context));
+        if is_over && !self.is_said() {
+            return self.stopped(entry);
+        }
         let Some(heartbeat) = &mut self.heartbeat else { return Poll::Pending };
         heartbeat.poll(context).map(|()| Step::Data(Bytes::from_static(BEAT)))
     }

@@ -101,6 +101,7 @@ async fn answers_in_hand_have_as_long_as_the_configuration_gives_them() {
         let answer = String::from_utf8_lossy(&answer);
         assert_eq!(answer.ends_with("0\r\n\r\n"), whole, "{drain}: {read:?} {answer}");
         assert_eq!(answer.contains("[DONE]"), whole, "{drain}: {answer}");
+        assert_eq!(answer.contains("gateway_stopped"), !whole, "{drain}: {answer}");
         bed.tasks.join_next().await.unwrap().unwrap();
         assert!(TcpStream::connect(bed.address).await.is_err());
     }
