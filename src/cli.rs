@@ -102,7 +102,7 @@ pub(crate) enum SkillCommand {
     /// List skills.
     #[command(after_help = "Example: evo skill list --status active")]
     List {
-        /// Only skills in this state: candidate, active, held, discarded or failed.
+        /// Only skills in this state: candidate, active, held, discarded, failed or archived.
         #[arg(long)]
         status: Option<String>,
         /// Only skills of this source.
@@ -141,6 +141,149 @@ pub(crate) enum SkillCommand {
         #[command(flatten)]
         data: DataArgs,
     },
+    /// Show what was done with a skill's versions: which was in use when, by whom, and why.
+    #[command(after_help = "Example: evo skill history shop-list-pets")]
+    History {
+        #[command(flatten)]
+        skill: SkillArgs,
+        /// Most entries to print, up to 500.
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
+        limit: u32,
+    },
+    /// Show a skill's newest calls.
+    #[command(after_help = "Example: evo skill calls shop-list-pets --limit 20")]
+    Calls {
+        #[command(flatten)]
+        skill: SkillArgs,
+        /// Most calls to print, up to 500.
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
+        limit: u32,
+    },
+    /// Show where a skill's versions come from.
+    #[command(after_help = "Example: evo skill lineage shop-list-pets")]
+    Lineage(SkillArgs),
+    /// Show what differs between two versions of a skill.
+    #[command(
+        after_help = "Examples:\n  evo skill diff shop-list-pets\n  evo skill diff shop-list-pets --from 0.1.0 --to canary"
+    )]
+    Diff {
+        #[command(flatten)]
+        skill: SkillArgs,
+        /// The older version: its number, its digest, or active, canary or previous [default: the one
+        /// that the newer one was to replace].
+        #[arg(long, value_name = "VERSION")]
+        from: Option<String>,
+        /// The newer version [default: the newest].
+        #[arg(long, value_name = "VERSION")]
+        to: Option<String>,
+    },
+    /// List the versions that wait for a person, or show everything about one.
+    #[command(
+        after_help = "Examples:\n  evo skill approvals\n  evo skill approvals shop-delete-pet"
+    )]
+    Approvals {
+        /// Name of the skill whose version to show.
+        name: Option<String>,
+        #[command(flatten)]
+        format: FormatArgs,
+        #[command(flatten)]
+        data: DataArgs,
+    },
+    /// Let the version that waits go into use.
+    #[command(
+        after_help = "Example: evo skill approve shop-delete-pet --reason \"read the diff\" --by Ada"
+    )]
+    Approve(ActionArgs),
+    /// Discard the version that waits.
+    #[command(
+        after_help = "Example: evo skill deny shop-delete-pet --reason \"it must not delete\" --by Ada"
+    )]
+    Deny(ActionArgs),
+    /// Keep a skill on the version in use; later versions are measured and wait.
+    #[command(
+        after_help = "Example: evo skill pin shop-list-pets --reason \"a demonstration today\""
+    )]
+    Pin(ActionArgs),
+    /// Let new versions take over again.
+    #[command(after_help = "Example: evo skill unpin shop-list-pets")]
+    Unpin(ActionArgs),
+    /// Take nothing new of a skill.
+    #[command(
+        after_help = "Example: evo skill freeze shop-list-pets --reason \"the API is moved\""
+    )]
+    Freeze(ActionArgs),
+    /// Take new versions of a skill again.
+    #[command(after_help = "Example: evo skill unfreeze shop-list-pets")]
+    Unfreeze(ActionArgs),
+    /// Put a skill away; everything that is known of it stays.
+    #[command(
+        after_help = "Example: evo skill archive shop-list-pets --reason \"nobody needs it\""
+    )]
+    Archive(ActionArgs),
+    /// Bring a skill back from the archive.
+    #[command(after_help = "Example: evo skill restore shop-list-pets")]
+    Restore(ActionArgs),
+    /// Take the last step back: the version that gets a part of the calls gets none, else the version
+    /// before is in use again.
+    #[command(
+        after_help = "Examples:\n  evo skill rollback shop-list-pets --reason \"users complain\"\n  evo skill rollback shop-list-pets --to 0.1.0"
+    )]
+    Rollback {
+        #[command(flatten)]
+        action: ActionArgs,
+        /// Go back to this version: its number, or its digest or the beginning of that.
+        #[arg(long, value_name = "VERSION")]
+        to: Option<String>,
+    },
+    /// Put a version that has passed into use, for all calls.
+    #[command(after_help = "Example: evo skill activate shop-list-pets 0.1.2")]
+    Activate {
+        #[command(flatten)]
+        action: ActionArgs,
+        /// Its number, or its digest or the beginning of that.
+        version: String,
+    },
+    /// Overrule a finding of the scan for one package; what it ended goes on.
+    #[command(
+        after_help = "Example: evo skill overrule shop-list-pets raw_ip --reason \"our own address\" --by Ada"
+    )]
+    Overrule {
+        #[command(flatten)]
+        action: ActionArgs,
+        /// The finding's code, as `evo runs show` prints it.
+        code: String,
+        /// Which version [default: the newest].
+        #[arg(long, value_name = "VERSION")]
+        version: Option<String>,
+    },
+}
+
+/// Which skill.
+#[derive(Debug, Args)]
+pub(crate) struct SkillArgs {
+    /// Name of the skill.
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+}
+
+/// What is done to which skill.
+#[derive(Debug, Args)]
+pub(crate) struct ActionArgs {
+    /// Name of the skill.
+    pub(crate) name: String,
+    /// Why, for the record.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    /// Who does it, for the record [default: the name of the token].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) by: Option<String>,
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
 }
 
 /// `evo runs …`.

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use evo_common::{
     api::{
-        AgentList, CycleReport, DeadLetterList, DismissedRun, ErrorBody, EventList, ForkRun,
-        Health, InvokeSkill, QueueList, RunDetail, RunHistory, RunList, SkillAnswer, SkillDetail,
-        SkillList, StartRun, StartedRun,
+        AgentList, ApprovalList, CycleReport, DeadLetterList, DismissedRun, ErrorBody, EventList,
+        ForkRun, Health, InvokeSkill, OverruleFinding, QueueList, RunDetail, RunHistory, RunList,
+        SkillAction, SkillAnswer, SkillChanged, SkillDetail, SkillList, StartRun, StartedRun,
     },
     tokens::Secret,
 };
@@ -213,6 +213,40 @@ impl Client {
         request: &InvokeSkill,
     ) -> Result<SkillAnswer, Error> {
         self.call(Method::POST, &["skills", name, "invoke"], &[], Some(request)).await
+    }
+
+    /// Does something to a skill.
+    pub(crate) async fn act(
+        &self,
+        name: &str,
+        deed: &str,
+        action: &SkillAction,
+    ) -> Result<SkillChanged, Error> {
+        self.call(Method::POST, &["skills", name, deed], &[], Some(action)).await
+    }
+
+    /// Overrules a finding of the scan.
+    pub(crate) async fn overrule(
+        &self,
+        name: &str,
+        finding: &OverruleFinding,
+    ) -> Result<SkillChanged, Error> {
+        self.call(Method::POST, &["skills", name, "overrule"], &[], Some(finding)).await
+    }
+
+    /// Something that is known of a skill: `history`, `calls`, `lineage`, `diff`, `approval`.
+    pub(crate) async fn of_skill<T: DeserializeOwned>(
+        &self,
+        name: &str,
+        what: &str,
+        query: &Query<'_>,
+    ) -> Result<T, Error> {
+        self.get(&["skills", name, what], query).await
+    }
+
+    /// The newest versions that wait for a person.
+    pub(crate) async fn approvals(&self) -> Result<ApprovalList, Error> {
+        self.get(&["approvals"], &[("status", "pending"), ("limit", PAGE)]).await
     }
 
     /// Every agent that king knows.

@@ -4,6 +4,7 @@
 mod agents;
 mod memories;
 mod runs;
+mod skills;
 mod tasks;
 mod tokens;
 
@@ -12,16 +13,16 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::{
-    evidence::{Evidence, Scores},
     ids::Attempt,
     messages::{PipelineRunStatus, PipelineStage},
-    outcome::{Outcome, Verdict},
+    outcome::Outcome,
     stage::FailedSource,
 };
 
 pub use agents::*;
 pub use memories::*;
 pub use runs::*;
+pub use skills::*;
 pub use tasks::*;
 pub use tokens::{AuditEntry, AuditList, CreateToken, CreatedToken, TokenList, TokenView};
 
@@ -243,84 +244,6 @@ pub struct CycleReport {
     pub failed_sources: Vec<FailedSource>,
     /// How long the cycle took.
     pub duration_ms: u64,
-}
-
-/// One skill.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct SkillSummary {
-    /// Its name.
-    pub name: String,
-    /// `candidate`, `active`, `held`, `discarded` or `failed`.
-    pub status: String,
-    /// The version in use; else the newest one. Absent before Building made one.
-    pub version: Option<String>,
-    /// Digest of that version.
-    pub artifact_id: Option<String>,
-    /// What it does.
-    pub description: String,
-    /// The source it comes from.
-    pub source: String,
-    /// Lower bound of its score; absent before Evaluation.
-    pub score: Option<f64>,
-    /// The last decision about it.
-    pub outcome: Option<Outcome>,
-    /// When it last changed (RFC 3339).
-    pub updated_at: String,
-}
-
-/// A page of skills.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct SkillList {
-    /// In name order.
-    pub skills: Vec<SkillSummary>,
-    /// How many are in this page.
-    pub count: usize,
-    /// Pass it as `cursor` for the next page; absent on the last one.
-    pub next_cursor: Option<String>,
-}
-
-/// One version of a skill.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct SkillVersionView {
-    /// Its version.
-    pub version: String,
-    /// Digest of its package.
-    pub artifact_id: String,
-    /// The version that it replaces.
-    pub parent: Option<String>,
-    /// The run that made it.
-    pub run_id: String,
-    /// Whether it is in use.
-    pub active: bool,
-    /// What was decided.
-    pub decision: Option<Verdict>,
-    /// Stable code of the decision.
-    pub code: Option<String>,
-    /// Why.
-    pub reason: Option<String>,
-    /// The score.
-    pub scores: Option<Scores>,
-    /// What was measured.
-    pub evidence: Option<Evidence>,
-    /// The manifest in the package.
-    #[schema(value_type = Object)]
-    pub manifest: Value,
-    /// What it calls.
-    pub endpoints: Vec<String>,
-    /// When it was made (RFC 3339).
-    pub created_at: String,
-}
-
-/// One skill with its versions.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct SkillDetail {
-    /// The skill.
-    #[serde(flatten)]
-    pub skill: SkillSummary,
-    /// What in the source it was made from.
-    pub locator: String,
-    /// Newest first.
-    pub versions: Vec<SkillVersionView>,
 }
 
 /// `POST /skills/{name}/invoke`.

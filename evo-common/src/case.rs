@@ -13,8 +13,13 @@ pub struct Case {
     pub input: serde_json::Map<String, Value>,
     /// What a right answer looks like.
     pub expect: Expectation,
-    /// Where the input comes from: `example`, `default`, `enum`, `boundary`, `none` (no inputs).
+    /// Where the input comes from: `example`, `default`, `enum`, `boundary`, `none` (no inputs), or
+    /// `pinned`.
     pub origin: String,
+    /// Kept from a failure of a version in use. Every later version is compared with the one in use
+    /// on it, and a builder never sees it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pinned: bool,
 }
 
 /// What a right answer looks like; every given part must hold.

@@ -155,6 +155,9 @@ pub struct Evidence {
     pub latency: Latency,
     /// Against the version in use, if there is one.
     pub paired: Option<Paired>,
+    /// Digest of the version that it was compared with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incumbent: Option<String>,
     /// The first failures, at most 20.
     pub failures: Vec<TrialFailure>,
     /// Set when the cascade ended before enough trials: smoke, train or latency gate.

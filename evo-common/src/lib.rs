@@ -19,6 +19,7 @@ pub mod messages;
 pub mod metrics;
 pub mod outcome;
 pub mod redact;
+pub mod rollout;
 pub mod runtime;
 pub mod skill;
 pub mod stage;

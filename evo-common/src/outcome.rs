@@ -124,6 +124,22 @@ pub mod codes {
     pub const DECISION_SKIPPED: &str = "decision_skipped";
     /// What is stored of the run can't be read any more (failed).
     pub const UNREADABLE: &str = "unreadable";
+    /// Passed, and gets a part of the calls beside the version in use (active).
+    pub const CANARY: &str = "canary";
+    /// Passed, and waits for a person to approve it (held).
+    pub const NEEDS_APPROVAL: &str = "needs_approval";
+    /// Passed, and the policy allows nothing of its kind (discarded).
+    pub const DENIED_BY_POLICY: &str = "denied_by_policy";
+    /// Passed, and a person said no (discarded).
+    pub const DENIED: &str = "denied";
+    /// Passed, and a person wants the skill to stay on another version (held).
+    pub const PINNED: &str = "pinned";
+    /// A person wants nothing new of the skill (held).
+    pub const FROZEN: &str = "frozen";
+    /// The skill was put into the archive (held).
+    pub const ARCHIVED: &str = "archived";
+    /// It failed in use and was taken back (discarded).
+    pub const ROLLED_BACK: &str = "rolled_back";
     /// A person cancelled the run (failed).
     pub const CANCELLED: &str = "cancelled";
 }

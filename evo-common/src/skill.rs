@@ -207,6 +207,13 @@ pub struct Provenance {
     /// What models wrote. Everything else was compiled from the definition.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub written: Vec<Written>,
+    /// Digests of the packages that it was made from, when it was not compiled from the definition
+    /// alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parents: Vec<String>,
+    /// What was done to them, in order: `verb`, `base_url`, `compose`, …
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub operators: Vec<String>,
 }
 
 /// Texts of a package that a model wrote.

@@ -64,6 +64,9 @@ pub struct StageContext {
     /// model is asked about a definition only once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub earlier: Option<String>,
+    /// Codes of findings of the scan that a person has overruled for this very package.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overruled: Vec<String>,
 }
 
 /// The name of a skill that king has, in whatever state it is.

@@ -18,7 +18,10 @@ use tokio::sync::oneshot;
 use crate::{
     registry::Registry,
     sources::Sources,
-    store::{self, Store},
+    store::{
+        self, Connection, Store,
+        skills::callable::{self, Callable, Found},
+    },
 };
 
 /// How long a skill may take.
@@ -163,25 +166,14 @@ impl Commands {
         name: &str,
         input: Map<String, Value>,
     ) -> Result<SkillAnswer, InvokeError> {
-        let skill = self
-            .store
-            .skills_get(name)
-            .await?
-            .ok_or_else(|| InvokeError::NotFound(name.to_owned()))?;
-        let Some(version) = skill.versions.iter().find(|version| version.active) else {
-            return Err(InvokeError::NotActive {
-                name: name.to_owned(),
-                status: skill.skill.status,
-                reason: skill.skill.outcome.map_or_else(
-                    || "it has not been decided about yet".to_owned(),
-                    |outcome| format!("{} ({})", outcome.reason, outcome.code),
-                ),
-            });
-        };
+        let skill = self.callable(name).await?;
         let agent_id = self.registry.skill_runner().ok_or(InvokeError::NoRunner)?;
         let timeout_ms = u64::try_from(TIMEOUT.as_millis()).unwrap_or(u64::MAX);
+        // The request's id says which version the call gets; it is the id of the report, too.
+        let req_id = new_request_id();
+        let version = skill.choose(&req_id);
         // A source that is not configured any more counts as it was when the skill was made.
-        let source = match self.sources.get(&skill.skill.source) {
+        let source = match self.sources.get(&skill.source) {
             Some(source) => Some(source.clone()),
             None => self.store.runs_source(&version.run_id).await?,
         };
@@ -189,23 +181,23 @@ impl Commands {
         let servers = self.sources.servers_of(&sources);
         let params = HashMap::from([
             ("skill".to_owned(), json!(name)),
-            ("artifact_id".to_owned(), json!(version.artifact_id)),
+            ("artifact_id".to_owned(), json!(version.at.artifact_id)),
             ("input".to_owned(), Value::Object(input)),
             ("deadline".to_owned(), json!(Timestamp::now().plus_ms(timeout_ms))),
             ("sources".to_owned(), json!(sources)),
             ("servers".to_owned(), json!(servers)),
         ]);
-        let result = self.ask(&agent_id, "run_skill", params, TIMEOUT).await.map_err(
-            |silence| match silence {
-                Silence::NotConnected => InvokeError::NoRunner,
-                Silence::Timeout => InvokeError::Timeout(TIMEOUT.as_secs()),
-            },
-        )?;
+        let version = version.at.version.clone();
+        let asked = self.ask_as(req_id, &agent_id, "run_skill", params, TIMEOUT).await;
+        let result = asked.map_err(|silence| match silence {
+            Silence::NotConnected => InvokeError::NoRunner,
+            Silence::Timeout => InvokeError::Timeout(TIMEOUT.as_secs()),
+        })?;
         let message = result.error.unwrap_or_else(|| "the runner gave no reason".to_owned());
         match (result.output, result.code) {
             (Some(output), None) => Ok(SkillAnswer {
                 name: name.to_owned(),
-                version: version.version.clone(),
+                version,
                 agent_id: result.agent_id,
                 output,
                 latency_ms: result.latency_ms,
@@ -215,6 +207,19 @@ impl Commands {
                 code: code.unwrap_or_else(|| "skill_failed".to_owned()),
                 message,
             }),
+        }
+    }
+
+    /// The versions of a skill that calls get.
+    async fn callable(&self, name: &str) -> Result<Callable, InvokeError> {
+        let wanted = name.to_owned();
+        let read = async move |connection: &Connection| callable::get(connection, &wanted).await;
+        match self.store.read(read).await? {
+            Found::Callable(skill) => Ok(skill),
+            Found::NotActive { status, reason } => {
+                Err(InvokeError::NotActive { name: name.to_owned(), status, reason })
+            }
+            Found::Nothing => Err(InvokeError::NotFound(name.to_owned())),
         }
     }
 
@@ -300,10 +305,20 @@ impl Commands {
         &self,
         agent_id: &str,
         command: &str,
+        params: HashMap<String, Value>,
+        timeout: Duration,
+    ) -> Result<CommandResult, Silence> {
+        self.ask_as(new_request_id(), agent_id, command, params, timeout).await
+    }
+
+    async fn ask_as(
+        &self,
+        req_id: String,
+        agent_id: &str,
+        command: &str,
         mut params: HashMap<String, Value>,
         timeout: Duration,
     ) -> Result<CommandResult, Silence> {
-        let req_id = uuid::Uuid::now_v7().simple().to_string();
         params.insert("req_id".to_owned(), json!(req_id));
         let (answer, answered) = oneshot::channel();
         let asked = Asked { agent_id: agent_id.to_owned(), answer };
@@ -319,6 +334,10 @@ impl Commands {
             .map_err(|_| Silence::Timeout)?
             .map_err(|_| Silence::NotConnected)
     }
+}
+
+fn new_request_id() -> String {
+    uuid::Uuid::now_v7().simple().to_string()
 }
 
 /// Why no answer came.

@@ -1,6 +1,7 @@
 //! King's configuration: defaults, then `king.toml`, then the environment, then the command line.
 
 mod retention;
+mod skills;
 
 use std::{
     ffi::OsString,
@@ -20,6 +21,7 @@ use evo_common::{
 use serde::Deserialize;
 
 pub use retention::{Retention, WhenFull};
+pub use skills::{ApprovalConfig, CanaryConfig, Failing, Leave, SkillsConfig};
 
 use crate::{debug::DebugConfig, store::Database, system_info::Machine};
 
@@ -87,6 +89,8 @@ pub struct Config {
     pub traces_direct_per_second: u32,
     /// How long everything else is kept.
     pub retention: Retention,
+    /// What becomes of skills after the decision.
+    pub skills: SkillsConfig,
     /// Folder of the log files of this process.
     pub logs: Option<PathBuf>,
     /// Whether king starts a cycle itself when it never had one.
@@ -344,6 +348,8 @@ pub struct KingFile {
     pub traces_direct_per_second: Option<u32>,
     /// How long everything else is kept.
     pub retention: Option<Retention>,
+    /// What becomes of skills after the decision.
+    pub skills: Option<SkillsConfig>,
     /// Whether king starts a cycle itself when it never had one.
     pub first_cycle: Option<bool>,
     /// What one client may take.
@@ -390,6 +396,9 @@ impl load::Validate for KingFile {
             ] {
                 at_least(key, Some(u64::from(value)), 1);
             }
+        }
+        if let Some(skills) = &self.skills {
+            skills.check(faults);
         }
         if let Some(debug) = &self.debug {
             debug.check(faults);
@@ -459,6 +468,7 @@ impl Config {
             traces_max: 10_000,
             traces_direct_per_second: 5,
             retention: Retention::default(),
+            skills: SkillsConfig::default(),
             logs: None,
             first_cycle: false,
             limits: Limits::default(),
@@ -524,6 +534,7 @@ impl Config {
         set(&mut self.traces_max, file.traces_max);
         set(&mut self.traces_direct_per_second, file.traces_direct_per_second);
         set(&mut self.retention, file.retention);
+        set(&mut self.skills, file.skills);
         set(&mut self.first_cycle, file.first_cycle);
         set(&mut self.limits, file.limits);
         set(&mut self.cors_origins, file.cors_origins);
@@ -638,8 +649,8 @@ pub fn check_file(file: &Path) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// What to do at the places of [`crate::failpoints`]: `FILE` writes them there, `NUMBER:FILE` kills the
-/// process at that one besides.
+/// What to do at the places of [`crate::failpoints`]: `FILE` writes them there, `NUMBER:FILE` or
+/// `NAME@NUMBER:FILE` kills the process at that one besides.
 #[cfg(feature = "failpoints")]
 pub(crate) fn fail_points() -> Option<String> {
     env::get("EVO_FAIL_POINTS")

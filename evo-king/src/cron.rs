@@ -80,7 +80,7 @@ pub(crate) enum Error {
 type Result<T> = std::result::Result<T, Error>;
 
 /// What king's own jobs are.
-fn builtin() -> [(&'static str, Job, &'static str, bool, &'static str); 5] {
+fn builtin() -> [(&'static str, Job, &'static str, bool, &'static str); 6] {
     [
         ("evolution_cycle", Job::EvolutionCycle, "0 3 * * *", false, "Starts an evolution cycle."),
         (
@@ -110,6 +110,13 @@ fn builtin() -> [(&'static str, Job, &'static str, bool, &'static str); 5] {
             "0 2 * * *",
             false,
             "Writes a backup to params.folder and keeps the newest params.keep of them.",
+        ),
+        (
+            "retire_skills",
+            Job::RetireSkills,
+            "43 * * * *",
+            true,
+            "Puts skills that nobody uses, or that fail, into the archive.",
         ),
     ]
 }

@@ -48,19 +48,46 @@ mod on {
         /// Every place is written here, one a line: its number and its name.
         log: File,
         /// The process is killed at this one.
-        kill_at: Option<u64>,
+        kill_at: Option<Place>,
+    }
+
+    /// One of the places.
+    enum Place {
+        /// By its number among all.
+        Number(u64),
+        /// By its name, and how often it is still passed before.
+        Named(String, AtomicU64),
+    }
+
+    impl Place {
+        /// Reads `NUMBER`, or `NAME@NUMBER` for the so-manieth place of a name.
+        fn parse(text: &str) -> io::Result<Self> {
+            let number = |text: &str| {
+                text.parse().map_err(|_| {
+                    io::Error::other(format!("EVO_FAIL_POINTS: {text:?} is no number"))
+                })
+            };
+            match text.rsplit_once('@') {
+                Some((name, nth)) => Ok(Self::Named(name.to_owned(), number(nth)?.into())),
+                None => Ok(Self::Number(number(text)?)),
+            }
+        }
+
+        fn is(&self, number: u64, name: &str) -> bool {
+            match self {
+                Self::Number(wanted) => *wanted == number,
+                Self::Named(wanted, left) => {
+                    wanted == name && left.fetch_sub(1, Ordering::Relaxed) == 1
+                }
+            }
+        }
     }
 
     /// Does from now on what the environment says.
     pub(crate) fn arm() -> io::Result<()> {
         let Some(text) = config::fail_points() else { return Ok(()) };
         let (kill_at, path) = match text.split_once(':') {
-            Some((number, path)) if !number.contains('/') => {
-                let number = number.parse().map_err(|_| {
-                    io::Error::other(format!("EVO_FAIL_POINTS: {number:?} is no number"))
-                })?;
-                (Some(number), path)
-            }
+            Some((place, path)) if !place.contains('/') => (Some(Place::parse(place)?), path),
             _ => (None, text.as_str()),
         };
         let log = File::options().append(true).create(true).open(path)?;
@@ -73,7 +100,7 @@ mod on {
         let number = COUNT.fetch_add(1, Ordering::Relaxed) + 1;
         let line = format!("{number} {name}\n");
         (&armed.log).write_all(line.as_bytes()).expect("the log of the places can be written");
-        if armed.kill_at == Some(number) {
+        if armed.kill_at.as_ref().is_some_and(|place| place.is(number, name)) {
             kill(Pid::this(), Signal::SIGKILL).expect("a process may kill itself");
             // Nothing happens on this thread any more.
             loop {

@@ -20,7 +20,7 @@ use crate::{
     pipeline::Coordinator,
     registry::Registry,
     sources::Sources,
-    store::Store,
+    store::{Store, skills},
     supervisor::Supervisor,
     system_info::SystemInfo,
     tasks::Tasks,
@@ -103,6 +103,8 @@ impl King {
         for (agent_id, preference) in store.agents_models().await? {
             registry.set_model(&agent_id, Some(preference));
         }
+        let digest = store.read(async |connection| skills::pointers::digest(connection).await);
+        registry.set_skills(digest.await?);
         let king_url =
             config.public_url.clone().unwrap_or_else(|| format!("http://{}", reachable(address)));
         let sources =

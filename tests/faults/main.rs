@@ -4,6 +4,7 @@
 
 mod disk;
 mod kill;
+mod lifecycle;
 mod long_stage;
 mod messages;
 mod network;

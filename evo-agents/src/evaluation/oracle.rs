@@ -266,6 +266,7 @@ mod tests {
             input: serde_json::Map::new(),
             expect: serde_json::from_value(expect).unwrap(),
             origin: "example".to_owned(),
+            pinned: false,
         };
         let answer = CallAnswer {
             status,
@@ -352,6 +353,7 @@ mod tests {
             input: serde_json::Map::new(),
             expect: Expectation { regex: Some("(".to_owned()), ..Expectation::default() },
             origin: String::new(),
+            pinned: false,
         };
         assert_eq!(Oracle::new(&case, &[]).unwrap_err().part, "regex");
     }

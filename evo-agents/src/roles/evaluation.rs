@@ -118,7 +118,7 @@ async fn evaluate(job: &StageJob) -> Result<Evidence, StageError> {
                 return Ok(gate(Outcome::held(codes::NO_ORACLE, error.to_string())));
             }
         };
-    if holdout.is_empty() {
+    if holdout.iter().all(|prepared| prepared.case.pinned) {
         return Ok(gate(Outcome::held(
             codes::NO_ORACLE,
             "there is no held-out case to judge it by",
@@ -197,8 +197,15 @@ impl Work<'_> {
         let mut held_out = Tally::default();
         let mut pairs = Pairs::default();
         let mut old = incumbent.map(|old| Bench::new(executor, old, self.policy));
+        // What failed in use says nothing of a version by itself: an input may have been wrong. It is
+        // compared with the version in use, and counts for nothing else.
+        let (pinned, ordinary): (Vec<_>, Vec<_>) =
+            holdout.iter().partition(|prepared| prepared.case.pinned);
+        if let Some(old) = old.as_mut() {
+            self.compare(&mut bench, old, &pinned, &mut pairs).await?;
+        }
         let timed_out =
-            self.held_out(&mut bench, old.as_mut(), holdout, &mut held_out, &mut pairs).await?;
+            self.held_out(&mut bench, old.as_mut(), &ordinary, &mut held_out, &mut pairs).await?;
         for (case_id, pointer) in bench.always_empty() {
             let place = if pointer.is_empty() { "the root" } else { pointer.as_str() };
             let detail = format!(
@@ -207,6 +214,8 @@ impl Work<'_> {
             held_out.fail_case(&case_id, "always_empty", &detail);
         }
         evidence.paired = incumbent.map(|_| pairs.finish());
+        evidence.incumbent =
+            self.context.incumbent.as_ref().map(|incumbent| incumbent.artifact_id.clone());
         self.finish(&mut evidence, &smoke, &trained, &held_out);
         evidence.gate = latency_gate(&evidence.latency, timed_out);
         Ok(evidence)
@@ -226,7 +235,7 @@ impl Work<'_> {
         train: &[Prepared<'_>],
         holdout: &[Prepared<'_>],
     ) -> Result<(Tally, Vec<Run>), StageError> {
-        let all = || train.iter().chain(holdout);
+        let all = || train.iter().chain(holdout).filter(|prepared| !prepared.case.pinned);
         let first = all().find(|prepared| !prepared.case.expect.refusal).or_else(|| all().next());
         let mut tally = Tally::default();
         let mut runs = Vec::new();
@@ -289,7 +298,7 @@ impl Work<'_> {
         &self,
         bench: &mut Bench<'_>,
         mut old: Option<&mut Bench<'_>>,
-        cases: &[Prepared<'_>],
+        cases: &[&Prepared<'_>],
         tally: &mut Tally,
         pairs: &mut Pairs,
     ) -> Result<bool, StageError> {
@@ -305,7 +314,7 @@ impl Work<'_> {
                 pause(Duration::from_millis(plan.sitting_gap_ms), &self.job.services.cancel)
                     .await?;
             }
-            let prepared = &cases[*case];
+            let prepared = cases[*case];
             let run = match old.as_deref_mut() {
                 None => self.one(bench.trial(prepared, repeats)).await?,
                 Some(old) => {
@@ -317,8 +326,7 @@ impl Work<'_> {
                         let other = self.one(old.trial(prepared, repeats)).await?;
                         (self.one(bench.trial(prepared, repeats)).await?, other)
                     };
-                    let pinned = prepared.case.origin == "pinned";
-                    pairs.add(side(&new), side(&other), pinned);
+                    pairs.add(side(&new), side(&other), false);
                     new
                 }
             };
@@ -329,6 +337,26 @@ impl Work<'_> {
             }
         }
         Ok(false)
+    }
+
+    /// Runs every pinned case against both versions. A failure of the new one counts when it fails
+    /// again, so that a server's hiccup costs it nothing.
+    async fn compare(
+        &self,
+        bench: &mut Bench<'_>,
+        old: &mut Bench<'_>,
+        pinned: &[&Prepared<'_>],
+        pairs: &mut Pairs,
+    ) -> Result<(), StageError> {
+        for prepared in pinned {
+            let other = self.one(old.run(prepared)).await?;
+            let mut new = self.one(bench.run(prepared)).await?;
+            if other.passed() && !new.passed() {
+                new = self.one(bench.run(prepared)).await?;
+            }
+            pairs.add(side(&new), side(&other), true);
+        }
+        Ok(())
     }
 
     fn budget_ms(&self, smoke_median_ms: f64) -> Result<f64, StageError> {

@@ -9,7 +9,7 @@ use evo_common::{
     messages::{HealthCheck, PipelineStage},
     outcome::{Outcome, codes},
     skill::{SkillIO, is_valid_name},
-    stage::{Candidate, PreLoadOutput, Severity, StageContext},
+    stage::{Candidate, Finding, PreLoadOutput, Severity, StageContext},
 };
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value, json};
@@ -97,7 +97,10 @@ impl<'a> Gates<'a> {
     fn before_the_call(&self, output: &PreLoadOutput) -> Gate {
         self.valid()?;
         self.as_defined()?;
-        if let Some(finding) = output.findings.iter().find(|f| f.severity == Severity::High) {
+        // A person can overrule a finding, for this very package.
+        let overruled = &self.context.overruled;
+        let danger = |f: &&Finding| f.severity == Severity::High && !overruled.contains(&f.code);
+        if let Some(finding) = output.findings.iter().find(danger) {
             let line = finding.line.map(|line| format!(":{line}")).unwrap_or_default();
             let reason = format!("{}{line}: {} ({})", finding.file, finding.message, finding.code);
             return Err(Outcome::discarded(codes::UNSAFE, reason));

@@ -170,6 +170,8 @@ impl Commander {
                 artifact_id: job.artifact_id.as_ref().map(ToString::to_string),
                 latency_ms: Some(latency_ms),
                 cost_usd: None,
+                code: result.as_ref().err().map(|failure| failure.code.clone()),
+                input: result.is_err().then(|| run::reported_input(&job.input)).flatten(),
                 trace: (!carrier.is_empty()).then_some(TraceContext(carrier)),
             }))
         });

@@ -310,9 +310,14 @@ impl Runner {
             FromKing::Notice(event) => tracing::debug!("King says {event}"),
             FromKing::Reply(reply) => {
                 let before = self.session.is_registered();
+                let behind =
+                    before && reply.skills.as_ref().is_some_and(|now| self.active.is_behind(now));
                 self.decide(Command::Reply { reply, now }).await;
                 if !before && self.session.is_registered() {
                     self.registered();
+                } else if behind {
+                    // A notice was missed.
+                    self.refresh_skills();
                 }
             }
             FromKing::Command(command) => self.command(command).await,

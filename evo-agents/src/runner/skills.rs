@@ -1,17 +1,22 @@
 //! The skills that king has active: known by name, fetched ahead of their first call.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use evo_common::{
     api::{SkillList, SkillSummary},
     config::SourceConfig,
     ids::ArtifactId,
+    rollout::{self, SkillInUse, VersionRef},
     tokens::Secret,
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::sync::Mutex;
 
-use crate::{artifacts::ArtifactClient, skill::egress, task::skills::Known};
+use crate::{
+    artifacts::ArtifactClient,
+    skill::{egress, package::Package},
+    task::skills::{Known, KnownCanary},
+};
 
 /// `config_type`s of updates that change what the active skills are or may do.
 pub(super) const CONFIG_TYPES: [&str; 2] = ["skills", "sources"];
@@ -25,12 +30,28 @@ pub(super) struct ActiveSkills {
     token: Option<Secret>,
     artifacts: ArtifactClient,
     known: Arc<Mutex<Option<Arc<[Known]>>>>,
+    /// Digest of which versions were in use at the last look.
+    digest: Arc<std::sync::Mutex<Option<String>>>,
 }
 
 impl ActiveSkills {
     pub(super) fn new(address: &str, token: Option<Secret>, artifacts: ArtifactClient) -> Self {
         let http = egress::client(|builder| builder.timeout(std::time::Duration::from_secs(30)));
-        Self { http, address: address.to_owned(), token, artifacts, known: Arc::default() }
+        Self {
+            http,
+            address: address.to_owned(),
+            token,
+            artifacts,
+            known: Arc::default(),
+            digest: Arc::default(),
+        }
+    }
+
+    /// Whether king has other versions in use than at the last look.
+    pub(super) fn is_behind(&self, digest: &str) -> bool {
+        // A panic while holding the lock can't leave a text half-written.
+        let known = self.digest.lock().unwrap_or_else(PoisonError::into_inner);
+        known.as_deref() != Some(digest)
     }
 
     /// The skills as they are now: whoever gives out work may know of a skill that was activated a
@@ -65,28 +86,45 @@ impl ActiveSkills {
         });
         let mut found = Vec::new();
         for skill in &skills {
-            let Some(id) = skill.artifact_id.as_deref().and_then(|id| ArtifactId::parse(id).ok())
-            else {
-                continue;
-            };
-            let same = |known: &&Known| known.artifact_id.as_deref() == Some(id.as_str());
-            let package = match before.iter().find(same) {
-                Some(known) => Arc::clone(&known.package),
-                None => match self.artifacts.package(&id).await {
-                    Ok(package) => Arc::new(package),
-                    Err(error) => {
-                        tracing::warn!(
-                            skill.name = %skill.name, artifact.id = %id, %error,
-                            "The package of {} can't be used: {error}", skill.name
-                        );
-                        continue;
-                    }
-                },
+            let Some(id) = &skill.artifact_id else { continue };
+            let Some(package) = self.package(&skill.name, id, before).await else { continue };
+            let canary = match &skill.canary {
+                Some(canary) => {
+                    let id = &canary.artifact_id;
+                    // Without its package every call gets the version in use.
+                    self.package(&skill.name, id, before).await.map(|package| KnownCanary {
+                        package,
+                        artifact_id: id.clone(),
+                        share: canary.share,
+                    })
+                }
+                None => None,
             };
             let source = sources.iter().find(|source| source.name == skill.source).cloned();
-            found.push(Known { package, artifact_id: Some(id.to_string()), source });
+            found.push(Known { package, artifact_id: Some(id.clone()), canary, source });
         }
+        let digest = rollout::digest(&in_use(&skills));
+        *self.digest.lock().unwrap_or_else(PoisonError::into_inner) = Some(digest);
         Ok((skills.into_iter().map(|skill| skill.name).collect(), found.into()))
+    }
+
+    /// A package, fetched unless it was there at the last look; [`None`] when it can't be used.
+    async fn package(&self, name: &str, id: &str, before: &[Known]) -> Option<Arc<Package>> {
+        let known = before.iter().find_map(|known| known.package_of(id));
+        if known.is_some() {
+            return known;
+        }
+        let id = ArtifactId::parse(id).ok()?;
+        match self.artifacts.package(&id).await {
+            Ok(package) => Some(Arc::new(package)),
+            Err(error) => {
+                tracing::warn!(
+                    skill.name = %name, artifact.id = %id, %error,
+                    "The package of {name} can't be used: {error}"
+                );
+                None
+            }
+        }
     }
 
     async fn sources(&self) -> Result<Vec<SourceConfig>, String> {
@@ -135,6 +173,21 @@ impl ActiveSkills {
     }
 }
 
+/// Which versions the list says are in use.
+fn in_use(skills: &[SkillSummary]) -> Vec<SkillInUse> {
+    let in_use = |skill: &SkillSummary| {
+        Some(SkillInUse {
+            name: skill.name.clone(),
+            active: VersionRef {
+                artifact_id: skill.artifact_id.clone()?,
+                version: skill.version.clone()?,
+            },
+            canary: skill.canary.clone(),
+        })
+    };
+    skills.iter().filter_map(in_use).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
@@ -149,8 +202,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::skill::package::Package;
-
     const MANIFEST: &str = "name = \"a\"\nversion = \"0.1.0\"\ndescription = \"\"\ncapabilities = []\ninputs = []\noutputs = []\n";
     const CONFIG: &str =
         "[[endpoints]]\nname = \"call\"\nurl = \"https://shop.example/a\"\nmethod = \"GET\"\n";
@@ -220,6 +271,15 @@ mod tests {
         assert_eq!(one.artifact_id.as_deref(), Some(id.as_str()));
         assert_eq!(one.source.as_ref().unwrap().allow_env, ["SHOP_TOKEN"]);
         assert_eq!(*fetched.lock().unwrap(), 1);
+        assert!(skills.is_behind("another digest"));
+        let other = ArtifactId::of(b"never stored").to_string();
+        let of = |name: &str, artifact_id: String| SkillInUse {
+            name: name.to_owned(),
+            active: VersionRef { artifact_id, version: "0.1.0".to_owned() },
+            canary: None,
+        };
+        let digest = rollout::digest(&[of("a", id.to_string()), of("b", other)]);
+        assert!(!skills.is_behind(&digest));
         let again = skills.known().await;
         assert!(Arc::ptr_eq(&again[0].package, &one.package), "it is not read again");
     }

@@ -217,6 +217,7 @@ async fn until_deadline(
         let local = shop.local.iter().map(|package| Known {
             package: Arc::new(package.clone()),
             artifact_id: None,
+            canary: None,
             source: None,
         });
         let mut known: Vec<Known> = local.collect();

@@ -122,6 +122,7 @@ impl Package {
                 expect: serde_json::from_str(&entry.expect).map_err(|e| wrong("expect", e))?,
                 case_id: entry.id,
                 origin: entry.origin,
+                pinned: false,
             })
         };
         file.cases.into_iter().enumerate().map(read).collect()

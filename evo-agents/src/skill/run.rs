@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use evo_common::config::SourceConfig;
+use evo_common::{config::SourceConfig, redact::redact_json};
 use serde_json::{Map, Value};
 
 use super::{
@@ -11,6 +11,8 @@ use super::{
     package::Package,
 };
 
+/// Largest input of a failed call that is reported.
+const MAX_REPORTED_INPUT: usize = 16 * 1024;
 /// Longest part of a failed call's answer that is repeated.
 const EXCERPT: usize = 300;
 
@@ -47,6 +49,15 @@ pub(crate) async fn run(
         .await
         .map_err(|error| Failure::new(error.code(), error.to_string()))?;
     output(package, answer)
+}
+
+/// What a failed call was made with, as far as king may know it: a later version is tested on it.
+/// Nothing that is large, and nothing that holds a secret.
+pub(crate) fn reported_input(input: &Map<String, Value>) -> Option<Map<String, Value>> {
+    let plain = Value::Object(input.clone());
+    let mut masked = plain.clone();
+    redact_json(&mut masked);
+    (masked == plain && plain.to_string().len() <= MAX_REPORTED_INPUT).then(|| input.clone())
 }
 
 /// What a package may do: king says whose it is; a skill of the own folder says so itself.

@@ -10,6 +10,7 @@ use evo_common::{
     config::SourceConfig,
     messages::{AgentSkillReport, SkillCall, SkillResult, TraceContext},
     redact::{redact, redact_json},
+    rollout::takes_canary,
     skill::{SkillIO, SkillManifest},
     tracing_context,
 };
@@ -45,13 +46,43 @@ pub(crate) struct Known {
     pub(crate) package: Arc<Package>,
     /// Digest of the package; absent for a skill of the agent's own folder.
     pub(crate) artifact_id: Option<String>,
+    /// The new version that gets a part of the calls.
+    pub(crate) canary: Option<KnownCanary>,
     /// The source that it comes from, if that is configured.
     pub(crate) source: Option<SourceConfig>,
+}
+
+/// A new version of a skill that gets a part of the calls.
+#[derive(Debug, Clone)]
+pub(crate) struct KnownCanary {
+    pub(crate) package: Arc<Package>,
+    pub(crate) artifact_id: String,
+    /// In percent.
+    pub(crate) share: u8,
 }
 
 impl Known {
     fn manifest(&self) -> &SkillManifest {
         &self.package.manifest
+    }
+
+    /// The package with this digest, if it is one of the skill's.
+    pub(crate) fn package_of(&self, artifact_id: &str) -> Option<Arc<Package>> {
+        if self.artifact_id.as_deref() == Some(artifact_id) {
+            return Some(Arc::clone(&self.package));
+        }
+        let canary = self.canary.as_ref().filter(|canary| canary.artifact_id == artifact_id)?;
+        Some(Arc::clone(&canary.package))
+    }
+
+    /// The version that a call gets, from its beginning to its end.
+    fn choose(&self, request_id: &str) -> (&Package, Option<&str>) {
+        match &self.canary {
+            Some(canary) if takes_canary(request_id, canary.share) => {
+                (&canary.package, Some(&canary.artifact_id))
+            }
+            _ => (&self.package, self.artifact_id.as_deref()),
+        }
     }
 }
 
@@ -110,11 +141,14 @@ impl Skills {
     pub async fn call(&self, name: &str, input: Map<String, Value>) -> Result<Value, CommandError> {
         let started = Instant::now();
         let known = self.known.iter().find(|known| known.manifest().name == name);
-        let result = match known {
-            Some(known) => self.execute(known, &input).await,
-            None => Err(Failure::new("skill_not_found", self.not_found(name))),
+        let req_id = uuid::Uuid::now_v7().simple().to_string();
+        let chosen = known.map(|known| known.choose(&req_id));
+        let result = match (known, chosen) {
+            (Some(known), Some((package, _))) => self.execute(known, package, &input).await,
+            _ => Err(Failure::new("skill_not_found", self.not_found(name))),
         };
         let latency_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let failed_input = result.is_err().then(|| run::reported_input(&input)).flatten();
         let record = CallRecord {
             step: self.progress.steps(),
             skill: name.to_owned(),
@@ -127,21 +161,26 @@ impl Skills {
         };
         let counts = result.as_ref().map_or_else(Failure::counts, |_| true);
         let report = (counts && known.is_some()).then(|| {
-            let artifact_id = known.and_then(|known| known.artifact_id.clone());
-            self.report(name, artifact_id, &result, latency_ms)
+            let artifact_id = chosen.and_then(|(_, artifact_id)| artifact_id.map(str::to_owned));
+            self.report(name, req_id, artifact_id, &result, failed_input, latency_ms)
         });
         self.progress.called(record, report).await;
         result.map_err(CommandError::from)
     }
 
-    async fn execute(&self, known: &Known, input: &Map<String, Value>) -> Result<Value, Failure> {
+    async fn execute(
+        &self,
+        known: &Known,
+        package: &Package,
+        input: &Map<String, Value>,
+    ) -> Result<Value, Failure> {
         let left = self.deadline.ms_since(Timestamp::now());
         if left == 0 {
             return Err(Failure::new("timeout", "the deadline had passed before the call"));
         }
-        let policy = run::policy_of(&known.package, known.source.as_slice(), &self.servers);
+        let policy = run::policy_of(package, known.source.as_slice(), &self.servers);
         let policy = CallPolicy { timeout_cap_ms: Some(left), ..policy };
-        run::run(&self.executor, &known.package, input, &policy).await
+        run::run(&self.executor, package, input, &policy).await
     }
 
     fn not_found(&self, name: &str) -> String {
@@ -161,8 +200,10 @@ impl Skills {
     fn report(
         &self,
         name: &str,
+        req_id: String,
         artifact_id: Option<String>,
         result: &Result<Value, Failure>,
+        input: Option<Map<String, Value>>,
         latency_ms: u64,
     ) -> ToKing {
         let mut carrier = HashMap::new();
@@ -177,10 +218,12 @@ impl Skills {
                 },
                 score: None,
             },
-            req_id: Some(uuid::Uuid::now_v7().simple().to_string()),
+            req_id: Some(req_id),
             artifact_id,
             latency_ms: Some(latency_ms),
             cost_usd: None,
+            code: result.as_ref().err().map(|failure| failure.code.clone()),
+            input,
             trace: (!carrier.is_empty()).then_some(TraceContext(carrier)),
         }))
     }

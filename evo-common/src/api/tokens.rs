@@ -86,6 +86,9 @@ pub struct AuditEntry {
     pub remote: String,
     /// The request's id, as in king's log.
     pub request_id: String,
+    /// What whoever did it said about it: a name and a reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
 }
 
 /// A page of the audit log.

@@ -331,6 +331,13 @@ pub struct SkillCall {
     /// What it cost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost_usd: Option<f64>,
+    /// Stable code of a failure (`skill_failed`, `timeout`, …).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// What it was called with, when it failed: a later version is tested on it. Left out when it is
+    /// large or holds a secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<serde_json::Map<String, Value>>,
     /// Carries the caller's span.
     #[serde(default, rename = "_trace", skip_serializing_if = "Option::is_none")]
     pub trace: Option<TraceContext>,

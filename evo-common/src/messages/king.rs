@@ -7,6 +7,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::text::{accept_text, map_or_text};
+use crate::rollout::SkillInUse;
 
 /// King sends a command to a specific agent.
 ///
@@ -51,6 +52,9 @@ pub struct ConfigNotice {
     /// Why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Of `skills`: which versions are in use, when they are not too many for one message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skills: Option<Vec<SkillInUse>>,
 }
 
 impl ConfigNotice {
@@ -64,6 +68,7 @@ impl ConfigNotice {
             config_hash: hash.to_owned(),
             trigger: None,
             reason: None,
+            skills: None,
         }
     }
 }

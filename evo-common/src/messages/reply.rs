@@ -35,12 +35,22 @@ pub struct Reply {
     /// For people: what is wrong and what to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// Digest of which skills are in use, in the answers to `agent:register` and `agent:status`. A
+    /// runner that knows another one looks again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skills: Option<String>,
 }
 
 impl Reply {
     /// The request was applied.
     pub fn accepted(req_id: impl Into<String>) -> Self {
-        Self { req_id: req_id.into(), status: ReplyStatus::Accepted, code: None, message: None }
+        Self {
+            req_id: req_id.into(),
+            status: ReplyStatus::Accepted,
+            code: None,
+            message: None,
+            skills: None,
+        }
     }
 
     /// The request had been applied before.
@@ -59,6 +69,7 @@ impl Reply {
             status: ReplyStatus::Rejected,
             code: Some(code.into()),
             message: Some(message.into()),
+            skills: None,
         }
     }
 
@@ -69,6 +80,7 @@ impl Reply {
             status: ReplyStatus::Retry,
             code: Some("unavailable".to_owned()),
             message: Some(message.into()),
+            skills: None,
         }
     }
 }

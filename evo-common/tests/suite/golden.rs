@@ -26,6 +26,7 @@ use evo_common::{
         SystemDiscovery, SystemFacts, TaskAttemptRef, ToolFacts, TraceContext,
     },
     outcome::{Outcome, Verdict, codes},
+    rollout::{CanaryRef, SkillInUse, VersionRef},
     skill::{HttpMethod, SkillIO, SkillManifest, Written},
     stage::{
         BuildingOutput, Candidate, EvaluationOutput, EvaluationPlan, FailedSource, Finding,
@@ -228,6 +229,8 @@ fn agent_messages(goldens: &mut Goldens) {
             artifact_id: None,
             latency_ms: None,
             cost_usd: None,
+            code: None,
+            input: None,
             trace: None,
         },
     );
@@ -239,7 +242,22 @@ fn agent_messages(goldens: &mut Goldens) {
             artifact_id: Some("ab".repeat(32)),
             latency_ms: Some(12),
             cost_usd: Some(0.25),
+            code: None,
+            input: None,
             trace: Some(trace()),
+        },
+    );
+    goldens.message(
+        "skill_call.failure",
+        &SkillCall {
+            report: report(SkillResult::Failure(text("HTTP 500")), None),
+            req_id: Some(text("req-2")),
+            artifact_id: Some("ab".repeat(32)),
+            latency_ms: Some(12),
+            cost_usd: None,
+            code: Some(text("skill_failed")),
+            input: Some(serde_json::Map::from_iter([(text("id"), json!(7))])),
+            trace: None,
         },
     );
     let check = |healthy, latency_ms, error| HealthCheck {
@@ -301,6 +319,21 @@ fn king_messages(goldens: &mut Goldens) {
         &KingConfigUpdate { config_type: text("skills"), new_config_hash: text("abc") },
     );
     goldens.message("config_notice.bare", &ConfigNotice::new("skills", "abc"));
+    goldens.message(
+        "config_notice.skills",
+        &ConfigNotice {
+            skills: Some(vec![SkillInUse {
+                name: text("petstore-list-pets"),
+                active: VersionRef { artifact_id: "ab".repeat(32), version: text("0.1.0") },
+                canary: Some(CanaryRef {
+                    artifact_id: "cd".repeat(32),
+                    version: text("0.1.1"),
+                    share: 10,
+                }),
+            }]),
+            ..ConfigNotice::new("skills", "abc")
+        },
+    );
     goldens.message(
         "config_notice",
         &ConfigNotice {
@@ -554,6 +587,7 @@ fn case() -> Case {
             non_empty: vec![text("/results")],
         },
         origin: text("example"),
+        pinned: false,
     }
 }
 
@@ -629,6 +663,7 @@ fn evidence() -> Evidence {
             pinned_worse: 0,
             latency_ratio_high: Some(1.5),
         }),
+        incumbent: None,
         failures: vec![TrialFailure {
             case_id: text("case-1"),
             code: text("status"),
@@ -679,6 +714,7 @@ fn stage_payloads(goldens: &mut Goldens) {
             names: None,
             past: vec![],
             earlier: None,
+            overruled: vec![],
         },
     );
     let written = Written {

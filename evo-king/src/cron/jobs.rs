@@ -9,6 +9,7 @@ use crate::{
     backup::{self, Places},
     error::chain,
     retention,
+    skills::retire,
     state::King,
     store::cron::CronJob,
 };
@@ -33,15 +34,18 @@ pub(crate) enum Job {
     UpdateCheck,
     /// Writes a backup.
     Backup,
+    /// Puts skills into the archive.
+    RetireSkills,
 }
 
 impl Job {
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::EvolutionCycle,
         Self::GatewayHealth,
         Self::Retention,
         Self::UpdateCheck,
         Self::Backup,
+        Self::RetireSkills,
     ];
 
     pub(crate) fn as_str(self) -> &'static str {
@@ -51,6 +55,7 @@ impl Job {
             Self::Retention => "retention",
             Self::UpdateCheck => "update_check",
             Self::Backup => "backup",
+            Self::RetireSkills => "retire_skills",
         }
     }
 
@@ -79,7 +84,7 @@ impl Job {
     pub(super) fn check_params(self, params: &Value) -> Result<(), String> {
         let known: &[&str] = match self {
             Self::EvolutionCycle => &["sources", "sitting_gap_ms"],
-            Self::GatewayHealth | Self::Retention => &[],
+            Self::GatewayHealth | Self::Retention | Self::RetireSkills => &[],
             Self::UpdateCheck => &["url"],
             Self::Backup => &["folder", "keep"],
         };
@@ -125,6 +130,12 @@ pub(super) async fn work(king: &King, job: &CronJob) -> Result<Value, String> {
             .await
             .map(|gone| json!({"removed": gone}))
             .map_err(|error| chain(&error)),
+        Some(Job::RetireSkills) => {
+            retire::sweep(&king.store, &king.config.skills, Timestamp::now())
+                .await
+                .map(|retired| json!({"retired": retired}))
+                .map_err(|error| chain(&error))
+        }
         Some(Job::UpdateCheck) => update_check(&job.params).await,
         Some(Job::Backup) => back_up(king, &job.params).await,
         #[cfg(test)]

@@ -348,7 +348,7 @@ async fn sync_config(
         .store
         .write(async move |connection: &Connection| {
             let now = Timestamp::now();
-            let digest = skills::active_digest(connection).await?;
+            let digest = skills::pointers::digest(connection).await?;
             let payload = json!(ConfigNotice {
                 trigger: Some("config_sync".to_owned()),
                 reason: Some(sync.reason.unwrap_or_else(|| "requested".to_owned())),

@@ -25,6 +25,10 @@ use crate::{
 /// of whoever sends them, and a search only looks.
 const NOT_AUDITED: &[&str] = &["/v1/traces", "/memories/search"];
 
+/// What whoever sent a request said about it, for its row.
+#[derive(Debug, Clone)]
+pub(super) struct Said(pub(super) String);
+
 /// Writes a row for every request that may change something, before it is answered: what was
 /// acknowledged is in the log. A caller that is gone ends neither the request nor its row, or it
 /// could do things that nobody sees.
@@ -67,6 +71,7 @@ pub(super) fn row_of(request: &Request, identity: &Identity) -> Option<AuditRow>
 /// Writes the row of a request with this answer.
 pub(super) async fn write(king: &King, mut row: AuditRow, response: Response) -> Response {
     row.status = response.status().as_u16();
+    row.detail = response.extensions().get::<Said>().map(|Said(text)| text.clone());
     let Err(error) = king.store.audit_append(row).await else { return response };
     tracing::error!(%error, "The audit log can't be written: {error}");
     if !response.status().is_success() {

@@ -22,6 +22,7 @@ use evo_common::{
     ids::ArtifactId,
     messages::AgentRegistration,
     outcome::Outcome,
+    rollout::VersionRef,
     runtime::Shutdown,
     skill::SkillManifest,
     stage::Candidate,
@@ -34,7 +35,8 @@ use tower::ServiceExt as _;
 use super::*;
 use crate::{
     artifacts::EMPTY_ARCHIVE,
-    config::Config,
+    config::{Config, SkillsConfig},
+    skills::lifecycle,
     store::{self, Connection, skills},
 };
 
@@ -164,6 +166,7 @@ async fn seed_skill(connection: &Connection, run_id: &str) -> store::Result<()> 
         run_id,
         manifest: &manifest,
         endpoints: &["GET {server}/health".to_owned()],
+        provenance: None,
     };
     skills::insert_version(connection, now, version).await?;
     let evidence = Evidence {
@@ -176,7 +179,11 @@ async fn seed_skill(connection: &Connection, run_id: &str) -> store::Result<()> 
     let scores = evidence.scores();
     skills::save_evidence(connection, SKILL, EMPTY_ARCHIVE, &evidence, &scores).await?;
     skills::decide(connection, now, SKILL, EMPTY_ARCHIVE, &Outcome::active("20 of 20.")).await?;
-    skills::activate(connection, now, SKILL, EMPTY_ARCHIVE, "0.1.0", run_id, "20 of 20.").await
+    skills::state::passed(connection, SKILL, EMPTY_ARCHIVE).await?;
+    let version = VersionRef { artifact_id: EMPTY_ARCHIVE.to_owned(), version: "0.1.0".to_owned() };
+    let config = SkillsConfig::default();
+    lifecycle::start(connection, now, &config, SKILL, &version, None, "20 of 20.").await?;
+    Ok(())
 }
 
 /// A value as it stands in an address.

@@ -5,8 +5,9 @@ use evo_common::{
     api::RunKind,
     clock::Timestamp,
     ids::Attempt,
-    messages::{ConfigNotice, PipelineRunStatus, PipelineStage},
+    messages::{PipelineRunStatus, PipelineStage},
     outcome::{Outcome, Verdict, codes},
+    rollout::VersionRef,
 };
 use futures_util::future::LocalBoxFuture;
 use serde_json::{Value, json};
@@ -17,6 +18,7 @@ use super::{
 };
 use crate::{
     memory::outcomes,
+    skills::lifecycle,
     store::{self, Connection, agents, events, outbox, runs, skills, timers},
 };
 
@@ -217,19 +219,19 @@ impl Coordinator {
         artifact_id: &str,
         outcome: &Outcome,
     ) -> store::Result<()> {
-        skills::decide(connection, now, name, artifact_id, outcome).await?;
+        let mut outcome = outcome.clone();
         if outcome.decision == Verdict::Active {
-            let reason = outcome.reason.as_str();
-            let (version, run_id) = (run.version.as_str(), run.run_id.as_str());
-            skills::activate(connection, now, name, artifact_id, version, run_id, reason).await?;
-            let payload = json!({"name": name, "version": version, "artifact_id": artifact_id});
-            let id = Some(run_id);
-            events::append(connection, now, "skill.activated", id, None, &payload).await?;
-            let digest = skills::active_digest(connection).await?;
-            let payload = json!(ConfigNotice::new("skills", &digest));
-            let kind = outbox::SKILLS_CHANGED;
-            outbox::push(connection, now, kind, kind, None, &payload).await?;
+            let version =
+                VersionRef { artifact_id: artifact_id.to_owned(), version: run.version.clone() };
+            let (config, reason) = (&self.parts.config.skills, outcome.reason.as_str());
+            let started =
+                lifecycle::start(connection, now, config, name, &version, None, reason).await?;
+            if let Some(share) = started {
+                codes::CANARY.clone_into(&mut outcome.code);
+                outcome.reason += &format!(" It gets {share} % of the calls at first.");
+            }
         }
+        skills::decide(connection, now, name, artifact_id, &outcome).await?;
         if outcome.decision == Verdict::Held
             && run.look < evo_common::evidence::LOOKS
             && may_look_again(&outcome.code)

@@ -129,8 +129,14 @@ impl Coordinator {
             let (name, definition) = (&candidate.name, &candidate.fingerprint);
             context.earlier = skills::package_of(connection, name, definition).await?;
         }
+        if matches!(stage, PipelineStage::PreLoad | PipelineStage::Evaluation) {
+            context.overruled = skills::approvals::overruled(connection, &run.artifact_id).await?;
+        }
         if stage == PipelineStage::Evaluation {
             context.holdout_cases = holdout;
+            // What failed in use is always part of the comparison, and no builder sees it.
+            let pinned = skills::live::pinned_cases(connection, &candidate.name).await?;
+            context.holdout_cases.extend(pinned);
             let cycle = runs::cycle_of(connection, run).await?;
             context.known_skills =
                 skills::comparable(connection, &candidate.name, cycle.as_deref()).await?;
@@ -146,6 +152,11 @@ impl Coordinator {
             output["overall_score"] = json!(scores.overall.low);
         }
         Ok(context)
+    }
+
+    /// Whether a run's source is one that an operator has configured, or had when it was found.
+    pub(super) fn knows_source(&self, run: &runs::Run, name: &str) -> bool {
+        self.parts.sources.get(name).is_some() || run.source.is_some()
     }
 
     /// Learning sees the sources of its trigger, or all; a candidate its own.

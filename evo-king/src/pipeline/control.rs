@@ -92,18 +92,28 @@ impl Coordinator {
 
     /// Starts a run that repeats another one from a stage on, with copies of everything before.
     pub async fn fork(&self, run_id: &RunId, fork: ForkRun) -> Result<StartedRun> {
-        let (this, run_id) = (self.clone(), run_id.as_str().to_owned());
+        let (this, run_id) = (self.clone(), run_id.clone());
         let started = self
             .parts
             .store
             .write(async move |connection: &Connection| {
-                let run = load(connection, &run_id).await?;
-                let known = fork_source(connection, &run_id).await?;
-                this.repeat(connection, &run, &known, fork.from_stage, fork.trigger).await
+                this.fork_within(connection, &run_id, fork).await
             })
             .await?;
         self.parts.wake.notify_one();
         Ok(started)
+    }
+
+    /// The same in the caller's transaction.
+    pub(crate) async fn fork_within(
+        &self,
+        connection: &Connection,
+        run_id: &RunId,
+        fork: ForkRun,
+    ) -> Result<StartedRun> {
+        let run = load(connection, run_id.as_str()).await?;
+        let known = fork_source(connection, run_id.as_str()).await?;
+        self.repeat(connection, &run, &known, fork.from_stage, fork.trigger).await
     }
 
     async fn repeat(

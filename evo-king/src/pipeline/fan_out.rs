@@ -123,6 +123,31 @@ impl Coordinator {
                 ),
             )));
         }
+        let wishes = skills::state::wishes(connection, &candidate.name).await?.unwrap_or_default();
+        if wishes.is_archived() || wishes.frozen {
+            let (code, what, how) = if wishes.frozen {
+                (codes::FROZEN, "frozen", "unfreeze")
+            } else {
+                (codes::ARCHIVED, "in the archive", "restore")
+            };
+            let name = &candidate.name;
+            let reason =
+                format!("the skill is {what}; `evo skill {how} {name}` lets new versions in");
+            return Ok(ended(Outcome::held(code, reason)));
+        }
+        let channels = skills::pointers::load(connection, &candidate.name).await?;
+        if let Some(canary) = &channels.canary
+            && known.fingerprint == candidate.fingerprint
+            && known.decision == Some(Verdict::Active)
+        {
+            return Ok(ended(Outcome::discarded(
+                codes::DUPLICATE,
+                format!(
+                    "version {} of the same definition gets {} % of the calls already",
+                    canary.version.version, canary.share
+                ),
+            )));
+        }
         if let Some((incumbent, fingerprint)) = &known.active
             && *fingerprint == candidate.fingerprint
         {
@@ -141,6 +166,9 @@ impl Coordinator {
             )));
         }
         let same = known.fingerprint == candidate.fingerprint;
+        if same && let Some(outcome) = waits_for_a_person(&known, &wishes) {
+            return Ok(ended(outcome));
+        }
         if let (true, Some(Verdict::Discarded), Some(at)) = (same, known.decision, known.decided_at)
             && now.ms_since(at) < self.parts.config.remember_discarded_ms
         {
@@ -155,12 +183,16 @@ impl Coordinator {
             )));
         }
         let version = match &known.active {
-            Some((incumbent, _)) => next_version(&incumbent.version),
+            Some((incumbent, _)) => {
+                let newest = skills::newest_number(connection, &candidate.name).await?;
+                next_version(newest.as_deref().unwrap_or(&incumbent.version))
+            }
             None => FIRST_VERSION.to_owned(),
         };
         let undecided = same && known.decision != Some(Verdict::Discarded);
-        match earlier.and_then(|run| run.evidence).filter(|_| undecided) {
-            Some(evidence) => {
+        let measured = earlier.filter(|_| undecided);
+        match measured.and_then(|run| run.evidence.map(|evidence| (run.version, evidence))) {
+            Some((version, evidence)) => {
                 // The evidence gathered so far counts; starting anew would be a second chance.
                 timers::clear(connection, &known.run_id).await?;
                 Ok(fresh(version, known.look + 1, Some(evidence)))
@@ -268,6 +300,22 @@ impl Coordinator {
         });
         events::append(connection, now, "run.started", Some(run_id), None, &payload).await?;
         Ok(())
+    }
+}
+
+/// What passed and only waits for a person is not measured once more, and what a person said no to is
+/// not asked again.
+fn waits_for_a_person(known: &skills::Known, wishes: &skills::state::Wishes) -> Option<Outcome> {
+    let code = known.code.as_deref()?;
+    let reason = known.reason.as_deref().unwrap_or("no reason");
+    match code {
+        codes::NEEDS_APPROVAL => Some(Outcome::held(code, reason)),
+        codes::PINNED if wishes.pinned.is_some() => Some(Outcome::held(code, reason)),
+        codes::DENIED => Some(Outcome::discarded(
+            codes::DUPLICATE,
+            format!("a person said no to the same definition: {reason}"),
+        )),
+        _ => None,
     }
 }
 

@@ -34,8 +34,9 @@ use evo_common::{
     ids::{RunId, sha256_hex},
     messages::{
         AgentHeartbeat, AgentRegistration, AttemptAccepted, PipelineRunStatus, PipelineStage,
-        Reply, RunnerStatus, StageReport,
+        Reply, RunnerStatus, SkillCall, StageReport,
     },
+    skill::Provenance,
     tracing_context,
 };
 use serde_json::json;
@@ -46,6 +47,7 @@ use crate::{
     artifacts::ArtifactStore,
     config::Config,
     registry::Registry,
+    skills::lifecycle,
     sources::Sources,
     store::{self, Connection, Store, agents, events, runs},
 };
@@ -316,6 +318,18 @@ impl Coordinator {
             .await
     }
 
+    /// A skill was called; false when that had been reported before.
+    pub(crate) async fn skill_called(&self, call: SkillCall) -> Result<bool> {
+        let this = self.clone();
+        self.parts
+            .store
+            .write(async move |connection: &Connection| {
+                let config = &this.parts.config.skills;
+                Ok(lifecycle::report(connection, Timestamp::now(), config, &call).await?)
+            })
+            .await
+    }
+
     /// A stage's result. The answer says what became of it.
     pub async fn report(&self, report: StageReport) -> Reply {
         let result = &report.result;
@@ -368,12 +382,12 @@ impl Coordinator {
         let said = (result.status, &result.artifact_id, &result.output, &result.error);
         let digest = sha256_hex(store::row::to_json(&said).as_bytes());
         // The package must be here before anything points at it.
-        let package_missing = results::package_missing(&self.parts.artifacts, result).await;
+        let package = results::package_of(&self.parts.artifacts, result).await;
         let this = self.clone();
         self.parts
             .store
             .write(async move |connection: &Connection| {
-                this.apply_in_transaction(connection, report, &digest, package_missing).await
+                this.apply_in_transaction(connection, report, &digest, package).await
             })
             .await
     }
@@ -383,7 +397,7 @@ impl Coordinator {
         connection: &Connection,
         report: StageReport,
         digest: &str,
-        package_missing: Option<String>,
+        package: std::result::Result<Option<Provenance>, String>,
     ) -> std::result::Result<bool, ReportError> {
         let StageReport { result, attempt, transient, .. } = report;
         let run = runs::load(connection, &result.run_id).await?.ok_or_else(|| {
@@ -431,8 +445,7 @@ impl Coordinator {
                 return Err(ReportError::rejected(rejection.code(), rejection.to_string()));
             }
         }
-        let read =
-            results::read(self, connection, &run, &result, transient, package_missing, now).await?;
+        let read = results::read(self, connection, &run, &result, transient, package, now).await?;
         let command = Command::Report {
             agent: result.agent_id.clone(),
             stage: result.stage,

@@ -6,9 +6,11 @@ use std::{collections::HashMap, sync::atomic::Ordering, time::Duration};
 use evo_common::{
     clock::Timestamp,
     messages::{PipelineStage, StageDispatch, TraceContext, events as wire},
+    rollout,
     runtime::Shutdown,
     tracing_context,
 };
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{
@@ -17,7 +19,8 @@ use super::{
 };
 use crate::{
     registry::placement,
-    store::{self, Connection, agents, damaged, outbox, runs, timers},
+    skills::lifecycle,
+    store::{self, Connection, agents, damaged, outbox, runs, skills, timers},
 };
 
 /// A dispatch that was not confirmed is sent again after this long.
@@ -32,6 +35,9 @@ const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// A confirmation is written when its attempt is still out after this long.
 const CONFIRMED_AFTER: Duration = Duration::from_secs(1);
+
+/// Most skills that are named in one notice; with more, runners ask for them.
+const MAX_IN_NOTICE: usize = 1_000;
 
 /// When each question was last sent.
 type Asked = HashMap<i64, Instant>;
@@ -199,6 +205,10 @@ impl Coordinator {
                         Err(error) => return Err(error),
                     }
                 }
+                for skill in skills::timers::due(connection, now).await? {
+                    let config = &this.parts.config.skills;
+                    lifecycle::advance(connection, now, config, &skill).await?;
+                }
                 Ok::<_, Error>(())
             })
             .await
@@ -322,7 +332,8 @@ impl Coordinator {
                     }
                 }
                 outbox::SKILLS_CHANGED => {
-                    self.parts.registry.send_to_all(wire::KING_CONFIG_UPDATE, &effect.payload);
+                    let notice = self.with_skills(effect.payload).await?;
+                    self.parts.registry.send_to_all(wire::KING_CONFIG_UPDATE, &notice);
                     delivered.push(effect.id);
                 }
                 unknown => {
@@ -338,6 +349,21 @@ impl Coordinator {
             self.ask_others(lost).await?;
         }
         Ok(())
+    }
+
+    /// A notice with the skills that are in use, as they are now. From now on signs of life are
+    /// answered with their digest, so that whoever missed the notice looks again.
+    async fn with_skills(&self, mut notice: Value) -> Result<Value, Error> {
+        let read = async |connection: &Connection| skills::pointers::in_use(connection).await;
+        let in_use = self.parts.store.read(read).await?;
+        let digest = rollout::digest(&in_use);
+        notice["new_config_hash"] = json!(digest);
+        notice["config_hash"] = json!(digest);
+        if in_use.len() <= MAX_IN_NOTICE {
+            notice["skills"] = json!(in_use);
+        }
+        self.parts.registry.set_skills(digest);
+        Ok(notice)
     }
 
     /// Asks somebody else about these runs: whoever was asked is gone.

@@ -10,7 +10,10 @@ use evo_common::{
     ids::ArtifactId,
     messages::{PipelineRunStatus, PipelineStage, PipelineStageResult, decode, events},
     outcome::{Outcome, Verdict, codes},
-    skill::{SkillManifest, files::MANIFEST},
+    skill::{
+        Provenance, SkillManifest,
+        files::{MANIFEST, PROVENANCE},
+    },
     stage::{BuildingOutput, EvaluationOutput, LearningOutput, PreLoadOutput, SkillManageOutput},
 };
 use serde::de::DeserializeOwned;
@@ -19,47 +22,60 @@ use serde_json::{Value, json};
 use super::{Coordinator, ReadResult, direct, fan_out, state::StageEnd};
 use crate::{
     artifacts::ArtifactStore,
-    skills::promotion::{self, PromotionInput},
+    skills::{
+        lifecycle,
+        promotion::{self, PromotionInput},
+    },
     store::{self, Connection, runs, skills},
 };
 
 /// Failures that are kept with the evidence.
 const MAX_FAILURES: usize = 20;
 
-/// Why the package that a Building result names can't be used.
-pub(super) async fn package_missing(
+/// Where the package that a Building result names comes from, as it says itself, or why it can't be
+/// used.
+pub(super) async fn package_of(
     artifacts: &ArtifactStore,
     result: &PipelineStageResult,
-) -> Option<String> {
+) -> Result<Option<Provenance>, String> {
     if result.stage != PipelineStage::Building || result.status != PipelineRunStatus::Completed {
-        return None;
+        return Ok(None);
     }
     // A candidate that ends here may have no package.
     if result.artifact_id.is_empty() && result.output.get("outcome").is_some_and(Value::is_object) {
-        return None;
+        return Ok(None);
     }
-    let id = match ArtifactId::parse(result.artifact_id.clone()) {
-        Ok(id) => id,
-        Err(error) => return Some(format!("field `artifact_id`: {error}")),
-    };
+    let id = ArtifactId::parse(result.artifact_id.clone())
+        .map_err(|error| format!("field `artifact_id`: {error}"))?;
     let archive = match artifacts.get(&id).await {
         Ok(Some(archive)) => archive,
-        Ok(None) => return Some(format!("package {id} was not uploaded before the result")),
-        Err(error) => return Some(format!("package {id} can't be read: {error}")),
+        Ok(None) => return Err(format!("package {id} was not uploaded before the result")),
+        Err(error) => return Err(format!("package {id} can't be read: {error}")),
     };
     // What is decided about is what is in the package, not what is said of it.
-    match manifest_in(&archive) {
-        Ok(manifest) if json!(manifest) == result.output["manifest"] => None,
-        Ok(_) => Some(format!("package {id} holds another manifest than the result names")),
-        Err(reason) => Some(format!("package {id}: {reason}")),
+    match described_in(&archive) {
+        Ok((manifest, provenance)) if json!(manifest) == result.output["manifest"] => {
+            Ok(provenance)
+        }
+        Ok(_) => Err(format!("package {id} holds another manifest than the result names")),
+        Err(reason) => Err(format!("package {id}: {reason}")),
     }
 }
 
-fn manifest_in(archive: &[u8]) -> Result<SkillManifest, String> {
+fn described_in(archive: &[u8]) -> Result<(SkillManifest, Option<Provenance>), String> {
     let files = artifact::unpack(archive).map_err(|error| error.to_string())?;
-    let text = files.get(MANIFEST).ok_or_else(|| format!("it has no {MANIFEST}"))?;
-    let text = std::str::from_utf8(text).map_err(|error| format!("{MANIFEST}: {error}"))?;
-    SkillManifest::from_toml(text).map_err(|error| format!("{MANIFEST}: {error}"))
+    let text = |name: &str| {
+        let text = files.get(name).map(|text| std::str::from_utf8(text));
+        text.transpose().map_err(|error| format!("{name}: {error}"))
+    };
+    let manifest = text(MANIFEST)?.ok_or_else(|| format!("it has no {MANIFEST}"))?;
+    let manifest =
+        SkillManifest::from_toml(manifest).map_err(|error| format!("{MANIFEST}: {error}"))?;
+    let provenance = text(PROVENANCE)?
+        .map(toml::from_str)
+        .transpose()
+        .map_err(|error| format!("{PROVENANCE}: {error}"))?;
+    Ok((manifest, provenance))
 }
 
 /// Reads a result for the run.
@@ -69,7 +85,7 @@ pub(super) async fn read(
     run: &runs::Run,
     result: &PipelineStageResult,
     transient: bool,
-    package_missing: Option<String>,
+    package: Result<Option<Provenance>, String>,
     now: Timestamp,
 ) -> store::Result<ReadResult> {
     if run.kind == RunKind::Direct {
@@ -88,16 +104,19 @@ pub(super) async fn read(
             return Ok(failed(error, transient));
         }
     }
-    if let Some(message) = package_missing {
-        return Ok(failed(message, true));
-    }
+    let provenance = match package {
+        Ok(provenance) => provenance,
+        Err(message) => return Ok(failed(message, true)),
+    };
     let read = match result.stage {
         PipelineStage::Learning => match typed::<LearningOutput>(&result.output) {
             Ok(output) => learning(coordinator, connection, run, output, now).await?,
             Err(message) => Err(message),
         },
         PipelineStage::Building => match typed::<BuildingOutput>(&result.output) {
-            Ok(output) => building(connection, run, result, output, now).await?,
+            Ok(output) => {
+                building(connection, run, result, output, provenance.as_ref(), now).await?
+            }
             Err(message) => Err(message),
         },
         PipelineStage::PreLoad => typed::<PreLoadOutput>(&result.output)
@@ -107,7 +126,7 @@ pub(super) async fn read(
             Err(message) => Err(message),
         },
         PipelineStage::SkillManage => match typed::<SkillManageOutput>(&result.output) {
-            Ok(output) => skill_manage(connection, run, result, &output).await?,
+            Ok(output) => skill_manage(coordinator, connection, run, result, &output, now).await?,
             Err(message) => Err(message),
         },
     };
@@ -171,6 +190,7 @@ async fn building(
     run: &runs::Run,
     result: &PipelineStageResult,
     output: BuildingOutput,
+    provenance: Option<&Provenance>,
     now: Timestamp,
 ) -> store::Result<Reading> {
     let Some(candidate) = &run.candidate else {
@@ -200,6 +220,7 @@ async fn building(
         run_id: &run.run_id,
         manifest: &output.manifest,
         endpoints: &output.endpoints,
+        provenance,
     };
     skills::insert_version(connection, now, version).await?;
     Ok(Ok((end, Some(result.output.clone()))))
@@ -226,10 +247,12 @@ async fn evaluation(
 }
 
 async fn skill_manage(
+    coordinator: &Coordinator,
     connection: &Connection,
     run: &runs::Run,
     result: &PipelineStageResult,
     output: &SkillManageOutput,
+    now: Timestamp,
 ) -> store::Result<Reading> {
     let Some(candidate) = &run.candidate else {
         return Ok(Err("the run has no candidate".to_owned()));
@@ -258,6 +281,20 @@ async fn skill_manage(
         passes_since_failure: if this_look.failed() == 0 { this_look.passed } else { 0 },
     });
     let mut outcome = decision.outcome;
+    if outcome.decision == Verdict::Active {
+        let passed = lifecycle::Passed {
+            skill: &candidate.name,
+            artifact_id: &run.artifact_id,
+            version: &run.version,
+            run_id: &run.run_id,
+            evidence,
+            is_read: is_read(&candidate.locator),
+            from_source: coordinator.knows_source(run, &candidate.source),
+            outcome,
+        };
+        let config = &coordinator.parts.config.skills;
+        outcome = lifecycle::may_go_on(connection, now, config, passed).await?;
+    }
     if outcome.decision == Verdict::Held
         && run.look >= LOOKS
         && super::apply::may_look_again(&outcome.code)
@@ -283,7 +320,9 @@ fn merge(earlier: &Evidence, newer: &Evidence) -> Evidence {
             part.trials = part.trials.plus(old.trials);
         }
     }
-    let paired = match (earlier.paired, newer.paired) {
+    // What was measured against another version says nothing about this one.
+    let same = earlier.incumbent == newer.incumbent;
+    let paired = match (earlier.paired.filter(|_| same), newer.paired) {
         (Some(old), Some(new)) => Some(evo_common::evidence::Paired {
             worse: old.worse.saturating_add(new.worse),
             better: old.better.saturating_add(new.better),
@@ -309,6 +348,7 @@ fn merge(earlier: &Evidence, newer: &Evidence) -> Evidence {
         integration,
         latency,
         paired,
+        incumbent: newer.incumbent.clone(),
         failures,
         gate: newer.gate.clone(),
     }

@@ -4,6 +4,7 @@ mod by_hand;
 mod control;
 mod cycle;
 mod direct;
+mod lifecycle;
 mod recovery;
 
 use std::{
@@ -16,7 +17,7 @@ use evo_common::{
     artifact::{self, Files},
     case::{Case, Expectation},
     config::SourceConfig,
-    evidence::{Evidence, IntegrationCheck, Trials},
+    evidence::{Evidence, IntegrationCheck, Paired, Trials},
     ids::{Attempt, RunId},
     messages::{
         AgentRegister, AgentRegistration, AgentRole, AttemptAccepted, PipelineRunStatus,
@@ -26,8 +27,8 @@ use evo_common::{
     outcome::{Outcome, Verdict},
     skill::{SkillManifest, Written},
     stage::{
-        BuildingOutput, Candidate, EvaluationOutput, KnownName, LearningOutput, PreLoadOutput,
-        SkillManageOutput, StageContext,
+        BuildingOutput, Candidate, EvaluationOutput, Finding, KnownName, LearningOutput,
+        PreLoadOutput, Severity, SkillManageOutput, StageContext,
     },
     tokens::Tokens,
 };
@@ -210,8 +211,11 @@ impl Bench {
     }
 }
 
-/// A candidate of this name. With `name@operation` a model gave it that name, and described it.
+/// A candidate of this name. `name#7` is another definition of it. With `name@operation` a model gave it that name, and described it.
 fn candidate(name: &str) -> Candidate {
+    if let Some((first, _)) = name.split_once('#') {
+        return Candidate { fingerprint: format!("print of {name}"), ..candidate(first) };
+    }
     if let Some((name, operation)) = name.split_once('@') {
         let fields = ["description", "name"].map(str::to_owned).to_vec();
         let (model, prompt) = ("fake:model".to_owned(), "12".repeat(32));
@@ -238,10 +242,21 @@ fn candidate(name: &str) -> Candidate {
                 input: serde_json::Map::new(),
                 expect: Expectation::default(),
                 origin: "example".to_owned(),
+                pinned: false,
             })
             .collect(),
         written: Vec::new(),
         past: None,
+    }
+}
+
+fn finding() -> Finding {
+    Finding {
+        code: "raw_ip".to_owned(),
+        severity: Severity::High,
+        file: "SKILL.md".to_owned(),
+        line: Some(3),
+        message: "it loads a program from a bare address".to_owned(),
     }
 }
 
@@ -291,6 +306,7 @@ async fn script(
             })
         }
         PipelineStage::PreLoad => json!(PreLoadOutput {
+            findings: if name == "api-scanned" { vec![finding()] } else { Vec::new() },
             outcome: (name == "api-c").then(|| Outcome::held("unreachable", "no answer")),
             ..PreLoadOutput::default()
         }),
@@ -304,7 +320,12 @@ async fn script(
                 "api-weak-write" => total * 2 / 3,
                 _ => total,
             };
+            // A new version always answers better than the one in use.
+            let incumbent = context.incumbent.as_ref();
+            let better = Paired { better: total, total, ..Paired::default() };
             let evidence = Evidence {
+                paired: incumbent.map(|_| better),
+                incumbent: incumbent.map(|incumbent| incumbent.artifact_id.clone()),
                 holdout: Trials { passed, total },
                 novelty: 1.0,
                 integration: vec![IntegrationCheck { name: "composes".to_owned(), holds: true }],

@@ -54,6 +54,8 @@ pub struct Registry {
     closed: Arc<AtomicBool>,
     /// What operators want agents to think with, connected or not.
     models: Arc<Mutex<HashMap<String, ModelPreference>>>,
+    /// Digest of which skills are in use, as runners were last told.
+    skills: Arc<Mutex<Option<String>>>,
 }
 
 impl Registry {
@@ -261,6 +263,16 @@ impl Registry {
     fn models(&self) -> MutexGuard<'_, HashMap<String, ModelPreference>> {
         // A panic while holding the lock can't leave a map half-written.
         self.models.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Which skills are in use now.
+    pub fn set_skills(&self, digest: String) {
+        *self.skills.lock().unwrap_or_else(PoisonError::into_inner) = Some(digest);
+    }
+
+    /// Digest of which skills are in use.
+    pub fn skills(&self) -> Option<String> {
+        self.skills.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The connection of an agent.

@@ -1,4 +1,14 @@
-//! What is decided about skills. Both modules are pure: no I/O, no clock, no state of their own.
+//! What is decided about skills, and what becomes of them afterwards. `approval`, `canary`, `cases`,
+//! `monitor` and `promotion` are pure: no I/O, no clock, no state of their own. `lifecycle` does in the
+//! caller's transaction what follows from them, `people` what a person wants, `retire` what time brings.
 
+pub mod approval;
+pub mod canary;
 pub mod cases;
+pub(crate) mod diff;
+pub(crate) mod lifecycle;
+pub mod monitor;
+pub(crate) mod people;
 pub mod promotion;
+pub(crate) mod repair;
+pub(crate) mod retire;

@@ -133,7 +133,7 @@ async fn connect(request: Request, registered: Registered) {
         return request.answer(&Reply::rejected(req_id, "displaced", message));
     }
     tracing::info!(agent.id = %agent_id, role = %role, version = version.as_deref(), legacy, "{agent_id} has registered as {role}");
-    request.answer(&Reply::accepted(req_id));
+    request.answer(&Reply { skills: king.registry.skills(), ..Reply::accepted(req_id) });
     emit(&socket, events::KING_SYSTEM_INFO, &king.system_info.get().await);
     king.pipeline.wake();
     king.tasks.wake();
@@ -233,7 +233,8 @@ async fn on_status(mut request: Request) {
         let tasks = king.tasks.heartbeat(&agent_id, &heartbeat.tasks_in_hand).await;
         tasks.map_err(|error| failed(&error))?;
         king.pipeline.heartbeat(heartbeat).await.map_err(|error| failed(&error))?;
-        Ok(Reply::accepted(&req_id))
+        // Whoever missed that other skills are in use finds out now.
+        Ok(Reply { skills: king.registry.skills(), ..Reply::accepted(&req_id) })
     };
     let done = done.await;
     request.reply(done);
@@ -292,7 +293,7 @@ async fn on_skill_report(mut request: Request) {
         let call: SkillCall = request.read()?;
         let req_id = call.req_id.clone().unwrap_or_default();
         request.speaks_for(&call.report.agent_id, &req_id)?;
-        Ok(match request.king.store.skill_calls_insert(call).await {
+        Ok(match request.king.pipeline.skill_called(call).await {
             Ok(true) => Reply::accepted(req_id),
             Ok(false) => Reply::duplicate(req_id),
             Err(error) => {

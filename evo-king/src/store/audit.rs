@@ -24,6 +24,8 @@ pub(crate) struct AuditRow {
     pub(crate) status: u16,
     pub(crate) remote: String,
     pub(crate) request_id: String,
+    /// What whoever did it said about it.
+    pub(crate) detail: Option<String>,
 }
 
 impl AuditRow {
@@ -45,6 +47,7 @@ impl AuditRow {
             status: 0,
             remote: remote.map_or_else(|| "unknown".to_owned(), |Remote(at)| at.to_string()),
             request_id,
+            detail: None,
         }
     }
 
@@ -63,8 +66,9 @@ pub(crate) async fn append(connection: &Connection, row: &AuditRow) -> Result<()
     connection
         .execute(
             "INSERT INTO audit
-                 (at, token_id, token_name, scope, action, target, status, remote, request_id)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                 (at, token_id, token_name, scope, action, target, status, remote, request_id,
+                  detail)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             params![
                 row.at.0,
                 row.token_id.as_str(),
@@ -75,6 +79,7 @@ pub(crate) async fn append(connection: &Connection, row: &AuditRow) -> Result<()
                 row.status,
                 row.remote.as_str(),
                 row.request_id.as_str(),
+                row.detail.as_deref(),
             ],
         )
         .await?;
@@ -92,8 +97,8 @@ pub(crate) async fn list(connection: &Connection, filter: AuditFilter) -> Result
             filter.since.map(|at| at.0),
         )
         .query(
-            "SELECT id, at, token_id, token_name, scope, action, target, status, remote, request_id
-             FROM audit",
+            "SELECT id, at, token_id, token_name, scope, action, target, status, remote, request_id,
+                 detail FROM audit",
             "id DESC",
             i64::from(filter.limit),
         );
@@ -109,6 +114,7 @@ pub(crate) async fn list(connection: &Connection, filter: AuditFilter) -> Result
             status: row.get(7)?,
             remote: row.get(8)?,
             request_id: row.get(9)?,
+            detail: row.get(10)?,
         })
     })
     .await?;

@@ -122,6 +122,21 @@ async fn after_of(
 }
 
 impl Store {
+    /// Appends an event that no state goes with.
+    pub(crate) async fn events_append(
+        &self,
+        kind: &'static str,
+        agent_id: Option<String>,
+        payload: serde_json::Value,
+    ) -> Result<()> {
+        self.write(async move |connection: &Connection| {
+            let now = Timestamp::now();
+            append(connection, now, kind, None, agent_id.as_deref(), &payload).await?;
+            Ok::<_, Error>(())
+        })
+        .await
+    }
+
     /// The oldest event's place; 0 without one.
     pub async fn events_first(&self) -> Result<i64> {
         self.read(async |connection| first_seq(connection).await).await

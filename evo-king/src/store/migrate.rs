@@ -16,6 +16,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0008_config_history.sql"),
     include_str!("migrations/0009_tokens.sql"),
     include_str!("migrations/0010_speed.sql"),
+    include_str!("migrations/0011_lifecycle.sql"),
 ];
 
 /// Brings the schema up to date in the caller's transaction. Refuses a database of a newer version,

@@ -3,7 +3,7 @@
 use evo_common::clock::Timestamp;
 use libsql::params;
 
-use super::{Connection, Result, Store, row};
+use super::{Connection, Result, Store, row, skills};
 
 /// A held run's next look is due.
 pub(crate) const LOOK: &str = "look";
@@ -77,6 +77,12 @@ pub(super) async fn next(
         |row| Ok(Timestamp(row.get(0)?)),
     )
     .await?;
+    let due = due || !skills::timers::due(connection, now).await?.is_empty();
+    let of_skills = skills::timers::next(connection, now).await?;
+    let next = match (next, of_skills) {
+        (Some(run), Some(skill)) => Some(run.min(skill)),
+        (run, skill) => run.or(skill),
+    };
     Ok((due, next))
 }
 

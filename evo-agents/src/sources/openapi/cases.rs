@@ -145,6 +145,7 @@ impl Cases<'_> {
             input,
             expect,
             origin: origin.to_owned(),
+            pinned: false,
         });
     }
 }

@@ -109,6 +109,8 @@ pub fn build(
         parent: parent.map(str::to_owned),
         model: candidate.written.last().map(|written| written.model.clone()),
         written: candidate.written.clone(),
+        parents: Vec::new(),
+        operators: Vec::new(),
     };
     let endpoints = vec![format!("{} {}", operation.method, operation.url)];
     // A package has no definition beside it, so its cases hold the schema themselves.

@@ -189,6 +189,7 @@ fn an_operation_becomes_a_whole_candidate() {
         input: input.as_object().unwrap().clone(),
         expect: expect.clone(),
         origin: origin.to_owned(),
+        pinned: false,
     };
     let first =
         Expectation { non_empty: vec![String::new(), "/tags".to_owned()], ..expect.clone() };

@@ -126,7 +126,7 @@ async fn nothing_begins_while_king_drains() {
 async fn jobs_are_made_changed_run_and_deleted() {
     let server = Server::start().await;
     let list = server.get("/admin/crons").await.json();
-    assert_eq!(list["count"], 5, "{list}");
+    assert_eq!(list["count"], 6, "{list}");
     let job = json!({"name": "n", "job": "gateway_health", "schedule": "*/5 * * * *"});
     let made = server.post("/admin/crons", &job).await;
     assert_eq!((made.status, &made.json()["cron"]["enabled"]), (StatusCode::CREATED, &json!(true)));

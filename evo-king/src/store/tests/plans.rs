@@ -221,7 +221,7 @@ async fn hot_queries_search_in_indexes() {
     searches(connection, "name_at", skills::name_at(connection, "s", "GET /")).await;
     searches(connection, "package_of", skills::package_of(connection, "s", "f")).await;
     searches(connection, "known", skills::known(connection, "s")).await;
-    searches(connection, "active_digest", skills::active_digest(connection)).await;
+    searches(connection, "digest", skills::pointers::digest(connection)).await;
     searches(connection, "comparable", skills::comparable(connection, "s", Some(id))).await;
     searches(connection, "last_seq", events::last_seq(connection)).await;
     for scope in [events::Scope::All, events::Scope::NoSteps] {
@@ -374,7 +374,7 @@ async fn hot_queries_search_in_indexes() {
             status: has(1).then(|| "active".to_owned()),
             source: has(2).then(|| "api".to_owned()),
         };
-        searches(connection, &format!("{filter:?}"), skills::list(connection, filter)).await;
+        searches(connection, &format!("{filter:?}"), skills::views::list(connection, filter)).await;
     }
 }
 

@@ -7,6 +7,7 @@ mod proxy;
 mod runner_process;
 mod runners;
 mod service;
+mod skills;
 mod tally;
 mod wire;
 
@@ -16,5 +17,6 @@ pub use proxy::{Proxy, Weather};
 pub use runner_process::{RunnerProcess, serve as serve_as_runner};
 pub use runners::{Done, Ledger, Runners};
 pub use service::{Service, lines_of};
+pub use skills::{SkillRunners, faults_of_skills};
 pub use tally::Tally;
 pub use wire::Wire;

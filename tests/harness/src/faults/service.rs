@@ -78,6 +78,18 @@ impl Service {
         log
     }
 
+    /// The next start kills king at the so-manieth place of a name.
+    pub fn fail_at_named(&mut self, name: &str, nth: u64) -> PathBuf {
+        let log = self.evo.folder().join("places");
+        self.fail_points = Some(format!("{name}@{nth}:{}", log.display()));
+        log
+    }
+
+    /// Adds to `king.toml`, before the first start.
+    pub fn settings(&self, more: &str) {
+        self.evo.file("data/config/king.toml", &format!("{SETTINGS}{more}"));
+    }
+
     /// Starts king by way of another program, which gets king's command line as its last arguments.
     pub fn start_through(&mut self, program: impl Into<PathBuf>, args: &[&str]) {
         self.wrapper = Some((program.into(), args.iter().map(|arg| (*arg).to_owned()).collect()));

@@ -1,5 +1,8 @@
 //! Skills.
 
+mod people;
+mod versions;
+
 use axum::{Json, extract::State, http::StatusCode};
 use evo_common::{
     api::{ErrorBody, InvokeSkill, SkillAnswer, SkillDetail, SkillList},
@@ -7,12 +10,23 @@ use evo_common::{
 };
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     error::{ApiError, Result},
     extract::{JsonBody, PathParam, QueryParams, limit},
 };
 use crate::{state::King, store::SkillFilter};
+
+/// The routes of this area.
+pub(super) fn routes() -> OpenApiRouter<King> {
+    OpenApiRouter::new()
+        .routes(routes!(list_skills))
+        .routes(routes!(get_skill))
+        .routes(routes!(invoke_skill))
+        .merge(versions::routes())
+        .merge(people::routes())
+}
 
 /// State of a skill.
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
@@ -28,6 +42,8 @@ pub(super) enum SkillStatus {
     Discarded,
     /// Its run broke.
     Failed,
+    /// Put away.
+    Archived,
 }
 
 impl SkillStatus {
@@ -38,6 +54,7 @@ impl SkillStatus {
             Self::Held => "held",
             Self::Discarded => "discarded",
             Self::Failed => "failed",
+            Self::Archived => "archived",
         }
     }
 }
@@ -105,14 +122,18 @@ pub(super) async fn get_skill(
     PathParam(name): PathParam,
 ) -> Result<Json<SkillDetail>> {
     let name = check_name(name)?;
-    king.store.skills_get(&name).await?.map(Json).ok_or_else(|| {
-        ApiError::not_found(format!("There is no skill {name}; GET /skills lists them."))
-    })
+    let skill = king.store.skills_get(&name).await?;
+    skill.map(Json).ok_or_else(|| no_such_skill(&name))
+}
+
+fn no_such_skill(name: &str) -> ApiError {
+    ApiError::not_found(format!("There is no skill {name}; GET /skills lists them."))
 }
 
 /// Run an active skill.
 ///
-/// A runner executes the version in use with these inputs and king passes its answer on.
+/// A runner executes the version in use with these inputs and king passes its answer on. While a new
+/// version is tried on a part of the calls, the request's id says which one a call gets.
 #[utoipa::path(
     post,
     path = "/skills/{name}/invoke",

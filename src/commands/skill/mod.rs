@@ -1,4 +1,7 @@
-//! `evo skill list|show|run`.
+//! `evo skill …`.
+
+mod people;
+mod versions;
 
 use anyhow::Context as _;
 use evo_common::{
@@ -20,7 +23,7 @@ use crate::{
 };
 
 /// States that a skill can be in.
-const STATES: [&str; 5] = ["candidate", "active", "held", "discarded", "failed"];
+const STATES: [&str; 6] = ["candidate", "active", "held", "discarded", "failed", "archived"];
 
 pub(super) async fn run(command: SkillCommand) -> Result<()> {
     match command {
@@ -30,6 +33,28 @@ pub(super) async fn run(command: SkillCommand) -> Result<()> {
         SkillCommand::Show { name, format, data } => show(&name, format, &data).await,
         SkillCommand::Run { name, input, set, format, data } => {
             call(&name, input.as_deref(), &set, format, &data).await
+        }
+        SkillCommand::History { skill, limit } => versions::history(skill, limit).await,
+        SkillCommand::Calls { skill, limit } => versions::calls(skill, limit).await,
+        SkillCommand::Lineage(skill) => versions::lineage(skill).await,
+        SkillCommand::Diff { skill, from, to } => versions::diff(skill, from, to).await,
+        SkillCommand::Approvals { name, format, data } => {
+            versions::approvals(name, format, &data).await
+        }
+        SkillCommand::Approve(action) => people::act(action, "approve", None).await,
+        SkillCommand::Deny(action) => people::act(action, "deny", None).await,
+        SkillCommand::Pin(action) => people::act(action, "pin", None).await,
+        SkillCommand::Unpin(action) => people::act(action, "unpin", None).await,
+        SkillCommand::Freeze(action) => people::act(action, "freeze", None).await,
+        SkillCommand::Unfreeze(action) => people::act(action, "unfreeze", None).await,
+        SkillCommand::Archive(action) => people::act(action, "archive", None).await,
+        SkillCommand::Restore(action) => people::act(action, "restore", None).await,
+        SkillCommand::Rollback { action, to } => people::act(action, "rollback", to).await,
+        SkillCommand::Activate { action, version } => {
+            people::act(action, "activate", Some(version)).await
+        }
+        SkillCommand::Overrule { action, code, version } => {
+            people::overrule(action, code, version).await
         }
     }
 }
@@ -111,6 +136,7 @@ fn show_text(skill: &SkillDetail) -> String {
     if let Some(outcome) = &summary.outcome {
         text += &format!("  {}: {}\n", outcome.code, outcome.reason);
     }
+    text += &versions::state_text(skill);
     for version in &skill.versions {
         text += &version_text(version, summary.outcome.as_ref());
     }
@@ -122,7 +148,7 @@ fn version_text(version: &SkillVersionView, told: Option<&Outcome>) -> String {
     let mut text = format!(
         "\n{}{}  {}\n",
         version.version,
-        if version.active { " (active)" } else { "" },
+        version.channel.as_ref().map(|channel| format!(" ({channel})")).unwrap_or_default(),
         version.artifact_id
     );
     for endpoint in &version.endpoints {
@@ -168,6 +194,19 @@ fn version_text(version: &SkillVersionView, told: Option<&Outcome>) -> String {
         for failure in &evidence.failures {
             text += &format!("  failed       {}: {}\n", failure.code, failure.detail);
         }
+    }
+    if let Some(live) = &version.live {
+        text += &format!(
+            "  in use       {} calls, {:.1} % did what they should ({:.0} % expected); alarm {:.1} of {:.0}\n",
+            live.reports,
+            live.rate * 100.0,
+            live.expected * 100.0,
+            live.alarm,
+            live.threshold
+        );
+    }
+    if let Some(at) = &version.rolled_back_at {
+        text += &format!("  taken back   {at}\n");
     }
     text += &format!("  made         {} by run {}\n", version.created_at, version.run_id);
     text

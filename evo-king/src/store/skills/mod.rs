@@ -1,21 +1,24 @@
 //! Skills, their versions, and which version is in use.
 
+pub(crate) mod approvals;
+pub(crate) mod callable;
+pub(crate) mod live;
+pub(crate) mod pointers;
+pub(crate) mod state;
+pub(crate) mod timers;
+pub(crate) mod views;
+
 use evo_common::{
-    api::{SkillDetail, SkillList, SkillSummary, SkillVersionView},
+    api::{SkillDetail, SkillList},
     clock::Timestamp,
     evidence::{Evidence, Scores},
     outcome::{Outcome, Verdict},
-    skill::{SkillManifest, Written},
+    skill::{Provenance, SkillManifest, Written},
     stage::{Candidate, Incumbent, KnownName, KnownSkill},
 };
-use libsql::{Row, params};
+use libsql::params;
 
 use super::{Connection, Result, SkillFilter, Store, row};
-
-/// The channel of the version in use.
-const ACTIVE: &str = "active";
-/// The channel of the version that was in use before.
-const PREVIOUS: &str = "previous";
 
 /// What is known of a skill when a candidate of its name comes in.
 #[derive(Debug, Clone)]
@@ -157,7 +160,8 @@ pub(crate) async fn start_candidate(
             "UPDATE skills SET
                  locator = iif(status = 'active', locator, ?2),
                  description = iif(status = 'active', description, ?3),
-                 fingerprint = ?4, status = iif(status = 'active', status, 'candidate'),
+                 fingerprint = ?4,
+                 status = iif(status IN ('active', 'archived'), status, 'candidate'),
                  run_id = ?5, look = ?6, updated_at = ?7
              WHERE name = ?1",
             params![name, locator, description, fingerprint, run_id, look, now.0],
@@ -185,6 +189,8 @@ pub(crate) struct NewVersion<'v> {
     pub(crate) run_id: &'v str,
     pub(crate) manifest: &'v SkillManifest,
     pub(crate) endpoints: &'v [String],
+    /// What the package says of where it comes from.
+    pub(crate) provenance: Option<&'v Provenance>,
 }
 
 /// Writes a package that was built; the same one again only changes hands.
@@ -196,8 +202,8 @@ pub(crate) async fn insert_version(
     connection
         .execute(
             "INSERT INTO skill_versions (skill, artifact_id, version, parent, run_id, fingerprint,
-                 manifest, endpoints, created_at)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+                 manifest, endpoints, created_at, source, builder, operators, parents)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
              ON CONFLICT (skill, artifact_id) DO UPDATE SET run_id = excluded.run_id",
             params![
                 new.candidate.name.clone(),
@@ -209,10 +215,40 @@ pub(crate) async fn insert_version(
                 row::to_json(new.manifest),
                 row::to_json(&new.endpoints),
                 now.0,
+                new.candidate.source.clone(),
+                new.provenance.map(|from| from.builder.as_str()),
+                new.provenance.map(|from| row::to_json(&from.operators)),
+                new.provenance.map(|from| row::to_json(&from.parents)),
             ],
         )
         .await?;
     Ok(())
+}
+
+/// The number of a skill's newest version.
+pub(crate) async fn newest_number(connection: &Connection, skill: &str) -> Result<Option<String>> {
+    row::first(
+        connection,
+        "SELECT version FROM skill_versions WHERE skill = ? ORDER BY created_at DESC LIMIT 1",
+        params![skill],
+        |row| Ok(row.get(0)?),
+    )
+    .await
+}
+
+/// The manifest in a package of a skill.
+pub(crate) async fn manifest(
+    connection: &Connection,
+    skill: &str,
+    artifact_id: &str,
+) -> Result<Option<SkillManifest>> {
+    row::first(
+        connection,
+        "SELECT manifest FROM skill_versions WHERE skill = ? AND artifact_id = ?",
+        params![skill, artifact_id],
+        |row| row::json(row, 0),
+    )
+    .await
 }
 
 /// Writes what was measured and what follows from it.
@@ -257,8 +293,8 @@ pub(crate) async fn decide(
     connection
         .execute(
             "UPDATE skills SET
-                 status = iif(EXISTS (SELECT 1 FROM skill_pointers
-                     WHERE skill = ?1 AND channel = 'active'), 'active', ?2),
+                 status = iif(status = 'archived', status, iif(EXISTS (SELECT 1
+                     FROM skill_pointers WHERE skill = ?1 AND channel = 'active'), 'active', ?2)),
                  decision = ?2, code = ?3, reason = ?4, decided_at = ?5, updated_at = ?5,
                  score = coalesce((SELECT json_extract(scores, '$.overall.low')
                      FROM skill_versions WHERE skill = ?1 AND artifact_id = ?6), score)
@@ -274,67 +310,6 @@ pub(crate) async fn decide(
         )
         .await?;
     Ok(())
-}
-
-/// Puts a version into use; the one before goes to channel `previous`.
-pub(crate) async fn activate(
-    connection: &Connection,
-    now: Timestamp,
-    skill: &str,
-    artifact_id: &str,
-    version: &str,
-    run_id: &str,
-    reason: &str,
-) -> Result<()> {
-    connection
-        .execute(
-            "INSERT INTO skill_pointers (skill, channel, artifact_id, version, fence)
-             SELECT skill, ?2, artifact_id, version, 1 FROM skill_pointers
-             WHERE skill = ?1 AND channel = ?3 AND artifact_id <> ?4
-             ON CONFLICT (skill, channel) DO UPDATE SET artifact_id = excluded.artifact_id,
-                 version = excluded.version, fence = fence + 1",
-            params![skill, PREVIOUS, ACTIVE, artifact_id],
-        )
-        .await?;
-    connection
-        .execute(
-            "INSERT INTO skill_pointers (skill, channel, artifact_id, version, fence)
-             VALUES (?, ?, ?, ?, 1)
-             ON CONFLICT (skill, channel) DO UPDATE SET artifact_id = excluded.artifact_id,
-                 version = excluded.version, fence = fence + 1",
-            params![skill, ACTIVE, artifact_id, version],
-        )
-        .await?;
-    connection
-        .execute(
-            "INSERT INTO activations (skill, channel, artifact_id, version, run_id, reason, at)
-             VALUES (?, ?, ?, ?, ?, ?, ?)",
-            params![skill, ACTIVE, artifact_id, version, run_id, reason, now.0],
-        )
-        .await?;
-    connection
-        .execute(
-            "UPDATE skills SET status = 'active',
-                 description = coalesce((SELECT json_extract(manifest, '$.description')
-                     FROM skill_versions WHERE skill = ?1 AND artifact_id = ?2), description)
-             WHERE name = ?1",
-            params![skill, artifact_id],
-        )
-        .await?;
-    Ok(())
-}
-
-/// Digest of the set of active skills.
-pub(crate) async fn active_digest(connection: &Connection) -> Result<String> {
-    let pointers: Vec<String> = row::all(
-        connection,
-        "SELECT skill || ':' || artifact_id FROM skill_pointers
-         WHERE channel = 'active' ORDER BY skill",
-        (),
-        |row| Ok(row.get(0)?),
-    )
-    .await?;
-    Ok(evo_common::ids::sha256_hex(pointers.join("\n").as_bytes()))
 }
 
 /// Skills that a candidate is compared with: active ones, and siblings in its cycle that precede
@@ -378,100 +353,15 @@ pub(crate) async fn comparable(
     .await
 }
 
-const SUMMARY: &str = "SELECT name, status, pointer.version, pointer.artifact_id, description,
-    source, score, decision, code, reason, updated_at, locator,
-    (SELECT version FROM skill_versions WHERE skill = name ORDER BY created_at DESC LIMIT 1),
-    (SELECT artifact_id FROM skill_versions WHERE skill = name ORDER BY created_at DESC LIMIT 1)
-    FROM skills LEFT JOIN skill_pointers AS pointer
-      ON pointer.skill = skills.name AND pointer.channel = 'active'";
-
-fn summary(row: &Row) -> Result<SkillSummary> {
-    let outcome = match row.get::<Option<String>>(7)? {
-        Some(_) => {
-            Some(Outcome { decision: row::parsed(row, 7)?, code: row.get(8)?, reason: row.get(9)? })
-        }
-        None => None,
-    };
-    Ok(SkillSummary {
-        name: row.get(0)?,
-        status: row.get(1)?,
-        version: row.get::<Option<String>>(2)?.or(row.get(12)?),
-        artifact_id: row.get::<Option<String>>(3)?.or(row.get(13)?),
-        description: row.get(4)?,
-        source: row.get(5)?,
-        score: row.get(6)?,
-        outcome,
-        updated_at: row::moment(row, 10)?,
-    })
-}
-
-/// A page of skills in name order.
-pub(super) async fn list(connection: &Connection, filter: SkillFilter) -> Result<SkillList> {
-    let limit = i64::from(filter.limit);
-    let (sql, params) = row::Conditions::default()
-        .and("status = ?", filter.status)
-        .and("source = ?", filter.source)
-        .and("name > ?", filter.cursor)
-        .query(SUMMARY, "name", limit + 1);
-    let mut skills = row::all(connection, &sql, params, summary).await?;
-    let more = skills.len() > usize::try_from(limit).unwrap_or(usize::MAX);
-    if more {
-        skills.pop();
-    }
-    let next_cursor = more.then(|| skills.last().map(|skill| skill.name.clone())).flatten();
-    Ok(SkillList { count: skills.len(), skills, next_cursor })
-}
-
 impl Store {
     /// A page of skills in name order.
     pub async fn skills_list(&self, filter: SkillFilter) -> Result<SkillList> {
-        self.read(async move |connection| list(connection, filter).await).await
+        self.read(async move |connection| views::list(connection, filter).await).await
     }
 
     /// One skill with its versions.
     pub async fn skills_get(&self, name: &str) -> Result<Option<SkillDetail>> {
         let name = name.to_owned();
-        self.read(async move |connection| {
-            let sql = format!("{SUMMARY} WHERE name = ?");
-            let found = row::first(connection, &sql, params![name.clone()], |row| {
-                Ok((summary(row)?, row.get::<String>(11)?))
-            })
-            .await?;
-            let Some((skill, locator)) = found else { return Ok(None) };
-            let versions = row::all(
-                connection,
-                "SELECT version, artifact_id, parent, run_id, decision, code, reason, scores,
-                     evidence, manifest, endpoints, created_at,
-                     EXISTS (SELECT 1 FROM skill_pointers AS pointer
-                         WHERE pointer.skill = skill_versions.skill AND channel = 'active'
-                           AND pointer.artifact_id = skill_versions.artifact_id)
-                 FROM skill_versions WHERE skill = ? ORDER BY created_at DESC, artifact_id",
-                params![name],
-                |row| {
-                    let decision = match row.get::<Option<String>>(4)? {
-                        Some(_) => Some(row::parsed::<Verdict>(row, 4)?),
-                        None => None,
-                    };
-                    Ok(SkillVersionView {
-                        version: row.get(0)?,
-                        artifact_id: row.get(1)?,
-                        parent: row.get(2)?,
-                        run_id: row.get(3)?,
-                        active: row.get::<i64>(12)? != 0,
-                        decision,
-                        code: row.get(5)?,
-                        reason: row.get(6)?,
-                        scores: row::optional_json(row, 7)?,
-                        evidence: row::optional_json(row, 8)?,
-                        manifest: row::json(row, 9)?,
-                        endpoints: row::json(row, 10)?,
-                        created_at: row::moment(row, 11)?,
-                    })
-                },
-            )
-            .await?;
-            Ok(Some(SkillDetail { skill, locator, versions }))
-        })
-        .await
+        self.read(async move |connection| views::get(connection, &name).await).await
     }
 }
