@@ -63,7 +63,7 @@ mod on {
         /// Reads `NUMBER`, or `NAME@NUMBER` for the so-manieth place of a name.
         fn parse(text: &str) -> io::Result<Self> {
             let number = |text: &str| {
-                text.parse().map_err(|_| {
+                text.parse::<u64>().map_err(|_| {
                     io::Error::other(format!("EVO_FAIL_POINTS: {text:?} is no number"))
                 })
             };

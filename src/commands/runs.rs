@@ -84,7 +84,7 @@ async fn list(filter: RunsFilter, limit: usize, format: FormatArgs, data: &DataA
         .collect();
     let query: Vec<(&str, &str)> =
         query.iter().map(|(name, text)| (*name, text.as_str())).collect();
-    let session = Session::open(data, Runners::None).await?;
+    let session = Box::pin(Session::open(data, Runners::None)).await?;
     let result = session.client.runs(&query, limit).await;
     session.close().await;
     let runs = result.context("listing runs")?;

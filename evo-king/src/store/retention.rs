@@ -249,6 +249,7 @@ pub(crate) async fn runs(
                 AND NOT EXISTS (SELECT 1 FROM skill_versions AS version
                                 WHERE version.run_id = run.run_id)
                 AND NOT EXISTS (SELECT 1 FROM activations WHERE activations.run_id = run.run_id)
+                AND NOT EXISTS (SELECT 1 FROM approvals WHERE approvals.run_id = run.run_id)
          FROM runs AS run WHERE run_id < ?1 ORDER BY run_id DESC LIMIT {RUNS}"
     );
     let page: Vec<(String, bool)> = row::all(connection, &sql, params![below, before.0], |row| {

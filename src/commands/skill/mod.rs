@@ -73,7 +73,7 @@ async fn list(
         )));
     }
     let source = source.unwrap_or_default();
-    let session = Session::open(data, Runners::None).await?;
+    let session = Box::pin(Session::open(data, Runners::None)).await?;
     let result = session.client.skills(&[("status", &status), ("source", &source)]).await;
     session.close().await;
     let skills = result.context("listing skills")?;
@@ -101,7 +101,7 @@ fn list_text(list: &SkillList) -> String {
 }
 
 async fn show(name: &str, format: FormatArgs, data: &DataArgs) -> Result<()> {
-    let session = Session::open(data, Runners::None).await?;
+    let session = Box::pin(Session::open(data, Runners::None)).await?;
     let result = find(&session.client, name).await;
     session.close().await;
     let skill = result?;
@@ -222,7 +222,7 @@ async fn call(
     // What can be wrong on the command line is said before anything starts.
     let input = parse_input(input)?;
     let set = parse_set(set)?;
-    let session = Session::open(data, Runners::User).await?;
+    let session = Box::pin(Session::open(data, Runners::User)).await?;
     let result = invoke(&session, name, input, set).await;
     session.close().await;
     let answer = result?;

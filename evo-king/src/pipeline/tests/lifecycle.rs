@@ -31,8 +31,8 @@ impl Lab {
         let database = Database::File(folder.path().join("king.db"));
         let skills = config.clone();
         let bench = Bench::with(folder, database, |all| all.skills = skills).await;
-        let _silent = bench.runners("one", usize::MAX).await;
-        Self { bench, config, _silent, calls: std::cell::Cell::new(0) }
+        let silent = bench.runners("one", usize::MAX).await;
+        Self { bench, config, _silent: silent, calls: std::cell::Cell::new(0) }
     }
 
     async fn skill(&self, name: &str) -> SkillDetail {
@@ -65,10 +65,8 @@ impl Lab {
         let version = skill.versions.iter().find(|known| known.version == version).unwrap();
         let number = self.calls.get() + 1;
         self.calls.set(number);
-        let result = match works {
-            true => SkillResult::Success,
-            false => SkillResult::Failure("HTTP 500".to_owned()),
-        };
+        let result =
+            if works { SkillResult::Success } else { SkillResult::Failure("HTTP 500".to_owned()) };
         let call = SkillCall {
             report: AgentSkillReport {
                 agent_id: agent.to_owned(),

@@ -379,6 +379,47 @@ async fn hot_queries_search_in_indexes() {
 }
 
 #[tokio::test]
+async fn queries_about_versions_search_in_indexes() {
+    use skills::{approvals, callable, live, pointers, state, views};
+
+    let database = libsql::Builder::new_local(":memory:").build().await.unwrap();
+    let connection = &Connection::local(database.connect().unwrap());
+    migrate::run(connection, "memory").await.unwrap();
+    let now = Timestamp::now();
+    searches(connection, "pointers", pointers::load(connection, "s")).await;
+    searches(connection, "in use", pointers::in_use(connection)).await;
+    searches(connection, "callable", callable::get(connection, "s")).await;
+    searches(connection, "due", skills::timers::due(connection, now)).await;
+    searches(connection, "next", skills::timers::next(connection, now)).await;
+    searches(connection, "called", live::called(connection, "s")).await;
+    searches(connection, "minute", live::source_minute(connection, "s")).await;
+    searches(connection, "monitor", live::monitor(connection, "s", "a")).await;
+    searches(connection, "failed", live::failed_calls(connection, "s", "a")).await;
+    searches(connection, "pinned", live::pinned_cases(connection, "s")).await;
+    searches(connection, "wishes", state::wishes(connection, "s")).await;
+    searches(connection, "version", state::version(connection, "s", "a")).await;
+    searches(connection, "versions", state::versions(connection, "s")).await;
+    searches(connection, "unattended", state::unattended(connection, "s", 5)).await;
+    searches(connection, "newest number", skills::newest_number(connection, "s")).await;
+    searches(connection, "manifest", skills::manifest(connection, "s", "a")).await;
+    searches(connection, "one", views::one(connection, "s")).await;
+    searches(connection, "get", views::get(connection, "s")).await;
+    searches(connection, "runs", views::runs_of(connection, "s")).await;
+    searches(connection, "findings", views::findings(connection, "r")).await;
+    searches(connection, "lineage", views::lineage(connection, "s")).await;
+    searches(connection, "overruled", approvals::overruled(connection, "a")).await;
+    searches(connection, "newest approval", approvals::newest(connection, "s")).await;
+    for has in choices(2) {
+        let (status, before) = (has(0).then(|| "pending".to_owned()), has(1).then_some(7));
+        let list = approvals::list(connection, status, before, 5);
+        searches(connection, "approvals", list).await;
+        let before = has(1).then_some(7);
+        searches(connection, "history", views::history(connection, "s", before, 5)).await;
+        searches(connection, "calls", live::calls(connection, "s", before, 5)).await;
+    }
+}
+
+#[tokio::test]
 async fn queries_about_tasks_search_in_indexes() {
     let database = libsql::Builder::new_local(":memory:").build().await.unwrap();
     let connection = &Connection::local(database.connect().unwrap());

@@ -40,7 +40,7 @@ const TRIES: u32 = 300;
 const REPORTER: &str = "faults-reporter";
 
 /// The skill that they make.
-pub const SKILL: &str = "evo-king-thing";
+const SKILL: &str = "evo-king-thing";
 
 /// Every definition passes, and is better than what is in use.
 struct Maker;
@@ -215,18 +215,13 @@ impl Service {
     /// Reports a call of the version on a channel, for certain and once, however often king dies
     /// meanwhile.
     pub async fn report_call(&mut self, channel: &str, number: u32, works: bool) {
-        let artifact_id = loop {
-            let skill = self.skill().await;
-            let id = match channel {
-                "canary" => &skill["canary"]["artifact_id"],
-                _ => &skill["artifact_id"],
-            };
-            match id.as_str() {
-                Some(id) => break id.to_owned(),
-                // It has moved on: what would be reported is not asked any more.
-                None => return,
-            }
+        let skill = self.skill().await;
+        let id = match channel {
+            "canary" => &skill["canary"]["artifact_id"],
+            _ => &skill["artifact_id"],
         };
+        // It has moved on: what would be reported is not asked any more.
+        let Some(artifact_id) = id.as_str().map(str::to_owned) else { return };
         let result = if works { json!("success") } else { json!({"failure": "HTTP 500"}) };
         let req_id = format!("call-{number}");
         let call = json!({
