@@ -18,6 +18,10 @@ use clap::Parser as _;
 use crate::stop::Stop;
 
 fn main() -> ExitCode {
+    // A helper of the sandbox for skills' code is another program altogether.
+    if let Some(code) = evo_agents::sandbox::serve_part() {
+        return code;
+    }
     let cli = cli::Cli::parse();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,

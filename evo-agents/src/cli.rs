@@ -70,7 +70,8 @@ pub async fn serve_until(config: RunnerConfig, shutdown: Shutdown) -> Result<(),
 
 /// The whole program: arguments, log, runtime, signals. Gives the exit code.
 pub fn main() -> ExitCode {
-    start(Args::parse())
+    // A helper of the sandbox is another program altogether.
+    crate::sandbox::serve_part().unwrap_or_else(|| start(Args::parse()))
 }
 
 /// As [`main`], with arguments that are read already.

@@ -137,6 +137,13 @@ pub fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.trim().is_empty())
 }
 
+/// Which helper of the sandbox this process was started as, if it is one.
+pub(crate) fn sandbox_part() -> Option<String> {
+    let mut arguments = std::env::args_os().skip(1);
+    let is_part = arguments.next()? == crate::sandbox::PART;
+    is_part.then(|| arguments.next().unwrap_or_default().to_string_lossy().into_owned())
+}
+
 /// Where this process's program is.
 pub fn executable() -> Option<String> {
     std::env::current_exe().ok().map(|path| path.display().to_string())

@@ -4,7 +4,8 @@
 //! and reports what came out. The five stages are handlers of this SDK like any agent that a user
 //! writes: see [`handler::AgentHandler`].
 //!
-//! `king` is the link to king; `runner` decides what is said over it; `skill` reads, keeps and executes skill packages.
+//! `king` is the link to king; `runner` decides what is said over it; `skill` reads, keeps and executes skill packages;
+//! `sandbox` is where their code runs.
 
 pub mod advice;
 pub mod artifacts;
@@ -19,6 +20,7 @@ mod metrics;
 pub mod prompt;
 pub mod roles;
 mod runner;
+pub mod sandbox;
 pub mod scan;
 pub mod skill;
 pub mod soul;

@@ -100,6 +100,10 @@ pub mod codes {
     pub const INVALID_PACKAGE: &str = "invalid_package";
     /// The address is private and not listed under `allow_origins` (held).
     pub const ORIGIN_NOT_ALLOWED: &str = "origin_not_allowed";
+    /// Its code did not answer the first of its own cases (discarded).
+    pub const DRY_RUN_FAILED: &str = "dry_run_failed";
+    /// The machine of the stage has no sandbox for code (held).
+    pub const SANDBOX_UNAVAILABLE: &str = "sandbox_unavailable";
     /// The scan found something dangerous (discarded).
     pub const UNSAFE: &str = "unsafe";
     /// It can't reach the threshold any more (discarded).

@@ -58,7 +58,9 @@ pub struct SkillIO {
 /// How a skill is executed (`config.toml`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SkillConfig {
-    /// The addresses it calls. A URL may start with `{server}`, see [`HttpCall`].
+    /// The addresses it calls. A URL may start with `{server}`, see [`HttpCall`]. A skill with code
+    /// has none.
+    #[serde(default)]
     pub endpoints: Vec<SkillEndpoint>,
     /// Name of the environment variable that holds the auth token.
     pub auth_ref: Option<String>,
@@ -170,6 +172,56 @@ impl HttpCall {
         let map: serde_json::Map<String, serde_json::Value> =
             config.extra.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
         serde_json::from_value(serde_json::Value::Object(map))
+    }
+}
+
+/// How the code of a package is run: the `[runtime]` table of `config.toml`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CodeRuntime {
+    /// The file that is run, as a path inside the package: `src/main.py`.
+    pub entry: String,
+    /// What runs it: `python3` or `node`.
+    #[serde(default = "CodeRuntime::default_interpreter")]
+    pub interpreter: String,
+    /// Time limit of one call.
+    #[serde(default = "HttpCall::default_timeout_ms")]
+    pub timeout_ms: u64,
+    /// Memory of all its processes together.
+    #[serde(default = "CodeRuntime::default_memory_mb")]
+    pub memory_mb: u32,
+    /// Hosts that it may talk to: `api.example.com`, `api.example.com:8443` or
+    /// `https://api.example.com`. None by default.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub network: Vec<String>,
+}
+
+impl CodeRuntime {
+    /// Longest time limit: five minutes.
+    pub const MAX_TIMEOUT_MS: u64 = 300_000;
+    /// Least memory that an interpreter starts with.
+    pub const MIN_MEMORY_MB: u32 = 32;
+    /// Most memory.
+    pub const MAX_MEMORY_MB: u32 = 2_048;
+
+    /// Python code in this file, with the limits of a package that names none.
+    pub fn new(entry: impl Into<String>) -> Self {
+        Self {
+            entry: entry.into(),
+            interpreter: Self::default_interpreter(),
+            timeout_ms: HttpCall::default_timeout_ms(),
+            memory_mb: Self::default_memory_mb(),
+            network: Vec::new(),
+        }
+    }
+
+    /// What runs the code when the package does not say so.
+    pub fn default_interpreter() -> String {
+        "python3".to_owned()
+    }
+
+    /// Memory when the package names none.
+    pub const fn default_memory_mb() -> u32 {
+        256
     }
 }
 

@@ -73,6 +73,12 @@ fn operation_of(candidate: &Candidate) -> Result<Operation, StageError> {
     })
 }
 
+/// Whether the definition is an operation of an API. What it is for other sources, their builders
+/// know.
+fn is_operation(candidate: &Candidate) -> bool {
+    serde_json::from_value::<Operation>(candidate.definition.clone()).is_ok()
+}
+
 fn source_of<'a>(
     context: &'a StageContext,
     candidate: &Candidate,

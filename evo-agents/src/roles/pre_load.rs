@@ -1,6 +1,8 @@
 //! Pre-load: what can be known about a package before it is tested. The first gate that does not
 //! open ends the candidate.
 
+mod dry_run;
+
 use std::time::Duration;
 
 use evo_common::{
@@ -15,7 +17,8 @@ use futures_util::future::BoxFuture;
 use serde_json::{Map, Value, json};
 
 use super::{
-    candidate_of, done, expect_stage, operation_of, package_of, policy_of, source_of, version_of,
+    candidate_of, done, expect_stage, is_operation, operation_of, package_of, policy_of, source_of,
+    version_of,
 };
 use crate::{
     evaluation::{
@@ -67,8 +70,11 @@ async fn check(job: &StageJob, output: &mut PreLoadOutput) -> Result<Gate, Stage
         Ok(package) => package,
         Err(reason) => return Ok(Err(Outcome::discarded(codes::INVALID_PACKAGE, reason))),
     };
-    let operation = operation_of(candidate)?;
     output.findings = scan::scan(&package);
+    if package.manifest.has_code && !is_operation(candidate) {
+        return dry_run::check(job, source, &package, output).await;
+    }
+    let operation = operation_of(candidate)?;
     let gates = Gates { job, context, candidate, source, package: &package, operation: &operation };
     if let Err(outcome) = gates.before_the_call(output) {
         return Ok(Err(outcome));
@@ -95,16 +101,9 @@ struct Gates<'a> {
 
 impl<'a> Gates<'a> {
     fn before_the_call(&self, output: &PreLoadOutput) -> Gate {
-        self.valid()?;
+        valid(self.package, self.context)?;
         self.as_defined()?;
-        // A person can overrule a finding, for this very package.
-        let overruled = &self.context.overruled;
-        let danger = |f: &&Finding| f.severity == Severity::High && !overruled.contains(&f.code);
-        if let Some(finding) = output.findings.iter().find(danger) {
-            let line = finding.line.map(|line| format!(":{line}")).unwrap_or_default();
-            let reason = format!("{}{line}: {} ({})", finding.file, finding.message, finding.code);
-            return Err(Outcome::discarded(codes::UNSAFE, reason));
-        }
+        safe(&output.findings, self.context)?;
         if self.operation.streaming {
             return Err(Outcome::discarded(
                 codes::STREAMING_ONLY,
@@ -120,38 +119,6 @@ impl<'a> Gates<'a> {
             timeout_cap_ms: Some(PROBE_TIMEOUT_MS),
             ..policy_of(self.context, self.source)
         }
-    }
-
-    fn valid(&self) -> Gate {
-        let manifest = &self.package.manifest;
-        let invalid = |reason: String| Err(Outcome::discarded(codes::INVALID_PACKAGE, reason));
-        if !is_valid_name(&manifest.name) {
-            return invalid(format!("{:?} is no skill name", manifest.name));
-        }
-        if let Err(error) = semver::Version::parse(&manifest.version) {
-            return invalid(format!("{:?} is no semantic version: {error}", manifest.version));
-        }
-        let wrong_type = |io: &&SkillIO| !IO_TYPES.contains(&io.r#type.as_str());
-        if let Some(io) = manifest.inputs.iter().chain(&manifest.outputs).find(wrong_type) {
-            return invalid(format!(
-                "{:?} has the type {:?}; use {}",
-                io.name,
-                io.r#type,
-                IO_TYPES.join(", ")
-            ));
-        }
-        let is_active = |name: &String| {
-            self.context.known_skills.iter().any(|known| known.active && known.name == *name)
-        };
-        for dependency in &manifest.dependencies {
-            if *dependency == manifest.name {
-                return invalid("it depends on itself".to_owned());
-            }
-            if !is_active(dependency) {
-                return invalid(format!("it depends on {dependency}, which is not active"));
-            }
-        }
-        Ok(())
     }
 
     /// Whether the package is what its definition compiles to. The gates below look at the
@@ -404,7 +371,13 @@ impl<'a> Gates<'a> {
             CallError::Unreachable(_)
             | CallError::Timeout { .. }
             | CallError::TooLarge { .. }
-            | CallError::Redirected { .. } => return None,
+            | CallError::Redirected { .. }
+            | CallError::CodeFailed(_)
+            | CallError::NotJson(_)
+            | CallError::LimitReached(_) => return None,
+            CallError::SandboxUnavailable(reason) => {
+                Outcome::held(codes::SANDBOX_UNAVAILABLE, reason.clone())
+            }
         })
     }
 
@@ -424,6 +397,49 @@ impl<'a> Gates<'a> {
         };
         Err(Outcome::held(codes::NO_ORACLE, reason))
     }
+}
+
+/// Whether names, versions, types and dependencies are in order.
+fn valid(package: &Package, context: &StageContext) -> Gate {
+    let manifest = &package.manifest;
+    let invalid = |reason: String| Err(Outcome::discarded(codes::INVALID_PACKAGE, reason));
+    if !is_valid_name(&manifest.name) {
+        return invalid(format!("{:?} is no skill name", manifest.name));
+    }
+    if let Err(error) = semver::Version::parse(&manifest.version) {
+        return invalid(format!("{:?} is no semantic version: {error}", manifest.version));
+    }
+    let wrong_type = |io: &&SkillIO| !IO_TYPES.contains(&io.r#type.as_str());
+    if let Some(io) = manifest.inputs.iter().chain(&manifest.outputs).find(wrong_type) {
+        return invalid(format!(
+            "{:?} has the type {:?}; use {}",
+            io.name,
+            io.r#type,
+            IO_TYPES.join(", ")
+        ));
+    }
+    let is_active = |name: &String| {
+        context.known_skills.iter().any(|known| known.active && known.name == *name)
+    };
+    for dependency in &manifest.dependencies {
+        if *dependency == manifest.name {
+            return invalid("it depends on itself".to_owned());
+        }
+        if !is_active(dependency) {
+            return invalid(format!("it depends on {dependency}, which is not active"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the scan found nothing dangerous. A person can overrule a finding, for this very package.
+fn safe(findings: &[Finding], context: &StageContext) -> Gate {
+    let overruled = &context.overruled;
+    let danger = |f: &&Finding| f.severity == Severity::High && !overruled.contains(&f.code);
+    let Some(finding) = findings.iter().find(danger) else { return Ok(()) };
+    let line = finding.line.map(|line| format!(":{line}")).unwrap_or_default();
+    let reason = format!("{}{line}: {} ({})", finding.file, finding.message, finding.code);
+    Err(Outcome::discarded(codes::UNSAFE, reason))
 }
 
 /// The first part in which a package is not the expected one: what, is, should be.

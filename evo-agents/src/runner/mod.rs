@@ -38,7 +38,7 @@ use crate::{
     gateway::GatewayClient,
     handler::{AgentHandler, Services},
     king::{FromKing, KingLink, ToKing},
-    metrics,
+    metrics, sandbox,
     skill::execute::{Executor, ExecutorConfig, GATEWAY_SERVER, KING_SERVER},
     soul::Soul,
 };
@@ -147,6 +147,7 @@ impl Runner {
                 viewer_token: config.viewer_token.clone(),
                 gateway_token: config.gateway_token.clone(),
                 env: Arc::new(config::environment),
+                sandbox: sandbox::Settings::load(&config::environment),
             }),
             artifacts: artifacts.clone(),
             gateway: config.gateway_address.as_deref().map(|address| {

@@ -131,7 +131,8 @@ impl Resolve for PublicOnly {
     }
 }
 
-fn public_or_refused(name: &str, found: &[SocketAddr]) -> Result<(), NotPublic> {
+/// Refuses a name of which any address is not public.
+pub(crate) fn public_or_refused(name: &str, found: &[SocketAddr]) -> Result<(), NotPublic> {
     match found.iter().find(|address| !is_public(address.ip())) {
         Some(address) => Err(NotPublic { name: name.to_owned(), address: address.ip() }),
         None => Ok(()),

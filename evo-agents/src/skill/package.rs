@@ -5,12 +5,16 @@ use std::{collections::BTreeSet, fmt, path::Path};
 use evo_common::{
     artifact::{self, Files},
     case::{Case, CaseFile},
-    skill::{HttpCall, Provenance, SkillConfig, SkillIO, SkillManifest, files, is_valid_name},
+    skill::{
+        CodeRuntime, HttpCall, Provenance, SkillConfig, SkillIO, SkillManifest, files,
+        is_valid_name,
+    },
 };
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::template;
+use crate::sandbox::{interpreter::Language, policy::HostRule};
 
 /// Text that stands for the base URL of [`HttpCall::server`] at the start of an endpoint's URL.
 pub const SERVER_PLACEHOLDER: &str = "{server}";
@@ -24,10 +28,18 @@ pub struct Package {
     pub config: SkillConfig,
     /// The `[extra]` table of `config.toml`.
     pub call: HttpCall,
+    /// The `[runtime]` table of `config.toml`, for a skill with code.
+    pub runtime: Option<CodeRuntime>,
     /// `provenance.toml`, if there is one.
     pub provenance: Option<Provenance>,
     /// Every file of the package.
     pub files: Files,
+}
+
+/// What `config.toml` holds beside the published keys.
+#[derive(Deserialize)]
+struct RuntimeFile {
+    runtime: Option<CodeRuntime>,
 }
 
 /// What is wrong with a package: names the file, and the key and line where they are known.
@@ -85,9 +97,11 @@ impl Package {
             None => return Err(missing(files::CONFIG)),
         };
         let call = read_call(&config)?;
-        let package =
-            Self { provenance: parse(&files, files::PROVENANCE)?, manifest, config, call, files };
+        let runtime = parse::<RuntimeFile>(&files, files::CONFIG)?.and_then(|file| file.runtime);
+        let provenance = parse(&files, files::PROVENANCE)?;
+        let package = Self { manifest, config, call, runtime, provenance, files };
         package.check_call()?;
+        package.check_runtime()?;
         package.train_cases()?;
         Ok(package)
     }
@@ -138,19 +152,53 @@ impl Package {
         self.manifest.inputs.iter().find(|input| input.name == name)
     }
 
+    /// A key of `config.toml` that is wrong.
+    fn wrong(&self, key: &str, message: String) -> Error {
+        Error {
+            file: files::CONFIG.to_owned(),
+            line: text_of(&self.files, files::CONFIG)
+                .ok()
+                .flatten()
+                .and_then(|text| line_of(text, key.rsplit('.').next().unwrap_or(key), 0)),
+            key: Some(key.to_owned()),
+            message,
+        }
+    }
+
+    /// Checks that the code can be run as the package says. One of the original has no such table:
+    /// it can be kept and not executed.
+    fn check_runtime(&self) -> Result<(), Error> {
+        let Some(runtime) = self.runtime.as_ref().filter(|_| self.manifest.has_code) else {
+            return Ok(());
+        };
+        if !self.files.contains_key(&runtime.entry) {
+            let message = format!("the package has no file {:?}", runtime.entry);
+            return Err(self.wrong("runtime.entry", message));
+        }
+        if let Err(error) = Language::parse(&runtime.interpreter) {
+            return Err(self.wrong("runtime.interpreter", error.to_string()));
+        }
+        let (longest, memory) =
+            (CodeRuntime::MAX_TIMEOUT_MS, CodeRuntime::MIN_MEMORY_MB..=CodeRuntime::MAX_MEMORY_MB);
+        if !(1..=longest).contains(&runtime.timeout_ms) {
+            let message = format!("{} is not from 1 to {longest}", runtime.timeout_ms);
+            return Err(self.wrong("runtime.timeout_ms", message));
+        }
+        if !memory.contains(&runtime.memory_mb) {
+            let (least, most) = (memory.start(), memory.end());
+            let message = format!("{} is not from {least} to {most}", runtime.memory_mb);
+            return Err(self.wrong("runtime.memory_mb", message));
+        }
+        for host in &runtime.network {
+            HostRule::parse(host)
+                .map_err(|error| self.wrong("runtime.network", error.to_string()))?;
+        }
+        Ok(())
+    }
+
     /// Checks that the call can be made from the declared inputs.
     fn check_call(&self) -> Result<(), Error> {
-        let wrong = |key: &str, message: String| {
-            Err(Error {
-                file: files::CONFIG.to_owned(),
-                line: text_of(&self.files, files::CONFIG)
-                    .ok()
-                    .flatten()
-                    .and_then(|text| line_of(text, key.rsplit('.').next().unwrap_or(key), 0)),
-                key: Some(key.to_owned()),
-                message,
-            })
-        };
+        let wrong = |key: &str, message: String| Err(self.wrong(key, message));
         if self.config.endpoints.is_empty() && !self.manifest.has_code {
             return wrong("endpoints", "an http skill needs an endpoint".to_owned());
         }

@@ -31,9 +31,11 @@ impl Failure {
         Self { code: code.into(), message: message.into() }
     }
 
-    /// Whether it says something about the skill: a wrong input or a runner that stops does not.
+    /// Whether it says something about the skill: a wrong input, a runner that stops and a
+    /// machine without a sandbox do not.
     pub(crate) fn counts(&self) -> bool {
-        !["invalid_input", "cancelled", "skill_not_found"].contains(&self.code.as_str())
+        !["invalid_input", "cancelled", "skill_not_found", "sandbox_unavailable"]
+            .contains(&self.code.as_str())
     }
 }
 

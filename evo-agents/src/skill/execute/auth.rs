@@ -158,6 +158,7 @@ mod tests {
             viewer_token: Some(Secret::new("v")),
             gateway_token: None,
             env: Arc::new(|name| (name == "PET_KEY").then(|| "k".to_owned())),
+            ..ExecutorConfig::default()
         };
         let policy = CallPolicy {
             servers: [

@@ -1,6 +1,7 @@
 //! Executes skills.
 
 mod auth;
+mod code;
 mod http;
 mod input;
 mod request;
@@ -17,6 +18,7 @@ use super::{
     egress::{self, Clients},
     package::Package,
 };
+use crate::sandbox::{self, Sandbox};
 
 /// The name of king's own source in [`CallPolicy::servers`].
 pub const KING_SERVER: &str = "evo-king";
@@ -39,12 +41,19 @@ pub struct ExecutorConfig {
     pub gateway_token: Option<Secret>,
     /// Where other `auth_ref`s are looked up.
     pub env: Env,
+    /// Where code runs.
+    pub sandbox: sandbox::Settings,
 }
 
 impl Default for ExecutorConfig {
-    /// Without any token.
+    /// Without any token, and without an interpreter.
     fn default() -> Self {
-        Self { viewer_token: None, gateway_token: None, env: Arc::new(|_| None) }
+        Self {
+            viewer_token: None,
+            gateway_token: None,
+            env: Arc::new(|_| None),
+            sandbox: sandbox::Settings::default(),
+        }
     }
 }
 
@@ -67,6 +76,7 @@ pub struct Executor {
 struct Inner {
     config: ExecutorConfig,
     clients: Clients,
+    sandbox: Sandbox,
 }
 
 /// What a call is allowed to do.
@@ -117,7 +127,7 @@ fn own_server(servers: &BTreeMap<String, String>, name: &str) -> BTreeMap<String
     servers.get_key_value(name).map(|(name, url)| (name.clone(), url.clone())).into_iter().collect()
 }
 
-/// What a call came to; any HTTP status is an answer.
+/// What a call came to; any HTTP status is an answer. Code that answers has the status 200.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CallAnswer {
     /// HTTP status.
@@ -129,7 +139,8 @@ pub struct CallAnswer {
     pub body: Value,
     /// Size of the body.
     pub bytes: u64,
-    /// From the first byte sent to the last one received, redirects included.
+    /// From the first byte sent to the last one received, redirects included. For code, from its
+    /// start to its end.
     pub latency: Duration,
 }
 
@@ -195,6 +206,18 @@ pub enum CallError {
     /// The package can't be executed.
     #[error("the package can't be executed: {0}")]
     InvalidPackage(String),
+    /// Its code ended without an answer.
+    #[error("the code failed: {0}")]
+    CodeFailed(String),
+    /// Its code answered something else than JSON.
+    #[error("the code's output is not JSON: {0}")]
+    NotJson(String),
+    /// Its code reached a limit of the sandbox.
+    #[error("the code was ended: {0}")]
+    LimitReached(String),
+    /// Code can't be run safely on this machine, which says nothing about the skill.
+    #[error("{0}")]
+    SandboxUnavailable(String),
 }
 
 impl CallError {
@@ -211,6 +234,10 @@ impl CallError {
             Self::Streaming => "streaming_only",
             Self::Redirected { .. } => "redirect",
             Self::InvalidPackage(_) => "invalid_package",
+            Self::CodeFailed(_) => "code_failed",
+            Self::NotJson(_) => "output_not_json",
+            Self::LimitReached(_) => "limit_reached",
+            Self::SandboxUnavailable(_) => "sandbox_unavailable",
         }
     }
 }
@@ -218,16 +245,21 @@ impl CallError {
 impl Executor {
     /// An executor with its own connections.
     pub fn new(config: ExecutorConfig) -> Self {
-        Self { inner: Arc::new(Inner { config, clients: Clients::new() }) }
+        let sandbox = Sandbox::new(config.sandbox.clone());
+        Self { inner: Arc::new(Inner { config, clients: Clients::new(), sandbox }) }
     }
 
-    /// Calls a skill once. The input is checked first: nothing is sent when it is wrong.
+    /// Calls a skill once: over HTTP, or by running its code in the sandbox. The input is checked
+    /// first: nothing is sent when it is wrong.
     pub async fn call(
         &self,
         package: &Package,
         input: &Map<String, Value>,
         policy: &CallPolicy,
     ) -> Result<CallAnswer, CallError> {
+        if package.manifest.has_code {
+            return Box::pin(code::call(&self.inner.sandbox, package, input, policy)).await;
+        }
         let request = build_request(package, input, policy)?;
         self.inner.call(package, request, policy).await
     }
@@ -240,6 +272,9 @@ impl Executor {
         input: &Map<String, Value>,
         policy: &CallPolicy,
     ) -> Result<(), CallError> {
+        if package.manifest.has_code {
+            return code::check(package, input).map(drop);
+        }
         let request = build_request(package, input, policy)?;
         let access = egress::check(&request.url, policy);
         if let Some((name, scheme)) = &request.auth {
@@ -261,11 +296,6 @@ fn build_request(
     input: &Map<String, Value>,
     policy: &CallPolicy,
 ) -> Result<request::Request, CallError> {
-    if package.manifest.has_code {
-        return Err(CallError::InvalidPackage(
-            "it holds code, which this runner does not execute".to_owned(),
-        ));
-    }
     let input = input::check(&package.manifest.inputs, input)?;
     request::build(package, &input, policy)
 }

@@ -122,6 +122,7 @@ fn executor() -> Executor {
         viewer_token: Some(Secret::new("viewer-secret")),
         gateway_token: None,
         env: Arc::new(|name| (name == "KEY").then(|| "user:key-secret".to_owned())),
+        ..ExecutorConfig::default()
     })
 }
 
