@@ -1,5 +1,6 @@
 //! `evo doctor`: what is in order, what is not, and what to do about it. Most of it is king's own.
 
+use evo_agents::sandbox::{Sandbox, Settings};
 use evo_common::config::{ProviderConfig, ProviderType};
 use evo_evotown_bridge::config as bridge;
 use evo_king::doctor::{self, Check, Findings};
@@ -47,6 +48,7 @@ async fn examine(data: &DataFolder, args: &DoctorArgs) -> Vec<Check> {
     let mut checks = doctor::examine(&options).await;
     checks.push(gateway(data));
     checks.push(evotown(data));
+    checks.push(sandbox().await);
     match &instance {
         Some(instance) => {
             checks.push(answers("running gateway", &instance.gateway, instance).await);
@@ -109,6 +111,16 @@ fn evotown(data: &DataFolder) -> Check {
         Ok(Some(_)) => Check::pass(NAME, "configured; `evo bridge status` says what is delivered"),
         Err(stop) => Check::fail(NAME, text(&stop)),
     }
+}
+
+/// What keeps skills with code in their bounds: a small program is run in it. A machine without it is
+/// in order, and runs no such skills.
+async fn sandbox() -> Check {
+    const NAME: &str = "sandbox";
+    let settings = Settings::load(&evo_agents::config::environment);
+    let report = Sandbox::new(settings).probe().await;
+    let is_whole = report.usable && report.network;
+    if is_whole { Check::pass(NAME, report.summary()) } else { Check::warn(NAME, report.summary()) }
 }
 
 async fn answers(name: &'static str, address: &str, instance: &Instance) -> Check {

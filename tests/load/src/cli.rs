@@ -13,8 +13,8 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    bench, chaos, child, king, machine, scan, scenario::Scenario, stop::Stop, targets::Kind,
-    translate, upstream,
+    bench, chaos, child, king, machine, sandbox, scan, scenario::Scenario, stop::Stop,
+    targets::Kind, translate, upstream,
 };
 
 /// Measures Evo's services under load. Linux only.
@@ -32,6 +32,7 @@ enum Command {
     Chaos(ChaosArgs),
     Convert(ConvertArgs),
     Scan(ScanArgs),
+    Sandbox(SandboxArgs),
     Upstream(UpstreamArgs),
     /// Becomes PROGRAM, which ends when its parent ends.
     #[command(hide = true)]
@@ -280,6 +281,39 @@ fn rounds(text: &str) -> Result<usize, String> {
     }
 }
 
+/// Measures what the sandbox of skills' code adds to starting Python.
+///
+/// The same small program is run with and without the sandbox in turn, from writing its files to
+/// reading its whole output.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  cargo build --release -p evo-agents && cargo run --release -p evo-load -- sandbox --json
+  evo-load sandbox --quick                   does it run at all; the figures mean little
+
+Exit codes: 0 all was measured, 1 it failed, 2 wrong arguments, 130 interrupted.")]
+pub struct SandboxArgs {
+    /// Runs of each [default: 200].
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..))]
+    runs: Option<u16>,
+    /// Few runs, to see that everything works.
+    #[arg(long)]
+    quick: bool,
+    /// The helper: evo-runner or evo [default: beside this program].
+    #[arg(long, value_name = "FILE")]
+    pub binary: Option<PathBuf>,
+    /// Writes one JSON object per scenario to standard output; the text goes to standard error.
+    #[arg(long)]
+    json: bool,
+}
+
+impl SandboxArgs {
+    /// How many runs.
+    pub fn runs(&self) -> usize {
+        self.runs.unwrap_or(if self.quick { 5 } else { 200 }).into()
+    }
+}
+
 fn runners(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(number @ 5..=10_000) => Ok(number),
@@ -306,6 +340,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::King(args) => king(&args),
         Command::Chaos(args) => chaos(&args),
         Command::Convert(args) => convert(&args),
+        Command::Sandbox(args) => sandbox(&args),
         Command::Scan(args) => scan(&args),
         Command::Upstream(args) => upstream::serve(args.listen).map(|()| ExitCode::SUCCESS),
         Command::Child { program } => Err(child::become_child(&program)),
@@ -357,6 +392,12 @@ fn scan(args: &ScanArgs) -> Result<ExitCode> {
     let scenario = scan::run(args, &stop)?;
     tell(&scenario, args.json)?;
     Ok(if scenario.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(4) })
+}
+
+fn sandbox(args: &SandboxArgs) -> Result<ExitCode> {
+    let stop = Stop::on_signals().context("can't listen for signals")?;
+    sandbox::run(args, &stop, |scenario| tell(scenario, args.json))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn chaos(args: &ChaosArgs) -> Result<ExitCode> {

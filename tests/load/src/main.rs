@@ -1,5 +1,6 @@
 //! The binary `evo-load`: what the gateway costs, measured beside nginx, what its translations cost,
-//! what king costs, and what the scan of skills costs, beside what the machine's disk and loopback can do.
+//! what king costs, and what the scan of skills and the sandbox of their code cost, beside what the
+//! machine's disk and loopback can do.
 
 mod bench;
 mod chaos;
@@ -12,6 +13,7 @@ mod load;
 mod machine;
 mod proc;
 mod report;
+mod sandbox;
 mod scan;
 mod scenario;
 mod stats;
