@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::gateway::{Format, Gateway, TOKEN};
 
-const CLAUDE_CODE: &str = "@anthropic-ai/claude-code@2.1.197";
+const CLAUDE_CODE: &str = "@anthropic-ai/claude-code@2.1.330";
 const CODEX: &str = "@openai/codex@0.169.0";
 /// A start of such a program and three requests, on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(120);
