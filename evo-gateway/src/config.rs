@@ -38,7 +38,7 @@ pub const DEFAULT_PORT: u16 = 8080;
 /// Largest request body unless told otherwise: 32 MiB.
 pub const DEFAULT_BODY_LIMIT: usize = 32 * 1024 * 1024;
 /// How long answers in hand may take at the end unless told otherwise.
-const DEFAULT_DRAIN: Duration = Duration::from_secs(5);
+const DEFAULT_DRAIN: Duration = Duration::from_mins(1);
 /// Where king is unless told otherwise.
 pub const DEFAULT_KING: &str = "http://127.0.0.1:3000";
 
@@ -282,6 +282,11 @@ impl Config {
     /// What is to be done when a provider fails.
     pub(crate) fn reliability(&self) -> ReliabilityConfig {
         self.gateway.reliability.as_deref().cloned().unwrap_or_default()
+    }
+
+    /// Answers in hand may take no longer than this at the end, whatever the file and the environment say.
+    pub fn drain_within(&mut self, most: Duration) {
+        self.drain = Some(self.drain().min(most));
     }
 
     /// How long answers in hand may take at the end.

@@ -22,6 +22,8 @@ use crate::{
 const RUNNER_GRACE: Duration = Duration::from_secs(6);
 /// How long king and gateway may take after that. Together they stay below ten seconds.
 const SERVICE_GRACE: Duration = Duration::from_secs(3);
+/// How long the gateway lets answers in hand go on, so that it is still there to tell their callers.
+const GATEWAY_DRAIN: Duration = Duration::from_secs(2);
 
 /// What a cluster is made from.
 pub(crate) struct Settings {
@@ -272,7 +274,8 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
 }
 
 /// A port in use is told with the option that helps.
-async fn start_gateway(config: evo_gateway::Config) -> Result<evo_gateway::App> {
+async fn start_gateway(mut config: evo_gateway::Config) -> Result<evo_gateway::App> {
+    config.drain_within(GATEWAY_DRAIN);
     evo_gateway::App::start(config).await.map_err(|error| {
         let hint = match error {
             evo_gateway::Error::PortInUse { .. } => ": --gateway-port PORT",

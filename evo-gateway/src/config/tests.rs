@@ -248,3 +248,15 @@ fn tokens_come_from_a_file_or_from_the_environment() {
     crate::auth::keys::generate(&file, "one", crate::auth::rules::Rules::default()).unwrap();
     assert!(load(folder.path(), &[]).unwrap().validate().is_ok(), "a key will do");
 }
+
+#[test]
+fn answers_in_hand_have_a_minute_or_what_is_configured_and_no_more_than_who_embeds_it_gives() {
+    let mut config =
+        Config::new(GatewayConfig::from_toml(SEED).unwrap(), &Tokens::generate()).unwrap();
+    assert_eq!(config.drain(), Duration::from_mins(1));
+    config.drain_within(Duration::from_secs(2));
+    assert_eq!(config.drain(), Duration::from_secs(2));
+    config.drain = Some(Duration::from_millis(500));
+    config.drain_within(Duration::from_secs(2));
+    assert_eq!(config.drain(), Duration::from_millis(500));
+}
