@@ -90,6 +90,16 @@ fn imitates(host: &str) -> Option<String> {
         }
     }
     let name = labels.get(labels.len().checked_sub(2)?)?;
+    // accounts-google.login-check.club: a known name beside words of signing in, at nobody's host.
+    let words = || host.split(['.', '-']);
+    let signs = ["login", "signin", "account", "accounts", "verify", "auth"];
+    if !BRANDS.iter().any(|brand| name.contains(brand))
+        && words().any(|word| signs.contains(&word))
+        && let Some(brand) =
+            words().take(3).find(|word| BRANDS.contains(word) && host.contains(&format!("-{word}")))
+    {
+        return Some(format!("{host} pretends to be a page of {brand} for signing in"));
+    }
     if BRANDS.contains(name) || name.len() < 5 {
         return None;
     }

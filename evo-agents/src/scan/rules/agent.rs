@@ -451,4 +451,52 @@ pub(super) static RULES: &[Rule] = &[
         place: Where::Prose,
         ..BASE
     },
+    Rule {
+        code: "prompt_override",
+        message: "it tells whoever reviews it to let it pass",
+        needs: &[
+            "security review",
+            "security scan",
+            "security check",
+            "security audit",
+            "as safe",
+            "as benign",
+            "as trusted",
+            "to other skills",
+            "do not apply to this",
+            "don't apply to this",
+        ],
+        pattern: r"\b(?:skip|bypass|omit)\b[^.\n]{0,20}\bsecurity (?:review|scan|check|audit)\b|\bmark (?:this|the) (?:skill|file|package|code)[^.\n]{0,20}\bas (?:safe|benign|trusted|clean)\b|\b(?:restrictions|rules|limits|guidelines|policies)\b[^.\n]{0,60}\b(?:apply to other [^.\n]{0,20}not to this|(?:do not|don't) apply to this)\b",
+        unless: r"\b(?:never|not to skip|don't (?:skip|bypass)|do not (?:skip|bypass|mark)|must not|if )",
+        nearby: true,
+        place: Where::Prose,
+        ..BASE
+    },
+    Rule {
+        code: "context_exfiltration",
+        message: "one-time codes of its user are sent on",
+        needs: &["otp", "2fa", "mfa", "one-time", "verification code"],
+        pattern: r"\b(?:otp|2fa|mfa|one-time (?:code|password)s?|verification codes?)\b[^\n]{0,100}\b(?:forward|send|relay)\b[^\n]{0,40}\bto\b[^\n]{0,40}(?:[\w.-]+@[\w-]+\.|https?://)",
+        unless: r"\b(?:never|not|don't)\b",
+        nearby: true,
+        place: Where::Prose,
+        ..BASE
+    },
+    Rule {
+        code: "tool_poisoning",
+        message: "it has the agent pay somebody without telling its user",
+        needs: &[
+            "without listing",
+            "without showing",
+            "without mentioning",
+            "without telling",
+            "without disclosing",
+            "without informing",
+        ],
+        pattern: r"(?:0x[0-9a-f]{10,}|\bbc1\w{10,}|\bfee\b|\bwallet\b|\bpay\w*\b)[^\n]{0,80}\bwithout (?:listing|showing|mentioning|telling|disclosing|informing)\b",
+        unless: r"\b(?:never|not|don't)\b",
+        nearby: true,
+        place: Where::Prose,
+        ..BASE
+    },
 ];

@@ -529,4 +529,11 @@ pub(super) static RULES: &[Rule] = &[
         place: Where::Script,
         ..BASE
     },
+    Rule {
+        code: "download_and_run",
+        message: "a repository is fetched into a folder for waste and run",
+        needs: &["git clone"],
+        pattern: r"git\s+clone\b[^\n]*(?:/tmp|/dev/shm|/var/tmp)[^\n]*(?:&&|;)\s*(?:(?:ba|z)?sh|python[\d.]*|node)\s+(?:/tmp|/dev/shm|/var/tmp)",
+        ..BASE
+    },
 ];

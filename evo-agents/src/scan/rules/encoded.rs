@@ -39,8 +39,8 @@ pub(super) static RULES: &[Rule] = &[
     Rule {
         code: "encoded_command",
         message: "PowerShell is given a command as encoded text",
-        needs: &["powershell", "pwsh", "frombase64string"],
-        pattern: r"\b(?:powershell|pwsh)(?:\.exe)?\b[^\n]{0,160}?\s[-/](?:e|ec|en|enc|enco\w*|encodedcommand)\s+[\x22']?(?:[a-z0-9+/=]{16,}|\$)|(?:iex|invoke-expression|scriptblock\]::create|\|\s*iex)[^\n]{0,120}frombase64string|frombase64string[^\n]{0,200}(?:\|\s*iex|invoke-expression|scriptblock\]::create|assembly\]::load|\.invoke\()",
+        needs: &["powershell", "pwsh", "frombase64string", "hidden", "downloaddata"],
+        pattern: r"\b(?:powershell|pwsh)(?:\.exe)?\b[^\n]{0,160}?\s[-/](?:e|ec|en|enc|enco\w*|encodedcommand)\s+[\x22']?(?:[a-z0-9+/=]{16,}|\$)|(?:iex|invoke-expression|scriptblock\]::create|\|\s*iex)[^\n]{0,120}frombase64string|\s-w\w*\s+hidden\s+-e\w*\s+[a-z0-9+/=]{8,}|downloaddata\([^\n]*assembly\]::load|frombase64string[^\n]{0,200}(?:\|\s*iex|invoke-expression|scriptblock\]::create|assembly\]::load|\.invoke\()",
         ..BASE
     },
     Rule {

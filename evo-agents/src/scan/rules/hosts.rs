@@ -106,8 +106,8 @@ macro_rules! pipe_run {
     () => {
         concat!(
             r"\|&?\s*(?:(?:sudo|doas)\s+(?:-\S+\s+)*|nohup\s+|exec\s+|command\s+|busybox\s+|arch\s+-\S+\s+|env\s+(?:\S+=\S+\s+)*|\w+=\S+\s+)*(?:/\S*/)?",
-            r"(?:(?:ba|z|da|k|fi|a|mk|tc|c)?sh(?:\s+(?:-(?:[selixr]+\b|-\s)|-\s|/dev/stdin\b)[^|;\n]*)?\s*(?:$|[;&|)\x22'`>\\#\n]|\d>)",
-            r"|(?:python[\d.]*|perl|ruby|node|php|lua|osascript|pwsh|powershell(?:\.exe)?|deno\s+run|bun\s+run|iex|invoke-expression|cmd(?:\.exe)?)(?:\s+-(?:\s|$))?\s*(?:$|[;&|)\x22'`>\\#\n]|\d>))"
+            r"(?:(?:ba|z|da|k|fi|a|mk|tc|c)?sh(?:\s+(?:-(?:[selixr]+\b|-\s)|-\s|/dev/stdin\b)[^|;\n]*)?\s*(?:$|[;&|)\x22'`<>\\#\n]|\d>)",
+            r"|(?:python[\d.]*|perl|ruby|node|php|lua|osascript|pwsh|powershell(?:\.exe)?|deno\s+run|bun\s+run|iex|invoke-expression|cmd(?:\.exe)?)(?:\s+-(?:\s|$))?\s*(?:$|[;&|)\x22'`<>\\#\n]|\d>))"
         )
     };
 }
@@ -120,7 +120,7 @@ macro_rules! sender {
             r"|\bfetch\(|\baxios\b|xmlhttprequest|sendbeacon|https?\.request\(|\.request\(\s*\{|net\.(?:connect|createconnection|socket)\(|node-fetch|\bgot\.post|superagent|\bneedle\b|undici",
             r"|socket\.(?:socket|create_connection)\(|smtplib|sendmail|paramiko|ftplib|websockets?\.(?:connect|create_connection)|new\s+websocket\(|telebot|dns\.resolver|gethostbyname\(",
             r"|http\.(?:post|newrequest)\(|reqwest::|ureq::|net::http|lwp::useragent|http::tiny|faraday|httparty|curl_exec|curl_setopt|fsockopen|guzzle",
-            r"|\bcurl\b[^\n]{0,200}(?:\s-(?:d|f|t|-data\S*|-form\S*|-upload-file|-json)\b|-xpost|-x\s*post)|\bwget\b[^\n]{0,200}--(?:post|body)-(?:data|file)|\bnc(?:at)?\s+(?:-\w+\s+)*[\w.-]+\s+\d{2,5}",
+            r"|\bcurl\b[^\n]{0,200}(?:\s-(?:d|f|t|-data\S*|-form\S*|-upload-file|-json)\b|-xpost|-x\s*post)|\b(?:curl|wget)\b[^\n]{0,120}[?&]\w+=\$|\bwget\b[^\n]{0,200}--(?:post|body)-(?:data|file)|\bnc(?:at)?\s+(?:-\w+\s+)*[\w.-]+\s+\d{2,5}",
             r"|invoke-restmethod|invoke-webrequest|upload(?:string|file|data|values)\(|httpclient|webclient|/dev/tcp/|\bscp\s|\brclone\s+copy|\brsync\b[^\n]*\w@[\w.-]+:|\baws\s+s3\s+cp\b)"
         )
     };

@@ -465,7 +465,7 @@ pub(super) static RULES: &[Rule] = &[
         code: "download_and_run",
         message: "something is fetched into a folder for waste and run",
         needs: &["/tmp/", "/dev/shm", "/var/tmp", "%temp%", "$env:temp", "/.cache/"],
-        pattern: r"(?s)\b(?:curl|wget|iwr|invoke-webrequest|urlretrieve|downloadfile)\b[^\n]{0,200}(?:https?://|\$\{?\w+)[^\n]*?.*?(?:chmod\s+(?:\+x|[0-7]*7[0-7]*)\s+[\x22']?(?:/tmp|/dev/shm|/var/tmp)|\b(?:ba|z|da)?sh\s+[\x22']?(?:/tmp|/dev/shm|/var/tmp)/|\bpython[\d.]*\s+[\x22']?(?:/tmp|/dev/shm|/var/tmp)/|&&\s*[\x22']?(?:/tmp|/dev/shm|/var/tmp)/|^\s*(?:nohup\s+)?(?:/tmp|/dev/shm|/var/tmp)/[\w.]+|start-process\s+[\x22']?(?:%temp%|\$env:temp)|[;&]\s*&?\s*(?:start\s+)?[\x22']?(?:%temp%|\$env:temp))",
+        pattern: r"(?s)\b(?:curl|wget|iwr|invoke-webrequest|urlretrieve|downloadfile)\b[^\n]{0,200}(?:https?://|\$\{?\w+)[^\n]*?.*?(?:chmod\s+(?:\+x|[0-7]*7[0-7]*)\s+[\x22']?(?:/tmp|/dev/shm|/var/tmp)|\b(?:ba|z|da)?sh\s+[\x22']?(?:/tmp|/dev/shm|/var/tmp)/|\bpython[\d.]*\s+[\x22']?(?:/tmp|/dev/shm|/var/tmp)/|&&\s*[\x22']?(?:/tmp|/dev/shm|/var/tmp)/|^\s*(?:nohup\s+)?(?:/tmp|/dev/shm|/var/tmp)/[\w.]+|start-process\s+[\x22']?(?:%temp%|\$env:temp)|[;&]\s*&?\s*(?:(?:start|call)\s+)?[\x22']?(?:%temp%|\$env:temp))",
         unless: VENDORS,
         reach: Reach::Around(3, 3),
         place: Where::Code,

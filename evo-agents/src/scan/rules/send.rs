@@ -148,7 +148,7 @@ pub(super) static RULES: &[Rule] = &[
             "telnet",
         ],
         pattern: concat!(
-            r"(?:(?:^|[;&|(`\x22']\s*)(?:env|printenv|set|export\s+-p|history|declare\s+-p)\s*\||/proc/(?:self|\d+|\$\$)/environ|\.ssh\b|id_(?:rsa|ed25519|ecdsa|dsa)\b|\.aws\b|\.gnupg|\.kube\b|\.docker/config|\.netrc|\.npmrc|\.pypirc|\.git-credentials|\.config/(?:gh|gcloud|solana|claude|openclaw)|\.(?:openclaw|clawdbot|moltbot|claude|codex|cursor|gemini)(?:/|\b)|/etc/(?:passwd|shadow|hosts)|[\s/'\x22@=<]\.env\b|_history\b|login data|cookies(?:\.sqlite)?\b|key4\.db|wallet\.dat|keychain|memory\.md|soul\.md)",
+            r"(?:(?:^|[;&|(`\x22':]\s*)(?:kubectl\s+config\s+view\s+--raw|gh\s+auth\s+token|gcloud\s+auth\s+print-\S+|env|printenv|set|export\s+-p|history|declare\s+-p)\s*\||/proc/(?:self|\d+|\$\$)/environ|\.ssh\b|id_(?:rsa|ed25519|ecdsa|dsa)\b|\.aws\b|\.gnupg|\.kube\b|\.docker/config|\.netrc|\.npmrc|\.pypirc|\.git-credentials|\.config/(?:gh|gcloud|solana|claude|openclaw)|\.(?:openclaw|clawdbot|moltbot|claude|codex|cursor|gemini)(?:/|\b)|/etc/(?:passwd|shadow|hosts)|[\s/'\x22@=<]\.env\b|_history\b|login data|cookies(?:\.sqlite)?\b|key4\.db|wallet\.dat|keychain|memory\.md|soul\.md)",
             r"[^\n|]{0,160}(?:\|[^\n]{0,160}?|&&\s*)\b(?:curl\b[^\n]{0,200}(?:-d|--data\S*|-f|--form|-t|--upload-file|--json|-x\s*post|-xpost|\$\(|`)|wget\b[^\n]{0,100}--post|nc(?:at)?\s|socat\s|openssl\s+s_client|telnet\s|sendmail|mail\s|xargs\s[^\n]{0,60}(?:curl|wget|nslookup|dig|host))"
         ),
         unless: r"localhost|grep -v",

@@ -375,4 +375,24 @@ pub(super) static RULES: &[Rule] = &[
         place: Where::Script,
         ..BASE
     },
+    Rule {
+        code: "spyware",
+        message: "the microphone or camera is recorded, and what is heard or seen is sent away",
+        needs: &["avfoundation", "dshow", "-f alsa", "-f pulse", "v4l2", "arecord", "imagesnap"],
+        pattern: r"(?s)(?:ffmpeg\b[^\n]{0,80}-f\s+(?:avfoundation|dshow|alsa|pulse|v4l2)|\barecord\b|\bimagesnap\b).*?\bcurl\b[^\n]{0,160}(?:\s-(?:d|f|t)\b|--data|--form|--upload)",
+        unless: r"localhost|api\.openai\.com|transcri",
+        reach: Reach::Around(0, 4),
+        place: Where::Code,
+        ..BASE
+    },
+    Rule {
+        code: "credential_store",
+        message: "what people typed into their shell is read and sent",
+        needs: &["_history"],
+        pattern: r"(?s)\.(?:bash|zsh|python|psql|mysql|node_repl)_history\b.*?(?:requests\.(?:post|put)|httpx\.post|\.post\(|urlopen\(|fetch\(|\bcurl\b[^\n]{0,160}(?:\s-(?:d|f|t)\b|--data|--form|--upload)|\bnc\s)",
+        unless: r"localhost",
+        reach: Reach::Around(0, 10),
+        place: Where::Code,
+        ..BASE
+    },
 ];
