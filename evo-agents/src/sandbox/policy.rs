@@ -172,12 +172,13 @@ pub(super) fn split_port(text: &str) -> Option<(&str, Option<u16>)> {
 
 /// The one way to write a host: lower case, ASCII, numbers as addresses.
 pub(super) fn normal_host(host: &str) -> Option<String> {
-    if host.is_empty() || host.contains(['/', '@', '?', '#', '\\', ' ']) {
+    // A port here would be one too many.
+    let has_port = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
+    if host.is_empty() || has_port || host.contains(['/', '@', '?', '#', '\\', ' ']) {
         return None;
     }
     let url = Url::parse(&format!("http://{host}/")).ok()?;
-    // A port here would be one too many.
-    (url.port().is_none()).then(|| url.host_str().map(str::to_owned)).flatten()
+    url.host_str().map(str::to_owned)
 }
 
 /// One thing that keeps code in its bounds.
@@ -273,7 +274,8 @@ mod tests {
         assert_eq!(normal_host("LOCALHOST").as_deref(), Some("localhost"));
         assert_eq!(normal_host("2130706433").as_deref(), Some("127.0.0.1"));
         assert_eq!(normal_host("0x7f.1").as_deref(), Some("127.0.0.1"));
-        assert_eq!(normal_host("a:80"), None, "the default port is dropped by the URL");
+        assert_eq!(normal_host("[::1]").as_deref(), Some("[::1]"));
+        assert_eq!(normal_host("a:80"), None);
         assert_eq!(split_port("a:80"), Some(("a", Some(80))));
         assert_eq!(split_port("[::1]"), Some(("[::1]", None)));
     }
