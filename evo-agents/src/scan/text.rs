@@ -3,6 +3,7 @@
 
 use std::{borrow::Cow, sync::LazyLock};
 
+use evo_common::skill::files;
 use icu_normalizer::ComposingNormalizerBorrowed;
 
 use super::{decode, undo};
@@ -322,6 +323,10 @@ fn kind_of(name: &str, first: &str) -> Kind {
     let file = name.rsplit('/').next().unwrap_or(name);
     if has_extension(file, &PROSE) {
         return Kind::Prose;
+    }
+    // Of these a package declares what it is and calls; the egress policy looks at the addresses.
+    if [files::MANIFEST, files::CONFIG, files::TESTS, files::PROVENANCE].contains(&name) {
+        return Kind::Data;
     }
     let program = [
         "Makefile",

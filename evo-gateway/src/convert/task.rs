@@ -27,7 +27,7 @@ impl Task {
     }
 
     /// The body for a provider of the caller's own protocol that knows the model by this name, if the
-    /// caller's names it differently, in places that [`crate::peek`] does not see: Google's bodies may
+    /// caller's names it differently, in places that `peek` does not see: Google's bodies may
     /// repeat what stands in the address.
     pub fn renamed(self, front: Dialect, body: &[u8], model: &str) -> Option<Vec<u8>> {
         if self == Self::Generate || front != Dialect::Gemini {

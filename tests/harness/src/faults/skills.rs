@@ -142,7 +142,7 @@ fn manifest(version: &str) -> SkillManifest {
     }
 }
 
-/// One runner per stage that makes versions of [`SKILL`].
+/// One runner per stage that makes versions of `SKILL`.
 pub struct SkillRunners(TaskGroup);
 
 impl SkillRunners {
@@ -187,7 +187,7 @@ impl SkillRunners {
 }
 
 impl Service {
-    /// A cycle over one definition of [`SKILL`], to its end.
+    /// A cycle over one definition of `SKILL`, to its end.
     pub async fn learn(&mut self, definition: u32) {
         let key = format!("definition {definition}");
         let body = json!({"idempotency_key": key, "trigger": {"definition": definition}});
