@@ -39,6 +39,9 @@ async fn a_program_has_a_terminal_of_its_own() {
     let script = "tty >/dev/null && echo \"is a tty $(stty size) $TERM $OWN $(pwd)\"; read line; \
                   echo \"read $line\"; read -r never";
     let sessions = sessions(2, 60, &[("one", script)]);
+    // As in the gateway itself, which handles it: what is handled is at its default again in a program that
+    // is started, while what is ignored, as in a job in the background, would stay so.
+    drop(tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt()).unwrap());
     let mut follower = sessions.follow();
     let mut joined = String::new();
     let wanted = Wanted { rows: Some(30), columns: Some(100), ..wanted("one") };
