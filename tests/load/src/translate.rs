@@ -17,10 +17,11 @@ use crate::{
 };
 
 /// Protocols, and what they are called here.
-const DIALECTS: [(Dialect, &str); 3] = [
+const DIALECTS: [(Dialect, &str); 4] = [
     (Dialect::OpenAiChat, "openai_chat"),
     (Dialect::OpenAiResponses, "openai_responses"),
     (Dialect::Anthropic, "anthropic"),
+    (Dialect::Gemini, "gemini"),
 ];
 
 /// How long a request, and a whole answer, is about, in bytes.
