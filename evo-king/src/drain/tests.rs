@@ -4,8 +4,8 @@ use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use evo_common::{
     messages::{
-        AgentRole, ReplyStatus, RunnerStatus, TaskDispatch, TaskReport, TaskStatus, TaskUpdate,
-        events as wire,
+        AgentRole, ReplyStatus, RunnerStatus, TaskAttemptRef, TaskDispatch, TaskReport, TaskStatus,
+        TaskUpdate, events as wire,
     },
     runtime::Shutdown,
     tokens::Tokens,
@@ -28,8 +28,11 @@ impl Outlet for Channel {
     }
 }
 
-/// A king at work, and what its user agent hears.
-async fn open(folder: &Path) -> (King, mpsc::Receiver<(String, Value)>) {
+/// A king at work, and what its user agent hears, which registered with these attempts in hand.
+async fn open(
+    folder: &Path,
+    in_hand: Vec<TaskAttemptRef>,
+) -> (King, mpsc::Receiver<(String, Value)>) {
     let config = Config::new(folder, Tokens::generate());
     let address = SocketAddr::from(([127, 0, 0, 1], 3000));
     let king = King::open(config, address, Shutdown::new()).await.unwrap();
@@ -47,6 +50,8 @@ async fn open(folder: &Path) -> (King, mpsc::Receiver<(String, Value)>) {
         legacy: false,
         status: RunnerStatus::Ready,
     };
+    // As the socket does it: what an agent has in hand is settled before it is given anything.
+    king.tasks.registered("user", in_hand).await.unwrap();
     king.registry.connect("user", connected);
     king.tasks.wake();
     (king, ear)
@@ -95,7 +100,7 @@ async fn status(king: &King, task_id: &str) -> TaskStatus {
 #[tokio::test]
 async fn tasks_end_within_the_grace_or_go_on_with_the_next_king_and_none_is_given_out() {
     let folder = tempfile::tempdir().unwrap();
-    let (king, mut ear) = open(folder.path()).await;
+    let (king, mut ear) = open(folder.path(), vec![]).await;
     create(&king, "short").await;
     let short = invited(&mut ear).await;
     let long_id = create(&king, "long").await;
@@ -117,10 +122,9 @@ async fn tasks_end_within_the_grace_or_go_on_with_the_next_king_and_none_is_give
     king.store.close().await;
 
     // The runner went on with it and tells the next king, once; what waited is given out.
-    let (king, mut ear) = open(folder.path()).await;
+    let held = TaskAttemptRef { task_id: long_id.clone(), attempt: long.attempt };
+    let (king, mut ear) = open(folder.path(), vec![held]).await;
     assert_eq!(status(&king, &long_id).await, TaskStatus::InProgress);
-    let held = evo_common::messages::TaskAttemptRef { task_id: long_id, attempt: long.attempt };
-    king.tasks.registered("user", vec![held]).await.unwrap();
     let next = invited(&mut ear).await;
     assert_eq!(next.invite.task_id, later, "the long one is not given out twice");
     assert_eq!(done(&king, &long).await, ReplyStatus::Accepted);
