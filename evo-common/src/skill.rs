@@ -225,6 +225,35 @@ impl CodeRuntime {
     }
 }
 
+/// The tool that a skill calls: the `[mcp]` table of `config.toml`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct McpCall {
+    /// The source whose MCP server has the tool.
+    pub server: String,
+    /// Name of the tool.
+    pub tool: String,
+    /// Time limit of one call.
+    #[serde(default = "HttpCall::default_timeout_ms")]
+    pub timeout_ms: u64,
+    /// Largest answer that is read.
+    #[serde(default = "HttpCall::default_max_response_bytes")]
+    pub max_response_bytes: u64,
+}
+
+/// One step of a composed skill: an entry of `[[steps]]` in `config.toml`. What a step may refer
+/// to is the object `{"input": {…}, "steps": [answers of the earlier steps]}`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// The skill that is called; the manifest lists it among its dependencies.
+    pub skill: String,
+    /// Its inputs: name → JSON pointer (`/input/city`, `/steps/0/body/id`).
+    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub input: std::collections::BTreeMap<String, String>,
+    /// Further inputs that are always the same: name → value.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub fixed: std::collections::BTreeMap<String, serde_json::Value>,
+}
+
 /// Files of a package folder.
 pub mod files {
     /// [`super::SkillManifest`].

@@ -52,6 +52,9 @@ pub struct StageContext {
     /// How Evaluation is to be run.
     #[serde(default)]
     pub plan: EvaluationPlan,
+    /// Open requests, for Learning: those with the greatest demand first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requests: Vec<SkillRequest>,
     /// What king's skills are called, for Learning, so that a skill keeps its name. Absent when
     /// king does not say; a model must not change a name then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -162,9 +165,79 @@ impl Default for EvaluationPlan {
     }
 }
 
+/// What a candidate is made of, which says who builds it and what its definition holds.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum CandidateKind {
+    /// An operation of an OpenAPI document.
+    #[default]
+    Openapi,
+    /// A tool of an MCP server.
+    Mcp,
+    /// A folder with a `SKILL.md`.
+    SkillMd,
+    /// What somebody asked for, with examples.
+    Request,
+    /// A better version of a skill that fails in use.
+    Repair,
+    /// Several skills in a row.
+    Composed,
+}
+
+impl CandidateKind {
+    /// Whether it is an operation of an OpenAPI document, as all were at first.
+    pub fn is_openapi(&self) -> bool {
+        *self == Self::Openapi
+    }
+}
+
+/// What somebody wants of Learning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RequestKind {
+    /// A skill that there is not yet.
+    New,
+    /// A better version of one that fails in use.
+    Repair,
+}
+
+/// An open request for a skill, as Learning gets it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SkillRequest {
+    /// Its id.
+    pub request_id: String,
+    /// What is wanted.
+    pub kind: RequestKind,
+    /// What is wanted, in words; what the failures have in common for a repair.
+    pub text: String,
+    /// Inputs with what is expected, as whoever asked gave them. King treats them as it treats all
+    /// cases: some are held out of what builders see.
+    #[serde(default)]
+    pub examples: Vec<Case>,
+    /// The skill that is to be repaired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skill: Option<String>,
+    /// The version of it that fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_id: Option<String>,
+    /// What the failures have in common: `status_500`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
+    /// How much it is asked for, with age counted (`Σ exp(−age / 7 d)`).
+    pub demand: f64,
+}
+
 /// Something that could become a skill.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Candidate {
+    /// What it is made of.
+    #[serde(default, skip_serializing_if = "CandidateKind::is_openapi")]
+    pub kind: CandidateKind,
+    /// The request that it answers, if one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
     /// Name of the skill: `<source>-<operationId or method-path>`, kebab case.
     pub name: String,
     /// Name of the source.

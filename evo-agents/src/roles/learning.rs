@@ -48,6 +48,11 @@ async fn learn(job: &StageJob) -> Result<LearningOutput, StageError> {
         if job.services.cancel.is_cancelled() {
             return Err(StageError::transient("Learning was cancelled"));
         }
+        if source.kind != SourceKind::Openapi {
+            let message = format!("sources of kind {:?} are not read", source.kind);
+            output.failed_sources.push(FailedSource { name: source.name.clone(), message });
+            continue;
+        }
         let found = match load(source, &job.context, &job.services.executor).await {
             Ok(bytes) => {
                 let past = past_of(source, &job.context);
@@ -82,7 +87,6 @@ async fn read(
     past: BTreeMap<String, PastOutcome>,
 ) -> Result<(Result<Vec<Candidate>, String>, Names), StageError> {
     let work = move || {
-        let SourceKind::Openapi = source.kind;
         let location = match source.location.as_str() {
             KING_LOCATION | GATEWAY_LOCATION => OWN_DOCUMENT,
             location => &shown(location),

@@ -12,8 +12,8 @@ use evo_common::{
     ids::Attempt,
     outcome::{Outcome, Verdict},
     stage::{
-        BuildingOutput, EvaluationOutput, Incumbent, KnownSkill, LearningOutput, PastOutcome,
-        PreLoadOutput, SkillManageOutput,
+        BuildingOutput, CandidateKind, EvaluationOutput, Incumbent, KnownSkill, LearningOutput,
+        PastOutcome, PreLoadOutput, SkillManageOutput,
     },
 };
 use tokio_util::sync::CancellationToken;
@@ -410,6 +410,8 @@ async fn bad_jobs_are_errors_that_say_what_is_missing() {
     assert!(missing.message.contains("`metadata.candidate` is missing") && !missing.transient);
     let mut context = bed.context.clone();
     context.candidate = Some(Candidate {
+        kind: CandidateKind::Openapi,
+        request_id: None,
         name: "fake-x".to_owned(),
         source: "other".to_owned(),
         locator: "GET /x".to_owned(),

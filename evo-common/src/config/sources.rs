@@ -48,6 +48,13 @@ impl Validate for SourcesConfig {
 pub enum SourceKind {
     /// An OpenAPI document: Swagger 2.0, OpenAPI 3.0 or 3.1, JSON or YAML.
     Openapi,
+    /// A folder with `SKILL.md` files, or a git repository of such folders.
+    SkillMd,
+    /// An MCP server: a command that speaks over its standard streams, or the URL of one that
+    /// speaks streamable HTTP.
+    Mcp,
+    /// A JSON list of sources of the other kinds.
+    Feed,
 }
 
 /// One place where Learning looks for candidates.
@@ -58,7 +65,9 @@ pub struct SourceConfig {
     /// What it is.
     pub kind: SourceKind,
     /// File path or URL of the document. The location `king:` is king's own document and
-    /// `gateway:` the gateway's, wherever they listen today.
+    /// `gateway:` the gateway's, wherever they listen today. Of an MCP server with a `command` it
+    /// is the folder that the command is started in, the runner's own when it is empty.
+    #[serde(default)]
     pub location: String,
     /// Replaces the document's own server URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -85,6 +94,13 @@ pub struct SourceConfig {
     /// Most candidates that one cycle takes from it; by default all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_candidates: Option<u32>,
+    /// How much is thought of it, from 0 to 1: a factor of its candidates' priority.
+    #[serde(default = "full_trust", skip_serializing_if = "is_full_trust")]
+    pub trust: f64,
+    /// Program and arguments of an MCP server that speaks over its standard streams; without it
+    /// `location` is the URL of one that speaks HTTP.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
     /// Off keeps it in the file and out of the cycle.
     #[serde(default = "enabled_by_default")]
     pub enabled: bool,
@@ -110,11 +126,14 @@ impl SourceConfig {
                 ),
             );
         }
-        if self.location.trim().is_empty() {
-            fault(
-                "location".to_owned(),
-                "is empty: give the file or URL of the OpenAPI document".to_owned(),
-            );
+        if self.location.trim().is_empty() && self.command.is_empty() {
+            let wanted = match self.kind {
+                SourceKind::Openapi => "the file or URL of the OpenAPI document",
+                SourceKind::SkillMd => "the folder, or the URL of the git repository",
+                SourceKind::Mcp => "the server's URL, or its `command`",
+                SourceKind::Feed => "the file or URL of the list",
+            };
+            fault("location".to_owned(), format!("is empty: give {wanted}"));
         }
         if let Some(Err(message)) = self.base_url.as_deref().map(check::http_url) {
             fault("base_url".to_owned(), message);
@@ -143,6 +162,21 @@ impl SourceConfig {
         if self.latency_budget_ms == Some(0) {
             fault("latency_budget_ms".to_owned(), "is 0: no call can be that fast".to_owned());
         }
+        if !(0.0..=1.0).contains(&self.trust) {
+            fault("trust".to_owned(), format!("{} is not from 0 to 1", self.trust));
+        }
+        match (self.kind, self.command.first()) {
+            (SourceKind::Mcp, Some(program)) if program.trim().is_empty() => {
+                fault("command[0]".to_owned(), "is empty: name the program".to_owned());
+            }
+            (SourceKind::Mcp, _) | (_, None) => {}
+            (_, Some(_)) => {
+                fault(
+                    "command".to_owned(),
+                    "is only for a source of kind `mcp`: take it out".to_owned(),
+                );
+            }
+        }
         if self.max_candidates == Some(0) {
             fault(
                 "max_candidates".to_owned(),
@@ -166,9 +200,20 @@ impl SourceConfig {
             auth_ref: None,
             latency_budget_ms: None,
             max_candidates: None,
+            trust: full_trust(),
+            command: Vec::new(),
             enabled: true,
         }
     }
+}
+
+fn full_trust() -> f64 {
+    1.0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_full_trust(trust: &f64) -> bool {
+    *trust >= full_trust()
 }
 
 fn enabled_by_default() -> bool {

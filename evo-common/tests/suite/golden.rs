@@ -29,9 +29,9 @@ use evo_common::{
     rollout::{CanaryRef, SkillInUse, VersionRef},
     skill::{HttpMethod, SkillIO, SkillManifest, Written},
     stage::{
-        BuildingOutput, Candidate, EvaluationOutput, EvaluationPlan, FailedSource, Finding,
-        Incumbent, KnownName, KnownSkill, LearningOutput, ModelUsage, PastOutcome, PreLoadOutput,
-        Severity, SkillManageOutput, StageContext,
+        BuildingOutput, Candidate, CandidateKind, EvaluationOutput, EvaluationPlan, FailedSource,
+        Finding, Incumbent, KnownName, KnownSkill, LearningOutput, ModelUsage, PastOutcome,
+        PreLoadOutput, RequestKind, Severity, SkillManageOutput, SkillRequest, StageContext,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -626,6 +626,8 @@ fn past() -> PastOutcome {
 
 fn candidate() -> Candidate {
     Candidate {
+        kind: CandidateKind::Openapi,
+        request_id: None,
         name: text("petstore-find-pets"),
         source: text("petstore"),
         locator: text("GET /pets"),
@@ -695,9 +697,21 @@ fn stage_payloads(goldens: &mut Goldens) {
                 auth_ref: Some(text("PETSTORE_TOKEN")),
                 latency_budget_ms: Some(500),
                 max_candidates: Some(10),
+                trust: 0.5,
+                command: vec![],
                 enabled: true,
             }],
             servers: BTreeMap::from([(text("petstore"), text("http://127.0.0.1:8000"))]),
+            requests: vec![SkillRequest {
+                request_id: text("req-1"),
+                kind: RequestKind::Repair,
+                text: text("status_500 when the city is missing"),
+                examples: vec![case()],
+                skill: Some(text("petstore-list-pets")),
+                artifact_id: Some("ab".repeat(32)),
+                cluster: Some(text("status_500")),
+                demand: 2.5,
+            }],
             known_skills: vec![KnownSkill {
                 name: text("petstore-list-pets"),
                 active: true,

@@ -172,6 +172,7 @@ fn cut(text: &str, most: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use evo_common::stage::CandidateKind;
     use tempfile::TempDir;
 
     use super::*;
@@ -179,6 +180,8 @@ mod tests {
 
     fn candidate(locator: &str, fingerprint: &str) -> Candidate {
         Candidate {
+            kind: CandidateKind::Openapi,
+            request_id: None,
             name: "pets-get".to_owned(),
             source: "pets".to_owned(),
             locator: locator.to_owned(),

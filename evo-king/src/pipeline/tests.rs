@@ -27,8 +27,8 @@ use evo_common::{
     outcome::{Outcome, Verdict},
     skill::{SkillManifest, Written},
     stage::{
-        BuildingOutput, Candidate, EvaluationOutput, Finding, KnownName, LearningOutput,
-        PreLoadOutput, Severity, SkillManageOutput, StageContext,
+        BuildingOutput, Candidate, CandidateKind, EvaluationOutput, Finding, KnownName,
+        LearningOutput, PreLoadOutput, Severity, SkillManageOutput, StageContext,
     },
     tokens::Tokens,
 };
@@ -227,6 +227,8 @@ fn candidate(name: &str) -> Candidate {
         };
     }
     Candidate {
+        kind: CandidateKind::Openapi,
+        request_id: None,
         name: name.to_owned(),
         source: "api".to_owned(),
         locator: format!("{} /{name}", if name.ends_with("-write") { "POST" } else { "GET" }),

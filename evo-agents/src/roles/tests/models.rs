@@ -435,6 +435,8 @@ fn texts_are_kept_only_for_the_same_operation() {
         }]
     };
     let candidate = Candidate {
+        kind: evo_common::stage::CandidateKind::Openapi,
+        request_id: None,
         name: "shop-a".to_owned(),
         source: "shop".to_owned(),
         locator: "GET /a".to_owned(),

@@ -15,7 +15,11 @@ pub mod schema;
 #[cfg(test)]
 mod tests;
 
-use evo_common::{config::SourceConfig, ids::sha256_hex, stage::Candidate};
+use evo_common::{
+    config::SourceConfig,
+    ids::sha256_hex,
+    stage::{Candidate, CandidateKind},
+};
 use serde_json::Value;
 
 use self::{document::Document, naming::Names, operation::Operation};
@@ -46,6 +50,8 @@ fn candidate(operation: &Operation, source: &SourceConfig, names: &mut Names) ->
         &operation.path,
     );
     Candidate {
+        kind: CandidateKind::Openapi,
+        request_id: None,
         cases: cases::cases(&name, operation),
         source: source.name.clone(),
         locator: operation.locator(),

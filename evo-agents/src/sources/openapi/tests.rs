@@ -197,6 +197,8 @@ fn an_operation_becomes_a_whole_candidate() {
     let ids: Vec<String> = candidate.cases.iter().map(|case| case.case_id.clone()).collect();
     let definition = candidate.definition.clone();
     let expected = Candidate {
+        kind: evo_common::stage::CandidateKind::Openapi,
+        request_id: None,
         name: "shop-get-item-by-id".to_owned(),
         source: "shop".to_owned(),
         locator: "GET /items/{item_id}".to_owned(),

@@ -19,7 +19,7 @@ use evo_common::{
     runtime::{OnError, Shutdown, TaskGroup},
     skill::SkillManifest,
     stage::{
-        BuildingOutput, Candidate, EvaluationOutput, LearningOutput, PreLoadOutput,
+        BuildingOutput, Candidate, CandidateKind, EvaluationOutput, LearningOutput, PreLoadOutput,
         SkillManageOutput,
     },
     tokens::Secret,
@@ -114,6 +114,8 @@ fn candidate(definition: &Value) -> Candidate {
         pinned: false,
     };
     Candidate {
+        kind: CandidateKind::Openapi,
+        request_id: None,
         name: SKILL.to_owned(),
         source: "evo-king".to_owned(),
         locator: "GET /thing".to_owned(),
