@@ -3,6 +3,7 @@
 
 mod agents;
 mod memories;
+mod requests;
 mod runs;
 mod skills;
 mod tasks;
@@ -21,6 +22,7 @@ use crate::{
 
 pub use agents::*;
 pub use memories::*;
+pub use requests::*;
 pub use runs::*;
 pub use skills::*;
 pub use tasks::*;

@@ -144,6 +144,10 @@ pub mod codes {
     pub const ARCHIVED: &str = "archived";
     /// It failed in use and was taken back (discarded).
     pub const ROLLED_BACK: &str = "rolled_back";
+    /// The request that it answers is answered, cancelled or being answered already (discarded).
+    pub const REQUEST_CLOSED: &str = "request_closed";
+    /// The cycle had no budget left for it; the next one takes it first (held).
+    pub const OVER_BUDGET: &str = "over_budget";
     /// A person cancelled the run (failed).
     pub const CANCELLED: &str = "cancelled";
 }

@@ -55,6 +55,9 @@ pub struct StageContext {
     /// Open requests, for Learning: those with the greatest demand first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub requests: Vec<SkillRequest>,
+    /// What models may still be asked in this cycle; absent without a limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<ModelBudget>,
     /// What king's skills are called, for Learning, so that a skill keeps its name. Absent when
     /// king does not say; a model must not change a name then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -144,6 +147,28 @@ impl ModelUsage {
     }
 }
 
+/// What models may still be asked in a cycle. A stage that has none left goes on without a model where
+/// it can.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct ModelBudget {
+    /// Calls; absent without a limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calls: Option<u64>,
+    /// Tokens, in and out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u64>,
+    /// What they may cost in USD.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usd: Option<f64>,
+}
+
+impl ModelBudget {
+    /// Whether nothing is left of some part of it.
+    pub fn is_used_up(&self) -> bool {
+        self.calls == Some(0) || self.tokens == Some(0) || self.usd.is_some_and(|usd| usd <= 0.0)
+    }
+}
+
 /// How an evaluation is run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct EvaluationPlan {
@@ -212,8 +237,8 @@ pub struct SkillRequest {
     pub kind: RequestKind,
     /// What is wanted, in words; what the failures have in common for a repair.
     pub text: String,
-    /// Inputs with what is expected, as whoever asked gave them. King treats them as it treats all
-    /// cases: some are held out of what builders see.
+    /// Inputs with what is expected, as whoever asked gave them: those that builders may see. King
+    /// has held out others, and adds them to the cases of whatever candidate answers the request.
     #[serde(default)]
     pub examples: Vec<Case>,
     /// The skill that is to be repaired.
@@ -307,6 +332,9 @@ pub struct LearningOutput {
     /// Sources that could not be read; the others go on.
     #[serde(default)]
     pub failed_sources: Vec<FailedSource>,
+    /// Requests that no candidate answers, with the reason. They stay open.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unanswered: Vec<UnansweredRequest>,
     /// What models were asked, when one was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<ModelUsage>,
@@ -319,6 +347,17 @@ pub struct FailedSource {
     pub name: String,
     /// Why, with file or address and what to do.
     pub message: String,
+}
+
+/// A request of which Learning made no candidate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnansweredRequest {
+    /// The request.
+    pub request_id: String,
+    /// Stable code: `no_model`, `no_examples`, …
+    pub code: String,
+    /// Why, and what to do.
+    pub reason: String,
 }
 
 /// What Building made.

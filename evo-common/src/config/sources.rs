@@ -126,6 +126,10 @@ impl SourceConfig {
                 ),
             );
         }
+        if self.name == REQUESTS {
+            let message = format!("{REQUESTS:?} is the source of what is asked for; take another");
+            fault("name".to_owned(), message);
+        }
         if self.location.trim().is_empty() && self.command.is_empty() {
             let wanted = match self.kind {
                 SourceKind::Openapi => "the file or URL of the OpenAPI document",
@@ -219,6 +223,9 @@ fn is_full_trust(trust: &f64) -> bool {
 fn enabled_by_default() -> bool {
     true
 }
+
+/// Name of the source of what Evo makes by itself, of requests. No configured source is called so.
+pub const REQUESTS: &str = "requests";
 
 /// Location of king's own OpenAPI document.
 pub const KING_LOCATION: &str = "king:";

@@ -725,6 +725,7 @@ fn stage_payloads(goldens: &mut Goldens) {
             incumbent: Some(Incumbent { artifact_id: "ab".repeat(32), version: text("0.1.0") }),
             version: text("0.1.1"),
             plan: EvaluationPlan::default(),
+            budget: None,
             names: None,
             past: vec![],
             earlier: None,
@@ -766,13 +767,13 @@ fn stage_payloads(goldens: &mut Goldens) {
         "learning_output.with_model",
         &LearningOutput {
             candidates: vec![Candidate { written: vec![written], ..candidate() }],
-            failed_sources: vec![],
             usage: Some(ModelUsage {
                 calls: 1,
                 input_tokens: 900,
                 output_tokens: 80,
                 cost_usd: Some(0.25),
             }),
+            ..LearningOutput::default()
         },
     );
     goldens.value(
@@ -783,7 +784,7 @@ fn stage_payloads(goldens: &mut Goldens) {
                 name: text("broken"),
                 message: text("broken.json, line 3: not JSON"),
             }],
-            usage: None,
+            ..LearningOutput::default()
         },
     );
     goldens.value(

@@ -290,8 +290,7 @@ async fn script(
                 Some(names) => names.iter().map(|name| candidate(name.as_str().unwrap())).collect(),
                 None => CANDIDATES.map(candidate).to_vec(),
             },
-            failed_sources: Vec::new(),
-            usage: None,
+            ..LearningOutput::default()
         }),
         PipelineStage::Building => {
             let manifest = manifest(&name, &context.version);

@@ -52,8 +52,7 @@ impl AgentHandler for Maker {
             let output = match job.stage {
                 PipelineStage::Learning => json!(LearningOutput {
                     candidates: vec![candidate(&job.context.trigger["definition"])],
-                    failed_sources: Vec::new(),
-                    usage: None,
+                    ..LearningOutput::default()
                 }),
                 PipelineStage::Building => {
                     let manifest = manifest(&job.context.version);
