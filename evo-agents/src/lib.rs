@@ -5,7 +5,7 @@
 //! writes: see [`handler::AgentHandler`].
 //!
 //! `king` is the link to king; `runner` decides what is said over it; `skill` reads, keeps and executes skill packages;
-//! `sandbox` is where their code runs.
+//! `sandbox` is where their code runs, and `mcp` where their tools are.
 
 pub mod advice;
 pub mod artifacts;
@@ -16,6 +16,7 @@ pub mod evaluation;
 pub mod gateway;
 pub mod handler;
 mod king;
+pub mod mcp;
 mod metrics;
 pub mod prompt;
 pub mod roles;

@@ -23,7 +23,7 @@ pub struct Case {
 }
 
 /// What a right answer looks like; every given part must hold.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Expectation {
     /// Acceptable HTTP statuses; empty for the package's declared success statuses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

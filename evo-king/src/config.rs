@@ -669,7 +669,8 @@ pub fn load_sources(file: &Path) -> Result<Vec<SourceConfig>, ConfigError> {
     let folder = file.parent().unwrap_or(Path::new("."));
     for source in &mut config.sources {
         let location = &source.location;
-        let names_a_file = !location.contains("://") && !location.ends_with(':');
+        let names_a_file =
+            !location.is_empty() && !location.contains("://") && !location.ends_with(':');
         if names_a_file && Path::new(location).is_relative() {
             source.location = folder.join(location).display().to_string();
         }

@@ -258,8 +258,8 @@ impl Work<'_> {
                 codes::LATENCY,
                 format!(
                     "no answer within {} ms",
-                    self.policy.timeout_cap_ms.map_or(self.package.call.timeout_ms, |cap| cap
-                        .min(self.package.call.timeout_ms))
+                    self.policy.timeout_cap_ms.map_or(self.package.timeout_ms(), |cap| cap
+                        .min(self.package.timeout_ms()))
                 ),
             ));
         }
@@ -395,18 +395,8 @@ impl Work<'_> {
         evidence.failures =
             [smoke, train, held_out].into_iter().flat_map(Tally::failures).cloned().collect();
         evidence.failures.truncate(MAX_FAILURES);
-        let endpoints: Vec<String> = self
-            .package
-            .config
-            .endpoints
-            .iter()
-            .map(|endpoint| {
-                let method = serde_json::to_value(endpoint.method).unwrap_or_default();
-                format!("{} {}", method.as_str().unwrap_or_default(), endpoint.url)
-            })
-            .collect();
         (evidence.novelty, evidence.nearest) =
-            novelty(manifest, &endpoints, &self.context.known_skills);
+            novelty(manifest, &self.package.targets(), &self.context.known_skills);
         let answered = !held_out.latencies_ms().is_empty() || !smoke.latencies_ms().is_empty();
         evidence.integration = self.integration(&evidence.latency, answered);
     }

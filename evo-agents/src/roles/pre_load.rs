@@ -374,7 +374,8 @@ impl<'a> Gates<'a> {
             | CallError::Redirected { .. }
             | CallError::CodeFailed(_)
             | CallError::NotJson(_)
-            | CallError::LimitReached(_) => return None,
+            | CallError::LimitReached(_)
+            | CallError::ServerFailed(_) => return None,
             CallError::SandboxUnavailable(reason) => {
                 Outcome::held(codes::SANDBOX_UNAVAILABLE, reason.clone())
             }

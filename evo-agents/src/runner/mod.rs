@@ -267,6 +267,7 @@ impl Runner {
         if !self.link_tasks.shutdown(STOP_GRACE * 2).await {
             tracing::debug!("The connection did not end in time");
         }
+        self.commander.services.executor.close().await;
         if self.session.owes_results() {
             tracing::info!("Results without an answer are kept and sent after the next start");
         }

@@ -6,8 +6,8 @@ use evo_common::{
     artifact::{self, Files},
     case::{Case, CaseFile},
     skill::{
-        CodeRuntime, HttpCall, Provenance, SkillConfig, SkillIO, SkillManifest, files,
-        is_valid_name,
+        CodeRuntime, HttpCall, McpCall, Provenance, SkillConfig, SkillEndpoint, SkillIO,
+        SkillManifest, files, is_valid_name,
     },
 };
 use serde::{Deserialize, de::DeserializeOwned};
@@ -32,14 +32,28 @@ pub struct Package {
     pub runtime: Option<CodeRuntime>,
     /// `provenance.toml`, if there is one.
     pub provenance: Option<Provenance>,
+    /// What a call of it does.
+    pub kind: Kind,
     /// Every file of the package.
     pub files: Files,
 }
 
+/// What a call of a skill does.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Kind {
+    /// It sends [`Package::call`] to its endpoint.
+    Http,
+    /// It runs the package's code as [`Package::runtime`] says.
+    Code,
+    /// It calls a tool of its source's MCP server: the table `[mcp]` of `config.toml`.
+    Mcp(McpCall),
+}
+
 /// What `config.toml` holds beside the published keys.
-#[derive(Deserialize)]
-struct RuntimeFile {
+#[derive(Default, Deserialize)]
+struct Tables {
     runtime: Option<CodeRuntime>,
+    mcp: Option<McpCall>,
 }
 
 /// What is wrong with a package: names the file, and the key and line where they are known.
@@ -97,11 +111,17 @@ impl Package {
             None => return Err(missing(files::CONFIG)),
         };
         let call = read_call(&config)?;
-        let runtime = parse::<RuntimeFile>(&files, files::CONFIG)?.and_then(|file| file.runtime);
+        let Tables { runtime, mcp } = parse(&files, files::CONFIG)?.unwrap_or_default();
         let provenance = parse(&files, files::PROVENANCE)?;
-        let package = Self { manifest, config, call, runtime, provenance, files };
+        let kind = match mcp {
+            Some(call) => Kind::Mcp(call),
+            None if manifest.has_code => Kind::Code,
+            None => Kind::Http,
+        };
+        let package = Self { manifest, config, call, runtime, provenance, kind, files };
         package.check_call()?;
         package.check_runtime()?;
+        package.check_tool()?;
         package.train_cases()?;
         Ok(package)
     }
@@ -196,10 +216,50 @@ impl Package {
         Ok(())
     }
 
+    /// Checks that a skill that calls a tool does nothing else.
+    fn check_tool(&self) -> Result<(), Error> {
+        let Kind::Mcp(call) = &self.kind else { return Ok(()) };
+        if self.manifest.has_code {
+            let message = "a skill that calls a tool has no code".to_owned();
+            return Err(self.wrong("mcp", message));
+        }
+        if !self.config.endpoints.is_empty() {
+            let message = "a skill that calls a tool has no endpoints".to_owned();
+            return Err(self.wrong("endpoints", message));
+        }
+        for (key, value) in [("mcp.server", &call.server), ("mcp.tool", &call.tool)] {
+            if value.trim().is_empty() {
+                return Err(self.wrong(key, "is empty".to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a call goes to, in words that can be compared: `GET {server}/agents`, `mcp time/now`.
+    pub fn targets(&self) -> Vec<String> {
+        if let Kind::Mcp(call) = &self.kind {
+            return vec![format!("mcp {}/{}", call.server, call.tool)];
+        }
+        let target = |endpoint: &SkillEndpoint| {
+            let method = serde_json::to_value(endpoint.method).unwrap_or_default();
+            format!("{} {}", method.as_str().unwrap_or_default(), endpoint.url)
+        };
+        self.config.endpoints.iter().map(target).collect()
+    }
+
+    /// Time limit of one call, by the package itself.
+    pub fn timeout_ms(&self) -> u64 {
+        match (&self.kind, &self.runtime) {
+            (Kind::Mcp(call), _) => call.timeout_ms,
+            (Kind::Code, Some(runtime)) => runtime.timeout_ms,
+            _ => self.call.timeout_ms,
+        }
+    }
+
     /// Checks that the call can be made from the declared inputs.
     fn check_call(&self) -> Result<(), Error> {
         let wrong = |key: &str, message: String| Err(self.wrong(key, message));
-        if self.config.endpoints.is_empty() && !self.manifest.has_code {
+        if self.config.endpoints.is_empty() && self.kind == Kind::Http {
             return wrong("endpoints", "an http skill needs an endpoint".to_owned());
         }
         for (index, endpoint) in self.config.endpoints.iter().enumerate() {

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{
     execute::{CallAnswer, CallPolicy, Executor},
-    package::Package,
+    package::{Kind, Package},
 };
 
 /// Largest input of a failed call that is reported.
@@ -98,10 +98,10 @@ fn output(package: &Package, answer: CallAnswer) -> Result<Value, Failure> {
         other => other.to_string(),
     };
     let excerpt: String = body.chars().take(EXCERPT).collect();
-    let message = if excerpt.is_empty() {
-        format!("HTTP {}", answer.status)
-    } else {
-        format!("HTTP {}: {excerpt}", answer.status)
+    let what = match package.kind {
+        Kind::Mcp(_) => "the tool reports an error".to_owned(),
+        Kind::Http | Kind::Code => format!("HTTP {}", answer.status),
     };
+    let message = if excerpt.is_empty() { what } else { format!("{what}: {excerpt}") };
     Err(Failure::new("skill_failed", message))
 }

@@ -9,6 +9,7 @@ use super::{
     check,
     load::{Fault, Validate},
 };
+use crate::case::Expectation;
 
 /// Every source.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -74,14 +75,15 @@ pub struct SourceConfig {
     pub base_url: Option<String>,
     /// Origins (`http://127.0.0.1:8000`) that may be called although their address is private or
     /// loopback. Nothing opens loopback in general. Tokens go only to these, to the origin of
-    /// `base_url` and to that of an http(s) `location`.
+    /// `base_url` and to that of an http(s) `location`. The URL of an MCP server needs no entry.
     #[serde(default)]
     pub allow_origins: Vec<String>,
     /// Operations that may be executed although they are not GET or HEAD: operation ids or
-    /// `POST /path`.
+    /// `POST /path`. Of an MCP server the names of tools that do not say that they only read.
     #[serde(default)]
     pub allow_operations: Vec<String>,
-    /// Environment variables that this source's skills may use as `auth_ref`.
+    /// Environment variables that this source's skills may use as `auth_ref`, and that the
+    /// `command` of an MCP server gets.
     #[serde(default)]
     pub allow_env: Vec<String>,
     /// The environment variable that holds this source's auth token, when the document's security
@@ -101,9 +103,28 @@ pub struct SourceConfig {
     /// `location` is the URL of one that speaks HTTP.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,
+    /// Calls of an MCP server's tools that are known to be right. A tool whose definition says
+    /// nothing of its answer can be measured by these alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub examples: Vec<SourceExample>,
     /// Off keeps it in the file and out of the cycle.
     #[serde(default = "enabled_by_default")]
     pub enabled: bool,
+}
+
+/// A call of a tool that is known to be right: an entry of `[[sources.examples]]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SourceExample {
+    /// Name of the tool.
+    pub tool: String,
+    /// Its input.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    pub input: serde_json::Map<String, serde_json::Value>,
+    /// What its answer must be. Without it the answer must be no error, hold something, and be of
+    /// one shape over all repeats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expect: Option<Expectation>,
 }
 
 /// Whether a text is a legal source name: `[a-z0-9-]{1,32}`, no dash at either end.
@@ -181,6 +202,17 @@ impl SourceConfig {
                 );
             }
         }
+        if self.kind != SourceKind::Mcp && !self.examples.is_empty() {
+            fault(
+                "examples".to_owned(),
+                "are only for the tools of a source of kind `mcp`: take them out".to_owned(),
+            );
+        }
+        for (index, example) in self.examples.iter().enumerate() {
+            if example.tool.trim().is_empty() {
+                fault(format!("examples[{index}].tool"), "is empty: name the tool".to_owned());
+            }
+        }
         if self.max_candidates == Some(0) {
             fault(
                 "max_candidates".to_owned(),
@@ -206,6 +238,7 @@ impl SourceConfig {
             max_candidates: None,
             trust: full_trust(),
             command: Vec::new(),
+            examples: Vec::new(),
             enabled: true,
         }
     }

@@ -699,6 +699,7 @@ fn stage_payloads(goldens: &mut Goldens) {
                 max_candidates: Some(10),
                 trust: 0.5,
                 command: vec![],
+                examples: vec![],
                 enabled: true,
             }],
             servers: BTreeMap::from([(text("petstore"), text("http://127.0.0.1:8000"))]),

@@ -102,6 +102,11 @@ pub(super) fn for_document(
 }
 
 impl Auth {
+    /// The token alone, for whoever sends it as a bearer token by other means.
+    pub(super) fn into_token(self) -> Secret {
+        self.token
+    }
+
     /// Puts the token into the URL or the headers.
     pub(super) fn apply(
         &self,
@@ -174,6 +179,7 @@ mod tests {
                 "https://pets.example.com".to_owned(),
             ],
             timeout_cap_ms: None,
+            mcp: None,
         };
         let code = |name: &str, url: &str| {
             let url = Url::parse(url).unwrap();

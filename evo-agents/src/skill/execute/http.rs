@@ -159,7 +159,7 @@ impl Inner {
     }
 }
 
-fn capped(timeout_ms: u64, policy: &CallPolicy) -> u64 {
+pub(super) fn capped(timeout_ms: u64, policy: &CallPolicy) -> u64 {
     policy.timeout_cap_ms.map_or(timeout_ms, |cap| cap.min(timeout_ms)).max(1)
 }
 

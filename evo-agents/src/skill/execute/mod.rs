@@ -4,6 +4,7 @@ mod auth;
 mod code;
 mod http;
 mod input;
+mod mcp;
 mod request;
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
@@ -16,9 +17,12 @@ pub(crate) use auth::AuthScheme;
 
 use super::{
     egress::{self, Clients},
-    package::Package,
+    package::{Kind, Package},
 };
-use crate::sandbox::{self, Sandbox};
+use crate::{
+    mcp::{Connections, Listing, McpAddress, McpServer},
+    sandbox::{self, Sandbox},
+};
 
 /// The name of king's own source in [`CallPolicy::servers`].
 pub const KING_SERVER: &str = "evo-king";
@@ -77,6 +81,7 @@ struct Inner {
     config: ExecutorConfig,
     clients: Clients,
     sandbox: Sandbox,
+    mcp: Connections,
 }
 
 /// What a call is allowed to do.
@@ -95,6 +100,8 @@ pub struct CallPolicy {
     pub token_origins: Vec<String>,
     /// Lowers the package's own time limit.
     pub timeout_cap_ms: Option<u64>,
+    /// The MCP server of the skill's source, if it has one. A package names the source alone.
+    pub mcp: Option<McpServer>,
 }
 
 impl CallPolicy {
@@ -105,12 +112,19 @@ impl CallPolicy {
             matches!(url.scheme(), "http" | "https").then(|| egress::origin(&url))
         };
         let named = source.base_url.iter().chain([&source.location]).filter_map(origin);
+        let mcp = McpServer::of(source);
+        // Naming an MCP server is the operator's leave to call it.
+        let web = mcp.as_ref().and_then(|server| match &server.address {
+            McpAddress::Url { url, .. } => origin(url),
+            McpAddress::Command { .. } => None,
+        });
         Self {
             servers: own_server(servers, &source.name),
-            allow_origins: source.allow_origins.clone(),
-            allow_env: source.allow_env.clone(),
             token_origins: source.allow_origins.iter().cloned().chain(named).collect(),
+            allow_origins: source.allow_origins.iter().cloned().chain(web).collect(),
+            allow_env: source.allow_env.clone(),
             timeout_cap_ms: None,
+            mcp,
         }
     }
 
@@ -218,6 +232,9 @@ pub enum CallError {
     /// Code can't be run safely on this machine, which says nothing about the skill.
     #[error("{0}")]
     SandboxUnavailable(String),
+    /// The server does not speak its protocol as it should.
+    #[error("{0}")]
+    ServerFailed(String),
 }
 
 impl CallError {
@@ -238,6 +255,7 @@ impl CallError {
             Self::NotJson(_) => "output_not_json",
             Self::LimitReached(_) => "limit_reached",
             Self::SandboxUnavailable(_) => "sandbox_unavailable",
+            Self::ServerFailed(_) => "server_failed",
         }
     }
 }
@@ -246,22 +264,26 @@ impl Executor {
     /// An executor with its own connections.
     pub fn new(config: ExecutorConfig) -> Self {
         let sandbox = Sandbox::new(config.sandbox.clone());
-        Self { inner: Arc::new(Inner { config, clients: Clients::new(), sandbox }) }
+        let (clients, mcp) = (Clients::new(), Connections::default());
+        Self { inner: Arc::new(Inner { config, clients, sandbox, mcp }) }
     }
 
-    /// Calls a skill once: over HTTP, or by running its code in the sandbox. The input is checked
-    /// first: nothing is sent when it is wrong.
+    /// Calls a skill once: over HTTP, by running its code in the sandbox, or as a tool of its MCP
+    /// server. The input is checked first: nothing is sent when it is wrong.
     pub async fn call(
         &self,
         package: &Package,
         input: &Map<String, Value>,
         policy: &CallPolicy,
     ) -> Result<CallAnswer, CallError> {
-        if package.manifest.has_code {
-            return Box::pin(code::call(&self.inner.sandbox, package, input, policy)).await;
+        match &package.kind {
+            Kind::Code => Box::pin(code::call(&self.inner.sandbox, package, input, policy)).await,
+            Kind::Mcp(call) => Box::pin(self.inner.call_tool(package, call, input, policy)).await,
+            Kind::Http => {
+                let request = build_request(package, input, policy)?;
+                self.inner.call(package, request, policy).await
+            }
         }
-        let request = build_request(package, input, policy)?;
-        self.inner.call(package, request, policy).await
     }
 
     /// Checks what can be known before a call: its input, the request, the auth token and the
@@ -272,8 +294,12 @@ impl Executor {
         input: &Map<String, Value>,
         policy: &CallPolicy,
     ) -> Result<(), CallError> {
-        if package.manifest.has_code {
-            return code::check(package, input).map(drop);
+        match &package.kind {
+            Kind::Code => return code::check(package, input).map(drop),
+            Kind::Mcp(call) => {
+                return self.inner.check_tool(package, call, input, policy).map(drop);
+            }
+            Kind::Http => {}
         }
         let request = build_request(package, input, policy)?;
         let access = egress::check(&request.url, policy);
@@ -288,6 +314,16 @@ impl Executor {
     /// and the gateway's own documents are fetched with their tokens.
     pub async fn get_document(&self, url: &str, policy: &CallPolicy) -> Result<Vec<u8>, CallError> {
         self.inner.get_document(url, policy).await
+    }
+
+    /// The tools of the policy's MCP server.
+    pub async fn list_tools(&self, policy: &CallPolicy) -> Result<Listing, CallError> {
+        Box::pin(self.inner.list_tools(policy)).await
+    }
+
+    /// Closes the connections to MCP servers; a later call makes new ones.
+    pub async fn close(&self) {
+        self.inner.mcp.close().await;
     }
 }
 
