@@ -104,6 +104,16 @@ pub mod codes {
     pub const DRY_RUN_FAILED: &str = "dry_run_failed";
     /// The machine of the stage has no sandbox for code (held).
     pub const SANDBOX_UNAVAILABLE: &str = "sandbox_unavailable";
+    /// Nothing here can build it: no active skill answers it, and there is no model to ask (held).
+    pub const NO_BUILDER: &str = "no_builder";
+    /// The model that was to write it refused, or can't be asked (held).
+    pub const NO_MODEL: &str = "no_model";
+    /// The tokens, the money or the time that may be spent on building it are used up (held).
+    pub const BUILD_BUDGET: &str = "build_budget";
+    /// The model's answers hold no code that can be used (discarded).
+    pub const MODEL_GARBAGE: &str = "model_garbage";
+    /// What was built does not answer its own train cases, after every repair (discarded).
+    pub const TRAIN_FAILED: &str = "train_failed";
     /// The scan found something dangerous (discarded).
     pub const UNSAFE: &str = "unsafe";
     /// It can't reach the threshold any more (discarded).

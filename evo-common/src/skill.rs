@@ -254,6 +254,35 @@ pub struct Step {
     pub fixed: std::collections::BTreeMap<String, serde_json::Value>,
 }
 
+/// Several skills in a row: what `config.toml` of a composed skill holds, and what its candidate's
+/// definition is.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Composition {
+    /// JSON pointer to the answer, into the same object that the steps refer to; by default the
+    /// body of the last step's answer (`/steps/1/body`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<String>,
+    /// The steps, in order.
+    #[serde(default)]
+    pub steps: Vec<Step>,
+}
+
+impl Composition {
+    /// Most steps.
+    pub const MAX_STEPS: usize = 16;
+
+    /// The skills that it calls, each once, in the order of their first step.
+    pub fn skills(&self) -> Vec<&str> {
+        let mut skills: Vec<&str> = Vec::new();
+        for step in &self.steps {
+            if !skills.contains(&step.skill.as_str()) {
+                skills.push(&step.skill);
+            }
+        }
+        skills
+    }
+}
+
 /// Files of a package folder.
 pub mod files {
     /// [`super::SkillManifest`].

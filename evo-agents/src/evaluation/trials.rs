@@ -175,7 +175,7 @@ impl<'a> Bench<'a> {
 /// What a call that had no answer means for its trial.
 pub fn failure_of(error: &CallError) -> Failure {
     let code = match error {
-        CallError::Unreachable(_) => "connect",
+        CallError::Unreachable(_) | CallError::Step { code: "unreachable", .. } => "connect",
         other => other.code(),
     };
     let detail: String =

@@ -1,23 +1,17 @@
-//! Building: makes a package of a candidate.
+//! Building: makes a package of a candidate. How depends on what it is made of.
 
 use evo_common::{
     artifact,
-    ids::ArtifactId,
     messages::PipelineStage,
-    outcome::{Outcome, codes},
     skill::SkillManifest,
     stage::{BuildingOutput, Candidate},
 };
 use futures_util::future::BoxFuture;
 
-use super::{candidate_of, done, expect_stage, operation_of, version_of};
+use super::{candidate_of, done, expect_stage, version_of};
 use crate::{
+    building,
     handler::{AgentHandler, StageDone, StageError, StageJob},
-    skill::package::Package,
-    sources::openapi::{
-        operation::Operation,
-        package::{self, Built},
-    },
     wording,
 };
 
@@ -32,7 +26,7 @@ impl AgentHandler for Building {
             let candidate = candidate_of(&job.context)?;
             let version = version_of(&job.context);
             let gateway = job.services.gateway.as_ref();
-            let built = match build(candidate, version, &job).await? {
+            let built = match building::build(candidate, version, &job).await? {
                 Ok(built) => built,
                 Err(outcome) => {
                     let output = BuildingOutput {
@@ -62,60 +56,6 @@ impl AgentHandler for Building {
             Ok(done(artifact_id.as_str(), &output))
         })
     }
-}
-
-/// The package, or how the candidate ends without one.
-async fn build(
-    candidate: &Candidate,
-    version: &str,
-    job: &StageJob,
-) -> Result<Result<Built, Outcome>, StageError> {
-    let operation = operation_of(candidate)?;
-    if let Some(problem) = operation.problem {
-        return Ok(Err(problem));
-    }
-    if let Some((candidate, operation)) = worded(candidate, &operation, job).await
-        && let Ok(built) = compile(&candidate, &operation, version, job)
-    {
-        return Ok(Ok(built));
-    }
-    Ok(compile(candidate, &operation, version, job))
-}
-
-/// Candidate and operation with better texts: those of the last package that was made of the same
-/// definition, or what a model says now if there is no such package.
-async fn worded(
-    candidate: &Candidate,
-    operation: &Operation,
-    job: &StageJob,
-) -> Option<(Candidate, Operation)> {
-    let Some(earlier) = &job.context.earlier else {
-        let gateway = job.services.gateway.as_ref()?;
-        return wording::improved(gateway, candidate, operation, job.deadline).await;
-    };
-    let id = ArtifactId::parse(earlier.as_str()).ok()?;
-    match job.services.artifacts.package(&id).await {
-        Ok(package) => wording::as_before(&package, candidate, operation),
-        Err(error) => {
-            tracing::debug!(%error, "The texts of the package {id} can't be read: {error}");
-            None
-        }
-    }
-}
-
-fn compile(
-    candidate: &Candidate,
-    operation: &Operation,
-    version: &str,
-    job: &StageJob,
-) -> Result<Built, Outcome> {
-    let parent = job.context.incumbent.as_ref().map(|incumbent| incumbent.artifact_id.as_str());
-    let invalid = |reason: String| Outcome::discarded(codes::INVALID_PACKAGE, reason);
-    let built = package::build(candidate, operation, version, &job.context.train_cases, parent)
-        .map_err(|error| invalid(error.to_string()))?;
-    // A package that could not be loaded again must not get an address.
-    Package::from_files(built.files.clone()).map_err(|error| invalid(error.to_string()))?;
-    Ok(built)
 }
 
 fn bare_manifest(candidate: &Candidate, version: &str) -> SkillManifest {

@@ -18,7 +18,8 @@ use futures_util::future::BoxFuture;
 use serde::Deserialize;
 
 use super::{
-    candidate_of, done, expect_stage, operation_of, package_of, policy_of, skill_manage, source_of,
+    candidate_of, done, expect_stage, operation_of, package_of, policy_with_parts, skill_manage,
+    source_of,
 };
 use crate::{
     advice::{self, Advice, AdviceJob},
@@ -124,7 +125,7 @@ async fn evaluate(job: &StageJob) -> Result<Evidence, StageError> {
             "there is no held-out case to judge it by",
         )));
     }
-    let policy = call_policy(context, source);
+    let policy = call_policy(job, source).await?;
     let work = Work { job, context, candidate, source, package: &package, policy: &policy };
     work.cascade(&train, &holdout, incumbent.as_ref()).await
 }
@@ -139,9 +140,10 @@ fn cases_of(context: &StageContext, candidate: &Candidate) -> Result<[Vec<Case>;
     Ok(cases.map(|cases| with_declared_schema(cases, &operation)))
 }
 
-fn call_policy(context: &StageContext, source: &SourceConfig) -> CallPolicy {
+async fn call_policy(job: &StageJob, source: &SourceConfig) -> Result<CallPolicy, StageError> {
     let own = source.latency_budget_ms.unwrap_or(0).saturating_mul(6) / 5;
-    CallPolicy { timeout_cap_ms: Some(own.max(CALL_TIMEOUT_MS)), ..policy_of(context, source) }
+    let policy = policy_with_parts(job, source).await?;
+    Ok(CallPolicy { timeout_cap_ms: Some(own.max(CALL_TIMEOUT_MS)), ..policy })
 }
 
 struct Work<'a> {
@@ -404,10 +406,8 @@ impl Work<'_> {
     fn integration(&self, latency: &Latency, answered: bool) -> Vec<IntegrationCheck> {
         let manifest = &self.package.manifest;
         let known = &self.context.known_skills;
-        let dependencies_active = manifest
-            .dependencies
-            .iter()
-            .all(|name| known.iter().any(|skill| skill.active && skill.name == *name));
+        let dependencies_active =
+            manifest.dependencies.iter().all(|name| self.policy.parts.get(name).is_some());
         let composes = known.iter().filter(|other| other.name != manifest.name).any(|other| {
             feeds(&manifest.outputs, &other.inputs) || feeds(&other.outputs, &manifest.inputs)
         });

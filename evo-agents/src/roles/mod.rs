@@ -10,10 +10,10 @@ mod user;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use evo_common::{
-    config::SourceConfig,
+    config::{SourceConfig, sources::REQUESTS},
     ids::ArtifactId,
     messages::{AgentRole, PipelineStage},
     stage::{Candidate, StageContext},
@@ -27,7 +27,7 @@ pub use self::{
 use crate::{
     artifacts,
     handler::{AgentHandler, StageDone, StageError, StageJob},
-    skill::{execute::CallPolicy, package::Package},
+    skill::{execute::CallPolicy, package::Package, parts::Parts},
     sources::openapi::operation::Operation,
 };
 
@@ -67,7 +67,7 @@ fn candidate_of(context: &StageContext) -> Result<&Candidate, StageError> {
 }
 
 /// The candidate's definition, as the OpenAPI source wrote it.
-fn operation_of(candidate: &Candidate) -> Result<Operation, StageError> {
+pub(crate) fn operation_of(candidate: &Candidate) -> Result<Operation, StageError> {
     serde_json::from_value(candidate.definition.clone()).map_err(|error| {
         StageError::permanent(format!("`metadata.candidate.definition` can't be read: {error}"))
     })
@@ -83,7 +83,9 @@ fn source_of<'a>(
     context: &'a StageContext,
     candidate: &Candidate,
 ) -> Result<&'a SourceConfig, StageError> {
-    context.sources.iter().find(|source| source.name == candidate.source).ok_or_else(|| {
+    static OF_REQUESTS: LazyLock<SourceConfig> = LazyLock::new(SourceConfig::of_requests);
+    let known = context.sources.iter().find(|source| source.name == candidate.source);
+    known.or_else(|| (candidate.source == REQUESTS).then(|| &*OF_REQUESTS)).ok_or_else(|| {
         StageError::permanent(format!(
             "the source {:?} of the candidate {} is no longer configured; add it to sources.toml again",
             candidate.source, candidate.name
@@ -102,6 +104,16 @@ fn version_of(context: &StageContext) -> &str {
 /// What the skills of a source may do.
 fn policy_of(context: &StageContext, source: &SourceConfig) -> CallPolicy {
     CallPolicy::of_source(source, &context.servers)
+}
+
+/// What a candidate's package may do, with the skills that it calls.
+async fn policy_with_parts(
+    job: &StageJob,
+    source: &SourceConfig,
+) -> Result<CallPolicy, StageError> {
+    let context = &job.context;
+    let parts = Parts::fetch(&job.services.artifacts, &context.parts, &context.servers).await?;
+    Ok(CallPolicy { parts, ..policy_of(context, source) })
 }
 
 fn output_of<T: DeserializeOwned>(

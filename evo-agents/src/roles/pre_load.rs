@@ -71,8 +71,8 @@ async fn check(job: &StageJob, output: &mut PreLoadOutput) -> Result<Gate, Stage
         Err(reason) => return Ok(Err(Outcome::discarded(codes::INVALID_PACKAGE, reason))),
     };
     output.findings = scan::scan(&package);
-    if package.manifest.has_code && !is_operation(candidate) {
-        return dry_run::check(job, source, &package, output).await;
+    if !candidate.kind.is_openapi() || package.manifest.has_code && !is_operation(candidate) {
+        return dry_run::check(job, source, candidate, &package, output).await;
     }
     let operation = operation_of(candidate)?;
     let gates = Gates { job, context, candidate, source, package: &package, operation: &operation };
@@ -375,7 +375,8 @@ impl<'a> Gates<'a> {
             | CallError::CodeFailed(_)
             | CallError::NotJson(_)
             | CallError::LimitReached(_)
-            | CallError::ServerFailed(_) => return None,
+            | CallError::ServerFailed(_)
+            | CallError::Step { .. } => return None,
             CallError::SandboxUnavailable(reason) => {
                 Outcome::held(codes::SANDBOX_UNAVAILABLE, reason.clone())
             }
@@ -419,9 +420,7 @@ fn valid(package: &Package, context: &StageContext) -> Gate {
             IO_TYPES.join(", ")
         ));
     }
-    let is_active = |name: &String| {
-        context.known_skills.iter().any(|known| known.active && known.name == *name)
-    };
+    let is_active = |name: &String| context.parts.iter().any(|part| part.name == *name);
     for dependency in &manifest.dependencies {
         if *dependency == manifest.name {
             return invalid("it depends on itself".to_owned());

@@ -6,14 +6,14 @@ use evo_common::{
     artifact::{self, Files},
     case::{Case, CaseFile},
     skill::{
-        CodeRuntime, HttpCall, McpCall, Provenance, SkillConfig, SkillEndpoint, SkillIO,
-        SkillManifest, files, is_valid_name,
+        CodeRuntime, Composition, HttpCall, McpCall, Provenance, SkillConfig, SkillEndpoint,
+        SkillIO, SkillManifest, files, is_valid_name,
     },
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::template;
+use super::{composition, template};
 use crate::sandbox::{interpreter::Language, policy::HostRule};
 
 /// Text that stands for the base URL of [`HttpCall::server`] at the start of an endpoint's URL.
@@ -47,6 +47,8 @@ pub enum Kind {
     Code,
     /// It calls a tool of its source's MCP server: the table `[mcp]` of `config.toml`.
     Mcp(McpCall),
+    /// It calls other skills: the `[[steps]]` of `config.toml`.
+    Composed(Composition),
 }
 
 /// What `config.toml` holds beside the published keys.
@@ -54,6 +56,8 @@ pub enum Kind {
 struct Tables {
     runtime: Option<CodeRuntime>,
     mcp: Option<McpCall>,
+    #[serde(flatten)]
+    composition: Composition,
 }
 
 /// What is wrong with a package: names the file, and the key and line where they are known.
@@ -111,10 +115,12 @@ impl Package {
             None => return Err(missing(files::CONFIG)),
         };
         let call = read_call(&config)?;
-        let Tables { runtime, mcp } = parse(&files, files::CONFIG)?.unwrap_or_default();
+        let Tables { runtime, mcp, composition } =
+            parse(&files, files::CONFIG)?.unwrap_or_default();
         let provenance = parse(&files, files::PROVENANCE)?;
         let kind = match mcp {
             Some(call) => Kind::Mcp(call),
+            None if !composition.steps.is_empty() => Kind::Composed(composition),
             None if manifest.has_code => Kind::Code,
             None => Kind::Http,
         };
@@ -122,6 +128,7 @@ impl Package {
         package.check_call()?;
         package.check_runtime()?;
         package.check_tool()?;
+        package.check_steps()?;
         package.train_cases()?;
         Ok(package)
     }
@@ -235,10 +242,15 @@ impl Package {
         Ok(())
     }
 
-    /// What a call goes to, in words that can be compared: `GET {server}/agents`, `mcp time/now`.
+    /// What a call goes to, in words that can be compared: `GET {server}/agents`, `mcp time/now`,
+    /// `skill find-city`.
     pub fn targets(&self) -> Vec<String> {
-        if let Kind::Mcp(call) = &self.kind {
-            return vec![format!("mcp {}/{}", call.server, call.tool)];
+        match &self.kind {
+            Kind::Mcp(call) => return vec![format!("mcp {}/{}", call.server, call.tool)],
+            Kind::Composed(composition) => {
+                return composition.skills().iter().map(|skill| format!("skill {skill}")).collect();
+            }
+            Kind::Http | Kind::Code => {}
         }
         let target = |endpoint: &SkillEndpoint| {
             let method = serde_json::to_value(endpoint.method).unwrap_or_default();
@@ -254,6 +266,13 @@ impl Package {
             (Kind::Code, Some(runtime)) => runtime.timeout_ms,
             _ => self.call.timeout_ms,
         }
+    }
+
+    /// Checks that the steps can be done.
+    fn check_steps(&self) -> Result<(), Error> {
+        let Kind::Composed(composed) = &self.kind else { return Ok(()) };
+        composition::check(composed, &self.manifest)
+            .map_err(|(key, message)| self.wrong(&key, message))
     }
 
     /// Checks that the call can be made from the declared inputs.

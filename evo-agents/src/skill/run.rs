@@ -100,7 +100,7 @@ fn output(package: &Package, answer: CallAnswer) -> Result<Value, Failure> {
     let excerpt: String = body.chars().take(EXCERPT).collect();
     let what = match package.kind {
         Kind::Mcp(_) => "the tool reports an error".to_owned(),
-        Kind::Http | Kind::Code => format!("HTTP {}", answer.status),
+        Kind::Http | Kind::Code | Kind::Composed(_) => format!("HTTP {}", answer.status),
     };
     let message = if excerpt.is_empty() { what } else { format!("{what}: {excerpt}") };
     Err(Failure::new("skill_failed", message))

@@ -223,6 +223,11 @@ impl SourceConfig {
 }
 
 impl SourceConfig {
+    /// The source [`REQUESTS`]: nothing is read from it, and nothing is allowed.
+    pub fn of_requests() -> Self {
+        Self { kind: SourceKind::Feed, ..Self::openapi(REQUESTS, "requests:") }
+    }
+
     /// An OpenAPI document; nothing beyond reading public addresses is allowed.
     pub fn openapi(name: impl Into<String>, location: impl Into<String>) -> Self {
         Self {

@@ -731,6 +731,7 @@ fn stage_payloads(goldens: &mut Goldens) {
             past: vec![],
             earlier: None,
             overruled: vec![],
+            parts: vec![],
         },
     );
     let written = Written {

@@ -180,6 +180,7 @@ mod tests {
             ],
             timeout_cap_ms: None,
             mcp: None,
+            parts: crate::skill::parts::Parts::default(),
         };
         let code = |name: &str, url: &str| {
             let url = Url::parse(url).unwrap();

@@ -2,12 +2,18 @@
 
 mod auth;
 mod code;
+mod composed;
 mod http;
 mod input;
 mod mcp;
 mod request;
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, atomic::AtomicU32},
+    time::Duration,
+};
 
 use evo_common::{config::SourceConfig, tokens::Secret};
 use serde_json::{Map, Value};
@@ -18,6 +24,7 @@ pub(crate) use auth::AuthScheme;
 use super::{
     egress::{self, Clients},
     package::{Kind, Package},
+    parts::Parts,
 };
 use crate::{
     mcp::{Connections, Listing, McpAddress, McpServer},
@@ -102,6 +109,8 @@ pub struct CallPolicy {
     pub timeout_cap_ms: Option<u64>,
     /// The MCP server of the skill's source, if it has one. A package names the source alone.
     pub mcp: Option<McpServer>,
+    /// The versions of other skills that a composed one calls.
+    pub parts: Parts,
 }
 
 impl CallPolicy {
@@ -125,6 +134,7 @@ impl CallPolicy {
             allow_env: source.allow_env.clone(),
             timeout_cap_ms: None,
             mcp,
+            parts: Parts::default(),
         }
     }
 
@@ -235,6 +245,18 @@ pub enum CallError {
     /// The server does not speak its protocol as it should.
     #[error("{0}")]
     ServerFailed(String),
+    /// A step of a composed skill had no answer.
+    #[error("step {number} ({skill}): {message}")]
+    Step {
+        /// Which step, from 1.
+        number: usize,
+        /// The skill that it calls.
+        skill: String,
+        /// The code of what happened.
+        code: &'static str,
+        /// For people.
+        message: String,
+    },
 }
 
 impl CallError {
@@ -256,6 +278,7 @@ impl CallError {
             Self::LimitReached(_) => "limit_reached",
             Self::SandboxUnavailable(_) => "sandbox_unavailable",
             Self::ServerFailed(_) => "server_failed",
+            Self::Step { code, .. } => code,
         }
     }
 }
@@ -268,22 +291,43 @@ impl Executor {
         Self { inner: Arc::new(Inner { config, clients, sandbox, mcp }) }
     }
 
-    /// Calls a skill once: over HTTP, by running its code in the sandbox, or as a tool of its MCP
-    /// server. The input is checked first: nothing is sent when it is wrong.
+    /// Calls a skill once: over HTTP, by running its code in the sandbox, as a tool of its MCP server,
+    /// or by calling the skills that it is made of. The input is checked first: nothing is sent when
+    /// it is wrong.
     pub async fn call(
         &self,
         package: &Package,
         input: &Map<String, Value>,
         policy: &CallPolicy,
     ) -> Result<CallAnswer, CallError> {
+        let calls = AtomicU32::new(0);
+        self.call_at(package, input, policy, composed::Depth::new(&calls)).await
+    }
+
+    async fn call_at(
+        &self,
+        package: &Package,
+        input: &Map<String, Value>,
+        policy: &CallPolicy,
+        depth: composed::Depth<'_>,
+    ) -> Result<CallAnswer, CallError> {
         match &package.kind {
             Kind::Code => Box::pin(code::call(&self.inner.sandbox, package, input, policy)).await,
             Kind::Mcp(call) => Box::pin(self.inner.call_tool(package, call, input, policy)).await,
+            Kind::Composed(composition) => {
+                composed::call(self, package, composition, input, policy, depth).await
+            }
             Kind::Http => {
                 let request = build_request(package, input, policy)?;
                 self.inner.call(package, request, policy).await
             }
         }
+    }
+
+    /// Whether code can be run safely on this machine; if not, what to do.
+    pub async fn runs_code(&self) -> Result<(), String> {
+        let report = self.inner.sandbox.probe().await;
+        if report.usable { Ok(()) } else { Err(report.advice.unwrap_or_default()) }
     }
 
     /// Checks what can be known before a call: its input, the request, the auth token and the
@@ -298,6 +342,9 @@ impl Executor {
             Kind::Code => return code::check(package, input).map(drop),
             Kind::Mcp(call) => {
                 return self.inner.check_tool(package, call, input, policy).map(drop);
+            }
+            Kind::Composed(composition) => {
+                return composed::check(package, composition, input, policy).map(drop);
             }
             Kind::Http => {}
         }

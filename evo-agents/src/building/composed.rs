@@ -1,0 +1,117 @@
+//! Several skills in a row become a skill of their own.
+
+use std::collections::BTreeMap;
+
+use evo_common::{
+    outcome::{Outcome, codes},
+    skill::{Composition, SkillIO, SkillManifest},
+    stage::Candidate,
+};
+use serde::Serialize;
+use serde_json::json;
+
+use super::{
+    Build, definition,
+    package::{Draft, Table, provenance},
+};
+use crate::{
+    handler::StageJob,
+    skill::{
+        composition::{Reference, escaped, reference},
+        parts::{Part, Parts},
+    },
+};
+
+/// Who builds composed skills, with the version of what it makes.
+const BUILDER: &str = "composed/1";
+/// How long a call of all steps may take.
+const TIMEOUT_MS: u64 = 30_000;
+
+#[derive(Serialize)]
+struct ConfigFile<'c> {
+    #[serde(flatten)]
+    composition: &'c Composition,
+    extra: Table,
+}
+
+/// The package, or how the candidate ends without one.
+pub(super) async fn build(candidate: &Candidate, version: &str, job: &StageJob) -> Build {
+    let composition: Composition = definition(candidate)?;
+    let parts =
+        Parts::fetch(&job.services.artifacts, &job.context.parts, &job.context.servers).await?;
+    let skills = composition.skills();
+    if let Some(gone) = skills.iter().find(|name| parts.get(name).is_none()) {
+        let reason = format!("it depends on {gone}, which is not active");
+        return Ok(Err(Outcome::discarded(codes::INVALID_PACKAGE, reason)));
+    }
+    let manifest = SkillManifest {
+        name: candidate.name.clone(),
+        version: version.to_owned(),
+        description: candidate.description.clone(),
+        capabilities: candidate.capabilities.clone(),
+        inputs: inputs(&composition, &parts),
+        outputs: outputs(&composition, &parts),
+        dependencies: skills.iter().map(|skill| (*skill).to_owned()).collect(),
+        has_code: false,
+    };
+    let mut provenance = provenance(candidate, BUILDER, job);
+    let of_skill = |name: &&str| {
+        let part = job.context.parts.iter().find(|part| part.name == **name);
+        part.map(|part| part.artifact_id.clone())
+    };
+    provenance.parents = skills.iter().filter_map(of_skill).collect();
+    provenance.operators = vec!["compose".to_owned()];
+    let config = ConfigFile {
+        composition: &composition,
+        extra: Table::from([("timeout_ms", json!(TIMEOUT_MS))]),
+    };
+    let draft = Draft {
+        manifest,
+        config: &config,
+        provenance,
+        cases: &job.context.train_cases,
+        usage: format!("Calls {} in this order.", skills.join(", ")),
+        own: BTreeMap::new(),
+    };
+    Ok(draft.write())
+}
+
+/// What the steps take of the whole's input, as the first step that takes it declares it.
+fn inputs(composition: &Composition, parts: &Parts) -> Vec<SkillIO> {
+    let mut inputs: Vec<SkillIO> = Vec::new();
+    for step in &composition.steps {
+        for (name, pointer) in &step.input {
+            let Some(Reference::Input(own)) = reference(pointer) else { continue };
+            let own = own.replace("~1", "/").replace("~0", "~");
+            let declared = parts.get(&step.skill).and_then(|part| part.package.input(name));
+            let required = declared.is_some_and(|input| input.required);
+            let whole = *pointer == format!("/input/{}", escaped(&own));
+            let r#type = declared.filter(|_| whole).map(|input| input.r#type.clone());
+            match inputs.iter_mut().find(|input| input.name == own) {
+                Some(known) => known.required |= required,
+                None => inputs.push(SkillIO {
+                    name: own,
+                    r#type: r#type.unwrap_or_else(|| "any".to_owned()),
+                    required,
+                    description: declared.and_then(|input| input.description.clone()),
+                }),
+            }
+        }
+    }
+    inputs
+}
+
+/// What the step gives that the answer is taken from.
+fn outputs(composition: &Composition, parts: &Parts) -> Vec<SkillIO> {
+    let last = composition.steps.len().saturating_sub(1);
+    let whole = format!("/steps/{last}/body");
+    let pointer = composition.output.as_deref().unwrap_or(&whole);
+    let Some(Reference::Step(index)) = reference(pointer) else { return Vec::new() };
+    let part = composition.steps.get(index).and_then(|step| parts.get(&step.skill));
+    let Some(Part { package, .. }) = part else { return Vec::new() };
+    match pointer.strip_prefix(&format!("/steps/{index}/body")) {
+        Some("") => package.manifest.outputs.clone(),
+        // One of its values is the answer, which then has no names of its own.
+        _ => Vec::new(),
+    }
+}

@@ -1,0 +1,43 @@
+//! Makes packages of candidates. Each kind of candidate has a builder of its own; [`package`] writes
+//! the files that all of them have.
+//!
+//! A builder sees the train cases only. What it makes is measured afterwards like everything else,
+//! so that a builder can be as simple as it likes, and a model may be one.
+
+mod composed;
+mod openapi;
+pub(crate) mod package;
+
+use evo_common::{
+    outcome::{Outcome, codes},
+    stage::{Candidate, CandidateKind},
+};
+use serde::de::DeserializeOwned;
+
+use self::package::Built;
+use crate::handler::{StageError, StageJob};
+
+/// A package, or how the candidate ends without one.
+pub(crate) type Build = Result<Result<Built, Outcome>, StageError>;
+
+/// Builds a candidate in a version.
+pub(crate) async fn build(candidate: &Candidate, version: &str, job: &StageJob) -> Build {
+    match candidate.kind {
+        CandidateKind::Openapi => openapi::build(candidate, version, job).await,
+        CandidateKind::Composed => composed::build(candidate, version, job).await,
+        kind @ (CandidateKind::Mcp
+        | CandidateKind::SkillMd
+        | CandidateKind::Request
+        | CandidateKind::Repair) => Ok(Err(Outcome::held(
+            codes::NO_BUILDER,
+            format!("this runner builds nothing of the kind {kind:?}"),
+        ))),
+    }
+}
+
+/// The candidate's definition, as the builder of its kind understands it.
+fn definition<T: DeserializeOwned>(candidate: &Candidate) -> Result<T, StageError> {
+    serde_json::from_value(candidate.definition.clone()).map_err(|error| {
+        StageError::permanent(format!("`metadata.candidate.definition` can't be read: {error}"))
+    })
+}
