@@ -28,6 +28,8 @@ pub(crate) enum Command {
     /// List and show runs of the pipeline, and pause, retry, fork and cancel them.
     #[command(subcommand, after_help = "Example: evo runs show latest")]
     Runs(RunsCommand),
+    /// Serve the skills in use to an MCP client over standard input and output.
+    Mcp(McpArgs),
     /// Check the installation and say what to do.
     Doctor(DoctorArgs),
     /// Ask one service, or one runner, whether it is well.
@@ -404,6 +406,23 @@ pub(crate) struct RunsFilter {
     /// Only runs with all of these words in candidate, code, reason, id or trigger.
     #[arg(long, value_name = "WORDS")]
     pub(crate) search: Option<String>,
+}
+
+/// `evo mcp`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Clients start this program themselves; Evo has to run (evo up), here or elsewhere.\n\nExamples:\n  Claude Code:     claude mcp add evo -- evo mcp\n  Codex:           codex mcp add evo -- evo mcp\n  Claude Desktop, in claude_desktop_config.json:\n    {\"mcpServers\": {\"evo\": {\"command\": \"evo\", \"args\": [\"mcp\"]}}}\n  Another machine: EVO_TOKEN_INVOKE=evo_iv_… evo mcp --king https://evo.example\n\nThe token is EVO_TOKEN_INVOKE, else the invoke token of the file that --token-file or\nEVO_TOKENS_FILE names, else of the data folder. Clients that speak streamable HTTP can use\nking's /mcp directly; docs/mcp.md has their configuration."
+)]
+pub(crate) struct McpArgs {
+    /// Base URL of king [default: the variable KING_ADDRESS unless --data is there, else the instance on
+    /// the data folder].
+    #[arg(long, value_name = "URL")]
+    pub(crate) king: Option<String>,
+    /// The file that holds the tokens (tokens.toml).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
 }
 
 /// `evo doctor`.

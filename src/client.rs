@@ -302,7 +302,7 @@ impl Client {
 }
 
 /// The cause at the end of the chain, which says most in the fewest words.
-fn innermost(error: &dyn std::error::Error) -> String {
+pub(crate) fn innermost(error: &dyn std::error::Error) -> String {
     std::iter::successors(Some(error), |error| error.source())
         .last()
         .map(ToString::to_string)

@@ -2,6 +2,7 @@
 
 mod doctor;
 mod health;
+mod mcp;
 mod runs;
 mod session;
 mod skill;
@@ -23,6 +24,7 @@ pub(crate) async fn run(command: Command) -> Result<()> {
         Command::Runs(command) => Box::pin(runs::run(command)).await,
         Command::Doctor(args) => Box::pin(doctor::run(args)).await,
         Command::Health(args) => Box::pin(health::run(args)).await,
+        Command::Mcp(args) => Box::pin(mcp::run(args)).await,
         Command::Child(args) => args.run().map_err(Stop::failed),
         Command::King(args) => {
             let shutdown = shutdown_on_signals().context("can't listen for signals")?;

@@ -89,7 +89,7 @@ use crate::{
     artifacts::ArtifactClient,
     gateway::GatewayClient,
     prompt::{self, PromptDone, PromptJob},
-    skill::execute::Executor,
+    skill::{execute::Executor, in_use::SkillsInUse},
     task::{self, TaskDone, TaskError, TaskJob},
 };
 
@@ -216,4 +216,6 @@ pub struct Services {
     pub gateway: Option<GatewayClient>,
     /// Cancelled when the result is no longer wanted.
     pub cancel: CancellationToken,
+    /// The skills that king has active.
+    pub skills: SkillsInUse,
 }

@@ -255,6 +255,35 @@ pub struct InvokeSkill {
     #[serde(default)]
     #[schema(value_type = Object)]
     pub input: serde_json::Map<String, Value>,
+    /// Whether the answer is to be a stream of events.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stream: bool,
+}
+
+/// A call of a skill has begun: the first event of its stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SkillStarted {
+    /// The skill.
+    pub name: String,
+    /// The version that runs.
+    pub version: String,
+    /// Digest of its package.
+    pub artifact_id: String,
+    /// Who runs it.
+    pub agent_id: String,
+    /// Names the call, also in its report.
+    pub request_id: String,
+}
+
+/// A step of a call begins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SkillStep {
+    /// The step, from 1.
+    pub step: u32,
+    /// How many there are, if that is known.
+    pub of: Option<u32>,
+    /// For people: what is done in it.
+    pub message: String,
 }
 
 /// The answer to `POST /skills/{name}/invoke`.

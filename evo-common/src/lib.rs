@@ -25,5 +25,6 @@ pub mod skill;
 pub mod stage;
 pub mod tls;
 pub mod tokens;
+pub mod tool;
 #[cfg(feature = "tracing-otel")]
 pub mod tracing_context;

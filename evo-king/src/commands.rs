@@ -7,25 +7,22 @@ use std::{
 };
 
 use evo_common::{
-    api::{CommandAgent, CommandDone, SkillAnswer},
-    clock::Timestamp,
-    config::SourceConfig,
+    api::{CommandAgent, CommandDone, SkillStep},
     messages::{CommandResult, KingCommand, ModelPreference, events},
 };
-use serde_json::{Map, Value, json};
-use tokio::sync::oneshot;
+use serde_json::{Value, json};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::{
     registry::Registry,
     sources::Sources,
-    store::{
-        self, Connection, Store,
-        skills::callable::{self, Callable, Found},
-    },
+    store::{self, Store},
 };
 
-/// How long a skill may take.
-const TIMEOUT: Duration = Duration::from_secs(60);
+mod call;
+
+pub(crate) use call::{Call, CallEvent};
+
 /// How long a command may take when nobody says, and at most: the HTTP API waits little longer.
 const DEFAULT_TIMEOUT_MS: u64 = 30_000;
 const MAX_TIMEOUT_MS: u64 = 80_000;
@@ -53,6 +50,9 @@ pub enum InvokeError {
     /// Nobody is there to run it.
     #[error("no runner is connected that could run a skill; start one with `evo runner`")]
     NoRunner,
+    /// There is no room for the call now.
+    #[error("{0}; try again in a moment")]
+    Busy(String),
     /// The runner did not answer in time.
     #[error("the runner did not answer within {0} s")]
     Timeout(u64),
@@ -117,12 +117,16 @@ pub struct Commands {
     registry: Registry,
     sources: Sources,
     waiting: Arc<Mutex<HashMap<String, Asked>>>,
+    /// Room for calls of skills.
+    places: Arc<Semaphore>,
 }
 
 /// A command that was sent.
 struct Asked {
     agent_id: String,
     answer: oneshot::Sender<CommandResult>,
+    /// Where its steps are told, if somebody follows them.
+    steps: Option<mpsc::Sender<SkillStep>>,
 }
 
 /// Forgets a command when nobody waits for its answer any more.
@@ -138,9 +142,10 @@ impl Drop for Forget<'_> {
 }
 
 impl Commands {
-    /// Commands to the agents of this registry.
-    pub fn new(store: Store, registry: Registry, sources: Sources) -> Self {
-        Self { store, registry, sources, waiting: Arc::default() }
+    /// Commands to the agents of this registry, and at most `calls` calls of skills at the same time.
+    pub fn new(store: Store, registry: Registry, sources: Sources, calls: u32) -> Self {
+        let places = Arc::new(Semaphore::new(calls as usize));
+        Self { store, registry, sources, waiting: Arc::default(), places }
     }
 
     fn waiting(&self) -> MutexGuard<'_, HashMap<String, Asked>> {
@@ -158,69 +163,6 @@ impl Commands {
             }
         };
         asked.is_some_and(|asked| asked.answer.send(result).is_ok())
-    }
-
-    /// Runs a skill's version in use on a runner.
-    pub async fn run_skill(
-        &self,
-        name: &str,
-        input: Map<String, Value>,
-    ) -> Result<SkillAnswer, InvokeError> {
-        let skill = self.callable(name).await?;
-        let agent_id = self.registry.skill_runner().ok_or(InvokeError::NoRunner)?;
-        let timeout_ms = u64::try_from(TIMEOUT.as_millis()).unwrap_or(u64::MAX);
-        // The request's id says which version the call gets; it is the id of the report, too.
-        let req_id = new_request_id();
-        let version = skill.choose(&req_id);
-        // A source that is not configured any more counts as it was when the skill was made.
-        let source = match self.sources.get(&skill.source) {
-            Some(source) => Some(source.clone()),
-            None => self.store.runs_source(&version.run_id).await?,
-        };
-        let sources: Vec<SourceConfig> = source.into_iter().collect();
-        let servers = self.sources.servers_of(&sources);
-        let params = HashMap::from([
-            ("skill".to_owned(), json!(name)),
-            ("artifact_id".to_owned(), json!(version.at.artifact_id)),
-            ("input".to_owned(), Value::Object(input)),
-            ("deadline".to_owned(), json!(Timestamp::now().plus_ms(timeout_ms))),
-            ("sources".to_owned(), json!(sources)),
-            ("servers".to_owned(), json!(servers)),
-        ]);
-        let version = version.at.version.clone();
-        let asked = self.ask_as(req_id, &agent_id, "run_skill", params, TIMEOUT).await;
-        let result = asked.map_err(|silence| match silence {
-            Silence::NotConnected => InvokeError::NoRunner,
-            Silence::Timeout => InvokeError::Timeout(TIMEOUT.as_secs()),
-        })?;
-        let message = result.error.unwrap_or_else(|| "the runner gave no reason".to_owned());
-        match (result.output, result.code) {
-            (Some(output), None) => Ok(SkillAnswer {
-                name: name.to_owned(),
-                version,
-                agent_id: result.agent_id,
-                output,
-                latency_ms: result.latency_ms,
-            }),
-            (_, Some(code)) if code == "invalid_input" => Err(InvokeError::InvalidInput(message)),
-            (_, code) => Err(InvokeError::Failed {
-                code: code.unwrap_or_else(|| "skill_failed".to_owned()),
-                message,
-            }),
-        }
-    }
-
-    /// The versions of a skill that calls get.
-    async fn callable(&self, name: &str) -> Result<Callable, InvokeError> {
-        let wanted = name.to_owned();
-        let read = async move |connection: &Connection| callable::get(connection, &wanted).await;
-        match self.store.read(read).await? {
-            Found::Callable(skill) => Ok(skill),
-            Found::NotActive { status, reason } => {
-                Err(InvokeError::NotActive { name: name.to_owned(), status, reason })
-            }
-            Found::Nothing => Err(InvokeError::NotFound(name.to_owned())),
-        }
     }
 
     /// Has an agent do something and waits for its answer. An agent of the published protocol is
@@ -305,23 +247,13 @@ impl Commands {
         &self,
         agent_id: &str,
         command: &str,
-        params: HashMap<String, Value>,
-        timeout: Duration,
-    ) -> Result<CommandResult, Silence> {
-        self.ask_as(new_request_id(), agent_id, command, params, timeout).await
-    }
-
-    async fn ask_as(
-        &self,
-        req_id: String,
-        agent_id: &str,
-        command: &str,
         mut params: HashMap<String, Value>,
         timeout: Duration,
     ) -> Result<CommandResult, Silence> {
+        let req_id = new_request_id();
         params.insert("req_id".to_owned(), json!(req_id));
         let (answer, answered) = oneshot::channel();
-        let asked = Asked { agent_id: agent_id.to_owned(), answer };
+        let asked = Asked { agent_id: agent_id.to_owned(), answer, steps: None };
         self.waiting().insert(req_id.clone(), asked);
         let _forget = Forget { commands: self, req_id: &req_id };
         let command =

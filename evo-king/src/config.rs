@@ -119,6 +119,12 @@ pub struct Limits {
     pub streams: u32,
     /// How long a client may take no byte of what is sent to it.
     pub slow_reader_ms: u64,
+    /// Calls of skills at the same time, wherever they come from.
+    pub calls: u32,
+    /// Sessions of MCP clients at the same time, and streams of those that have none.
+    pub mcp_sessions: u32,
+    /// How long such a session may be without a message.
+    pub mcp_idle_ms: u64,
 }
 
 impl Default for Limits {
@@ -129,6 +135,9 @@ impl Default for Limits {
             messages_per_s: 100,
             streams: 256,
             slow_reader_ms: 60_000,
+            calls: 256,
+            mcp_sessions: 256,
+            mcp_idle_ms: 1_800_000,
         }
     }
 }

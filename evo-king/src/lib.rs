@@ -23,6 +23,7 @@ mod failpoints;
 mod first_cycle;
 mod http;
 mod lock;
+mod mcp;
 mod memory;
 mod message_log;
 mod metrics;

@@ -135,7 +135,12 @@ impl King {
         debug.recover().await?;
         Ok(Self(Arc::new(Parts {
             debug,
-            commands: Commands::new(store.clone(), registry.clone(), sources.clone()),
+            commands: Commands::new(
+                store.clone(),
+                registry.clone(),
+                sources.clone(),
+                config.limits.calls,
+            ),
             config_sync: ConfigSync::new(&config, store.clone(), launcher.clone()),
             supervisor: Supervisor::new(&config, &own_url(address), store.clone(), launcher)
                 .map_err(Error::Children)?,

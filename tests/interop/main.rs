@@ -10,6 +10,7 @@ mod gateway;
 mod httpbin;
 mod jupyter;
 mod matrix;
+mod mcp;
 mod programs;
 mod sessions;
 mod socketio;

@@ -62,6 +62,7 @@ TABLE = [
     ("agent:health", lambda f: {"agent_id": f["me"], "health_checks": []}, agents("ok")),
     ("agent:skill_report", lambda f: {"agent_id": f["me"], "skill_id": "s", "result": "success", "score": None}, agents("ok")),
     ("agent:command_result", lambda f: {"agent_id": f["me"], "req_id": "walk"}, agents("ok")),
+    ("agent:command_progress", lambda f: {"agent_id": f["me"], "req_id": "walk", "step": 1, "message": "x"}, agents("ok")),
     ("pipeline:accepted", lambda f: {"agent_id": f["me"], **NO_RUN, "attempt": 1}, agents("stale_attempt")),
     ("pipeline:stage_result", lambda f: {"agent_id": f["me"], **RESULT}, agents("unknown_run")),
     ("king:system_info", lambda f: {}, everybody("ok")),

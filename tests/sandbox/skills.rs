@@ -205,6 +205,7 @@ async fn pre_load(code: &str, helper: PathBuf) -> PreLoadOutput {
             artifacts,
             gateway: None,
             cancel: tokio_util::sync::CancellationToken::new(),
+            skills: evo_agents::skill::in_use::SkillsInUse::none(),
         },
     };
     let done = handler_for(&AgentRole::PreLoad).stage(job).await.unwrap();

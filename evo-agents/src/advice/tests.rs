@@ -36,6 +36,7 @@ async fn advised(question: Question, model: Option<&'static str>) -> Advice {
         artifacts: ArtifactClient::local("/nonexistent".into()),
         gateway: fake.as_ref().map(FakeGateway::client),
         cancel: CancellationToken::new(),
+        skills: crate::skill::in_use::SkillsInUse::none(),
     };
     let deadline = Timestamp::now().plus_ms(20_000);
     advise(AdviceJob { question, deadline, services }).await

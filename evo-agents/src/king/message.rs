@@ -1,11 +1,11 @@
 //! What is said over the link, typed.
 
 use evo_common::messages::{
-    AgentHeartbeat, AgentRegistration, AttemptAccepted, AttemptCancel, CommandResult, DebugPrompt,
-    DebugResponse, DebugStream, DecodeError, DecomposeDispatch, DecomposeReport, EvaluateDispatch,
-    KingCommand, KingConfigUpdate, KingWelcome, RecoveryDispatch, RecoveryReport, Reply, SkillCall,
-    StageReport, SummaryReport, TaskCancel, TaskJoin, TaskLog, TaskOutput, TaskReport, decode,
-    events,
+    AgentHeartbeat, AgentRegistration, AttemptAccepted, AttemptCancel, CommandProgress,
+    CommandResult, DebugPrompt, DebugResponse, DebugStream, DecodeError, DecomposeDispatch,
+    DecomposeReport, EvaluateDispatch, KingCommand, KingConfigUpdate, KingWelcome,
+    RecoveryDispatch, RecoveryReport, Reply, SkillCall, StageReport, SummaryReport, TaskCancel,
+    TaskJoin, TaskLog, TaskOutput, TaskReport, decode, events,
 };
 use serde_json::Value;
 
@@ -94,6 +94,8 @@ pub(crate) enum ToKing {
     SkillReport(Box<SkillCall>),
     /// The answer to a command.
     CommandResult(Box<CommandResult>),
+    /// A step of a command begins.
+    CommandProgress(Box<CommandProgress>),
     /// An attempt at a task is in hand.
     TaskJoin(Box<TaskJoin>),
     /// A piece of what a task writes.
@@ -124,6 +126,7 @@ impl ToKing {
             Self::Report(_) => events::PIPELINE_STAGE_RESULT,
             Self::SkillReport(_) => events::AGENT_SKILL_REPORT,
             Self::CommandResult(_) => events::AGENT_COMMAND_RESULT,
+            Self::CommandProgress(_) => events::AGENT_COMMAND_PROGRESS,
             Self::TaskJoin(_) => events::TASK_JOIN,
             Self::TaskOutput(_) => events::TASK_OUTPUT,
             Self::TaskLog(_) => events::TASK_LOG,
@@ -145,6 +148,7 @@ impl ToKing {
             Self::Report(message) => serde_json::to_value(message),
             Self::SkillReport(message) => serde_json::to_value(message),
             Self::CommandResult(message) => serde_json::to_value(message),
+            Self::CommandProgress(message) => serde_json::to_value(message),
             Self::TaskJoin(message) => serde_json::to_value(message),
             Self::TaskOutput(message) => serde_json::to_value(message),
             Self::TaskLog(message) => serde_json::to_value(message),

@@ -42,6 +42,7 @@ impl Bed {
             artifacts: ArtifactClient::local(folder.path().to_owned()),
             gateway: None,
             cancel: CancellationToken::new(),
+            skills: crate::skill::in_use::SkillsInUse::none(),
         };
         let mut context = StageContext { sources: vec![source.clone()], ..Default::default() };
         context.plan.sitting_gap_ms = 1;

@@ -11,8 +11,8 @@ use evo_common::{
     config::SourceConfig,
     ids::ArtifactId,
     messages::{
-        AgentSkillReport, CommandResult, DecodeError, KingCommand, ModelPreference, SkillCall,
-        SkillResult, TraceContext, decode, events,
+        AgentSkillReport, CommandProgress, CommandResult, DecodeError, KingCommand,
+        ModelPreference, SkillCall, SkillResult, TraceContext, decode, events,
     },
     tracing_context,
 };
@@ -30,7 +30,10 @@ use crate::{
         execute::CallPolicy,
         package::Package,
         run::{self, Failure},
+        snapshot::Known,
+        steps::{self, Teller},
     },
+    task::progress::Say,
 };
 
 /// Runs a skill once.
@@ -39,6 +42,8 @@ pub(super) const RUN_SKILL: &str = "run_skill";
 pub(super) const SET_MODEL: &str = "set_model";
 /// Takes no more work.
 pub(super) const DRAIN: &str = "drain";
+/// Ends the command with this `req_id`.
+pub(super) const CANCEL: &str = "cancel";
 
 /// The params of `run_skill`.
 #[derive(Debug, Deserialize)]
@@ -56,6 +61,9 @@ struct RunSkill {
     sources: Vec<SourceConfig>,
     #[serde(default)]
     servers: BTreeMap<String, String>,
+    /// Whether somebody wants to hear of its steps.
+    #[serde(default)]
+    follow: bool,
 }
 
 /// What a command is done with. Cheap to clone.
@@ -68,6 +76,8 @@ pub(super) struct Commander {
     pub(super) local: Arc<Vec<Package>>,
     /// Source name → base URL, as king last told.
     pub(super) servers: BTreeMap<String, String>,
+    /// Says something while a command is done.
+    pub(super) say: Say,
 }
 
 impl Commander {
@@ -147,9 +157,10 @@ impl Commander {
         let cancel = self.services.cancel.clone();
         let result = tokio::select! {
             () = cancel.cancelled() => {
-                Err(Failure::new("cancelled", "the runner is shutting down"))
+                let message = "nobody wants its result any more, or the runner is shutting down";
+                Err(Failure::new("cancelled", message))
             }
-            result = self.execute(&job) => result,
+            result = self.follow(&job) => result,
         };
         let latency_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let counts = result.as_ref().map_or_else(Failure::counts, |_| true);
@@ -180,6 +191,20 @@ impl Commander {
         std::iter::once(answer).chain(report).collect()
     }
 
+    async fn follow(&self, job: &RunSkill) -> Result<Value, Failure> {
+        if !job.follow {
+            return self.execute(job).await;
+        }
+        let (say, agent_id, req_id) =
+            (Arc::clone(&self.say), self.agent_id.clone(), job.req_id.clone());
+        let teller: Teller = Arc::new(move |step, of, message| {
+            let (agent_id, req_id) = (agent_id.clone(), req_id.clone());
+            let progress = CommandProgress { req_id, agent_id, step, of, message };
+            say(ToKing::CommandProgress(Box::new(progress)))
+        });
+        steps::followed(teller, self.execute(job)).await
+    }
+
     async fn execute(&self, job: &RunSkill) -> Result<Value, Failure> {
         let package = self.package(job).await?;
         let left = job.deadline.map(|deadline| deadline.ms_since(Timestamp::now()));
@@ -188,8 +213,16 @@ impl Commander {
         }
         let mut servers = self.servers.clone();
         servers.extend(job.servers.clone());
-        let policy =
-            CallPolicy { timeout_cap_ms: left, ..run::policy_of(&package, &job.sources, &servers) };
+        let skills = self.services.skills.snapshot(&servers, &job.req_id).await;
+        let skills = match job.artifact_id {
+            Some(_) => skills,
+            None => skills.over(&self.local.iter().map(Known::local).collect::<Vec<_>>()),
+        };
+        let policy = CallPolicy {
+            timeout_cap_ms: left,
+            parts: skills.parts_of(&package),
+            ..run::policy_of(&package, &job.sources, &servers)
+        };
         run::run(&self.services.executor, &package, &job.input, &policy).await
     }
 
@@ -225,7 +258,7 @@ fn read(command: KingCommand) -> Result<RunSkill, DecodeError> {
     decode(events::KING_COMMAND, Value::Object(params))
 }
 
-fn req_id(command: &KingCommand) -> Option<String> {
+pub(super) fn req_id(command: &KingCommand) -> Option<String> {
     command.params.get("req_id").and_then(Value::as_str).map(str::to_owned)
 }
 

@@ -260,6 +260,7 @@ mod tests {
             artifacts: ArtifactClient::local("/nonexistent".into()),
             gateway: None,
             cancel: CancellationToken::new(),
+            skills: crate::skill::in_use::SkillsInUse::none(),
         }
     }
 

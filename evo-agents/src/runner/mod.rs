@@ -8,7 +8,6 @@ mod heartbeat;
 pub(crate) mod outbox;
 mod registration;
 mod session;
-mod skills;
 mod start;
 mod task;
 mod work;
@@ -39,14 +38,16 @@ use crate::{
     handler::{AgentHandler, Services},
     king::{FromKing, KingLink, ToKing},
     metrics, sandbox,
-    skill::execute::{Executor, ExecutorConfig, GATEWAY_SERVER, KING_SERVER},
+    skill::{
+        execute::{Executor, ExecutorConfig, GATEWAY_SERVER, KING_SERVER},
+        in_use::{self, SkillsInUse},
+    },
     soul::Soul,
 };
 use commands::Commander;
 use dispatch::Malformed;
 use outbox::Outbox;
 use session::{Command, Effect, Hopeless, Session};
-use skills::ActiveSkills;
 use work::{Dispatch, Item, Key, Report};
 
 /// How long work in hand may go on after a shutdown was asked for.
@@ -87,7 +88,7 @@ pub async fn run_with(
 /// What the runner's own tasks tell it.
 enum Done {
     Work { key: Key, report: Option<Report> },
-    Command(Vec<ToKing>),
+    Command { req_id: Option<String>, messages: Vec<ToKing> },
     Progress(ToKing),
     Skills(Vec<String>),
 }
@@ -109,7 +110,8 @@ struct Runner {
     outbox: Outbox,
     commander: Commander,
     command_places: Arc<Semaphore>,
-    active: ActiveSkills,
+    /// Commands under way, by their ids.
+    commands: HashMap<String, CancellationToken>,
     active_names: Vec<String>,
     skills_changed: bool,
     /// What waits for a registration.
@@ -155,26 +157,27 @@ impl Runner {
                     .of_agent(&config.agent_id)
             }),
             cancel: work_tasks.token().clone(),
+            skills: SkillsInUse::new(&config.king_address, config.runner_token.clone(), artifacts),
         };
         let mut servers = BTreeMap::from([(KING_SERVER.to_owned(), config.king_address.clone())]);
         if let Some(gateway) = &config.gateway_address {
             servers.insert(GATEWAY_SERVER.to_owned(), gateway.clone());
         }
         let (done_sender, done) = mpsc::channel(256);
-        let token = config.runner_token.clone();
         Ok(Self {
-            link: KingLink::start(&config.king_address, token.clone(), &link_tasks),
+            link: KingLink::start(&config.king_address, config.runner_token.clone(), &link_tasks),
             commander: Commander {
                 agent_id: config.agent_id.clone(),
                 handler,
                 services,
                 local: Arc::new(registration::local_skills(&config)),
                 servers,
+                say: start::progress(&done_sender),
             },
-            active: ActiveSkills::new(&config.king_address, token, artifacts),
             active_names: Vec::new(),
             skills_changed: false,
             command_places: Arc::new(Semaphore::new(COMMANDS)),
+            commands: HashMap::new(),
             jobs: HashMap::new(),
             pending: VecDeque::new(),
             beat: interval(heartbeat::interval(DEFAULT_HEARTBEAT_MS)),
@@ -313,7 +316,7 @@ impl Runner {
             FromKing::Reply(reply) => {
                 let before = self.session.is_registered();
                 let behind =
-                    before && reply.skills.as_ref().is_some_and(|now| self.active.is_behind(now));
+                    before && reply.skills.as_ref().is_some_and(|now| self.skills().is_behind(now));
                 self.decide(Command::Reply { reply, now }).await;
                 if !before && self.session.is_registered() {
                     self.registered();
@@ -324,7 +327,7 @@ impl Runner {
             }
             FromKing::Command(command) => self.command(command).await,
             FromKing::ConfigUpdate(update)
-                if skills::CONFIG_TYPES.contains(&update.config_type.as_str()) =>
+                if in_use::CONFIG_TYPES.contains(&update.config_type.as_str()) =>
             {
                 self.refresh_skills();
             }
@@ -359,12 +362,17 @@ impl Runner {
         self.refresh_skills();
     }
 
+    fn skills(&self) -> &SkillsInUse {
+        &self.commander.services.skills
+    }
+
     fn refresh_skills(&mut self) {
-        // Only agents without a stage run skills for others.
+        self.skills().set_outdated();
+        // Only agents without a stage run skills for others, and need them at once.
         if self.config.role.stage().is_some() {
             return;
         }
-        let (active, done) = (self.active.clone(), self.done_sender.clone());
+        let (active, done) = (self.skills().clone(), self.done_sender.clone());
         let cancel = self.work_tasks.token().clone();
         self.work_tasks.spawn("refresh-skills", OnError::Log, async move {
             tokio::select! {
@@ -393,7 +401,10 @@ impl Runner {
                 metrics::in_hand(&self.config.agent_id, self.jobs.len());
                 self.decide(Command::Ended { key, report, now: Timestamp::now() }).await;
             }
-            Done::Command(messages) => {
+            Done::Command { req_id, messages } => {
+                if let Some(req_id) = req_id {
+                    self.commands.remove(&req_id);
+                }
                 for message in messages {
                     self.say(message);
                 }
@@ -418,6 +429,13 @@ impl Runner {
             }
             return;
         }
+        if command.command == commands::CANCEL {
+            let running = commands::req_id(&command).and_then(|id| self.commands.get(&id).cloned());
+            if let Some(running) = running {
+                running.cancel();
+            }
+            return;
+        }
         let Ok(place) = Arc::clone(&self.command_places).try_acquire_owned() else {
             let message = format!("the runner is busy with {COMMANDS} commands; try again later");
             if let Some(answer) =
@@ -427,11 +445,17 @@ impl Runner {
             }
             return;
         };
-        let (commander, done) = (self.commander.clone(), self.done_sender.clone());
+        let (mut commander, done) = (self.commander.clone(), self.done_sender.clone());
+        let cancel = self.work_tasks.token().child_token();
+        commander.services.cancel = cancel.clone();
+        let req_id = commands::req_id(&command);
+        if let Some(req_id) = &req_id {
+            self.commands.insert(req_id.clone(), cancel);
+        }
         self.work_tasks.spawn("command", OnError::Log, async move {
             let messages = commander.run(command).await;
             drop(place);
-            done.send(Done::Command(messages)).await?;
+            done.send(Done::Command { req_id, messages }).await?;
             Ok(())
         });
     }

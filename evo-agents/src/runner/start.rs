@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use evo_common::{clock::Timestamp, runtime::OnError};
-use tokio::time::Instant;
+use tokio::{sync::mpsc, time::Instant};
 
 use super::{
     COMMANDS, Done, Runner,
@@ -52,19 +52,15 @@ impl Runner {
         self.work_tasks.spawn("ask", OnError::Log, async move {
             let answer = adviser.answer(ask).await;
             drop(place);
-            done.send(Done::Command(answer.into_iter().collect())).await?;
+            let messages = answer.into_iter().collect();
+            done.send(Done::Command { req_id: None, messages }).await?;
             Ok(())
         });
     }
 
     /// A way for work to tell how it goes, in order and before its result.
     fn progress(&self) -> Say {
-        let done = self.done_sender.clone();
-        Arc::new(move |message| {
-            let done = done.clone();
-            // Fails when the runner has ended; then nobody listens.
-            Box::pin(async move { done.send(Done::Progress(message)).await.unwrap_or_default() })
-        })
+        progress(&self.done_sender)
     }
 
     pub(super) fn start_work(&mut self, dispatch: Dispatch) {
@@ -94,7 +90,6 @@ impl Runner {
                     services,
                     behavior: self.behavior.clone(),
                     local: Arc::clone(&self.commander.local),
-                    active: self.active.clone(),
                     servers: self.commander.servers.clone(),
                     say: self.progress(),
                 };
@@ -107,4 +102,14 @@ impl Runner {
             }
         }
     }
+}
+
+/// As [`Runner::progress`], before there is one.
+pub(super) fn progress(done: &mpsc::Sender<Done>) -> Say {
+    let done = done.clone();
+    Arc::new(move |message| {
+        let done = done.clone();
+        // Fails when the runner has ended; then nobody listens.
+        Box::pin(async move { done.send(Done::Progress(message)).await.unwrap_or_default() })
+    })
 }

@@ -14,14 +14,12 @@ use futures_util::FutureExt as _;
 use serde_json::{Value, json};
 use tracing::Instrument as _;
 
-use super::{dispatch::panic_text, skills::ActiveSkills, work::Report};
+use super::{dispatch::panic_text, work::Report};
 use crate::{
     handler::{AgentHandler, Services},
     skill::package::Package,
     task::{
-        Progress, Skills, TaskDone, TaskError, TaskJob, codes, cut,
-        progress::Say,
-        skills::{Known, text_of},
+        Progress, Skills, TaskDone, TaskError, TaskJob, codes, cut, progress::Say, skills::text_of,
     },
 };
 
@@ -75,7 +73,6 @@ pub(super) struct Workshop {
     pub(super) behavior: String,
     /// Skills of the agent's own folder.
     pub(super) local: Arc<Vec<Package>>,
-    pub(super) active: ActiveSkills,
     pub(super) servers: std::collections::BTreeMap<String, String>,
     pub(super) say: Say,
 }
@@ -214,28 +211,19 @@ async fn until_deadline(
     let cancel = shop.services.cancel.child_token();
     let _stop_whatever_the_handler_started = cancel.clone().drop_guard();
     let work = async move {
-        let local = shop.local.iter().map(|package| Known {
-            package: Arc::new(package.clone()),
-            artifact_id: None,
-            canary: None,
-            source: None,
-        });
-        let mut known: Vec<Known> = local.collect();
-        for active in shop.active.known().await.iter() {
-            let name = &active.package.manifest.name;
-            if !known.iter().any(|own| own.package.manifest.name == *name) {
-                known.push(active.clone());
-            }
-        }
+        // Whoever gave out the task may know of a skill that was activated a moment ago.
+        shop.services.skills.known().await;
+        let skills = Skills::new(
+            &shop.agent_id,
+            shop.services.skills.clone(),
+            &shop.local,
+            shop.servers,
+            shop.services.executor.clone(),
+            progress.clone(),
+            deadline,
+        );
         let job = TaskJob {
-            skills: Skills::new(
-                &shop.agent_id,
-                known.into(),
-                shop.servers,
-                shop.services.executor.clone(),
-                progress.clone(),
-                deadline,
-            ),
+            skills: skills.await,
             progress: progress.clone(),
             task_id: dispatch.invite.task_id,
             task_type: dispatch.invite.task_type,

@@ -7,14 +7,12 @@ use std::{
 
 use evo_common::{
     clock::Timestamp,
-    config::SourceConfig,
     messages::{AgentSkillReport, SkillCall, SkillResult, TraceContext},
     redact::{redact, redact_json},
-    rollout::takes_canary,
-    skill::{SkillIO, SkillManifest},
-    tracing_context,
+    skill::SkillManifest,
+    tool, tracing_context,
 };
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use super::{
@@ -27,70 +25,31 @@ use crate::{
     king::ToKing,
     skill::{
         execute::{CallPolicy, Executor},
+        in_use::SkillsInUse,
         package::Package,
         run::{self, Failure},
+        snapshot::{Chosen, Known},
     },
 };
 
 /// Most tools that a model is shown at once.
 const MAX_TOOLS: usize = 64;
-/// Longest description of a tool, and of one of its inputs.
+/// Longest description of a tool.
 const MAX_DESCRIPTION: usize = 1_024;
-const MAX_INPUT_DESCRIPTION: usize = 300;
 /// Longest input and output of a call in the report.
 const MAX_RECORD: usize = 2 * 1024;
 
-/// A skill that can be called.
-#[derive(Debug, Clone)]
-pub(crate) struct Known {
-    pub(crate) package: Arc<Package>,
-    /// Digest of the package; absent for a skill of the agent's own folder.
-    pub(crate) artifact_id: Option<String>,
-    /// The new version that gets a part of the calls.
-    pub(crate) canary: Option<KnownCanary>,
-    /// The source that it comes from, if that is configured.
-    pub(crate) source: Option<SourceConfig>,
-}
-
-/// A new version of a skill that gets a part of the calls.
-#[derive(Debug, Clone)]
-pub(crate) struct KnownCanary {
-    pub(crate) package: Arc<Package>,
-    pub(crate) artifact_id: String,
-    /// In percent.
-    pub(crate) share: u8,
-}
-
-impl Known {
-    fn manifest(&self) -> &SkillManifest {
-        &self.package.manifest
-    }
-
-    /// The package with this digest, if it is one of the skill's.
-    pub(crate) fn package_of(&self, artifact_id: &str) -> Option<Arc<Package>> {
-        if self.artifact_id.as_deref() == Some(artifact_id) {
-            return Some(Arc::clone(&self.package));
-        }
-        let canary = self.canary.as_ref().filter(|canary| canary.artifact_id == artifact_id)?;
-        Some(Arc::clone(&canary.package))
-    }
-
-    /// The version that a call gets, from its beginning to its end.
-    fn choose(&self, request_id: &str) -> (&Package, Option<&str>) {
-        match &self.canary {
-            Some(canary) if takes_canary(request_id, canary.share) => {
-                (&canary.package, Some(&canary.artifact_id))
-            }
-            _ => (&self.package, self.artifact_id.as_deref()),
-        }
-    }
-}
-
 /// The skills that a task may use, and a way to call them. Cheap to clone.
+///
+/// What a model is shown stays as it was when the task began. Each call gets the versions that are in
+/// use when it begins: what was taken back meanwhile is not called any more.
 #[derive(Debug, Clone)]
 pub struct Skills {
     agent_id: Arc<str>,
-    known: Arc<[Known]>,
+    in_use: SkillsInUse,
+    /// Skills of the agent's own folder, which go before king's.
+    local: Arc<[Known]>,
+    manifests: Arc<[SkillManifest]>,
     servers: Arc<BTreeMap<String, String>>,
     executor: Executor,
     progress: Progress,
@@ -98,32 +57,40 @@ pub struct Skills {
 }
 
 impl Skills {
-    pub(crate) fn new(
+    pub(crate) async fn new(
         agent_id: &str,
-        known: Arc<[Known]>,
+        in_use: SkillsInUse,
+        local: &[Package],
         servers: BTreeMap<String, String>,
         executor: Executor,
         progress: Progress,
         deadline: Timestamp,
     ) -> Self {
-        let servers = Arc::new(servers);
-        Self { agent_id: agent_id.into(), known, servers, executor, progress, deadline }
+        let local: Arc<[Known]> = local.iter().map(Known::local).collect();
+        let shown = in_use.snapshot(&servers, "").await.over(&local);
+        let mut manifests: Vec<SkillManifest> = shown.manifests().cloned().collect();
+        manifests.sort_by(|a, b| a.name.cmp(&b.name));
+        Self {
+            agent_id: agent_id.into(),
+            in_use,
+            local,
+            manifests: manifests.into(),
+            servers: Arc::new(servers),
+            executor,
+            progress,
+            deadline,
+        }
     }
 
     /// What each of them does, in the order of their names.
     pub fn manifests(&self) -> impl Iterator<Item = &SkillManifest> {
-        self.known.iter().map(Known::manifest)
+        self.manifests.iter()
     }
 
     /// The skills as tools of a model. When there are too many, those that have most words in
     /// common with `about` are taken.
     pub fn tools(&self, about: &str) -> Vec<Tool> {
-        let mut manifests: Vec<&SkillManifest> = self
-            .known
-            .iter()
-            .filter(|known| !known.manifest().has_code)
-            .map(Known::manifest)
-            .collect();
+        let mut manifests: Vec<&SkillManifest> = self.manifests().collect();
         if manifests.len() > MAX_TOOLS {
             let wanted = words(about);
             let score = |manifest: &SkillManifest| {
@@ -134,18 +101,27 @@ impl Skills {
             manifests.truncate(MAX_TOOLS);
         }
         manifests.sort_by(|a, b| a.name.cmp(&b.name));
-        manifests.into_iter().map(tool).collect()
+        manifests.into_iter().map(as_tool).collect()
     }
 
-    /// Calls a skill, tells king how it went, and gives its output.
-    pub async fn call(&self, name: &str, input: Map<String, Value>) -> Result<Value, CommandError> {
+    /// Calls a skill, tells king how it went, and gives its output. `arguments` are its inputs, or what
+    /// [`Skills::tools`] calls them.
+    pub async fn call(
+        &self,
+        name: &str,
+        arguments: Map<String, Value>,
+    ) -> Result<Value, CommandError> {
         let started = Instant::now();
-        let known = self.known.iter().find(|known| known.manifest().name == name);
         let req_id = uuid::Uuid::now_v7().simple().to_string();
-        let chosen = known.map(|known| known.choose(&req_id));
-        let result = match (known, chosen) {
-            (Some(known), Some((package, _))) => self.execute(known, package, &input).await,
-            _ => Err(Failure::new("skill_not_found", self.not_found(name))),
+        let snapshot = self.in_use.snapshot(&self.servers, &req_id).await.over(&self.local);
+        let chosen = snapshot.choose(name);
+        let (input, result) = match &chosen {
+            Some(chosen) => {
+                let input = tool::inputs(&chosen.package.manifest, arguments);
+                let result = self.execute(chosen, &input).await;
+                (input, result)
+            }
+            None => (arguments, Err(Failure::new("skill_not_found", self.not_found(name)))),
         };
         let latency_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let failed_input = result.is_err().then(|| run::reported_input(&input)).flatten();
@@ -160,27 +136,20 @@ impl Skills {
             latency_ms,
         };
         let counts = result.as_ref().map_or_else(Failure::counts, |_| true);
-        let report = (counts && known.is_some()).then(|| {
-            let artifact_id = chosen.and_then(|(_, artifact_id)| artifact_id.map(str::to_owned));
-            self.report(name, req_id, artifact_id, &result, failed_input, latency_ms)
+        let report = chosen.filter(|_| counts).map(|chosen| {
+            self.report(name, req_id, chosen.artifact_id, &result, failed_input, latency_ms)
         });
         self.progress.called(record, report).await;
         result.map_err(CommandError::from)
     }
 
-    async fn execute(
-        &self,
-        known: &Known,
-        package: &Package,
-        input: &Map<String, Value>,
-    ) -> Result<Value, Failure> {
+    async fn execute(&self, chosen: &Chosen, input: &Map<String, Value>) -> Result<Value, Failure> {
         let left = self.deadline.ms_since(Timestamp::now());
         if left == 0 {
             return Err(Failure::new("timeout", "the deadline had passed before the call"));
         }
-        let policy = run::policy_of(package, known.source.as_slice(), &self.servers);
-        let policy = CallPolicy { timeout_cap_ms: Some(left), ..policy };
-        run::run(&self.executor, package, input, &policy).await
+        let policy = CallPolicy { timeout_cap_ms: Some(left), ..chosen.policy.clone() };
+        run::run(&self.executor, &chosen.package, input, &policy).await
     }
 
     fn not_found(&self, name: &str) -> String {
@@ -252,30 +221,10 @@ fn words(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-fn tool(manifest: &SkillManifest) -> Tool {
-    let properties: Map<String, Value> =
-        manifest.inputs.iter().map(|io| (io.name.clone(), schema_of(io))).collect();
-    let required: Vec<&str> =
-        manifest.inputs.iter().filter(|io| io.required).map(|io| io.name.as_str()).collect();
+fn as_tool(manifest: &SkillManifest) -> Tool {
     Tool {
         name: manifest.name.clone(),
         description: cut(&manifest.description, MAX_DESCRIPTION),
-        parameters: json!({
-            "type": "object", "properties": properties, "required": required,
-            "additionalProperties": false,
-        }),
+        parameters: Value::Object(tool::input_schema(manifest)),
     }
-}
-
-fn schema_of(io: &SkillIO) -> Value {
-    let mut schema = match io.r#type.as_str() {
-        kind @ ("string" | "integer" | "number" | "boolean" | "object") => json!({"type": kind}),
-        "array" => json!({"type": "array", "items": {}}),
-        // `any`, and what older packages have there.
-        _ => json!({}),
-    };
-    if let Some(description) = io.description.as_deref().filter(|text| !text.is_empty()) {
-        schema["description"] = json!(cut(description, MAX_INPUT_DESCRIPTION));
-    }
-    schema
 }

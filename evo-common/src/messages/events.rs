@@ -80,6 +80,8 @@ pub const PIPELINE_ACCEPTED: &str = "pipeline:accepted";
 pub const PIPELINE_CANCEL: &str = "pipeline:cancel";
 /// The answer to a `king:command` (runner → king).
 pub const AGENT_COMMAND_RESULT: &str = "agent:command_result";
+/// A step of a `king:command` begins (runner → king).
+pub const AGENT_COMMAND_PROGRESS: &str = "agent:command_progress";
 /// Joins room `observers` and replays from the event log (observer → king).
 pub const OBSERVER_SUBSCRIBE: &str = "observer:subscribe";
 /// Joins room `dashboard` (dashboard → king).

@@ -11,8 +11,9 @@ use crate::rollout::SkillInUse;
 
 /// King sends a command to a specific agent.
 ///
-/// `run_skill` has the params `{req_id, skill, artifact_id, input, deadline}` and is answered by
-/// [`CommandResult`].
+/// `run_skill` has the params `{req_id, skill, artifact_id, input, deadline, follow}` and is answered by
+/// [`CommandResult`]; with `follow`, its steps are told by [`CommandProgress`]. `cancel` with the
+/// `req_id` of a command ends that one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(remote = "Self")]
 pub struct KingCommand {
@@ -110,6 +111,23 @@ pub struct CommandResult {
     pub latency_ms: u64,
 }
 
+/// `agent:command_progress`: a step of a `king:command` begins, for whoever follows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
+pub struct CommandProgress {
+    /// The `req_id` of the command.
+    pub req_id: String,
+    /// Who does it.
+    pub agent_id: String,
+    /// The step, from 1.
+    pub step: u32,
+    /// How many there are, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<u32>,
+    /// For people: what is done in it.
+    pub message: String,
+}
+
 /// What king knows of its machine (`king:system_info`, `GET /system-info`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(remote = "Self")]
@@ -196,6 +214,7 @@ accept_text!(
     KingConfigUpdate,
     ConfigNotice,
     KingWelcome,
+    CommandProgress,
     CommandResult,
     SystemDiscovery
 );

@@ -23,8 +23,8 @@ pub use agent::{
 };
 pub use debug::{DebugPrompt, DebugResponse, DebugStream};
 pub use king::{
-    ChecklistItem, CommandResult, ComponentFacts, ConfigNotice, KingCommand, KingConfigUpdate,
-    KingWelcome, SystemDiscovery, SystemFacts, ToolFacts,
+    ChecklistItem, CommandProgress, CommandResult, ComponentFacts, ConfigNotice, KingCommand,
+    KingConfigUpdate, KingWelcome, SystemDiscovery, SystemFacts, ToolFacts,
 };
 pub use memory::{
     MemoryCategory, MemoryChanged, MemoryDelete, MemoryQuery, MemoryRecord, MemoryResult,

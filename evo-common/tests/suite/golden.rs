@@ -19,11 +19,12 @@ use evo_common::{
     ids::Attempt,
     messages::{
         AgentHealth, AgentHeartbeat, AgentRegister, AgentRegistration, AgentRole, AgentSkillReport,
-        AgentStatus, AttemptAccepted, AttemptCancel, AttemptRef, ChecklistItem, CommandResult,
-        ComponentFacts, ConfigNotice, HealthCheck, KingCommand, KingConfigUpdate, KingWelcome,
-        ObserverSubscribe, PipelineNext, PipelineRunStatus, PipelineStage, PipelineStageResult,
-        Reply, ReplyStatus, RunnerStatus, SkillCall, SkillResult, StageDispatch, StageReport,
-        SystemDiscovery, SystemFacts, TaskAttemptRef, ToolFacts, TraceContext,
+        AgentStatus, AttemptAccepted, AttemptCancel, AttemptRef, ChecklistItem, CommandProgress,
+        CommandResult, ComponentFacts, ConfigNotice, HealthCheck, KingCommand, KingConfigUpdate,
+        KingWelcome, ObserverSubscribe, PipelineNext, PipelineRunStatus, PipelineStage,
+        PipelineStageResult, Reply, ReplyStatus, RunnerStatus, SkillCall, SkillResult,
+        StageDispatch, StageReport, SystemDiscovery, SystemFacts, TaskAttemptRef, ToolFacts,
+        TraceContext,
     },
     outcome::{Outcome, Verdict, codes},
     rollout::{CanaryRef, SkillInUse, VersionRef},
@@ -299,6 +300,16 @@ fn agent_messages(goldens: &mut Goldens) {
             code: Some(text("invalid_input")),
             error: Some(text("input `query` is missing")),
             latency_ms: 0,
+        },
+    );
+    goldens.message(
+        "command_progress",
+        &CommandProgress {
+            req_id: text("req-1"),
+            agent_id: text("user-001"),
+            step: 1,
+            of: Some(2),
+            message: text("pets-get"),
         },
     );
 }

@@ -1,11 +1,11 @@
 //! A missing or malformed required field is an error that names it, never a default.
 
 use evo_common::messages::{
-    AgentHeartbeat, AgentRegistration, CommandResult, DebugPrompt, DebugResponse, DebugStream,
-    DecodeError, DecomposeDispatch, DecomposeReport, EvaluateDispatch, KingWelcome, MemoryQuery,
-    MemoryStore, PipelineNext, PipelineStageResult, RecoveryDispatch, RecoveryReport, SkillCall,
-    StageDispatch, StageReport, SummaryReport, TaskCancel, TaskCreation, TaskDispatch, TaskEdit,
-    TaskJoin, TaskList, TaskOutput, TaskReport, decode, events,
+    AgentHeartbeat, AgentRegistration, CommandProgress, CommandResult, DebugPrompt, DebugResponse,
+    DebugStream, DecodeError, DecomposeDispatch, DecomposeReport, EvaluateDispatch, KingWelcome,
+    MemoryQuery, MemoryStore, PipelineNext, PipelineStageResult, RecoveryDispatch, RecoveryReport,
+    SkillCall, StageDispatch, StageReport, SummaryReport, TaskCancel, TaskCreation, TaskDispatch,
+    TaskEdit, TaskJoin, TaskList, TaskOutput, TaskReport, decode, events,
 };
 use proptest::prelude::*;
 use serde::de::DeserializeOwned;
@@ -49,6 +49,7 @@ fn required_fields_have_no_default() {
     check::<StageReport>("stage_report.completed", &result);
     check::<KingWelcome>("king_welcome", &["king_version", "protocol", "heartbeat_ms"]);
     check::<CommandResult>("command_result.output", &["req_id", "agent_id"]);
+    check::<CommandProgress>("command_progress", &["req_id", "agent_id", "step", "message"]);
 }
 
 #[test]

@@ -25,6 +25,10 @@ use crate::{
 /// of whoever sends them, and a search only looks.
 const NOT_AUDITED: &[&str] = &["/v1/traces", "/memories/search"];
 
+/// Routes that write their rows themselves and know what to do when a caller has gone: most messages
+/// of MCP change nothing, and a call is cancelled with its request.
+const OWN_ROWS: &[&str] = &["/mcp"];
+
 /// What whoever sent a request said about it, for its row.
 #[derive(Debug, Clone)]
 pub(super) struct Said(pub(super) String);
@@ -33,7 +37,8 @@ pub(super) struct Said(pub(super) String);
 /// acknowledged is in the log. A caller that is gone ends neither the request nor its row, or it
 /// could do things that nobody sees.
 pub(super) async fn audit(State(king): State<King>, request: Request, next: Next) -> Response {
-    if is_safe(request.method()) {
+    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    if is_safe(request.method()) || OWN_ROWS.contains(&route) {
         return next.run(request).await;
     }
     let row = request.extensions().get().and_then(|identity| row_of(&request, identity));

@@ -23,6 +23,9 @@ const SPECIAL_ROUTES: &[(Method, &str, Scope)] = &[
     (Method::GET, "/gateway/config", Scope::Operator),
     (Method::PUT, "/artifacts/{digest}", Scope::Runner),
     (Method::POST, "/skills/{name}/invoke", Scope::Invoke),
+    (Method::POST, "/mcp", Scope::Invoke),
+    (Method::GET, "/mcp", Scope::Invoke),
+    (Method::DELETE, "/mcp", Scope::Invoke),
     (Method::POST, "/v1/traces", Scope::Runner),
     // Who has which token, and what was done with it, is no business of every reader.
     (Method::GET, "/tokens", Scope::Operator),

@@ -92,6 +92,19 @@ impl ApiError {
     }
 }
 
+impl ApiError {
+    /// The envelope, for an answer whose status is sent already. What is behind a fault of king's own
+    /// goes to the log.
+    pub(super) fn into_body(self) -> ErrorBody {
+        let Parts { code, message, details, cause, .. } = *self.0;
+        if let Some(cause) = cause {
+            let error = chain(&*cause);
+            tracing::error!(%error, "A call failed because of a fault: {error}");
+        }
+        ErrorBody { error: ErrorDetail { code: code.into_owned(), message, details } }
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let Parts { status, code, message, details, cause } = *self.0;
@@ -190,6 +203,11 @@ impl From<memory::Error> for ApiError {
     }
 }
 
+/// The code and the message of a call that failed.
+pub(crate) fn of_invoke(error: InvokeError) -> ErrorDetail {
+    ApiError::from(error).into_body().error
+}
+
 impl From<InvokeError> for ApiError {
     fn from(error: InvokeError) -> Self {
         let message = sentence(&error.to_string());
@@ -197,6 +215,7 @@ impl From<InvokeError> for ApiError {
             InvokeError::NotFound(_) => (StatusCode::NOT_FOUND, "not_found".into()),
             InvokeError::NotActive { .. } => (StatusCode::CONFLICT, "not_active".into()),
             InvokeError::NoRunner => (StatusCode::SERVICE_UNAVAILABLE, "no_runner".into()),
+            InvokeError::Busy(_) => (StatusCode::SERVICE_UNAVAILABLE, "busy".into()),
             InvokeError::Timeout(_) => (StatusCode::GATEWAY_TIMEOUT, "timeout".into()),
             InvokeError::InvalidInput(_) => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "invalid_input".into())

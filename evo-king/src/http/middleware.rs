@@ -22,7 +22,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(30);
 const RUNNER_TIME_LIMIT: Duration = Duration::from_secs(90);
 /// Those routes.
 const RUNNER_ROUTES: &[&str] =
-    &["/skills/{name}/invoke", "/agents/{agent_id}/command", "/gateway/config"];
+    &["/skills/{name}/invoke", "/mcp", "/agents/{agent_id}/command", "/gateway/config"];
 /// The same for routes that read and write whole files.
 const FILE_TIME_LIMIT: Duration = Duration::from_secs(3_600);
 /// Those routes.
@@ -62,6 +62,11 @@ pub(super) async fn refuse_while_draining(
 pub(super) struct RequestId(HeaderValue);
 
 impl RequestId {
+    /// The id as a header.
+    pub(super) fn value(&self) -> HeaderValue {
+        self.0.clone()
+    }
+
     /// The id as a text.
     pub(super) fn text(&self) -> String {
         self.0.to_str().unwrap_or_default().to_owned()

@@ -19,6 +19,7 @@ mod extract;
 mod gateway;
 mod health;
 mod logs;
+mod mcp;
 mod memories;
 mod metrics;
 mod middleware;
@@ -39,7 +40,7 @@ mod traces;
 use std::time::Duration;
 
 use axum::{
-    Router,
+    Extension, Router,
     extract::DefaultBodyLimit,
     http::{HeaderName, HeaderValue, Method, header},
     middleware as layer,
@@ -52,6 +53,7 @@ use utoipa_axum::{
 
 use crate::{otlp, state::King};
 
+pub(crate) use error::of_invoke;
 pub use openapi::document;
 pub(crate) use serve::serve;
 
@@ -87,6 +89,7 @@ fn routes() -> OpenApiRouter<King> {
         .routes(routes!(traces::list_traces))
         .routes(routes!(traces::get_trace))
         .merge(skills::routes())
+        .merge(mcp::routes())
         .merge(runs::routes())
         .merge(tasks::routes())
         .merge(agents::routes())
@@ -114,6 +117,7 @@ pub fn router_around(king: King, wrap: impl FnOnce(Router) -> Router) -> Router 
         .layer(layer::from_fn_with_state(king.clone(), middleware::refuse_while_draining))
         .layer(layer::from_fn_with_state(king.clone(), auth::require_token))
         .layer(layer::from_fn(middleware::name_route))
+        .layer(Extension(mcp::service(&king)))
         .with_state(king.clone());
     let cors = cors(&king.config.cors_origins);
     wrap(routes)

@@ -14,6 +14,7 @@ use std::{
 
 use evo_common::messages::{AgentRole, ModelPreference, PipelineStage, RunnerStatus};
 use serde_json::Value;
+use tokio::sync::watch;
 
 use crate::failpoints;
 
@@ -55,7 +56,7 @@ pub struct Registry {
     /// What operators want agents to think with, connected or not.
     models: Arc<Mutex<HashMap<String, ModelPreference>>>,
     /// Digest of which skills are in use, as runners were last told.
-    skills: Arc<Mutex<Option<String>>>,
+    skills: watch::Sender<Option<String>>,
 }
 
 impl Registry {
@@ -267,12 +268,21 @@ impl Registry {
 
     /// Which skills are in use now.
     pub fn set_skills(&self, digest: String) {
-        *self.skills.lock().unwrap_or_else(PoisonError::into_inner) = Some(digest);
+        self.skills.send_if_modified(|known| {
+            let changed = known.as_ref() != Some(&digest);
+            *known = Some(digest);
+            changed
+        });
     }
 
     /// Digest of which skills are in use.
     pub fn skills(&self) -> Option<String> {
-        self.skills.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.skills.borrow().clone()
+    }
+
+    /// Hears of every change of which skills are in use.
+    pub(crate) fn skills_changes(&self) -> watch::Receiver<Option<String>> {
+        self.skills.subscribe()
     }
 
     /// The connection of an agent.

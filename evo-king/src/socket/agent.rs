@@ -2,8 +2,8 @@
 
 use evo_common::{
     messages::{
-        AgentHealth, AgentHeartbeat, AgentRegistration, AgentRole, AttemptAccepted, CommandResult,
-        Reply, RunnerStatus, SkillCall, StageReport, events,
+        AgentHealth, AgentHeartbeat, AgentRegistration, AgentRole, AttemptAccepted,
+        CommandProgress, CommandResult, Reply, RunnerStatus, SkillCall, StageReport, events,
     },
     tokens::Scope,
 };
@@ -34,6 +34,7 @@ pub(super) fn register_handlers(socket: &SocketRef) {
     socket.on(events::AGENT_HEALTH, on_health);
     socket.on(events::AGENT_SKILL_REPORT, on_skill_report);
     socket.on(events::AGENT_COMMAND_RESULT, on_command_result);
+    socket.on(events::AGENT_COMMAND_PROGRESS, on_command_progress);
     socket.on(events::PIPELINE_ACCEPTED, on_accepted);
     socket.on(events::PIPELINE_STAGE_RESULT, on_stage_result);
     socket.on(events::KING_SYSTEM_INFO, on_system_info);
@@ -334,6 +335,18 @@ async fn on_command_result(mut request: Request) {
         if !request.king.commands.answered(result) {
             tracing::info!(req_id, "A command's answer came when nobody waited for it any more");
         }
+        Ok(Reply::accepted(req_id))
+    };
+    let done = done.await;
+    request.reply(done);
+}
+
+async fn on_command_progress(mut request: Request) {
+    let done = async {
+        let progress: CommandProgress = request.read()?;
+        let req_id = progress.req_id.clone();
+        request.speaks_for(&progress.agent_id, &req_id)?;
+        request.king.commands.progressed(progress);
         Ok(Reply::accepted(req_id))
     };
     let done = done.await;

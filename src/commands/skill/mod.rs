@@ -261,7 +261,7 @@ async fn invoke(
         let value = typed(&manifest, &key, text)?;
         input.insert(key, value);
     }
-    let request = InvokeSkill { input };
+    let request = InvokeSkill { input, ..InvokeSkill::default() };
     let give_up = Instant::now() + session.patience();
     loop {
         match session.client.invoke(name, &request).await {

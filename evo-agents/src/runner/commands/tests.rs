@@ -52,9 +52,11 @@ fn commander(cache: &std::path::Path, local: Package) -> Commander {
             artifacts: ArtifactClient::local(cache.to_owned()),
             gateway: None,
             cancel: CancellationToken::new(),
+            skills: crate::skill::in_use::SkillsInUse::none(),
         },
         local: Arc::new(vec![local]),
         servers: BTreeMap::new(),
+        say: Arc::new(|_| Box::pin(async {})),
     }
 }
 

@@ -25,7 +25,10 @@ use crate::{
     },
     king::ToKing,
     roles::User,
-    skill::execute::{Executor, ExecutorConfig},
+    skill::{
+        execute::{Executor, ExecutorConfig},
+        in_use::SkillsInUse,
+    },
 };
 
 fn skill(name: &str, path: &str) -> Package {
@@ -86,16 +89,15 @@ impl Stand {
 
     async fn run(&self, dispatch: TaskDispatch) -> Option<TaskReport> {
         let said = Arc::clone(&self.said);
-        let artifacts = ArtifactClient::local("/nonexistent".into());
-        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let shop = Workshop {
             agent_id: "me".to_owned(),
             handler: Arc::new(User),
             services: Services {
                 executor: Executor::new(ExecutorConfig::default()),
-                artifacts: artifacts.clone(),
+                artifacts: ArtifactClient::local("/nonexistent".into()),
                 gateway: self.gateway.clone(),
                 cancel: self.cancel.clone(),
+                skills: SkillsInUse::none(),
             },
             behavior: "Be kind.".to_owned(),
             local: Arc::new(vec![
@@ -103,7 +105,6 @@ impl Stand {
                 skill("large", "/large"),
                 skill("weather", "/weather"),
             ]),
-            active: ActiveSkills::new(&format!("http://{closed}"), None, artifacts),
             servers: self.servers.clone(),
             say: Arc::new(move |message| {
                 said.lock().unwrap().push(message);

@@ -13,6 +13,7 @@ use super::{CallAnswer, CallError, CallPolicy, Executor, input};
 use crate::skill::{
     composition::{Reference, escaped, reference},
     package::{Kind, Package},
+    steps,
 };
 
 /// Composed skills inside of composed ones.
@@ -95,6 +96,11 @@ pub(super) async fn call(
                     return Err(failed("step_failed", &message));
                 }
             }
+        }
+        if depth.level == 0 {
+            let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+            let of = Some(number(composition.steps.len()));
+            steps::tell(number(index + 1), of, &step.skill).await;
         }
         let left = ends.saturating_duration_since(Instant::now());
         let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1);

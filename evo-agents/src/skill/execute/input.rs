@@ -1,6 +1,6 @@
 //! Inputs of a call, checked against the manifest before anything is sent.
 
-use evo_common::skill::SkillIO;
+use evo_common::{skill::SkillIO, tool::is_of_type};
 use serde_json::{Map, Value};
 
 use super::CallError;
@@ -43,23 +43,6 @@ pub(super) fn check(
         }
     }
     Ok(checked)
-}
-
-/// A type that is none of JSON Schema's (older packages have free text there) accepts anything.
-fn is_of_type(value: &Value, name: &str) -> bool {
-    match name {
-        "string" => value.is_string(),
-        "integer" => {
-            value.is_i64()
-                || value.is_u64()
-                || value.as_f64().is_some_and(|number| number.fract() == 0.0)
-        }
-        "number" => value.is_number(),
-        "boolean" => value.is_boolean(),
-        "array" => value.is_array(),
-        "object" => value.is_object(),
-        _ => true,
-    }
 }
 
 fn type_of(value: &Value) -> &'static str {

@@ -1,11 +1,12 @@
 //! Skills.
 
+mod invoke;
 mod people;
 mod versions;
 
 use axum::{Json, extract::State, http::StatusCode};
 use evo_common::{
-    api::{ErrorBody, InvokeSkill, SkillAnswer, SkillDetail, SkillList},
+    api::{ErrorBody, SkillDetail, SkillList},
     skill::is_valid_name,
 };
 use serde::Deserialize;
@@ -14,7 +15,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     error::{ApiError, Result},
-    extract::{JsonBody, PathParam, QueryParams, limit},
+    extract::{PathParam, QueryParams, limit},
 };
 use crate::{state::King, store::SkillFilter};
 
@@ -23,7 +24,7 @@ pub(super) fn routes() -> OpenApiRouter<King> {
     OpenApiRouter::new()
         .routes(routes!(list_skills))
         .routes(routes!(get_skill))
-        .routes(routes!(invoke_skill))
+        .merge(invoke::routes())
         .merge(versions::routes())
         .merge(people::routes())
 }
@@ -128,39 +129,6 @@ pub(super) async fn get_skill(
 
 fn no_such_skill(name: &str) -> ApiError {
     ApiError::not_found(format!("There is no skill {name}; GET /skills lists them."))
-}
-
-/// Run an active skill.
-///
-/// A runner executes the version in use with these inputs and king passes its answer on. While a new
-/// version is tried on a part of the calls, the request's id says which one a call gets.
-#[utoipa::path(
-    post,
-    path = "/skills/{name}/invoke",
-    tag = "skills",
-    params((
-        "name" = String, Path,
-        description = "The skill's name.", example = "evo-king-get-health",
-    )),
-    request_body(
-        content = InvokeSkill, description = "The skill's inputs.",
-        example = json!({"input": {}}),
-    ),
-    responses(
-        (status = 200, description = "What came out.", body = SkillAnswer),
-        (status = 404, description = "There is no such skill.", body = ErrorBody),
-        (status = 409, description = "The skill has no version in use.", body = ErrorBody),
-        (status = 502, description = "The skill failed.", body = ErrorBody),
-        (status = 504, description = "The skill took too long.", body = ErrorBody),
-    ),
-)]
-pub(super) async fn invoke_skill(
-    State(king): State<King>,
-    PathParam(name): PathParam,
-    JsonBody(call): JsonBody<InvokeSkill>,
-) -> Result<Json<SkillAnswer>> {
-    let name = check_name(name)?;
-    Ok(Json(king.commands.run_skill(&name, call.input).await?))
 }
 
 fn check_name(name: String) -> Result<String> {

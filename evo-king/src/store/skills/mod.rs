@@ -6,6 +6,7 @@ pub(crate) mod live;
 pub(crate) mod pointers;
 pub(crate) mod state;
 pub(crate) mod timers;
+pub(crate) mod tools;
 pub(crate) mod views;
 
 use evo_common::{

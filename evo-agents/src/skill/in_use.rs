@@ -1,6 +1,12 @@
 //! The skills that king has active: known by name, fetched ahead of their first call.
 
-use std::sync::{Arc, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use evo_common::{
     api::{SkillList, SkillSummary},
@@ -12,43 +18,69 @@ use evo_common::{
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::sync::Mutex;
 
-use crate::{
-    artifacts::ArtifactClient,
-    skill::{egress, package::Package},
-    task::skills::{Known, KnownCanary},
+use super::{
+    egress,
+    package::Package,
+    snapshot::{Known, KnownCanary, Snapshot},
 };
+use crate::artifacts::ArtifactClient;
 
 /// `config_type`s of updates that change what the active skills are or may do.
-pub(super) const CONFIG_TYPES: [&str; 2] = ["skills", "sources"];
+pub(crate) const CONFIG_TYPES: [&str; 2] = ["skills", "sources"];
 
 /// The skills that king has active, with what they may do. Cheap to clone; clones share what they
 /// know.
 #[derive(Debug, Clone)]
-pub(super) struct ActiveSkills {
+pub struct SkillsInUse {
+    /// Absent for an agent that has none but those of its own folder.
+    king: Option<King>,
+    known: Arc<Mutex<Option<Arc<[Known]>>>>,
+    /// Digest of which versions were in use at the last look.
+    digest: Arc<std::sync::Mutex<Option<String>>>,
+    /// Set when king said that something has changed and nobody has looked since.
+    outdated: Arc<AtomicBool>,
+}
+
+#[derive(Debug, Clone)]
+struct King {
     http: reqwest::Client,
     address: String,
     token: Option<Secret>,
     artifacts: ArtifactClient,
-    known: Arc<Mutex<Option<Arc<[Known]>>>>,
-    /// Digest of which versions were in use at the last look.
-    digest: Arc<std::sync::Mutex<Option<String>>>,
 }
 
-impl ActiveSkills {
-    pub(super) fn new(address: &str, token: Option<Secret>, artifacts: ArtifactClient) -> Self {
+impl SkillsInUse {
+    /// The skills of the king at `address`.
+    pub fn new(address: &str, token: Option<Secret>, artifacts: ArtifactClient) -> Self {
         let http = egress::client(|builder| builder.timeout(std::time::Duration::from_secs(30)));
-        Self {
-            http,
-            address: address.to_owned(),
-            token,
-            artifacts,
-            known: Arc::default(),
-            digest: Arc::default(),
-        }
+        let king = King { http, address: address.to_owned(), token, artifacts };
+        Self { king: Some(king), ..Self::none() }
+    }
+
+    /// No skills of a king.
+    pub fn none() -> Self {
+        Self { king: None, known: Arc::default(), digest: Arc::default(), outdated: Arc::default() }
+    }
+
+    /// The skills in use, for the call of this request: as they were at the last look, when king has
+    /// not said since that something has changed.
+    pub async fn snapshot(&self, servers: &BTreeMap<String, String>, request_id: &str) -> Snapshot {
+        // Whoever looks holds the lock; who comes meanwhile waits for what it finds.
+        let before = self.known.lock().await.clone();
+        let known = match before {
+            Some(known) if !self.outdated.load(Ordering::Acquire) => known,
+            _ => self.known().await,
+        };
+        Snapshot::new(known, Arc::new(servers.clone()), request_id)
+    }
+
+    /// King said that something has changed: the next call looks.
+    pub(crate) fn set_outdated(&self) {
+        self.outdated.store(true, Ordering::Release);
     }
 
     /// Whether king has other versions in use than at the last look.
-    pub(super) fn is_behind(&self, digest: &str) -> bool {
+    pub(crate) fn is_behind(&self, digest: &str) -> bool {
         // A panic while holding the lock can't leave a text half-written.
         let known = self.digest.lock().unwrap_or_else(PoisonError::into_inner);
         known.as_deref() != Some(digest)
@@ -56,13 +88,14 @@ impl ActiveSkills {
 
     /// The skills as they are now: whoever gives out work may know of a skill that was activated a
     /// moment ago. When king does not answer, as they were at the last look.
-    pub(super) async fn known(&self) -> Arc<[Known]> {
+    pub(crate) async fn known(&self) -> Arc<[Known]> {
         let mut known = self.known.lock().await;
         let before = known.clone().unwrap_or_default();
         match self.look(&before).await {
             Ok((_, found)) => Arc::clone(known.insert(found)),
             Err(error) => {
                 tracing::warn!(%error, "The active skills can't be listed: {error}");
+                self.set_outdated();
                 before
             }
         }
@@ -70,29 +103,33 @@ impl ActiveSkills {
 
     /// Looks again; gives the names of the active skills. A skill whose package can't be fetched
     /// is logged, named, and not known.
-    pub(super) async fn refresh(&self) -> Result<Vec<String>, String> {
+    pub(crate) async fn refresh(&self) -> Result<Vec<String>, String> {
         let mut known = self.known.lock().await;
         let before = known.clone().unwrap_or_default();
-        let (names, found) = self.look(&before).await?;
+        let looked = self.look(&before).await;
+        let (names, found) = looked.inspect_err(|_| self.set_outdated())?;
         *known = Some(found);
         Ok(names)
     }
 
     async fn look(&self, before: &[Known]) -> Result<(Vec<String>, Arc<[Known]>), String> {
-        let skills = self.list().await?;
-        let sources = self.sources().await.unwrap_or_else(|error| {
+        let Some(king) = &self.king else { return Ok((Vec::new(), Arc::default())) };
+        // Before the look: what changes during it is looked at once more.
+        self.outdated.store(false, Ordering::Release);
+        let skills = king.list().await?;
+        let sources = king.sources().await.unwrap_or_else(|error| {
             tracing::warn!(%error, "The sources can't be listed: {error}; skills reach only their own server");
             Vec::new()
         });
         let mut found = Vec::new();
         for skill in &skills {
             let Some(id) = &skill.artifact_id else { continue };
-            let Some(package) = self.package(&skill.name, id, before).await else { continue };
+            let Some(package) = king.package(&skill.name, id, before).await else { continue };
             let canary = match &skill.canary {
                 Some(canary) => {
                     let id = &canary.artifact_id;
                     // Without its package every call gets the version in use.
-                    self.package(&skill.name, id, before).await.map(|package| KnownCanary {
+                    king.package(&skill.name, id, before).await.map(|package| KnownCanary {
                         package,
                         artifact_id: id.clone(),
                         share: canary.share,
@@ -107,7 +144,9 @@ impl ActiveSkills {
         *self.digest.lock().unwrap_or_else(PoisonError::into_inner) = Some(digest);
         Ok((skills.into_iter().map(|skill| skill.name).collect(), found.into()))
     }
+}
 
+impl King {
     /// A package, fetched unless it was there at the last look; [`None`] when it can't be used.
     async fn package(&self, name: &str, id: &str, before: &[Known]) -> Option<Arc<Package>> {
         let known = before.iter().find_map(|known| known.package_of(id));
@@ -189,98 +228,4 @@ fn in_use(skills: &[SkillSummary]) -> Vec<SkillInUse> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-
-    use axum::{
-        Json, Router,
-        extract::{Path, Query},
-        http::{HeaderMap, StatusCode},
-        routing::get,
-    };
-    use evo_common::skill::files;
-    use serde_json::json;
-
-    use super::*;
-    const MANIFEST: &str = "name = \"a\"\nversion = \"0.1.0\"\ndescription = \"\"\ncapabilities = []\ninputs = []\noutputs = []\n";
-    const CONFIG: &str =
-        "[[endpoints]]\nname = \"call\"\nurl = \"https://shop.example/a\"\nmethod = \"GET\"\n";
-
-    #[tokio::test]
-    async fn every_page_is_read_and_packages_are_fetched_once() {
-        let package = Package::from_files(
-            [
-                (files::MANIFEST.to_owned(), MANIFEST.as_bytes().to_vec()),
-                (files::CONFIG.to_owned(), CONFIG.as_bytes().to_vec()),
-            ]
-            .into(),
-        );
-        let (id, archive) = package.unwrap().pack().unwrap();
-        let fetched = Arc::new(std::sync::Mutex::new(0));
-        let list = {
-            let id = id.clone();
-            move |headers: HeaderMap, Query(query): Query<HashMap<String, String>>| async move {
-                assert_eq!(headers["authorization"], "Bearer t");
-                assert_eq!(query["status"], "active");
-                let (name, next) = match query.get("cursor").map(String::as_str) {
-                    None => ("a", Some("a")),
-                    Some(_) => ("b", None),
-                };
-                let id = if name == "a" { id } else { ArtifactId::of(b"never stored") };
-                let skill = json!({
-                    "name": name, "status": "active", "version": "0.1.0", "artifact_id": id,
-                    "description": "", "source": "shop", "score": 0.9, "outcome": null,
-                    "updated_at": ""
-                });
-                Json(json!({"skills": [skill], "count": 1, "next_cursor": next}))
-            }
-        };
-        let sources = || async {
-            let shop = json!({
-                "name": "shop", "kind": "openapi", "location": "https://shop.example/api.json",
-                "allow_env": ["SHOP_TOKEN"], "resolved_base_url": null,
-            });
-            Json(json!({"sources": [shop], "count": 1}))
-        };
-        let artifact = {
-            let (fetched, id) = (Arc::clone(&fetched), id.clone());
-            move |Path(asked): Path<String>| async move {
-                if asked != id.as_str() {
-                    return Err(StatusCode::NOT_FOUND);
-                }
-                *fetched.lock().unwrap() += 1;
-                Ok(archive)
-            }
-        };
-        let router = Router::new()
-            .route("/skills", get(list))
-            .route("/sources", get(sources))
-            .route("/artifacts/{digest}", get(artifact));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
-        #[expect(clippy::disallowed_methods, reason = "ends with the test's runtime")]
-        tokio::spawn(async move { axum::serve(listener, router).await });
-
-        let cache = tempfile::tempdir().unwrap();
-        let token = Some(Secret::new("t"));
-        let artifacts = ArtifactClient::new(&address, token.clone(), cache.path().to_owned());
-        let skills = ActiveSkills::new(&address, token, artifacts);
-        let known = skills.known().await;
-        assert_eq!(skills.refresh().await.unwrap(), ["a", "b"]);
-        let [one] = &*known else { panic!("{known:?}") };
-        assert_eq!(one.artifact_id.as_deref(), Some(id.as_str()));
-        assert_eq!(one.source.as_ref().unwrap().allow_env, ["SHOP_TOKEN"]);
-        assert_eq!(*fetched.lock().unwrap(), 1);
-        assert!(skills.is_behind("another digest"));
-        let other = ArtifactId::of(b"never stored").to_string();
-        let of = |name: &str, artifact_id: String| SkillInUse {
-            name: name.to_owned(),
-            active: VersionRef { artifact_id, version: "0.1.0".to_owned() },
-            canary: None,
-        };
-        let digest = rollout::digest(&[of("a", id.to_string()), of("b", other)]);
-        assert!(!skills.is_behind(&digest));
-        let again = skills.known().await;
-        assert!(Arc::ptr_eq(&again[0].package, &one.package), "it is not read again");
-    }
-}
+mod tests;
