@@ -9,7 +9,7 @@
 
 pub mod advice;
 pub mod artifacts;
-mod building;
+pub mod building;
 pub mod cli;
 pub mod config;
 mod error;

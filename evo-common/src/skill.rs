@@ -154,9 +154,24 @@ pub struct HttpCall {
     /// Largest answer that is read.
     #[serde(default = "HttpCall::default_max_response_bytes")]
     pub max_response_bytes: u64,
+    /// How often a GET is sent again within its time limit when the server can't be reached or
+    /// answers 429, 502, 503 or 504; at most [`Self::MAX_RETRIES`]. Nothing else is ever repeated.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub retries: u8,
+    /// JSON pointer of what the skill gives, inside of a successful answer; all of it by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_zero(number: &u8) -> bool {
+    *number == 0
 }
 
 impl HttpCall {
+    /// Most repeats of one call.
+    pub const MAX_RETRIES: u8 = 3;
+
     /// Time limit of one call when the package names none.
     pub const fn default_timeout_ms() -> u64 {
         10_000

@@ -1,4 +1,4 @@
-//! Makes packages of candidates. Each kind of candidate has a builder of its own; [`package`] writes
+//! Makes packages of candidates. Each kind of candidate has a builder of its own; `package` writes
 //! the files that all of them have.
 //!
 //! A builder sees the train cases only. What it makes is measured afterwards like everything else,
@@ -7,6 +7,7 @@
 mod composed;
 mod openapi;
 pub(crate) mod package;
+pub mod search;
 
 use evo_common::{
     outcome::{Outcome, codes},

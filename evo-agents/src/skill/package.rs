@@ -333,6 +333,15 @@ impl Package {
                 );
             }
         }
+        if self.call.retries > HttpCall::MAX_RETRIES {
+            let most = HttpCall::MAX_RETRIES;
+            return wrong("extra.retries", format!("{} is more than {most}", self.call.retries));
+        }
+        if let Some(pointer) = &self.call.output
+            && !(pointer.is_empty() || pointer.starts_with('/'))
+        {
+            return wrong("extra.output", format!("{pointer:?} is no JSON pointer (/data/items)"));
+        }
         if let Some(scheme) = &self.call.auth_scheme
             && super::execute::AuthScheme::parse(scheme).is_none()
         {

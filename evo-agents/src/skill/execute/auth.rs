@@ -36,6 +36,7 @@ impl AuthScheme {
 }
 
 /// A token on its way into a request.
+#[derive(Clone)]
 pub(super) struct Auth {
     name: String,
     scheme: AuthScheme,

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use evo_common::skill::HttpCall;
 use futures_util::StreamExt as _;
 use reqwest::{
     Method, Response, StatusCode,
@@ -25,6 +26,8 @@ use crate::skill::{
 };
 
 const MAX_REDIRECTS: usize = 5;
+/// Before the first repeat of a call; later ones wait longer.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
 const DOCUMENT_TIMEOUT_MS: u64 = 30_000;
 const MAX_DOCUMENT_BYTES: u64 = 16 * 1024 * 1024;
 
@@ -60,11 +63,20 @@ impl Inner {
             }
             None => None,
         };
-        let read = self.within(request, auth, access, &limits, policy).await?;
+        let retries = match request.method {
+            Method::GET => package.call.retries.min(HttpCall::MAX_RETRIES),
+            _ => 0,
+        };
+        let read = self.within(request, auth, access, &limits, policy, retries).await?;
+        let bytes = read.body.len() as u64;
+        let mut body = parse_body(read.content_type.as_deref(), read.body);
+        if let Some(pointer) = package.call.output.as_deref().filter(|_| read.status.is_success()) {
+            body = body.pointer_mut(pointer).map(Value::take).unwrap_or_default();
+        }
         Ok(CallAnswer {
             status: read.status.as_u16(),
-            bytes: read.body.len() as u64,
-            body: parse_body(read.content_type.as_deref(), read.body),
+            bytes,
+            body,
             content_type: read.content_type,
             latency: read.latency,
         })
@@ -84,7 +96,7 @@ impl Inner {
             Limits { timeout_ms: capped(DOCUMENT_TIMEOUT_MS, policy), bytes: MAX_DOCUMENT_BYTES };
         let request =
             Request { method: Method::GET, url, headers: HeaderMap::new(), body: None, auth: None };
-        let read = self.within(request, auth, access, &limits, policy).await?;
+        let read = self.within(request, auth, access, &limits, policy, 0).await?;
         if read.status.is_success() {
             Ok(read.body)
         } else {
@@ -101,9 +113,26 @@ impl Inner {
         access: Access,
         limits: &Limits,
         policy: &CallPolicy,
+        retries: u8,
     ) -> Result<Read, CallError> {
         let unbounded = AtomicBool::new(false);
-        let exchange = self.exchange(request, auth, access, limits, policy, &unbounded);
+        let exchange = async {
+            let started = Instant::now();
+            let mut left = retries;
+            loop {
+                let again = (request.clone(), auth.clone());
+                let result =
+                    self.exchange(again.0, again.1, access, limits, policy, &unbounded).await;
+                match result {
+                    Err(CallError::Unreachable(_)) if left > 0 => {}
+                    Ok(read) if left > 0 && is_passing(read.status) => {}
+                    Ok(read) => return Ok(Read { latency: started.elapsed(), ..read }),
+                    Err(error) => return Err(error),
+                }
+                tokio::time::sleep(RETRY_PAUSE * u32::from(retries - left + 1)).await;
+                left -= 1;
+            }
+        };
         let timeout = Duration::from_millis(limits.timeout_ms);
         match tokio::time::timeout(timeout, Box::pin(exchange)).await {
             Ok(result) => result,
@@ -157,6 +186,17 @@ impl Inner {
             url = next;
         }
     }
+}
+
+/// Whether another try may be answered better.
+fn is_passing(status: StatusCode) -> bool {
+    [
+        StatusCode::TOO_MANY_REQUESTS,
+        StatusCode::BAD_GATEWAY,
+        StatusCode::SERVICE_UNAVAILABLE,
+        StatusCode::GATEWAY_TIMEOUT,
+    ]
+    .contains(&status)
 }
 
 pub(super) fn capped(timeout_ms: u64, policy: &CallPolicy) -> u64 {

@@ -30,7 +30,7 @@ const CONNECTION_HEADERS: [&str; 8] = [
 ];
 
 /// What is sent, before the auth token is added.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Request {
     pub(super) method: Method,
     pub(super) url: Url,

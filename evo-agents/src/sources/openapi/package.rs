@@ -196,6 +196,8 @@ fn call(operation: &Operation) -> HttpCall {
             .collect(),
         timeout_ms: HttpCall::default_timeout_ms(),
         max_response_bytes: HttpCall::default_max_response_bytes(),
+        retries: 0,
+        output: None,
     }
 }
 

@@ -313,3 +313,42 @@ async fn documents_are_fetched_with_kings_token_from_king_only() {
         "origin_not_allowed"
     );
 }
+
+#[tokio::test]
+async fn a_read_is_repeated_and_a_write_never() {
+    let tries = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let counted = Arc::clone(&tries);
+    let busy = move || {
+        let count = counted.fetch_add(1, Ordering::Relaxed) + 1;
+        async move {
+            let status =
+                if count.is_multiple_of(3) { Status::OK } else { Status::SERVICE_UNAVAILABLE };
+            (status, axum::Json(json!({"data": {"count": count}}))).into_response()
+        }
+    };
+    let address = serve(Router::new().route("/busy", any(busy))).await;
+    let server = Server { address, seen: Seen::default() };
+    let answer = server.call("GET", "/busy", "", "retries = 2").await.unwrap();
+    assert_eq!((answer.status, answer.body), (200, json!({"data": {"count": 3}})));
+    let answer = server.call("GET", "/busy", "", "retries = 1").await.unwrap();
+    assert_eq!(answer.status, 503);
+    assert_eq!(server.call("POST", "/busy", "", "retries = 3").await.unwrap().status, 200);
+    assert_eq!(server.call("POST", "/busy", "", "retries = 3").await.unwrap().status, 503);
+    assert_eq!(tries.load(Ordering::Relaxed), 7);
+}
+
+#[tokio::test]
+async fn what_a_skill_gives_may_lie_inside_of_the_answer() {
+    let server = server().await;
+    let given = |path: &'static str, pointer: &'static str| {
+        let server = &server;
+        async move {
+            let extra = format!("output = {pointer:?}");
+            server.call("GET", path, "", &extra).await.unwrap().body
+        }
+    };
+    assert_eq!(given("/json", "/a/0").await, json!(1));
+    assert_eq!(given("/json", "/b").await, Value::Null);
+    // What went wrong is told as it is.
+    assert_eq!(given("/problem", "/a").await, json!({"title": "gone"}));
+}
