@@ -51,7 +51,8 @@ pub struct ErrorDetail {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StartRun {
     /// What starts the run, for the record. Of a cycle `{"sources": ["petstore"]}` limits it to
-    /// these sources, and `{"sitting_gap_ms": 1000}` sets the pause between two sittings of an
+    /// these sources (`requests` stands for what people and failing calls asked for),
+    /// `{"requests": ["req-…"]}` says which of these, and `{"sitting_gap_ms": 1000}` sets the pause between two sittings of an
     /// evaluation. A direct run's stages get it as it is.
     #[serde(default)]
     pub trigger: Value,

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::{
+    config::TelemetryConfig,
     registry::Registry,
     sources::Sources,
     store::{self, Store},
@@ -116,6 +117,7 @@ pub struct Commands {
     store: Store,
     registry: Registry,
     sources: Sources,
+    telemetry: TelemetryConfig,
     waiting: Arc<Mutex<HashMap<String, Asked>>>,
     /// Room for calls of skills.
     places: Arc<Semaphore>,
@@ -143,9 +145,16 @@ impl Drop for Forget<'_> {
 
 impl Commands {
     /// Commands to the agents of this registry, and at most `calls` calls of skills at the same time.
-    pub fn new(store: Store, registry: Registry, sources: Sources, calls: u32) -> Self {
+    /// `telemetry` says when calls of a skill that there is not ask for it.
+    pub fn new(
+        store: Store,
+        registry: Registry,
+        sources: Sources,
+        calls: u32,
+        telemetry: TelemetryConfig,
+    ) -> Self {
         let places = Arc::new(Semaphore::new(calls as usize));
-        Self { store, registry, sources, waiting: Arc::default(), places }
+        Self { store, registry, sources, telemetry, waiting: Arc::default(), places }
     }
 
     fn waiting(&self) -> MutexGuard<'_, HashMap<String, Asked>> {

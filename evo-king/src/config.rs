@@ -1,5 +1,6 @@
 //! King's configuration: defaults, then `king.toml`, then the environment, then the command line.
 
+mod learning;
 mod retention;
 mod skills;
 
@@ -20,6 +21,7 @@ use evo_common::{
 };
 use serde::Deserialize;
 
+pub use learning::{LearningConfig, TelemetryConfig};
 pub use retention::{Retention, WhenFull};
 pub use skills::{ApprovalConfig, CanaryConfig, Failing, Leave, SkillsConfig};
 
@@ -91,6 +93,8 @@ pub struct Config {
     pub retention: Retention,
     /// What becomes of skills after the decision.
     pub skills: SkillsConfig,
+    /// What a cycle may use up, and what failing calls ask for.
+    pub learning: LearningConfig,
     /// Folder of the log files of this process.
     pub logs: Option<PathBuf>,
     /// Whether king starts a cycle itself when it never had one.
@@ -359,6 +363,8 @@ pub struct KingFile {
     pub retention: Option<Retention>,
     /// What becomes of skills after the decision.
     pub skills: Option<SkillsConfig>,
+    /// What a cycle may use up, and what failing calls ask for.
+    pub learning: Option<LearningConfig>,
     /// Whether king starts a cycle itself when it never had one.
     pub first_cycle: Option<bool>,
     /// What one client may take.
@@ -408,6 +414,9 @@ impl load::Validate for KingFile {
         }
         if let Some(skills) = &self.skills {
             skills.check(faults);
+        }
+        if let Some(learning) = &self.learning {
+            learning.check(faults);
         }
         if let Some(debug) = &self.debug {
             debug.check(faults);
@@ -478,6 +487,7 @@ impl Config {
             traces_direct_per_second: 5,
             retention: Retention::default(),
             skills: SkillsConfig::default(),
+            learning: LearningConfig::default(),
             logs: None,
             first_cycle: false,
             limits: Limits::default(),
@@ -544,6 +554,7 @@ impl Config {
         set(&mut self.traces_direct_per_second, file.traces_direct_per_second);
         set(&mut self.retention, file.retention);
         set(&mut self.skills, file.skills);
+        set(&mut self.learning, file.learning);
         set(&mut self.first_cycle, file.first_cycle);
         set(&mut self.limits, file.limits);
         set(&mut self.cors_origins, file.cors_origins);

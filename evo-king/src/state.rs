@@ -140,6 +140,7 @@ impl King {
                 registry.clone(),
                 sources.clone(),
                 config.limits.calls,
+                config.learning.telemetry.clone(),
             ),
             config_sync: ConfigSync::new(&config, store.clone(), launcher.clone()),
             supervisor: Supervisor::new(&config, &own_url(address), store.clone(), launcher)

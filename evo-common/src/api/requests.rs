@@ -55,7 +55,6 @@ pub struct RequestExample {
     pub input: Map<String, Value>,
     /// The right answer, exactly. Either this or `expect`.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
-    #[schema(value_type = Option<Object>)]
     pub output: Option<Value>,
     /// What a right answer looks like: `exact`, `subset` (objects by key, lists by position), `schema`,
     /// `regex`, and `tolerance` for the numbers of `exact` and `subset`.

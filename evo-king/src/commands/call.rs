@@ -16,9 +16,12 @@ use tokio::{
 };
 
 use super::{Asked, Commands, InvokeError, new_request_id};
-use crate::store::{
-    Connection,
-    skills::callable::{self, Callable, Found},
+use crate::{
+    skills::telemetry,
+    store::{
+        self, Connection,
+        skills::callable::{self, Callable, Found},
+    },
 };
 
 /// How long a skill may take.
@@ -76,7 +79,13 @@ impl Commands {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
             InvokeError::Busy("king has as many calls under way as it may".to_owned())
         })?;
-        let skill = self.callable(name).await?;
+        let skill = match self.callable(name).await {
+            Err(error @ InvokeError::NotFound(_)) => {
+                self.note_missing(name, input).await?;
+                return Err(error);
+            }
+            found => found?,
+        };
         let agent_id = self.registry.skill_runner().ok_or(InvokeError::NoRunner)?;
         let timeout_ms = u64::try_from(TIMEOUT.as_millis()).unwrap_or(u64::MAX);
         // The request's id says which version the call gets; it is the id of the report, too.
@@ -144,6 +153,17 @@ impl Commands {
     /// Why a skill can't be called, if it can't.
     pub(crate) async fn run_state(&self, name: &str) -> Result<(), InvokeError> {
         self.callable(name).await.map(drop)
+    }
+
+    /// Somebody wants a skill that there is not; when many do, Learning is asked for it.
+    async fn note_missing(&self, name: &str, input: Map<String, Value>) -> store::Result<()> {
+        let (config, name) = (self.telemetry.clone(), name.to_owned());
+        self.store
+            .write(async move |connection: &Connection| {
+                let (now, code) = (Timestamp::now(), telemetry::NOT_FOUND);
+                telemetry::missing(connection, now, &config, code, &name, Some(&input)).await
+            })
+            .await
     }
 
     /// The versions of a skill that calls get.

@@ -72,6 +72,22 @@ pub(crate) async fn remember(
     }
 }
 
+/// Whether the last try with an operation ended because its cycle had no budget left for it.
+pub(crate) async fn was_over_budget(
+    connection: &Connection,
+    candidate: &Candidate,
+) -> store::Result<bool> {
+    let key = key_of(&candidate.source, &candidate.locator);
+    let scope = MemoryScope::Pipeline.as_str();
+    let Some(id) = memories::id_of_key(connection, scope, OWNER, &key).await? else {
+        return Ok(false);
+    };
+    let known = memories::get(connection, &id).await?;
+    let details =
+        known.and_then(|memory| serde_json::from_value::<Details>(memory.memory.metadata).ok());
+    Ok(details.is_some_and(|details| details.past.code == codes::OVER_BUDGET))
+}
+
 /// What is remembered of a source's operations, the last changed first.
 pub(crate) async fn of_source(
     connection: &Connection,

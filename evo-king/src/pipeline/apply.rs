@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     memory::outcomes,
-    skills::lifecycle,
+    skills::{lifecycle, requests},
     store::{self, Connection, agents, events, outbox, runs, skills, timers},
 };
 
@@ -197,6 +197,13 @@ impl Coordinator {
             let artifact_id = artifact_of(run, report);
             self.end_candidate(connection, now, run, &candidate.name, artifact_id, outcome).await?;
             outcomes::remember(connection, now, &run.run_id, candidate, outcome).await?;
+            if let Some(request_id) = &candidate.request_id {
+                let looks_again = looks_again(run, outcome);
+                let (run_id, name, version) = (&run.run_id, &candidate.name, &run.version);
+                let ended =
+                    requests::Ended { run_id, name, version, artifact_id, outcome, looks_again };
+                requests::run_ended(connection, now, request_id, ended).await?;
+            }
         }
         let name = run.candidate.as_ref().map(|candidate| &candidate.name);
         let payload = json!({"kind": run.kind, "name": name, "status": status, "outcome": outcome});
@@ -232,10 +239,7 @@ impl Coordinator {
             }
         }
         skills::decide(connection, now, name, artifact_id, &outcome).await?;
-        if outcome.decision == Verdict::Held
-            && run.look < evo_common::evidence::LOOKS
-            && may_look_again(&outcome.code)
-        {
+        if looks_again(run, &outcome) {
             let due = now.plus_ms(self.parts.config.retry_look_after_ms);
             timers::set(connection, &run.run_id, timers::LOOK, due).await?;
         }
@@ -250,6 +254,13 @@ fn artifact_of<'a>(run: &'a runs::Run, report: Option<&Report<'a>>) -> &'a str {
 
 fn is_building(state: &RunState) -> bool {
     state.at().is_some_and(|(stage, _)| stage == PipelineStage::Building)
+}
+
+/// Whether a further look at a candidate follows.
+fn looks_again(run: &runs::Run, outcome: &Outcome) -> bool {
+    outcome.decision == Verdict::Held
+        && run.look < evo_common::evidence::LOOKS
+        && may_look_again(&outcome.code)
 }
 
 /// Whether more trials can turn a hold into something else.

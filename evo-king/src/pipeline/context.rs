@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use evo_common::{
     api::RunKind,
+    clock::Timestamp,
     config::SourceConfig,
     messages::{PipelineNext, PipelineStage, StageDispatch},
     outcome::codes,
@@ -11,10 +12,10 @@ use evo_common::{
 };
 use serde_json::{Value, json};
 
-use super::{Coordinator, direct, state::RunState};
+use super::{Coordinator, budget, direct, state::RunState};
 use crate::{
     memory::outcomes,
-    skills::promotion::PASSES_AFTER_FAILURE,
+    skills::{promotion::PASSES_AFTER_FAILURE, requests},
     store::{self, Connection, runs, skills},
 };
 
@@ -105,6 +106,9 @@ impl Coordinator {
             ..StageContext::default()
         };
         context.servers = parts.sources.servers_of(&context.sources);
+        if let Some(cycle) = runs::cycle_of(connection, run).await? {
+            context.budget = budget::of(self, connection, &cycle).await?.left();
+        }
         if let Some(gap) = run.trigger.get("sitting_gap_ms").and_then(Value::as_u64) {
             context.plan.sitting_gap_ms = gap;
         }
@@ -115,6 +119,8 @@ impl Coordinator {
                 let past = outcomes::of_source(connection, &source.name, room).await?;
                 context.past.extend(past);
             }
+            let now = Timestamp::now();
+            context.requests = requests::for_learning(connection, now, &run.trigger).await?;
         }
         let Some(candidate) = &run.candidate else { return Ok(context) };
         let (train, holdout) = store::cases::of_run(connection, &run.run_id).await?;

@@ -1,23 +1,27 @@
 //! Learning's candidates become child runs, in the transaction of Learning's result.
 
-use std::{borrow::Cow, collections::HashSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashSet},
+};
 
 use evo_common::{
-    api::RunKind,
+    api::{RequestStatus, RunKind},
     clock::Timestamp,
     evidence::Evidence,
     ids::RunId,
     messages::{PipelineRunStatus, PipelineStage},
     outcome::{Outcome, Verdict, codes},
     skill,
-    stage::{Candidate, LearningOutput},
+    stage::{Candidate, Incumbent, LearningOutput},
 };
 use serde_json::json;
 
-use super::{Coordinator, state::RunState};
+use super::{Coordinator, budget, state::RunState};
 use crate::{
-    skills::cases,
-    store::{self, Connection, events, runs, skills, timers},
+    memory::outcomes,
+    skills::{cases, requests},
+    store::{self, Connection, events, requests::Request, runs, skills, timers},
 };
 
 /// Version of a skill's first package.
@@ -43,6 +47,21 @@ struct Start {
     version: String,
     /// What earlier looks at the same definition measured.
     evidence: Option<Evidence>,
+    /// The held run that it goes on with.
+    goes_on: Option<String>,
+    /// Whether it only waits for another run.
+    busy: bool,
+    /// The version in use that is the same.
+    in_use: Option<Incumbent>,
+}
+
+/// What the candidates of a request came to at once.
+#[derive(Default)]
+struct Answers {
+    /// Requests that a run was started about.
+    started: HashSet<String>,
+    /// Requests whose candidate ended at once: its run, its name, and how.
+    ended: BTreeMap<String, (String, String, Start)>,
 }
 
 impl Coordinator {
@@ -56,19 +75,38 @@ impl Coordinator {
     ) -> store::Result<u32> {
         let mut open = 0;
         let mut seen = HashSet::new();
-        for candidate in &output.candidates {
+        let wanted = requests_of(connection, output).await?;
+        let mut answers = Answers::default();
+        let budget = budget::of(self, connection, &cycle.run_id).await?;
+        for candidate in budget.in_order(connection, &wanted, &output.candidates).await? {
             let candidate = &*self.with_kept_name(connection, candidate).await?;
-            let start = if seen.insert(candidate.name.clone()) {
-                self.start_of(connection, now, candidate).await?
-            } else {
-                ended(Outcome::discarded(
-                    codes::DUPLICATE,
-                    "another candidate of this cycle has the same name",
-                ))
+            let request = candidate.request_id.as_ref().map(|id| (id, wanted.get(id)));
+            let mut start = match request {
+                _ if candidate.name == evo_common::config::sources::REQUESTS => ended(
+                    Outcome::discarded(codes::DUPLICATE, "the name is king's own; take another"),
+                ),
+                Some((id, request)) if !is_open(request) => ended(closed(id, request)),
+                _ if seen.insert(candidate.name.clone()) => {
+                    self.start_of(connection, now, candidate).await?
+                }
+                _ => busy("another candidate of this cycle has the same name"),
             };
-            open += u32::from(start.state.status() == PipelineRunStatus::Running);
-            self.start_child(connection, now, cycle, candidate, &start).await?;
+            if start.is_running()
+                && let Some(reason) = budget.stops(candidate, open)
+            {
+                start = ended(Outcome::held(codes::OVER_BUDGET, reason));
+            }
+            open += u32::from(start.is_running());
+            let run_id = self.start_child(connection, now, cycle, candidate, &start).await?;
+            let Some((request_id, Some(request))) = request else { continue };
+            if start.is_running() {
+                requests::taken(connection, now, request, &run_id, &candidate.name).await?;
+                answers.started.insert(request_id.clone());
+            } else if is_open(Some(request)) {
+                answers.ended.insert(request_id.clone(), (run_id, candidate.name.clone(), start));
+            }
         }
+        self.leave_requests(connection, now, cycle, output, &wanted, &answers).await?;
         let payload = json!({
             "candidates": output.candidates.len(),
             "open": open,
@@ -77,6 +115,44 @@ impl Coordinator {
         let id = Some(cycle.run_id.as_str());
         events::append(connection, now, "cycle.fanned_out", id, None, &payload).await?;
         Ok(open)
+    }
+
+    /// What becomes of requests about which no run was started.
+    async fn leave_requests(
+        &self,
+        connection: &Connection,
+        now: Timestamp,
+        cycle: &runs::Run,
+        output: &LearningOutput,
+        wanted: &BTreeMap<String, Request>,
+        answers: &Answers,
+    ) -> store::Result<()> {
+        let cycle_id = cycle.run_id.as_str();
+        let ended = answers.ended.iter().filter(|(id, _)| !answers.started.contains(*id));
+        for (request_id, (run_id, name, start)) in ended {
+            let (RunState::Ended { outcome: Some(outcome), .. }, Some(request)) =
+                (&start.state, wanted.get(request_id))
+            else {
+                continue;
+            };
+            let in_use = start.in_use.as_ref();
+            let at_once = requests::AtOnce { run_id, name, outcome, busy: start.busy, in_use };
+            requests::ended_at_once(connection, now, request, cycle_id, at_once).await?;
+        }
+        let tried = |id: &str| answers.started.contains(id) || answers.ended.contains_key(id);
+        for left in output.unanswered.iter().filter(|left| !tried(&left.request_id)) {
+            let (id, code, reason) = (&left.request_id, &left.code, &left.reason);
+            requests::passed_over(connection, now, id, cycle_id, code, reason).await?;
+        }
+        let said = |id: &str| output.unanswered.iter().any(|left| left.request_id == id);
+        for id in requests::ids_of(&cycle.trigger).unwrap_or_default() {
+            if !tried(id) && !said(id) {
+                let reason = "Learning made no candidate of it; a builder that could is not there";
+                let code = "no_candidate";
+                requests::passed_over(connection, now, id, cycle_id, code, reason).await?;
+            }
+        }
+        Ok(())
     }
 
     /// A skill keeps its name: when a model named a candidate whose operation has a skill by now,
@@ -110,6 +186,9 @@ impl Coordinator {
             look,
             version,
             evidence,
+            goes_on: None,
+            busy: false,
+            in_use: None,
         };
         let Some(known) = skills::known(connection, &candidate.name).await? else {
             return Ok(fresh(FIRST_VERSION.to_owned(), 1, None));
@@ -151,19 +230,16 @@ impl Coordinator {
         if let Some((incumbent, fingerprint)) = &known.active
             && *fingerprint == candidate.fingerprint
         {
-            return Ok(ended(Outcome::discarded(
-                codes::DUPLICATE,
-                format!("version {} of the same definition is active already", incumbent.version),
-            )));
+            let reason =
+                format!("version {} of the same definition is active already", incumbent.version);
+            let outcome = Outcome::discarded(codes::DUPLICATE, reason);
+            return Ok(Start { in_use: Some(incumbent.clone()), ..ended(outcome) });
         }
         let earlier = runs::load(connection, &known.run_id).await?;
         if let Some(run) = &earlier
             && run.state.status() == PipelineRunStatus::Running
         {
-            return Ok(ended(Outcome::discarded(
-                codes::DUPLICATE,
-                format!("run {} about the same skill has not ended", run.run_id),
-            )));
+            return Ok(busy(&format!("run {} about the same skill has not ended", run.run_id)));
         }
         let same = known.fingerprint == candidate.fingerprint;
         if same && let Some(outcome) = waits_for_a_person(&known, &wishes) {
@@ -194,8 +270,8 @@ impl Coordinator {
         match measured.and_then(|run| run.evidence.map(|evidence| (run.version, evidence))) {
             Some((version, evidence)) => {
                 // The evidence gathered so far counts; starting anew would be a second chance.
-                timers::clear(connection, &known.run_id).await?;
-                Ok(fresh(version, known.look + 1, Some(evidence)))
+                let goes_on = Some(known.run_id.clone());
+                Ok(Start { goes_on, ..fresh(version, known.look + 1, Some(evidence)) })
             }
             None => Ok(fresh(version, 1, None)),
         }
@@ -208,9 +284,12 @@ impl Coordinator {
         cycle: &runs::Run,
         candidate: &Candidate,
         start: &Start,
-    ) -> store::Result<()> {
+    ) -> store::Result<String> {
         let run_id = RunId::new();
         let run_id = run_id.as_str();
+        if let Some(held) = &start.goes_on {
+            timers::clear(connection, held).await?;
+        }
         let without_cases = Candidate { cases: Vec::new(), ..candidate.clone() };
         let new = runs::NewRun {
             run_id,
@@ -243,13 +322,32 @@ impl Coordinator {
         if let RunState::Ended { status, outcome } = &start.state {
             let payload = json!({"name": candidate.name, "status": status, "outcome": outcome});
             events::append(connection, now, "run.ended", id, None, &payload).await?;
-            return Ok(());
+            if let Some(outcome) = outcome.as_ref().filter(|o| o.code == codes::OVER_BUDGET) {
+                outcomes::remember(connection, now, run_id, candidate, outcome).await?;
+            }
+            return Ok(run_id.to_owned());
         }
         skills::start_candidate(connection, now, candidate, run_id, start.look).await?;
-        let ids: Vec<&str> = candidate.cases.iter().map(|case| case.case_id.as_str()).collect();
+        // What is held out of a request was decided when it was asked for, and Learning never saw it.
+        let mut cases = match &candidate.request_id {
+            Some(request_id) => store::requests::examples(connection, request_id).await?,
+            None => Vec::new(),
+        };
+        let own: Vec<_> = candidate
+            .cases
+            .iter()
+            .filter(|own| {
+                !cases
+                    .iter()
+                    .any(|(case, _)| case.case_id == own.case_id || case.input == own.input)
+            })
+            .cloned()
+            .collect();
+        let ids: Vec<&str> = own.iter().map(|case| case.case_id.as_str()).collect();
         let splits = cases::split(&ids, candidate.deterministic, self.parts.store.split_key());
-        let cases: Vec<_> = candidate.cases.iter().cloned().zip(splits).collect();
-        store::cases::insert(connection, run_id, &cases).await
+        cases.extend(own.into_iter().zip(splits));
+        store::cases::insert(connection, run_id, &cases).await?;
+        Ok(run_id.to_owned())
     }
 
     /// A held run's next look: a new run that goes on from Evaluation with everything before.
@@ -299,8 +397,46 @@ impl Coordinator {
             "parent_run_id": held.run_id,
         });
         events::append(connection, now, "run.started", Some(run_id), None, &payload).await?;
-        Ok(())
+        requests::looked_again(connection, now, &held.run_id, run_id, &candidate.name).await
     }
+}
+
+impl Start {
+    fn is_running(&self) -> bool {
+        self.state.status() == PipelineRunStatus::Running
+    }
+}
+
+/// The requests that candidates answer, as they are now.
+async fn requests_of(
+    connection: &Connection,
+    output: &LearningOutput,
+) -> store::Result<BTreeMap<String, Request>> {
+    let mut found = BTreeMap::new();
+    for id in output.candidates.iter().filter_map(|candidate| candidate.request_id.as_ref()) {
+        if !found.contains_key(id)
+            && let Some(request) = store::requests::load(connection, id).await?
+        {
+            found.insert(id.clone(), request);
+        }
+    }
+    Ok(found)
+}
+
+fn is_open(request: Option<&Request>) -> bool {
+    request.is_some_and(|request| request.status == RequestStatus::Open)
+}
+
+fn closed(request_id: &str, request: Option<&Request>) -> Outcome {
+    let reason = match request {
+        Some(request) => format!("the request {request_id} is {}", request.status.as_str()),
+        None => format!("there is no request {request_id}"),
+    };
+    Outcome::discarded(codes::REQUEST_CLOSED, reason)
+}
+
+fn busy(reason: &str) -> Start {
+    Start { busy: true, ..ended(Outcome::discarded(codes::DUPLICATE, reason)) }
 }
 
 /// What passed and only waits for a person is not measured once more, and what a person said no to is
@@ -325,6 +461,9 @@ fn ended(outcome: Outcome) -> Start {
         look: 1,
         version: String::new(),
         evidence: None,
+        goes_on: None,
+        busy: false,
+        in_use: None,
     }
 }
 

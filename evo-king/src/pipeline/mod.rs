@@ -5,6 +5,7 @@
 //! a notice) is sent after the commit by [`reconcile`], at least once; receivers take repeats.
 
 mod apply;
+mod budget;
 mod context;
 mod control;
 mod direct;
@@ -324,8 +325,10 @@ impl Coordinator {
         self.parts
             .store
             .write(async move |connection: &Connection| {
-                let config = &this.parts.config.skills;
-                Ok(lifecycle::report(connection, Timestamp::now(), config, &call).await?)
+                let Config { skills, learning, .. } = &*this.parts.config;
+                let telemetry = &learning.telemetry;
+                let now = Timestamp::now();
+                Ok(lifecycle::report(connection, now, skills, telemetry, &call).await?)
             })
             .await
     }
@@ -445,6 +448,7 @@ impl Coordinator {
                 return Err(ReportError::rejected(rejection.code(), rejection.to_string()));
             }
         }
+        let cycle = budget::add(connection, &run, &result.output).await?;
         let read = results::read(self, connection, &run, &result, transient, package, now).await?;
         let command = Command::Report {
             agent: result.agent_id.clone(),
@@ -471,6 +475,9 @@ impl Coordinator {
             digest,
         };
         self.apply(connection, now, &run, decision, Some(&report)).await?;
+        if let Some(cycle) = cycle {
+            self.keep_budget(connection, &cycle).await?;
+        }
         Ok(true)
     }
 
@@ -534,6 +541,15 @@ enum ReportError {
 impl ReportError {
     fn rejected(code: &'static str, message: impl Into<String>) -> Self {
         Self::Rejected { code, message: message.into() }
+    }
+}
+
+impl From<Error> for ReportError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Store(error) => Self::Store(error),
+            other => Self::rejected("not_possible", other.to_string()),
+        }
     }
 }
 

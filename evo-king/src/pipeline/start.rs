@@ -3,6 +3,7 @@
 use evo_common::{
     api::{RunKind, StartRun, StartedRun},
     clock::Timestamp,
+    config::sources::REQUESTS,
     ids::{RunId, sha256_hex},
     messages::PipelineStage,
 };
@@ -127,7 +128,8 @@ impl Coordinator {
             .as_array()
             .and_then(|names| names.iter().map(|name| name.as_str()).collect::<Option<Vec<_>>>())
             .ok_or_else(|| invalid("it must be a list of source names".to_owned()))?;
-        match names.iter().find(|name| self.parts.sources.get(name).is_none()) {
+        let is_known = |name: &str| name == REQUESTS || self.parts.sources.get(name).is_some();
+        match names.iter().find(|name| !is_known(name)) {
             Some(unknown) => Err(invalid(format!(
                 "there is no source {unknown:?}; the sources are: {}",
                 self.parts.sources.names().join(", ")

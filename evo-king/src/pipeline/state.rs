@@ -254,6 +254,11 @@ pub enum Command {
     },
     /// A child of this cycle ended.
     ChildEnded,
+    /// It is not begun: it ends with this outcome before its first runner has it.
+    Leave {
+        /// How it ends.
+        outcome: Outcome,
+    },
     /// Somebody wants it to end.
     Cancel {
         /// Who and why.
@@ -527,6 +532,18 @@ pub fn decide(state: &RunState, command: &Command, policy: &Policy) -> Result<De
             RunState::FannedOut { open } => {
                 Ok(Decision { next: RunState::FannedOut { open: open - 1 }, effects: Vec::new() })
             }
+            _ => Err(Rejection::NothingToDo),
+        },
+        Command::Leave { outcome } => match state {
+            RunState::Waiting {
+                stage: PipelineStage::Building, attempt: Attempt::FIRST, ..
+            } => Ok(Decision {
+                next: RunState::Ended {
+                    status: PipelineRunStatus::Completed,
+                    outcome: Some(outcome.clone()),
+                },
+                effects: vec![Effect::RunEnded],
+            }),
             _ => Err(Rejection::NothingToDo),
         },
         Command::Cancel { reason } => Ok(cancel(state, reason)),

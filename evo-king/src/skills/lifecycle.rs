@@ -17,10 +17,10 @@ use super::{
     approval::{self, Facts},
     canary::{self, Progress, Step},
     monitor::{Badness, Finding, Monitor, Observation},
-    repair,
+    repair, requests, telemetry,
 };
 use crate::{
-    config::{Failing, Leave, SkillsConfig},
+    config::{Failing, Leave, SkillsConfig, TelemetryConfig},
     failpoints,
     store::{
         self, Connection, events, outbox,
@@ -185,6 +185,7 @@ pub(crate) async fn may_go_on(
                 incumbent,
                 reason,
             };
+            waits_no_more(connection, now, skill, "a newer version waits").await?;
             approvals::ask(connection, now, new).await?;
             failpoints::passed("after a question for a person");
             let payload = json!({
@@ -214,6 +215,21 @@ pub(crate) async fn may_go_on(
             Ok(Outcome::discarded(codes::DENIED_BY_POLICY, reason))
         }
     }
+}
+
+/// A version that waits for a person waits no more.
+async fn waits_no_more(
+    connection: &Connection,
+    now: Timestamp,
+    skill: &str,
+    why: &str,
+) -> store::Result<()> {
+    let newest = approvals::newest(connection, skill).await?;
+    let Some(waits) = newest.filter(|newest| newest.status == "pending") else { return Ok(()) };
+    approvals::supersede(connection, now, skill, why).await?;
+    let version = VersionRef { artifact_id: waits.artifact_id, version: waits.version };
+    let outcome = Outcome::held("superseded", why);
+    requests::decided(connection, now, &waits.run_id, skill, &version, &outcome).await
 }
 
 /// A version may go into use: at once when it is the first one, else beside the one in use, on a part
@@ -334,12 +350,25 @@ pub(crate) async fn report(
     connection: &Connection,
     now: Timestamp,
     config: &SkillsConfig,
+    telemetry: &TelemetryConfig,
     call: &SkillCall,
 ) -> store::Result<bool> {
     if !live::insert_call(connection, now, call).await? {
         return Ok(false);
     }
     let skill = call.report.skill_id.as_str();
+    let failure = match &call.report.result {
+        SkillResult::Failure(detail) => Some(detail.as_str()),
+        SkillResult::Success | SkillResult::Partial(_) => None,
+    };
+    let code = call.code.as_deref().unwrap_or("failed");
+    if let (Some(detail), telemetry::NOT_FOUND | telemetry::MISSING) = (failure, code) {
+        // It says what there should be, and nothing about what there is.
+        let wanted = if code == telemetry::MISSING { detail } else { skill };
+        let input = call.input.as_ref();
+        telemetry::missing(connection, now, telemetry, code, wanted, input).await?;
+        return Ok(true);
+    }
     // A skill of the agent's own folder is none of king's.
     let Some(called) = live::called(connection, skill).await? else { return Ok(true) };
     let minute = now.0.div_euclid(MS_PER_MINUTE);
@@ -388,6 +417,16 @@ pub(crate) async fn report(
     live::save_monitor(connection, skill, artifact_id, &monitor).await?;
     if is_canary {
         pointers::count_report(connection, skill).await?;
+    }
+    let version = match &channels.canary {
+        Some(canary) if is_canary => Some(&canary.version),
+        _ => channels.active.as_ref(),
+    };
+    // What fails for all of its source is no fault of this one, and one that is taken back asks itself.
+    if let (Some(detail), Finding::Quiet | Finding::Recovered) = (failure, found) {
+        let input = call.input.as_ref();
+        let failed = telemetry::Failed { skill, version, code, detail, input };
+        telemetry::failed(connection, now, telemetry, failed).await?;
     }
     match found {
         Finding::Worse => {
@@ -495,7 +534,7 @@ pub(super) async fn archive(
     let before = pointers::load(connection, skill).await?;
     let before =
         drop_canary(connection, now, skill, before, "the skill goes to the archive").await?;
-    approvals::supersede(connection, now, skill, "the skill went to the archive").await?;
+    waits_no_more(connection, now, skill, "the skill went to the archive").await?;
     let active = before.active.clone();
     let archived = active.as_ref().map(|active| active.artifact_id.as_str());
     state::set_archived(connection, now, skill, state::ARCHIVED, archived).await?;

@@ -11,7 +11,10 @@ use evo_common::{
 };
 use serde_json::json;
 
-use super::lifecycle::{self, Move};
+use super::{
+    lifecycle::{self, Move},
+    requests,
+};
 use crate::{
     config::SkillsConfig,
     failpoints,
@@ -382,6 +385,8 @@ impl Skill<'_> {
         let artifact_id = &target.at.artifact_id;
         let (connection, now) = (self.connection, self.now);
         store::skills::decide(connection, now, self.name, artifact_id, &outcome).await?;
+        let run_id = target.run_id.as_str();
+        requests::decided(connection, now, run_id, self.name, &target.at, &outcome).await?;
         Ok(())
     }
 
@@ -424,6 +429,7 @@ impl Skill<'_> {
             outcome.reason += &format!(" It gets {share} % of the calls at first.");
         }
         store::skills::decide(connection, now, name, &waits.artifact_id, &outcome).await?;
+        requests::decided(connection, now, &waits.run_id, name, &version.at, &outcome).await?;
         self.tell_of("skill.approved", who, &version.at).await
     }
 
@@ -435,6 +441,7 @@ impl Skill<'_> {
         let outcome = Outcome::discarded(codes::DENIED, format!("denied by {by}: {why}"));
         store::skills::decide(connection, now, name, &waits.artifact_id, &outcome).await?;
         let version = VersionRef { artifact_id: waits.artifact_id, version: waits.version };
+        requests::decided(connection, now, &waits.run_id, name, &version, &outcome).await?;
         self.tell_of("skill.denied", who, &version).await
     }
 

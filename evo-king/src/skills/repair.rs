@@ -6,15 +6,16 @@ use evo_common::{
     case::{Case, Expectation},
     clock::Timestamp,
     ids::sha256_hex,
+    redact::redact,
+    stage::RequestKind,
 };
 use serde_json::{Map, Value, json};
 
+use super::requests::{self, Wanted};
 use crate::{
     failpoints,
     store::{
-        self, Connection, cases, events,
-        requests::{self, Repair},
-        row,
+        self, Connection, cases, events, row,
         skills::{
             live::{self, FailedCall},
             state,
@@ -25,7 +26,7 @@ use crate::{
 /// Inputs that become cases at a time.
 const MAX_INPUTS: usize = 10;
 
-/// Keeps what a version failed on, and asks for its repair.
+/// A version was taken back: keeps what it failed on, and asks for its repair.
 pub(super) async fn ask(
     connection: &Connection,
     now: Timestamp,
@@ -34,35 +35,96 @@ pub(super) async fn ask(
     reason: &str,
 ) -> store::Result<()> {
     let failed = live::failed_calls(connection, skill, artifact_id).await?;
+    let (cluster, most) = worst(&failed);
+    let most = if most.is_empty() { ".".to_owned() } else { format!(": {}", redact(&most)) };
+    let text = format!("{reason}. Its calls fail most often with `{cluster}`{most}");
+    let (origin, cluster) = ("rollback", &*cluster);
+    // Those that failed alike may have asked already.
+    let same = requests::same_repair(skill, artifact_id);
+    let weight = match store::requests::newest_same(connection, &same).await? {
+        Some(known) if known.status.is_open() => 1.0,
+        _ => f64::from(u32::try_from(failed.len().max(1)).unwrap_or(u32::MAX)),
+    };
+    let wanted = Repair { skill, artifact_id, origin, cluster, text: &text, weight };
+    want(connection, now, &failed, wanted).await?;
+    Ok(())
+}
+
+/// Many calls of a version in use failed alike: keeps what it failed on, and asks for its repair. Gives
+/// the request that is open now.
+pub(super) async fn ask_for(
+    connection: &Connection,
+    now: Timestamp,
+    skill: &str,
+    artifact_id: &str,
+    alike: Alike<'_>,
+) -> store::Result<Option<String>> {
+    let Alike { cluster, text, weight } = alike;
+    let failed = live::failed_calls(connection, skill, artifact_id).await?;
+    let origin = "telemetry";
+    let wanted = Repair { skill, artifact_id, origin, cluster, text, weight };
+    want(connection, now, &failed, wanted).await
+}
+
+/// Calls that failed alike.
+pub(super) struct Alike<'a> {
+    /// What they have in common.
+    pub(super) cluster: &'a str,
+    pub(super) text: &'a str,
+    /// How many there are.
+    pub(super) weight: f64,
+}
+
+/// What is to be repaired, and why.
+struct Repair<'r> {
+    skill: &'r str,
+    artifact_id: &'r str,
+    origin: &'r str,
+    cluster: &'r str,
+    text: &'r str,
+    weight: f64,
+}
+
+async fn want(
+    connection: &Connection,
+    now: Timestamp,
+    failed: &[FailedCall],
+    repair: Repair<'_>,
+) -> store::Result<Option<String>> {
+    let Repair { skill, artifact_id, origin, cluster, text, weight } = repair;
     let Some(version) = state::version(connection, skill, artifact_id).await? else {
-        return Ok(());
+        return Ok(None);
     };
     let (train, holdout) = cases::of_run(connection, &version.run_id).await?;
     let known: Vec<Case> = train.into_iter().chain(holdout).collect();
     let mut pinned = Vec::new();
-    for input in inputs(&failed) {
+    for input in inputs(failed) {
         let case = case_of(skill, input, &known);
         if live::pin_case(connection, now, skill, artifact_id, &case).await? {
             pinned.push(case.case_id);
         }
     }
     failpoints::passed("after the pinned cases");
-    let (cluster, most) = worst(&failed);
-    let demand = f64::from(u32::try_from(failed.len().max(1)).unwrap_or(u32::MAX));
-    let text = format!(
-        "Repair of {skill} {}: {reason}. Its calls fail most often with `{cluster}`{}",
-        version.at.version,
-        if most.is_empty() { ".".to_owned() } else { format!(": {most}") }
-    );
-    let wanted = Repair { skill, artifact_id, text: &text, cluster: &cluster, demand };
-    requests::repair(connection, now, wanted).await?;
+    let text = format!("Repair of {skill} {}: {text}", version.at.version);
+    let wanted = Wanted {
+        kind: RequestKind::Repair,
+        origin,
+        text: &text,
+        skill: Some(skill),
+        artifact_id: Some(artifact_id),
+        cluster: Some(cluster),
+        same: &requests::same_repair(skill, artifact_id),
+        weight,
+    };
+    let request_id = requests::want(connection, now, wanted).await?;
     failpoints::passed("after the request of a repair");
     let payload = json!({
         "name": skill, "version": version.at.version, "artifact_id": artifact_id,
         "cluster": cluster, "failures": failed.len(), "pinned_cases": pinned,
+        "request_id": request_id,
     });
     events::append(connection, now, "skill.repair_wanted", None, None, &payload).await?;
-    Ok(())
+    Ok(request_id)
 }
 
 /// The different inputs of the newest failures.

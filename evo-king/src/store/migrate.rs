@@ -17,6 +17,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0009_tokens.sql"),
     include_str!("migrations/0010_speed.sql"),
     include_str!("migrations/0011_lifecycle.sql"),
+    include_str!("migrations/0012_requests.sql"),
 ];
 
 /// Brings the schema up to date in the caller's transaction. Refuses a database of a newer version,

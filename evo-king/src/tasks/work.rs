@@ -19,9 +19,12 @@ use super::{
     lifecycle::apply,
     state::{AttemptEnd, Command, Rejection, TaskState, decide},
 };
-use crate::store::{
-    self, Connection, MemoryFilter, memories,
-    tasks::{self, Task},
+use crate::{
+    skills::telemetry,
+    store::{
+        self, Connection, MemoryFilter, memories,
+        tasks::{self, Task},
+    },
 };
 
 /// Most bytes of a result, as JSON; a longer one is cut.
@@ -427,6 +430,7 @@ impl Tasks {
                 if ends {
                     let result = Some(&result).filter(|result| !result.is_null());
                     tasks::save_result(connection, &task_id, result, None, Some(&work)).await?;
+                    this.note_missing(connection, now, result, &work.tool_calls).await?;
                 }
                 if let Some(output) = this.parts.streams.text(&task_id, attempt) {
                     tasks::save_output(connection, &task_id, &output).await?;
@@ -436,6 +440,32 @@ impl Tasks {
                 Ok(true)
             })
             .await
+    }
+}
+
+impl Tasks {
+    /// What a task's agent lacked: skills that it called and that there are not, and what its result
+    /// says (`missing_capability`). When that comes often, Learning is asked for it.
+    async fn note_missing(
+        &self,
+        connection: &Connection,
+        now: Timestamp,
+        result: Option<&Value>,
+        calls: &Value,
+    ) -> store::Result<()> {
+        let config = &self.parts.config.learning.telemetry;
+        let said = result.and_then(|result| result.get(telemetry::MISSING)?.as_str());
+        if let Some(said) = said {
+            let code = telemetry::MISSING;
+            telemetry::missing(connection, now, config, code, said, None).await?;
+        }
+        let code = telemetry::NOT_FOUND;
+        let calls = calls.as_array().map(Vec::as_slice).unwrap_or_default();
+        let missing = calls.iter().filter(|call| call["code"] == code);
+        for name in missing.filter_map(|call| call["skill"].as_str()) {
+            telemetry::missing(connection, now, config, code, name, None).await?;
+        }
+        Ok(())
     }
 }
 

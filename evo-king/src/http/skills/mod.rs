@@ -2,6 +2,7 @@
 
 mod invoke;
 mod people;
+mod requests;
 mod versions;
 
 use axum::{Json, extract::State, http::StatusCode};
@@ -27,6 +28,7 @@ pub(super) fn routes() -> OpenApiRouter<King> {
         .merge(invoke::routes())
         .merge(versions::routes())
         .merge(people::routes())
+        .merge(requests::routes())
 }
 
 /// State of a skill.

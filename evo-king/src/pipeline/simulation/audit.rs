@@ -176,7 +176,7 @@ impl Book {
             Command::Cancel { .. } => self.cancelled = true,
             // The simulation has one advisor, whose time is that of the question.
             Command::PassOn { .. } => return fault("a question was passed on to nobody"),
-            Command::Assign { .. } | Command::ChildEnded => {}
+            Command::Assign { .. } | Command::ChildEnded | Command::Leave { .. } => {}
         }
         Ok(())
     }

@@ -21,13 +21,12 @@ pub(crate) struct NewApproval<'a> {
     pub(crate) reason: &'a str,
 }
 
-/// A version waits for a person. Another one of the skill waits no more.
+/// A version waits for a person. No other one of the skill may wait.
 pub(crate) async fn ask(
     connection: &Connection,
     now: Timestamp,
     new: NewApproval<'_>,
 ) -> Result<()> {
-    supersede(connection, now, new.skill, "a newer version waits").await?;
     connection
         .execute(
             "INSERT INTO approvals (skill, artifact_id, version, run_id, risk, incumbent, reason,

@@ -36,6 +36,8 @@ static LOOKED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 const SMALL: &[&str] = &[
     "CONSTANT",
     "cron_jobs",
+    // As many as the configuration says.
+    "failure_clusters",
     // The runs above a run.
     "line",
     "memory_counts",
@@ -50,6 +52,7 @@ const SMALL: &[&str] = &[
 
 /// Indexes of what is under way only, and one that is read until a page is full.
 const INDEXES: &[&str] = &[
+    "requests_open",
     "runs_dead",
     "runs_leased",
     "runs_paused",
@@ -417,6 +420,57 @@ async fn queries_about_versions_search_in_indexes() {
         searches(connection, "history", views::history(connection, "s", before, 5)).await;
         searches(connection, "calls", live::calls(connection, "s", before, 5)).await;
     }
+}
+
+#[tokio::test]
+async fn queries_about_requests_search_in_indexes() {
+    use crate::store::requests::{
+        self, clusters, spending,
+        views::{self, RequestFilter},
+    };
+    use evo_common::{api::RequestStatus, stage::RequestKind};
+
+    let database = libsql::Builder::new_local(":memory:").build().await.unwrap();
+    let connection = &Connection::local(database.connect().unwrap());
+    migrate::run(connection, "memory").await.unwrap();
+    let now = Timestamp::now();
+    let new = requests::NewRequest {
+        kind: RequestKind::New,
+        origin: "person",
+        text: "t",
+        skill: None,
+        artifact_id: None,
+        cluster: None,
+        same: "s",
+        rank: 1.0,
+    };
+    let id = &*requests::insert(connection, now, new).await.unwrap();
+    searches(connection, "load", requests::load(connection, id)).await;
+    searches(connection, "same", requests::newest_same(connection, "s")).await;
+    searches(connection, "wanted", requests::wanted(connection, 5)).await;
+    searches(connection, "examples", requests::examples(connection, id)).await;
+    searches(connection, "key", requests::by_key(connection, "k")).await;
+    searches(connection, "of run", requests::of_run(connection, "r")).await;
+    searches(connection, "open runs", requests::open_runs(connection, id)).await;
+    searches(connection, "run over", requests::run_over(connection, "r")).await;
+    let step = requests::Step { action: "opened", ..requests::Step::default() };
+    searches(connection, "note", requests::note(connection, now, id, step)).await;
+    searches(connection, "latest", views::latest(connection)).await;
+    searches(connection, "one", views::one(connection, now, id)).await;
+    searches(connection, "get", views::get(connection, now, id)).await;
+    for has in choices(3) {
+        let filter = RequestFilter {
+            limit: 5,
+            cursor: has(0).then(|| id.to_owned()),
+            status: has(1).then_some(RequestStatus::Open),
+            kind: has(2).then_some(RequestKind::New),
+        };
+        searches(connection, &format!("{filter:?}"), views::list(connection, now, filter)).await;
+    }
+    searches(connection, "cluster", clusters::load(connection, "c")).await;
+    searches(connection, "room", clusters::make_room(connection, 0)).await;
+    searches(connection, "clusters", clusters::of_request(connection, id, 5)).await;
+    searches(connection, "spent", spending::of_cycle(connection, "r")).await;
 }
 
 #[tokio::test]

@@ -1,0 +1,288 @@
+//! Requests on their way through cycles, and what cycles may use up.
+
+use evo_common::{
+    api::{NewRequest, RequestExample, RequestStatus, RequestSummary, SkillAction},
+    stage::{ModelUsage, RequestKind, SkillRequest, UnansweredRequest},
+};
+
+use super::*;
+use crate::{
+    config::{LearningConfig, SkillsConfig},
+    skills::{
+        people::{self, Deed},
+        requests,
+    },
+    store::requests::views,
+};
+
+/// The scripted Learning makes the candidate that the last word of a request names; of `nothing` it makes
+/// none, and of two words with a plus between them two. It repairs nothing.
+pub(super) fn answer(wanted: &[SkillRequest], output: &mut LearningOutput) {
+    for request in wanted.iter().filter(|request| request.kind == RequestKind::New) {
+        let request_id = &request.request_id;
+        let name = request.text.split_whitespace().last().unwrap();
+        if name == "nothing" {
+            let (code, reason) = ("no_model".to_owned(), "no model answers".to_owned());
+            let request_id = request_id.clone();
+            output.unanswered.push(UnansweredRequest { request_id, code, reason });
+            continue;
+        }
+        for name in name.split('+') {
+            output.candidates.push(Candidate {
+                kind: CandidateKind::Request,
+                request_id: Some(request_id.clone()),
+                definition: json!(request),
+                cases: request.examples.clone(),
+                ..candidate(name)
+            });
+        }
+    }
+}
+
+fn example(number: i64) -> RequestExample {
+    RequestExample {
+        input: json!({"n": number}).as_object().unwrap().clone(),
+        output: Some(json!(number * 2)),
+        expect: None,
+    }
+}
+
+fn asked(text: &str, examples: i64) -> NewRequest {
+    let examples = (0..examples).map(example).collect();
+    NewRequest { text: text.to_owned(), examples, ..NewRequest::default() }
+}
+
+impl Bench {
+    async fn ask(&self, new: NewRequest) -> String {
+        let asked = requests::ask(&self.store, &self.pipeline, new, "operator").await.unwrap();
+        asked.request.request_id
+    }
+
+    async fn request(&self, id: &str) -> RequestSummary {
+        let id = id.to_owned();
+        let now = Timestamp::now();
+        let read = async move |connection: &Connection| views::one(connection, now, &id).await;
+        self.store.read(read).await.unwrap().unwrap()
+    }
+
+    /// What happened to a request, in words.
+    async fn steps(&self, id: &str) -> Vec<String> {
+        let id = id.to_owned();
+        let now = Timestamp::now();
+        let read = async move |connection: &Connection| views::get(connection, now, &id).await;
+        let view = self.store.read(read).await.unwrap().unwrap();
+        view.history.into_iter().map(|step| step.action).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_is_taken_and_answered_and_its_held_out_examples_reach_evaluation_only() {
+    let folder = TempDir::new().unwrap();
+    let bench = Bench::start(&folder).await;
+    let id = bench.ask(asked("double a number: api-double", 10)).await;
+    let _silent = bench.runners("one", usize::MAX).await;
+    let before = bench.request(&id).await;
+    assert_eq!((before.status, before.examples, before.held_out), (RequestStatus::Open, 10, 4));
+    let report = bench.cycle_over(&["api-a"]).await;
+    assert_eq!(report.active.len(), 2, "{report:?}");
+    let after = bench.request(&id).await;
+    assert_eq!(after.status, RequestStatus::Answered);
+    let answer = after.answer.unwrap();
+    assert_eq!((answer.skill.as_str(), answer.version.as_str()), ("api-double", "0.1.0"));
+    assert_eq!(bench.steps(&id).await, ["opened", "taken", "answered"]);
+    for (stage, context) in bench.contexts.lock().unwrap().iter() {
+        let of_request = context.candidate.as_ref().is_some_and(|c| c.request_id.is_some());
+        let text = json!(context).to_string();
+        let seen = (0..10).filter(|n| text.contains(&format!("\"input\":{{\"n\":{n}}}"))).count();
+        let wanted = match stage {
+            PipelineStage::Learning => 6,
+            PipelineStage::Evaluation if of_request => 10,
+            _ if of_request => 6,
+            _ => 0,
+        };
+        assert_eq!(seen, wanted, "{stage}: {text}");
+    }
+    // It is not taken a second time.
+    bench.cycle_over(&["api-b"]).await;
+    assert_eq!(bench.steps(&id).await, ["opened", "taken", "answered"]);
+    bench.shutdown.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_of_a_request_depends_on_what_its_run_says() {
+    let folder = TempDir::new().unwrap();
+    let bench = Bench::start(&folder).await;
+    let _silent = bench.runners("one", usize::MAX).await;
+    // Learning has nothing to make it of.
+    let nothing = bench.ask(asked("make nothing", 2)).await;
+    let bad = bench.ask(asked("make api-bad", 2)).await;
+    // Pre-load can't reach it.
+    let away = bench.ask(asked("make api-c", 2)).await;
+    let either = bench.ask(asked("make api-d+api-good", 2)).await;
+    for _ in 0..2 {
+        bench.cycle_over(&[]).await;
+    }
+    let of = async |id: &str| {
+        let request = bench.request(id).await;
+        (request.status, request.code.unwrap_or_default(), request.tries)
+    };
+    assert_eq!(of(&nothing).await, (RequestStatus::Open, "no_model".to_owned(), 0));
+    assert_eq!(bench.steps(&nothing).await, ["opened", "passed_over"], "told once");
+    assert_eq!(of(&bad).await, (RequestStatus::Rejected, "below_threshold".to_owned(), 1));
+    assert_eq!(of(&away).await, (RequestStatus::Open, "unreachable".to_owned(), 2));
+    assert_eq!(of(&either).await.0, RequestStatus::Answered);
+    bench.cycle_over(&[]).await;
+    assert_eq!(of(&away).await, (RequestStatus::Rejected, "unreachable".to_owned(), 3));
+    assert!(bench.request(&away).await.reason.unwrap().starts_with("tried 3 times"));
+    // What was rejected can be asked for anew.
+    assert_ne!(bench.ask(asked("make api-bad", 2)).await, bad);
+    bench.shutdown.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_person_answers_a_request_by_approving_and_denies_it_by_denying() {
+    let folder = TempDir::new().unwrap();
+    let bench = Bench::start(&folder).await;
+    let _silent = bench.runners("one", usize::MAX).await;
+    let ids = [
+        bench.ask(asked("make api-first-write", 2)).await,
+        bench.ask(asked("make api-second-write", 2)).await,
+    ];
+    bench.cycle_over(&[]).await;
+    for id in &ids {
+        assert_eq!(bench.request(id).await.status, RequestStatus::Taken);
+    }
+    // While it waits, no cycle takes it again.
+    bench.cycle_over(&[]).await;
+    let action = SkillAction { reason: Some("read".to_owned()), ..SkillAction::default() };
+    let config = SkillsConfig::default();
+    for (name, deed) in [("api-first-write", Deed::Approve), ("api-second-write", Deed::Deny)] {
+        people::act(&bench.store, &config, name, deed, &action, "operator").await.unwrap();
+    }
+    assert_eq!(bench.request(&ids[0]).await.status, RequestStatus::Answered);
+    assert_eq!(bench.request(&ids[1]).await.status, RequestStatus::Rejected);
+    assert_eq!(bench.steps(&ids[1]).await, ["opened", "taken", "rejected"]);
+    bench.shutdown.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancelled_request_ends_its_runs_and_a_cancelled_cycle_loses_none() {
+    let folder = TempDir::new().unwrap();
+    let bench = Bench::start(&folder).await;
+    let first = bench.ask(asked("make api-one", 2)).await;
+    let second = bench.ask(asked("make api-two", 2)).await;
+    // Learning answers, and then nobody.
+    let mut silent = bench.runners("one", 1).await;
+    let request = StartRun { trigger: json!({"names": []}), ..StartRun::default() };
+    let cycle = RunId::parse(bench.pipeline.start(request).await.unwrap().run_id).unwrap();
+    silent.recv().await.unwrap();
+    assert_eq!(bench.request(&first).await.status, RequestStatus::Taken);
+    let cancel = evo_common::api::CancelRequest::default();
+    let cancelled = |id: String| requests_cancel(&bench, id, cancel.clone());
+    assert!(cancelled(first.clone()).await.changed);
+    assert!(!cancelled(first.clone()).await.changed);
+    bench.pipeline.cancel(&cycle).await.unwrap();
+    bench.ended(&cycle).await;
+    assert_eq!(bench.request(&first).await.status, RequestStatus::Cancelled);
+    let second = bench.request(&second).await;
+    assert_eq!((second.status, second.tries), (RequestStatus::Open, 0));
+    bench.shutdown.cancel();
+}
+
+async fn requests_cancel(
+    bench: &Bench,
+    id: String,
+    cancel: evo_common::api::CancelRequest,
+) -> evo_common::api::RequestCancelled {
+    requests::cancel(&bench.store, &bench.pipeline, &id, &cancel, "operator").await.unwrap()
+}
+
+/// King and its runners die after every number of results that there is; the request is answered once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_survives_a_crash_after_every_step() {
+    for reports in 0..5 {
+        let folder = TempDir::new().unwrap();
+        let database = Database::File(folder.path().join("king.db"));
+        let first = Bench::on(&folder, database.clone()).await;
+        let new = NewRequest {
+            start: true,
+            idempotency_key: Some("once".to_owned()),
+            ..asked("make api-kept", 4)
+        };
+        let mut silent = first.runners("one", reports).await;
+        let asked =
+            requests::ask(&first.store, &first.pipeline, new.clone(), "operator").await.unwrap();
+        let cycle = asked.cycle_id.clone().unwrap();
+        tokio::time::timeout(Duration::from_secs(20), silent.recv()).await.unwrap();
+        first.shutdown.cancel();
+        drop(first);
+
+        let second = Bench::on(&folder, database).await;
+        let _silent = second.runners("two", usize::MAX).await;
+        let again = requests::ask(&second.store, &second.pipeline, new, "operator").await.unwrap();
+        assert_eq!((again.created, again.cycle_id), (true, asked.cycle_id), "the same answer");
+        second.ended(&RunId::parse(cycle).unwrap()).await;
+        let id = &asked.request.request_id;
+        assert_eq!(second.steps(id).await, ["opened", "taken", "answered"], "after {reports}");
+        second.shutdown.cancel();
+    }
+}
+
+async fn limited(folder: &TempDir, learning: LearningConfig) -> (Bench, mpsc::Receiver<()>) {
+    let database = Database::File(folder.path().join("king.db"));
+    let bench = Bench::with(folder, database, |config| config.learning = learning).await;
+    let silent = bench.runners("one", usize::MAX).await;
+    (bench, silent)
+}
+
+fn held(report: &CycleReport) -> Vec<(&str, &str)> {
+    report.held.iter().map(|held| (held.name.as_str(), held.code.as_str())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_cycle_has_no_room_for_comes_first_in_the_next_one() {
+    let folder = TempDir::new().unwrap();
+    let learning = LearningConfig { max_candidates: Some(2), ..LearningConfig::default() };
+    let (bench, _silent) = limited(&folder, learning).await;
+    let id = bench.ask(asked("make api-wanted", 2)).await;
+    let report = bench.cycle_over(&["api-a", "api-b", "api-x"]).await;
+    assert_eq!(held(&report), [("api-wanted", "over_budget"), ("api-x", "over_budget")]);
+    let request = bench.request(&id).await;
+    assert_eq!((request.status, request.over_budget), (RequestStatus::Open, true));
+    let report = bench.cycle_over(&["api-y", "api-z", "api-x"]).await;
+    let active: Vec<_> = report.active.iter().filter(|s| s.new).map(|s| s.name.as_str()).collect();
+    assert_eq!(active, ["api-wanted", "api-x"]);
+    let request = bench.request(&id).await;
+    assert_eq!((request.status, request.over_budget), (RequestStatus::Answered, false));
+    bench.shutdown.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cycle_whose_models_used_up_their_tokens_leaves_the_rest() {
+    let folder = TempDir::new().unwrap();
+    let database = Database::File(folder.path().join("king.db"));
+    let bench = Bench::with(&folder, database, |config| {
+        config.learning.max_tokens = Some(150);
+        config.concurrency.building = Some(1);
+    })
+    .await;
+    let _silent = bench.runners("one", usize::MAX).await;
+    let usage = ModelUsage { calls: 1, input_tokens: 60, output_tokens: 40, cost_usd: None };
+    let names = ["api-a", "api-b", "api-x", "api-y"];
+    let trigger = json!({"names": names, "usage": usage});
+    let start = StartRun { trigger, ..StartRun::default() };
+    let cycle = RunId::parse(bench.pipeline.start(start).await.unwrap().run_id).unwrap();
+    let report = bench.ended(&cycle).await;
+    // Two took 200 tokens; with one builder at a time none was at work any more.
+    assert_eq!(report.active.len(), 2, "{report:?}");
+    assert_eq!(held(&report).len(), 2, "{report:?}");
+    assert!(report.held.iter().all(|held| held.code == "over_budget"), "{report:?}");
+    assert!(report.held[0].reason.contains("max_tokens is 150"), "{report:?}");
+    let left: Vec<_> = {
+        let contexts = bench.contexts.lock().unwrap();
+        let building = contexts.iter().filter(|(stage, _)| *stage == PipelineStage::Building);
+        building.map(|(_, context)| context.budget.unwrap().tokens.unwrap()).collect()
+    };
+    assert_eq!(left, [150, 50]);
+    bench.shutdown.cancel();
+}
