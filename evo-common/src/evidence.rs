@@ -14,6 +14,10 @@ pub const THRESHOLD: f64 = 0.6;
 pub const FIRST_LOOK: u32 = 20;
 /// Looks at n = 20, 40, 60, 80, 100.
 pub const LOOKS: u32 = 5;
+/// Part of the train cases that must pass.
+pub const TRAIN_SHARE: f64 = 0.5;
+/// Failures that are kept of all looks together.
+pub const MAX_FAILURES: usize = 20;
 /// Weights of utility, reliability, novelty and integration.
 pub const WEIGHTS: [f64; 4] = [0.4, 0.3, 0.2, 0.1];
 
@@ -131,6 +135,22 @@ pub struct Paired {
     pub latency_ratio_high: Option<f64>,
 }
 
+impl Paired {
+    /// Two looks together. The ratio of latencies is the worse one: by chance alone an equal version
+    /// looks faster in one look in twenty, and seldom in every look.
+    #[must_use]
+    pub fn then(self, newer: Self) -> Self {
+        let ratios = self.latency_ratio_high.zip(newer.latency_ratio_high);
+        Self {
+            worse: self.worse.saturating_add(newer.worse),
+            better: self.better.saturating_add(newer.better),
+            total: self.total.saturating_add(newer.total),
+            pinned_worse: self.pinned_worse.saturating_add(newer.pinned_worse),
+            latency_ratio_high: ratios.map(|(earlier, newer)| earlier.max(newer)),
+        }
+    }
+}
+
 /// What an evaluation measured.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Evidence {
@@ -210,6 +230,36 @@ impl Evidence {
         }
     }
 
+    /// What two looks at the same package came to: counts add up, all else is the newer look's.
+    #[must_use]
+    pub fn then(&self, newer: &Self) -> Self {
+        let mut capabilities = newer.capabilities.clone();
+        for part in &mut capabilities {
+            let old = self.capabilities.iter().find(|old| old.capability == part.capability);
+            if let Some(old) = old {
+                part.trials = part.trials.plus(old.trials);
+            }
+        }
+        // What was measured against another version says nothing about this one.
+        let earlier = self.paired.filter(|_| self.incumbent == newer.incumbent);
+        let mut failures = self.failures.clone();
+        failures.extend(newer.failures.iter().cloned());
+        failures.truncate(MAX_FAILURES);
+        Self {
+            cases_run: newer.cases_run.max(self.cases_run),
+            train: self.train.plus(newer.train),
+            holdout: self.holdout.plus(newer.holdout),
+            faults: self.faults.plus(newer.faults),
+            capabilities,
+            paired: match (earlier, newer.paired) {
+                (Some(earlier), Some(newer)) => Some(earlier.then(newer)),
+                (_, newer) => newer,
+            },
+            failures,
+            ..newer.clone()
+        }
+    }
+
     /// Capabilities weighted by ln(1 + demand); all trials together when none is declared.
     fn utility(&self) -> Bounds {
         let weight = |part: &CapabilityTrials| part.demand.max(0.0).ln_1p();
@@ -275,6 +325,24 @@ mod tests {
         let scores = evidence.scores();
         let expected = (0.7 * scores.reliability.low + 0.1) / 0.8;
         assert!((scores.overall.low - expected).abs() < 1e-12);
+    }
+
+    #[test]
+    fn looks_add_up_and_the_worse_ratio_counts() {
+        let look = |passed, ratio, incumbent: &str| Evidence {
+            holdout: trials(passed, 20),
+            incumbent: Some(incumbent.to_owned()),
+            paired: Some(Paired { total: 20, latency_ratio_high: ratio, ..Paired::default() }),
+            ..Evidence::default()
+        };
+        let both = look(19, Some(0.8), "a").then(&look(20, Some(1.1), "a"));
+        assert_eq!(both.holdout, trials(39, 40));
+        let paired = both.paired.unwrap();
+        assert_eq!((paired.total, paired.latency_ratio_high), (40, Some(1.1)));
+        let unknown = look(20, None, "a").then(&look(20, Some(0.5), "a"));
+        assert_eq!(unknown.paired.unwrap().latency_ratio_high, None);
+        let other = look(20, Some(0.5), "a").then(&look(20, Some(0.6), "b"));
+        assert_eq!(other.paired.unwrap().total, 20);
     }
 
     #[test]

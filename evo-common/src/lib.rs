@@ -21,6 +21,7 @@ pub mod outcome;
 pub mod redact;
 pub mod rollout;
 pub mod runtime;
+pub mod shape;
 pub mod skill;
 pub mod stage;
 pub mod tls;

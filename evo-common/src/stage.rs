@@ -12,6 +12,7 @@ use crate::{
     evidence::{Evidence, Scores},
     messages::PipelineStage,
     outcome::{Outcome, Verdict},
+    shape::Shape,
     skill::{SkillIO, SkillManifest, Written},
 };
 
@@ -433,6 +434,9 @@ pub struct PreLoadOutput {
     /// Median latency of the probe calls, the base of the latency budget.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe_median_ms: Option<f64>,
+    /// What the probes' answers looked like. Evaluation's answers to the same input must be alike.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed: Option<Shape>,
     /// Set when the candidate ends here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,

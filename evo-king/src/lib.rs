@@ -45,6 +45,7 @@ pub use app::App;
 pub use config::{Config, ConfigError, Timeouts, check_file};
 pub use error::Error;
 pub use http::document as openapi_document;
+pub use skills::{cases, monitor, promotion};
 pub use store::{Database, Error as StoreError};
 
 /// The version of king.

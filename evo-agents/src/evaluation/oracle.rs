@@ -1,6 +1,11 @@
 //! Whether an answer is right, as far as the case can tell.
 
-use evo_common::case::{Case, Expectation};
+use std::collections::BTreeSet;
+
+use evo_common::{
+    case::{Case, Expectation},
+    shape::holds_something,
+};
 use jsonschema::Validator;
 use regex::Regex;
 use serde_json::Value;
@@ -28,6 +33,8 @@ pub struct Oracle {
     status: Vec<u16>,
     schema: Option<Validator>,
     regex: Option<Regex>,
+    /// Names that the schema gives to an object, and to the objects of a list.
+    names: [BTreeSet<String>; 2],
 }
 
 /// Why a case can't be checked.
@@ -66,7 +73,9 @@ impl Oracle {
             (true, false) => success.to_vec(),
             (true, true) => (200..300).collect(),
         };
-        Ok(Self { expect: case.expect.clone(), status, schema, regex })
+        let declared = case.expect.schema.as_ref();
+        let names = declared.map(names_in).unwrap_or_default();
+        Ok(Self { expect: case.expect.clone(), status, schema, regex, names })
     }
 
     /// JSON pointers of what must not be empty in every answer.
@@ -74,18 +83,57 @@ impl Oracle {
         &self.expect.non_empty
     }
 
-    /// Whether the case says next to nothing about the answer, so that the answers have to be
-    /// compared with each other.
-    pub fn is_loose(&self) -> bool {
+    /// Whether answers are to be compared with each other: their values are not known beforehand.
+    pub fn compares_answers(&self) -> bool {
+        !self.expect.refusal && self.expect.exact.is_none()
+    }
+
+    /// Whether a name that was in every answer so far must be in the next one, in the object to which
+    /// these names lead. Where the document says of an object which names are required, that counts.
+    pub fn keeps_names(&self, path: &[&str]) -> bool {
+        let Some(schema) = &self.expect.schema else { return true };
+        let root = resolved(schema, schema);
+        if root.get("properties").is_none() && root.get("items").is_none() {
+            return !mentions(schema, "required");
+        }
+        let found = path.iter().try_fold(root, |part, name| {
+            let inner = match *name {
+                "*" => part.get("items"),
+                name => part.get("properties").and_then(|names| names.get(name)),
+            };
+            inner.map(|inner| resolved(schema, inner))
+        });
+        let decides = ["required", "additionalProperties", "allOf", "anyOf", "oneOf"];
+        found.is_some_and(|object| {
+            object.get("properties").is_some()
+                && !decides.iter().any(|key| object.get(*key).is_some_and(|value| *value != false))
+        })
+    }
+
+    /// Whether the case itself tells a right answer from one that only holds nothing.
+    pub fn knows_values(&self) -> bool {
         let expect = &self.expect;
-        let only_a_type = |schema: &Value| {
-            schema.as_object().is_none_or(|schema| schema.keys().all(|keyword| keyword == "type"))
+        expect.refusal
+            || expect.exact.is_some()
+            || expect.subset.is_some()
+            || expect.regex.is_some()
+    }
+
+    /// An object that has none of the names that its schema declares is valid where none of them is
+    /// required, and still not what is described.
+    fn stranger(&self, body: &Value) -> Option<String> {
+        let [own, items] = &self.names;
+        let strange = |object: &Value, names: &BTreeSet<String>| {
+            let object = object.as_object().filter(|object| !object.is_empty());
+            let object = object.filter(|_| !names.is_empty());
+            object.is_some_and(|object| !object.keys().any(|name| names.contains(name)))
         };
-        !expect.refusal
-            && expect.exact.is_none()
-            && expect.subset.is_none()
-            && expect.regex.is_none()
-            && expect.schema.as_ref().is_none_or(only_a_type)
+        if strange(body, own) {
+            return Some("the answer has none of the declared names".to_owned());
+        }
+        let list = body.as_array()?;
+        let strangers = list.iter().any(|item| strange(item, items));
+        strangers.then(|| "an item of the answer has none of the declared names".to_owned())
     }
 
     /// Whether one answer is right.
@@ -133,6 +181,9 @@ impl Oracle {
             let at = if at.is_empty() { "the root".to_owned() } else { at };
             return wrong("schema", format!("at {at}: {}", error.masked()));
         }
+        if let Some(detail) = self.stranger(&answer.body) {
+            return wrong("schema", detail);
+        }
         if let Some(regex) = &self.regex {
             let text = match &answer.body {
                 Value::String(text) => text.clone(),
@@ -143,6 +194,46 @@ impl Oracle {
             }
         }
         Ok(())
+    }
+}
+
+/// Names that a schema declares for an object, and for the objects of a list. None where it allows
+/// others by description.
+fn names_in(schema: &Value) -> [BTreeSet<String>; 2] {
+    let names = |part: &Value| {
+        let open = ["additionalProperties", "patternProperties", "allOf", "anyOf", "oneOf"];
+        let described = |key: &&str| part.get(*key).is_some_and(|value| *value != false);
+        if open.iter().any(described) {
+            return BTreeSet::new();
+        }
+        let properties = part.get("properties").and_then(Value::as_object);
+        properties.into_iter().flatten().map(|(name, _)| name.clone()).collect()
+    };
+    let root = resolved(schema, schema);
+    let items = root.get("items").map(|items| resolved(schema, items));
+    [names(root), items.map(names).unwrap_or_default()]
+}
+
+/// A part of a schema, or what it refers to.
+fn resolved<'a>(schema: &'a Value, mut part: &'a Value) -> &'a Value {
+    for _ in 0..8 {
+        let pointer = part.get("$ref").and_then(Value::as_str).and_then(|at| at.strip_prefix('#'));
+        let Some(target) = pointer.and_then(|pointer| schema.pointer(pointer)) else { break };
+        part = target;
+    }
+    part
+}
+
+/// Whether a keyword stands anywhere in a schema.
+fn mentions(schema: &Value, keyword: &str) -> bool {
+    match schema {
+        Value::Object(map) => {
+            map.get(keyword)
+                .is_some_and(|value| value.as_array().is_some_and(|list| !list.is_empty()))
+                || map.values().any(|part| mentions(part, keyword))
+        }
+        Value::Array(list) => list.iter().any(|part| mentions(part, keyword)),
+        _ => false,
     }
 }
 
@@ -203,48 +294,7 @@ fn missing(expected: &Value, actual: &Value, tolerance: f64, at: String) -> Opti
 
 /// Whether something is there and not empty.
 pub fn has_something(body: &Value, pointer: &str) -> bool {
-    match body.pointer(pointer) {
-        Some(Value::Array(list)) => !list.is_empty(),
-        Some(Value::Object(map)) => !map.is_empty(),
-        Some(Value::Null) | None => false,
-        Some(_) => true,
-    }
-}
-
-/// Whether two answers to the same input are of the same kind: live data changes its values, not
-/// its types. Names may come and go, but not all of them.
-pub fn same_shape(first: &Value, second: &Value) -> Result<(), Wrong> {
-    let wrong = |detail: String| Err(Wrong { code: "shape", detail });
-    match (first, second) {
-        (Value::Object(a), Value::Object(b)) => {
-            let mut shared = 0;
-            for (name, a) in a {
-                let Some(b) = b.get(name) else { continue };
-                shared += 1;
-                if !a.is_null() && !b.is_null() && kind(a) != kind(b) {
-                    let name: String = name.chars().take(60).collect();
-                    return wrong(format!("{name} was {}, then {}", kind(a), kind(b)));
-                }
-            }
-            if shared == 0 && !a.is_empty() && !b.is_empty() {
-                return wrong("two answers to the same input share no name".to_owned());
-            }
-            Ok(())
-        }
-        (a, b) if kind(a) == kind(b) => Ok(()),
-        (a, b) => wrong(format!("the answer was {}, then {}", kind(a), kind(b))),
-    }
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a text",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
-    }
+    body.pointer(pointer).is_some_and(holds_something)
 }
 
 #[cfg(test)]
@@ -359,14 +409,21 @@ mod tests {
     }
 
     #[test]
-    fn shapes_compare_types_not_values() {
-        let same = |a: Value, b: Value| same_shape(&a, &b).is_ok();
-        assert!(same(json!({"a": 1, "b": null}), json!({"a": 2, "b": "x", "c": []})));
-        assert!(same(json!([]), json!([1])));
-        assert!(same(json!({}), json!({"a": 1})));
-        assert!(!same(json!({"a": 1}), json!({"a": "1"})));
-        assert!(!same(json!({"a": 1}), json!({"error": "x"})));
-        assert!(!same(json!({"a": 1}), json!([])));
+    fn an_object_with_none_of_the_declared_names_is_another_one() {
+        let json = "application/json";
+        let schema = json!({
+            "$ref": "#/$defs/Pet",
+            "$defs": {"Pet": {"type": "object", "properties": {"id": {}, "name": {}}}},
+        });
+        let expect = json!({ "schema": schema });
+        assert_eq!(check(expect.clone(), 200, json, json!({"id": 1, "x": 2})), Ok(()));
+        assert_eq!(check(expect.clone(), 200, json, json!({})), Ok(()));
+        assert_eq!(check(expect, 200, json, json!({"error": 1})).unwrap_err().0, "schema");
+        let list = json!({"schema": {"type": "array", "items": {"properties": {"id": {}}}}});
+        assert_eq!(check(list.clone(), 200, json, json!([{"id": 1}, {}])), Ok(()));
+        assert_eq!(check(list, 200, json, json!([{"id": 1}, {"x": 1}])).unwrap_err().0, "schema");
+        let open = json!({"schema": {"properties": {"id": {}}, "additionalProperties": true}});
+        assert_eq!(check(open, 200, json, json!({"x": 1})), Ok(()));
     }
 
     #[test]
@@ -378,6 +435,7 @@ mod tests {
             (json!({}), "", false),
             (json!({"a": 1}), "", true),
             (json!(null), "", false),
+            (json!(""), "", false),
         ] {
             assert_eq!(has_something(&body, pointer), expected, "{body} {pointer}");
         }

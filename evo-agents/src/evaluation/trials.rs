@@ -5,19 +5,22 @@ use std::{collections::HashMap, time::Duration};
 use evo_common::{
     case::Case,
     evidence::{TrialFailure, Trials},
+    shape::{self, Shape},
 };
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::oracle::{self, InvalidCase, Oracle};
+use super::oracle::{self, InvalidCase, Oracle, Wrong};
 use crate::skill::{
     execute::{CallError, CallPolicy, Executor},
     package::Package,
 };
 
-/// With at least this many held-out cases a trial is one case with its repeats; with fewer, a
-/// trial is one run of one case.
+/// With at least this many cases a trial is one case with its repeats; with fewer, a trial is one
+/// run of one case.
 pub const MANY_CASES: usize = 50;
+/// From so many answers on it is known which names are always there.
+const ENOUGH_ANSWERS: u32 = 3;
 /// Most failures that are reported.
 const MAX_FAILURES: usize = 20;
 /// Longest detail of a failure.
@@ -79,22 +82,64 @@ pub struct Bench<'a> {
     executor: &'a Executor,
     package: &'a Package,
     policy: &'a CallPolicy,
-    /// The first right answer to each case that says little itself, to compare the later ones
-    /// with.
-    shapes: HashMap<String, Value>,
+    /// What the right answers to each case looked like, to compare the later ones with.
+    shapes: HashMap<String, Shape>,
+    /// How often each case was run.
+    runs: HashMap<String, u32>,
     /// Case and pointer → whether there ever was something.
     filled: HashMap<(String, String), bool>,
+    /// Right answers of which the case itself does not know the values, and how many of them held
+    /// something.
+    unknown: Trials,
 }
 
 impl<'a> Bench<'a> {
     /// A bench for one package.
     pub fn new(executor: &'a Executor, package: &'a Package, policy: &'a CallPolicy) -> Self {
-        Self { executor, package, policy, shapes: HashMap::new(), filled: HashMap::new() }
+        Self {
+            executor,
+            package,
+            policy,
+            shapes: HashMap::new(),
+            runs: HashMap::new(),
+            filled: HashMap::new(),
+            unknown: Trials::default(),
+        }
     }
 
-    /// Runs a case once.
+    /// Takes it as known what answers to this case look like, since somebody looked before.
+    pub fn expect_like(&mut self, case_id: &str, observed: &Shape) {
+        for pointer in observed.filled_places() {
+            self.filled.entry((case_id.to_owned(), pointer)).or_default();
+        }
+        self.shapes.insert(case_id.to_owned(), observed.clone());
+    }
+
+    /// What the right answers to a case looked like so far.
+    pub fn shape(&self, case_id: &str) -> Option<&Shape> {
+        self.shapes.get(case_id)
+    }
+
+    /// Runs a case once. Every second run of a case gives its inputs in another order, which must
+    /// make no difference.
     pub async fn run(&mut self, prepared: &Prepared<'_>) -> Run {
-        let result = self.executor.call(self.package, &prepared.case.input, self.policy).await;
+        let before = self.runs.entry(prepared.case.case_id.clone()).or_default();
+        let reordered = *before % 2 == 1 && prepared.case.input.len() > 1;
+        *before += 1;
+        if !reordered {
+            return self.run_as(prepared, self.policy).await;
+        }
+        let policy = CallPolicy { reordered: true, ..self.policy.clone() };
+        let mut run = self.run_as(prepared, &policy).await;
+        if let Some(failure) = &mut run.failure {
+            let detail = format!("{} (inputs in another order)", failure.detail);
+            failure.detail = detail.chars().take(MAX_DETAIL).collect();
+        }
+        run
+    }
+
+    async fn run_as(&mut self, prepared: &Prepared<'_>, policy: &CallPolicy) -> Run {
+        let result = self.executor.call(self.package, &prepared.case.input, policy).await;
         let answer = match result {
             Ok(answer) => answer,
             Err(error) => {
@@ -107,7 +152,7 @@ impl<'a> Bench<'a> {
             .and_then(|()| self.compare_shape(prepared, &answer.body))
             .err();
         if wrong.is_none() {
-            self.note_filled(prepared, &answer.body);
+            self.note(prepared, &answer.body);
         }
         Run {
             failure: wrong.map(|wrong| Failure {
@@ -133,28 +178,34 @@ impl<'a> Bench<'a> {
         run
     }
 
-    fn compare_shape(
-        &mut self,
-        prepared: &Prepared<'_>,
-        body: &Value,
-    ) -> Result<(), oracle::Wrong> {
-        if !prepared.oracle.is_loose() {
-            return Ok(());
+    fn compare_shape(&self, prepared: &Prepared<'_>, body: &Value) -> Result<(), Wrong> {
+        let oracle = &prepared.oracle;
+        let known = self.shapes.get(&prepared.case.case_id);
+        let Some(known) = known.filter(|_| oracle.compares_answers()) else { return Ok(()) };
+        let keeps = |path: &[&str]| known.seen >= ENOUGH_ANSWERS && oracle.keeps_names(path);
+        known.check(body, &keeps).map_err(|detail| Wrong { code: "shape", detail })
+    }
+
+    fn note(&mut self, prepared: &Prepared<'_>, body: &Value) {
+        let (oracle, case_id) = (&prepared.oracle, &prepared.case.case_id);
+        if oracle.compares_answers() {
+            self.shapes.entry(case_id.clone()).or_default().note(body);
         }
-        match self.shapes.get(&prepared.case.case_id) {
-            Some(first) => oracle::same_shape(first, body),
-            None => {
-                self.shapes.insert(prepared.case.case_id.clone(), body.clone());
-                Ok(())
-            }
+        if !oracle.knows_values() {
+            self.unknown.add(shape::holds_something(body));
+        }
+        let places = oracle.non_empty().iter().map(|pointer| (case_id.clone(), pointer.clone()));
+        for place in places {
+            self.filled.entry(place).or_default();
+        }
+        for ((case, pointer), filled) in &mut self.filled {
+            *filled |= case == case_id && oracle::has_something(body, pointer);
         }
     }
 
-    fn note_filled(&mut self, prepared: &Prepared<'_>, body: &Value) {
-        for pointer in prepared.oracle.non_empty() {
-            let key = (prepared.case.case_id.clone(), pointer.clone());
-            *self.filled.entry(key).or_default() |= oracle::has_something(body, pointer);
-        }
+    /// Whether no right answer ever held anything, where nothing says that it should not.
+    pub fn saw_nothing(&self) -> bool {
+        self.unknown.total > 0 && self.unknown.passed == 0
     }
 
     /// Cases whose right answers were all empty somewhere where the document's example is not,

@@ -144,7 +144,11 @@ fn tried(past: Option<&PastOutcome>) -> (u8, u32) {
     let Some(past) = past else { return (0, 0) };
     match past.decision {
         // It waits for more trials, which the next try makes.
-        Verdict::Held if [codes::NEED_MORE_EVIDENCE, codes::FLAKY].contains(&&*past.code) => (0, 0),
+        Verdict::Held
+            if [codes::NEED_MORE_EVIDENCE, codes::FLAKY, codes::LATENCY].contains(&&*past.code) =>
+        {
+            (0, 0)
+        }
         // What it lacks may be there by now.
         Verdict::Held | Verdict::Failed => (1, past.count),
         // It is in use.

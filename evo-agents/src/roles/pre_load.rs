@@ -28,7 +28,7 @@ use crate::{
     handler::{AgentHandler, StageDone, StageError, StageJob},
     scan,
     skill::{
-        execute::{CallError, CallPolicy, GATEWAY_TOKEN, VIEWER_TOKEN},
+        execute::{CallAnswer, CallError, CallPolicy, GATEWAY_TOKEN, VIEWER_TOKEN},
         package::Package,
     },
     sources::openapi::{cases::with_declared_schema, operation::Operation, package},
@@ -279,6 +279,7 @@ impl<'a> Gates<'a> {
                     health.healthy = true;
                     health.error = None;
                     latencies.push(answer.latency.as_secs_f64() * 1_000.0);
+                    observe(output, self.package, &answer);
                     if matches!(answer.status, 401 | 403) {
                         gate = Err(self.not_usable(answer.status));
                         break;
@@ -398,6 +399,24 @@ impl<'a> Gates<'a> {
             None => "the document declares neither a schema nor an example of the answer, so nothing tells a right one from a wrong one".to_owned(),
         };
         Err(Outcome::held(codes::NO_ORACLE, reason))
+    }
+}
+
+/// Remembers what a right answer of a probe looked like.
+fn observe(output: &mut PreLoadOutput, package: &Package, answer: &CallAnswer) {
+    let declared = &package.call.success;
+    let right = if declared.is_empty() {
+        (200..300).contains(&answer.status)
+    } else {
+        declared.contains(&answer.status)
+    };
+    if !right {
+        return;
+    }
+    let observed = output.observed.get_or_insert_default();
+    // What contradicts the first answer is no example of the same thing; Evaluation will see it.
+    if observed.check(&answer.body, &|_| false).is_ok() {
+        observed.note(&answer.body);
     }
 }
 

@@ -64,6 +64,16 @@ pub(super) fn propose(evidence: &Evidence) -> Outcome {
     if let Some(gate) = &evidence.gate {
         return gate.clone();
     }
+    let latency = evidence.latency;
+    if latency.p95_ms > latency.budget_ms {
+        return Outcome::held(
+            codes::LATENCY,
+            format!(
+                "95 % of the calls take up to {:.0} ms, its budget is {:.0} ms",
+                latency.p95_ms, latency.budget_ms
+            ),
+        );
+    }
     let scores = evidence.scores();
     let (score, reliability) = (scores.overall, scores.reliability);
     let counts = format!("{} of {} trials passed", evidence.holdout.passed, evidence.holdout.total);

@@ -215,7 +215,8 @@ async fn flaky_and_drifting_operations_are_not_activated() {
     assert_ne!(flaky.recommendation, "activate");
     assert_eq!(flaky.evidence.failures[0].code, "status");
     let drift = bed.pipeline("drift").await.evaluation.unwrap();
-    assert_eq!(drift.recommendation, "discard");
+    assert!(drift.evidence.holdout.failed() >= 8, "{:?}", drift.evidence.holdout);
+    assert_ne!(drift.recommendation, "activate");
     assert_eq!(drift.evidence.failures[0].code, "shape");
 }
 
@@ -226,7 +227,7 @@ async fn the_latency_budget_is_a_gate_and_a_timeout_ends_at_once() {
     assert!(bed.ends("slow").await.starts_with("active"), "60 ms are within 5 × the probes");
     bed.source.latency_budget_ms = Some(20);
     let ended = bed.ends("slow").await;
-    assert!(ended.starts_with("discarded latency: 95 % of the calls take up to"), "{ended}");
+    assert!(ended.starts_with("discarded latency: half of the calls take more than"), "{ended}");
     assert_eq!(bed.ends("delay").await, "discarded latency: no answer within 5000 ms");
 }
 

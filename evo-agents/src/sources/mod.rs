@@ -1,4 +1,3 @@
 //! Where candidates come from.
 
 pub mod openapi;
-pub mod requests;

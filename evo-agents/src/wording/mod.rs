@@ -25,8 +25,10 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::Instant;
 
-pub(crate) use self::check::{About, description};
-use self::prompt::{Prompt, Shown};
+use self::{
+    check::About,
+    prompt::{Prompt, Shown},
+};
 use crate::{
     gateway::{Error, GatewayClient, JsonAnswer},
     skill::package::Package,

@@ -839,6 +839,7 @@ fn stage_payloads(goldens: &mut Goldens) {
             }],
             all_healthy: true,
             probe_median_ms: Some(2.5),
+            observed: None,
             outcome: None,
         },
     );

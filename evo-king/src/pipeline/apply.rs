@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     memory::outcomes,
-    skills::{lifecycle, requests},
+    skills::{lifecycle, promotion, requests},
     store::{self, Connection, agents, events, outbox, runs, skills, timers},
 };
 
@@ -260,10 +260,5 @@ fn is_building(state: &RunState) -> bool {
 fn looks_again(run: &runs::Run, outcome: &Outcome) -> bool {
     outcome.decision == Verdict::Held
         && run.look < evo_common::evidence::LOOKS
-        && may_look_again(&outcome.code)
-}
-
-/// Whether more trials can turn a hold into something else.
-pub(super) fn may_look_again(code: &str) -> bool {
-    matches!(code, codes::NEED_MORE_EVIDENCE | codes::FLAKY)
+        && promotion::may_look_again(&outcome.code)
 }

@@ -7,7 +7,6 @@ use evo_common::{
     clock::Timestamp,
     config::SourceConfig,
     messages::{PipelineNext, PipelineStage, StageDispatch},
-    outcome::codes,
     stage::{EvaluationPlan, StageContext},
 };
 use serde_json::{Value, json};
@@ -15,7 +14,7 @@ use serde_json::{Value, json};
 use super::{Coordinator, budget, direct, state::RunState};
 use crate::{
     memory::outcomes,
-    skills::{promotion::PASSES_AFTER_FAILURE, requests},
+    skills::{promotion, requests},
     store::{self, Connection, runs, skills},
 };
 
@@ -126,8 +125,9 @@ impl Coordinator {
         let (train, holdout) = store::cases::of_run(connection, &run.run_id).await?;
         context.train_cases = train;
         if let Some(known) = skills::known(connection, &candidate.name).await? {
-            if run.look > 1 && known.code.as_deref() == Some(codes::FLAKY) {
-                context.plan.trials = PASSES_AFTER_FAILURE;
+            if let Some(code) = known.code.as_deref().filter(|_| run.look > 1) {
+                let usual = context.plan.trials;
+                context.plan.trials = promotion::trials_of_next_look(code, usual);
             }
             context.incumbent = known.active.map(|(incumbent, _)| incumbent);
         }

@@ -6,7 +6,7 @@ use evo_common::{
     artifact,
     case::Case,
     clock::Timestamp,
-    evidence::{CapabilityTrials, Evidence, IntegrationCheck, LOOKS, Latency},
+    evidence::LOOKS,
     ids::ArtifactId,
     messages::{PipelineRunStatus, PipelineStage, PipelineStageResult, decode, events},
     outcome::{Outcome, Verdict, codes},
@@ -28,9 +28,6 @@ use crate::{
     },
     store::{self, Connection, runs, skills},
 };
-
-/// Failures that are kept with the evidence.
-const MAX_FAILURES: usize = 20;
 
 /// Where the package that a Building result names comes from, as it says itself, or why it can't be
 /// used.
@@ -237,7 +234,7 @@ async fn evaluation(
     };
     let (name, artifact_id) = (candidate.name.as_str(), run.artifact_id.as_str());
     let evidence = match &run.evidence {
-        Some(earlier) => merge(earlier, &output.evidence),
+        Some(earlier) => earlier.then(&output.evidence),
         None => output.evidence.clone(),
     };
     let scores = evidence.scores();
@@ -270,15 +267,23 @@ async fn skill_manage(
     let has_incumbent = skills::known(connection, &candidate.name)
         .await?
         .is_some_and(|known| known.active.is_some());
-    let earlier_failures = evidence.holdout.failed().saturating_sub(this_look.failed());
+    let nearest_is_rival = match &evidence.nearest {
+        Some(nearest) => skills::known(connection, nearest)
+            .await?
+            .is_some_and(|known| known.active.is_some() && known.source == candidate.source),
+        None => false,
+    };
+    let (earlier_failures, passes_since_failure) =
+        promotion::since_failure(evidence.holdout, this_look);
     let decision = promotion::decide(&PromotionInput {
         evidence,
         has_incumbent,
         look: run.look,
-        is_read: is_read(&candidate.locator),
+        is_read: promotion::answers_every_time(candidate),
         proposal: Some(&output.outcome),
         earlier_failures,
-        passes_since_failure: if this_look.failed() == 0 { this_look.passed } else { 0 },
+        passes_since_failure,
+        nearest_is_rival,
     });
     let mut outcome = decision.outcome;
     if outcome.decision == Verdict::Active {
@@ -297,7 +302,7 @@ async fn skill_manage(
     }
     if outcome.decision == Verdict::Held
         && run.look >= LOOKS
-        && super::apply::may_look_again(&outcome.code)
+        && promotion::may_look_again(&outcome.code)
     {
         // There is no further look that a hold could wait for.
         let reason = format!("after {} looks: {}", run.look, outcome.reason);
@@ -309,47 +314,4 @@ async fn skill_manage(
 /// Whether an operation only reads.
 pub(super) fn is_read(locator: &str) -> bool {
     matches!(locator.split_whitespace().next(), Some("GET" | "HEAD"))
-}
-
-/// Two looks at the same package: counts add up, the rest is the newer one's.
-fn merge(earlier: &Evidence, newer: &Evidence) -> Evidence {
-    let mut capabilities: Vec<CapabilityTrials> = newer.capabilities.clone();
-    for part in &mut capabilities {
-        if let Some(old) = earlier.capabilities.iter().find(|old| old.capability == part.capability)
-        {
-            part.trials = part.trials.plus(old.trials);
-        }
-    }
-    // What was measured against another version says nothing about this one.
-    let same = earlier.incumbent == newer.incumbent;
-    let paired = match (earlier.paired.filter(|_| same), newer.paired) {
-        (Some(old), Some(new)) => Some(evo_common::evidence::Paired {
-            worse: old.worse.saturating_add(new.worse),
-            better: old.better.saturating_add(new.better),
-            total: old.total.saturating_add(new.total),
-            pinned_worse: old.pinned_worse.saturating_add(new.pinned_worse),
-            latency_ratio_high: new.latency_ratio_high,
-        }),
-        (_, new) => new,
-    };
-    let mut failures = earlier.failures.clone();
-    failures.extend(newer.failures.iter().cloned());
-    failures.truncate(MAX_FAILURES);
-    let integration: Vec<IntegrationCheck> = newer.integration.clone();
-    let latency: Latency = newer.latency;
-    Evidence {
-        cases_run: newer.cases_run.max(earlier.cases_run),
-        train: earlier.train.plus(newer.train),
-        holdout: earlier.holdout.plus(newer.holdout),
-        faults: earlier.faults.plus(newer.faults),
-        capabilities,
-        novelty: newer.novelty,
-        nearest: newer.nearest.clone(),
-        integration,
-        latency,
-        paired,
-        incumbent: newer.incumbent.clone(),
-        failures,
-        gate: newer.gate.clone(),
-    }
 }

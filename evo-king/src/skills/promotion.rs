@@ -2,8 +2,9 @@
 //! runner's proposal and a model's opinion can lower the decision and never raise it.
 
 use evo_common::{
-    evidence::{Evidence, FIRST_LOOK, LOOKS, Paired, Scores, THRESHOLD, Trials},
+    evidence::{Evidence, FIRST_LOOK, LOOKS, Paired, Scores, THRESHOLD, TRAIN_SHARE, Trials},
     outcome::{Outcome, Verdict, codes},
+    stage::{Candidate, CandidateKind},
 };
 
 /// A version replaces another one only if the sign test is at least this sure.
@@ -14,6 +15,8 @@ pub const PASSES_AFTER_FAILURE: u32 = 30;
 pub const LATENCY_PAIRS: u32 = 40;
 /// Upper bound of the ratio of latencies at which a version wins by speed alone.
 pub const LATENCY_RATIO: f64 = 0.9;
+/// A skill that is less new than this says nothing that another one does not say already.
+pub const LEAST_NOVELTY: f64 = 0.1;
 /// No evaluation makes more trials than this; more of them are a fault in the report.
 const MAX_TRIALS: u32 = 1_000_000;
 
@@ -35,6 +38,32 @@ pub struct PromotionInput<'a> {
     pub earlier_failures: u32,
     /// Held-out trials passed in a row in the looks that came after the failure.
     pub passes_since_failure: u32,
+    /// Whether the skill that is most like it is in use and of the same source.
+    pub nearest_is_rival: bool,
+}
+
+/// Whether a right answer can be expected of a candidate every time: it only reads, or is code that
+/// changes nothing outside of its sandbox.
+pub fn answers_every_time(candidate: &Candidate) -> bool {
+    let reads = matches!(candidate.locator.split_whitespace().next(), Some("GET" | "HEAD"));
+    reads || matches!(candidate.kind, CandidateKind::Request | CandidateKind::SkillMd)
+}
+
+/// Held-out trials that failed in earlier looks, and how many passed in a row in this one, given all
+/// trials and those of this look.
+pub fn since_failure(all: Trials, this_look: Trials) -> (u32, u32) {
+    let earlier = all.failed().saturating_sub(this_look.failed());
+    (earlier, if this_look.failed() == 0 { this_look.passed } else { 0 })
+}
+
+/// Whether a hold with this code is worth another look.
+pub fn may_look_again(code: &str) -> bool {
+    matches!(code, codes::NEED_MORE_EVIDENCE | codes::FLAKY | codes::LATENCY)
+}
+
+/// How many trials the next look makes, after one that ended with this code.
+pub fn trials_of_next_look(code: &str, usual: u32) -> u32 {
+    if code == codes::FLAKY { usual.max(PASSES_AFTER_FAILURE) } else { usual }
 }
 
 /// The decision and the score it rests on.
@@ -91,6 +120,9 @@ fn by_rule(input: &PromotionInput<'_>, scores: &Scores) -> Outcome {
             ),
         );
     }
+    if let Some(outcome) = too_few_train_cases(evidence.train) {
+        return outcome;
+    }
     if let Some(paired) = evidence.paired.filter(|paired| paired.pinned_worse > 0) {
         return Outcome::discarded(
             codes::REGRESSION,
@@ -113,6 +145,9 @@ fn by_rule(input: &PromotionInput<'_>, scores: &Scores) -> Outcome {
             codes::NOT_ENOUGH_EVIDENCE,
             format!("{total} held-out trials were made; at least {FIRST_LOOK} are needed."),
         );
+    }
+    if let Some(outcome) = slow(input).or_else(|| repeats_another(input)) {
+        return outcome;
     }
     if let Some(paired) = &evidence.paired
         && !improves(paired)
@@ -174,6 +209,46 @@ fn flaky(input: &PromotionInput<'_>) -> Option<Outcome> {
              it; {PASSES_AFTER_FAILURE} in a row are needed."
         ),
     ))
+}
+
+fn too_few_train_cases(train: Trials) -> Option<Outcome> {
+    let Trials { passed, total } = train;
+    let too_few = total > 0 && f64::from(passed) < TRAIN_SHARE * f64::from(total);
+    too_few.then(|| {
+        let reason = format!("It passes only {passed} of {total} trials of train cases.");
+        Outcome::discarded(codes::BELOW_THRESHOLD, reason)
+    })
+}
+
+/// A skill that is slower than its budget. When its median is within it, it is a few calls that are
+/// slow, which may be the machine's fault: another look tells.
+fn slow(input: &PromotionInput<'_>) -> Option<Outcome> {
+    let latency = input.evidence.latency;
+    if latency.p95_ms <= latency.budget_ms {
+        return None;
+    }
+    let measured = format!(
+        "Half of the calls take up to {:.0} ms, 95 % of them up to {:.0} ms; its budget is {:.0} ms.",
+        latency.p50_ms, latency.p95_ms, latency.budget_ms
+    );
+    if latency.p50_ms > latency.budget_ms {
+        return Some(Outcome::discarded(codes::LATENCY, measured));
+    }
+    Some(undecided(input.look, codes::LATENCY, codes::LATENCY, measured))
+}
+
+/// A skill that does what another one of its source does already is a version of that one.
+fn repeats_another(input: &PromotionInput<'_>) -> Option<Outcome> {
+    let Evidence { novelty, nearest, .. } = input.evidence;
+    let repeats = !input.has_incumbent && input.nearest_is_rival && *novelty < LEAST_NOVELTY;
+    repeats.then(|| {
+        let nearest = nearest.as_deref().unwrap_or("another one");
+        let reason = format!(
+            "It does what {nearest} does, which is in use (novelty {novelty:.2}): that is a version \
+             of it and no new skill."
+        );
+        Outcome::discarded(codes::DUPLICATE, reason)
+    })
 }
 
 /// Held for another look, or discarded after the last one.

@@ -11,7 +11,9 @@ use evo_common::{
     stage::{Candidate, PreLoadOutput},
 };
 
-use super::{super::policy_with_parts, Gate, PROBE_TIMEOUT_MS, PROBES, safe, valid, whole_ms};
+use super::{
+    super::policy_with_parts, Gate, PROBE_TIMEOUT_MS, PROBES, observe, safe, valid, whole_ms,
+};
 use crate::{
     evaluation::compare::percentile,
     handler::{StageError, StageJob},
@@ -70,6 +72,7 @@ pub(super) async fn check(
                 health.healthy = true;
                 gate = Ok(());
                 latencies.push(answer.latency.as_secs_f64() * 1_000.0);
+                observe(output, package, &answer);
             }
             Err(error) => {
                 health.healthy = false;

@@ -33,6 +33,16 @@ pub(super) static RULES: &[Rule] = &[
     },
     Rule {
         code: "credential_store",
+        message: "it has the agent pass on secrets from files of the user",
+        needs: &[".env", "credential", "password", "keychain", "wallet", "cookies", ".netrc"],
+        pattern: r"\b(?:read|open|load|collect|gather|fetch|take|copy|look up)\b[^.\n]{0,30}\b(?:the )?user'?s\b[^.\n]{0,30}(?:\.env\b|\.netrc\b|credentials?\b|passwords?\b|key ?chain\b|wallet\b|cookies\b)[^\n]{0,60}\b(?:include|pass|put|send|add|attach|append|insert|embed|submit|post|forward|share)\b[^\n]{0,60}\b(?:api[ _-]?keys?|tokens?|secrets?|passwords?|credentials?|contents?|values?|them|it)\b[^\n]{0,40}\b(?:parameter|argument|field|header|query|request|message|body|url|address|trace|note)\b",
+        unless: r"\b(?:never|do not|don't|must not|avoid|refuse|block)\b",
+        nearby: true,
+        place: Where::Prose,
+        ..BASE
+    },
+    Rule {
+        code: "credential_store",
         message: "it has the agent read private keys or stored credentials",
         needs: &[
             "hosts.yml",

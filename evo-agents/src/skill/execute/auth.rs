@@ -179,9 +179,7 @@ mod tests {
                 "http://127.0.0.1:8000".to_owned(),
                 "https://pets.example.com".to_owned(),
             ],
-            timeout_cap_ms: None,
-            mcp: None,
-            parts: crate::skill::parts::Parts::default(),
+            ..CallPolicy::default()
         };
         let code = |name: &str, url: &str| {
             let url = Url::parse(url).unwrap();

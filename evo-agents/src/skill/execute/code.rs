@@ -60,6 +60,7 @@ pub(super) async fn call(
     }
     policy.limits.output_bytes = package.call.max_response_bytes;
     let egress = (!hosts.is_empty()).then(|| Egress { hosts, policy: call_policy.clone() });
+    let input = if call_policy.reordered { input.into_iter().rev().collect() } else { input };
     let text = Value::Object(input).to_string();
     let started = Instant::now();
     let ended = sandbox.run(&policy, text.as_bytes(), egress.as_ref()).await;

@@ -111,6 +111,9 @@ pub struct CallPolicy {
     pub mcp: Option<McpServer>,
     /// The versions of other skills that a composed one calls.
     pub parts: Parts,
+    /// Gives the inputs in another order than usual, where their order means nothing: the names of
+    /// a query, and of the JSON that code reads.
+    pub reordered: bool,
 }
 
 impl CallPolicy {
@@ -135,6 +138,7 @@ impl CallPolicy {
             timeout_cap_ms: None,
             mcp,
             parts: Parts::default(),
+            reordered: false,
         }
     }
 

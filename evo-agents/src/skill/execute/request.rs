@@ -64,6 +64,11 @@ pub(super) fn build(
             push_pairs(&mut query, name, value, style_of(package, name, name));
         }
     }
+    if policy.reordered {
+        // By name, the last one first; what has the same name keeps its order, which may mean something.
+        let name = |pair: &String| pair.split('=').next().unwrap_or_default().to_owned();
+        query.sort_by_cached_key(|pair| std::cmp::Reverse(name(pair)));
+    }
     url.set_query((!query.is_empty()).then(|| query.join("&")).as_deref());
 
     let mut headers = headers(package, endpoint, input)?;

@@ -1,4 +1,4 @@
-use evo_common::evidence::{CapabilityTrials, IntegrationCheck};
+use evo_common::evidence::{CapabilityTrials, IntegrationCheck, Latency};
 use proptest::prelude::*;
 use rand::{SeedableRng as _, rngs::StdRng};
 
@@ -26,6 +26,7 @@ fn write(evidence: &Evidence, look: u32) -> PromotionInput<'_> {
         proposal: None,
         earlier_failures: 0,
         passes_since_failure: 0,
+        nearest_is_rival: false,
     }
 }
 
@@ -116,6 +117,58 @@ fn a_new_version_must_be_better_or_equal_and_faster() {
     }
     let better_but_bad = Evidence { paired: Some(paired(10, 0, 20)), ..evidence(12, 20) };
     check(&write(&better_but_bad, 1), Held, codes::NEED_MORE_EVIDENCE);
+}
+
+#[test]
+fn a_few_slow_calls_are_looked_at_again_and_slow_ones_end_it() {
+    use Verdict::{Active, Discarded, Held};
+    let table = [
+        (10.0, 250.0, 1, Active, codes::PASSED),
+        (10.0, 300.0, 1, Held, codes::LATENCY),
+        (10.0, 300.0, 5, Discarded, codes::LATENCY),
+        (260.0, 300.0, 1, Discarded, codes::LATENCY),
+    ];
+    for (p50_ms, p95_ms, look, verdict, expected) in table {
+        let latency = Latency { p50_ms, p95_ms, budget_ms: 250.0 };
+        check(&write(&Evidence { latency, ..evidence(20, 20) }, look), verdict, expected);
+    }
+    assert!(may_look_again(codes::LATENCY) && !may_look_again(codes::NO_ORACLE));
+}
+
+#[test]
+fn what_another_skill_of_the_source_does_already_is_no_new_skill() {
+    let all = Evidence {
+        novelty: 0.09,
+        nearest: Some("api-list".to_owned()),
+        integration: (0..5)
+            .map(|part| IntegrationCheck { name: part.to_string(), holds: true })
+            .collect(),
+        ..evidence(20, 20)
+    };
+    check(&write(&all, 1), Verdict::Active, codes::PASSED);
+    let rival = PromotionInput { nearest_is_rival: true, ..write(&all, 1) };
+    check(&rival, Verdict::Discarded, codes::DUPLICATE);
+    let version = Evidence { paired: Some(paired(20, 0, 20)), ..all };
+    let rival = PromotionInput { nearest_is_rival: true, ..write(&version, 1) };
+    check(&rival, Verdict::Active, codes::PASSED);
+}
+
+#[test]
+fn half_of_the_train_cases_must_pass_whatever_the_runner_says() {
+    let train = |passed| Evidence { train: Trials { passed, total: 8 }, ..evidence(20, 20) };
+    check(&write(&train(4), 1), Verdict::Active, codes::PASSED);
+    check(&write(&train(3), 1), Verdict::Discarded, codes::BELOW_THRESHOLD);
+}
+
+#[test]
+fn what_followed_a_failure_is_counted_from_the_looks() {
+    let trials = |passed, total| Trials { passed, total };
+    assert_eq!(since_failure(trials(20, 20), trials(20, 20)), (0, 20));
+    assert_eq!(since_failure(trials(19, 20), trials(19, 20)), (0, 0));
+    assert_eq!(since_failure(trials(49, 50), trials(30, 30)), (1, 30));
+    assert_eq!(since_failure(trials(48, 50), trials(29, 30)), (1, 0));
+    assert_eq!(trials_of_next_look(codes::FLAKY, 20), 30);
+    assert_eq!(trials_of_next_look(codes::NEED_MORE_EVIDENCE, 20), 20);
 }
 
 #[test]
