@@ -11,4 +11,3 @@ mod skills;
 mod suite;
 mod user;
 mod world;
-mod written;

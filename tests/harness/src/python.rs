@@ -81,7 +81,8 @@ impl Python {
         PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
     }
 
-    fn program(&self, name: &str) -> PathBuf {
+    /// A program of the environment: `python`, `pip`, or what a package installed.
+    pub fn program(&self, name: &str) -> PathBuf {
         self.folder.join("bin").join(name)
     }
 }

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    bench, chaos, child, king, machine, sandbox, scan, scenario::Scenario, stop::Stop,
+    bench, chaos, child, gate, king, machine, sandbox, scan, scenario::Scenario, stop::Stop,
     targets::Kind, translate, upstream,
 };
 
@@ -33,6 +33,7 @@ enum Command {
     Convert(ConvertArgs),
     Scan(ScanArgs),
     Sandbox(SandboxArgs),
+    Gate(GateArgs),
     Upstream(UpstreamArgs),
     /// Becomes PROGRAM, which ends when its parent ends.
     #[command(hide = true)]
@@ -314,6 +315,85 @@ impl SandboxArgs {
     }
 }
 
+/// Measures how often the gate is wrong: skills that work, and skills that are wrong in a known way,
+/// go through the real stages and king's real decision.
+///
+/// The skills are those of httpbin, Jupyter and Evo itself (`real`), of the documents of
+/// `@readme/oas-examples` behind Prism (`mock`), and code made from examples (`code`). What is needed
+/// from PyPI and npm is installed once below the target folder. Mutants that answer as the right skill
+/// does are found by calling both, told, and not counted.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  cargo build --release -p evo -p evo-agents && cargo run --release -p evo-load -- gate --seed 1 --json
+  evo-load gate --quick                      a few skills of each server; the figures mean little
+  evo-load gate --mock 0                     without npm
+
+Exit codes: 0 every goal is met, 1 it failed, 2 wrong arguments, 4 a goal is missed (the output says
+which), 130 interrupted.")]
+pub struct GateArgs {
+    /// Chooses the mutants, and the documents of the mock.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    pub seed: u64,
+    /// Most skills of one real server [default: all].
+    #[arg(long, value_name = "NUMBER")]
+    real: Option<usize>,
+    /// Most skills of mocked documents [default: 180].
+    #[arg(long, value_name = "NUMBER")]
+    mock: Option<usize>,
+    /// Skills with code [default: 20].
+    #[arg(long, value_name = "NUMBER")]
+    code: Option<usize>,
+    /// Candidates that are judged at the same time.
+    #[arg(long, value_name = "NUMBER", default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..=256))]
+    jobs: u16,
+    /// A few skills of each kind, to see that everything works.
+    #[arg(long)]
+    quick: bool,
+    /// Only these real servers: httpbin, jupyter, evo-king, evo-gateway.
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Tells every operation that is left out, and why.
+    #[arg(long)]
+    pub verbose: bool,
+    /// Without Evo's own documents.
+    #[arg(long)]
+    pub no_evo: bool,
+    /// The program `evo` [default: beside this program].
+    #[arg(long, value_name = "FILE")]
+    pub binary: Option<PathBuf>,
+    /// Writes one JSON object to standard output; the text goes to standard error.
+    #[arg(long)]
+    json: bool,
+}
+
+impl GateArgs {
+    /// Whether a real server is to be measured.
+    pub fn wants(&self, server: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only == server)
+    }
+
+    /// Most skills of one real server.
+    pub fn real(&self) -> usize {
+        self.real.unwrap_or(if self.quick { 6 } else { usize::MAX })
+    }
+
+    /// Most skills of mocked documents.
+    pub fn mock(&self) -> usize {
+        self.mock.unwrap_or(if self.quick { 10 } else { 180 })
+    }
+
+    /// Skills with code.
+    pub fn code(&self) -> usize {
+        self.code.unwrap_or(if self.quick { 3 } else { 20 })
+    }
+
+    /// Candidates at the same time.
+    pub fn jobs(&self) -> usize {
+        self.jobs.into()
+    }
+}
+
 fn runners(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(number @ 5..=10_000) => Ok(number),
@@ -342,6 +422,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Convert(args) => convert(&args),
         Command::Sandbox(args) => sandbox(&args),
         Command::Scan(args) => scan(&args),
+        Command::Gate(args) => gate(&args),
         Command::Upstream(args) => upstream::serve(args.listen).map(|()| ExitCode::SUCCESS),
         Command::Child { program } => Err(child::become_child(&program)),
     }
@@ -398,6 +479,20 @@ fn sandbox(args: &SandboxArgs) -> Result<ExitCode> {
     let stop = Stop::on_signals().context("can't listen for signals")?;
     sandbox::run(args, &stop, |scenario| tell(scenario, args.json))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn gate(args: &GateArgs) -> Result<ExitCode> {
+    let stop = Stop::on_signals().context("can't listen for signals")?;
+    let report = gate::run(args, &stop)?;
+    if args.json {
+        say(&report.text());
+        let mut stdout = io::stdout().lock();
+        serde_json::to_writer(&mut stdout, &report).context("standard output")?;
+        writeln!(stdout).context("standard output")?;
+    } else {
+        writeln!(io::stdout(), "{}", report.text()).context("standard output")?;
+    }
+    Ok(if report.is_met() { ExitCode::SUCCESS } else { ExitCode::from(4) })
 }
 
 fn chaos(args: &ChaosArgs) -> Result<ExitCode> {

@@ -1,12 +1,13 @@
 //! The binary `evo-load`: what the gateway costs, measured beside nginx, what its translations cost,
-//! what king costs, and what the scan of skills and the sandbox of their code cost, beside what the
-//! machine's disk and loopback can do.
+//! what king costs, what the scan of skills and the sandbox of their code cost, beside what the
+//! machine's disk and loopback can do, and how often the gate is wrong about a skill.
 
 mod bench;
 mod chaos;
 mod child;
 mod cli;
 mod config;
+mod gate;
 mod http;
 mod king;
 mod load;

@@ -1,0 +1,28 @@
+//! A small round with httpbin alone, when there is a Python.
+
+use clap::Parser as _;
+use evo_harness::Python;
+
+use super::*;
+use crate::cli::GateArgs;
+
+/// The arguments as the command line gives them.
+#[derive(clap::Parser)]
+struct Line {
+    #[command(flatten)]
+    args: GateArgs,
+}
+
+#[test]
+fn no_wrong_skill_of_httpbin_gets_in_and_no_right_one_is_thrown_away() {
+    if !Python::is_installed() {
+        say("skipped: python3 is missing (Debian: apt-get install python3-venv)");
+        return;
+    }
+    let line = ["gate", "--seed", "7", "--quick", "--no-evo", "--mock", "0", "--code", "0"];
+    let report = run(&Line::parse_from(line).args, &Stop::default()).unwrap();
+    let text = report.text();
+    assert!(report.false_activation.n >= 40, "{text}");
+    assert_eq!(report.wrong, [""; 0], "{text}");
+    assert!(report.groups[0].correct.active >= 4, "{text}");
+}
