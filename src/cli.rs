@@ -245,6 +245,15 @@ pub(crate) enum SkillCommand {
         /// Its number, or its digest or the beginning of that.
         version: String,
     },
+    /// Write the skills in use into a folder, one folder per skill, each with its SKILL.md.
+    #[command(after_help = "Example: evo skill export ./skills")]
+    Export(ExportArgs),
+    /// Bring skills as candidates: a folder of folders that each hold a SKILL.md, or an archive of one.
+    /// They are built, checked and measured like every other; a person decides about their use.
+    #[command(
+        after_help = "Examples:\n  evo skill import ./skills\n  evo skill import skills.tar.gz"
+    )]
+    Import(ImportArgs),
     /// Overrule a finding of the scan for one package; what it ended goes on.
     #[command(
         after_help = "Example: evo skill overrule shop-list-pets raw_ip --reason \"our own address\" --by Ada"
@@ -258,6 +267,30 @@ pub(crate) enum SkillCommand {
         #[arg(long, value_name = "VERSION")]
         version: Option<String>,
     },
+}
+
+/// `evo skill export`.
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// The folder, which is new or empty.
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: PathBuf,
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+}
+
+/// `evo skill import`.
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// A folder, a .tar or .tar.gz, or one SKILL.md.
+    #[arg(value_name = "DIR|FILE")]
+    pub(crate) from: PathBuf,
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
 }
 
 /// Which skill.

@@ -5,8 +5,9 @@ use std::time::Duration;
 use evo_common::{
     api::{
         AgentList, ApprovalList, CycleReport, DeadLetterList, DismissedRun, ErrorBody, EventList,
-        ForkRun, Health, InvokeSkill, OverruleFinding, QueueList, RunDetail, RunHistory, RunList,
-        SkillAction, SkillAnswer, SkillChanged, SkillDetail, SkillList, StartRun, StartedRun,
+        ForkRun, Health, ImportedSkills, InvokeSkill, OverruleFinding, QueueList, RunDetail,
+        RunHistory, RunList, SkillAction, SkillAnswer, SkillChanged, SkillDetail, SkillList,
+        StartRun, StartedRun,
     },
     tokens::Secret,
 };
@@ -215,6 +216,21 @@ impl Client {
         self.call(Method::POST, &["skills", name, "invoke"], &[], Some(request)).await
     }
 
+    /// The archive of the skills in use.
+    pub(crate) async fn export(&self) -> Result<Vec<u8>, Error> {
+        let (_, bytes) = self.send(Method::GET, &["skills", "export"], &[], |r| r).await?;
+        Ok(bytes)
+    }
+
+    /// Brings skills, as an archive.
+    pub(crate) async fn import(&self, archive: Vec<u8>) -> Result<ImportedSkills, Error> {
+        let body = |request: reqwest::RequestBuilder| {
+            request.header(reqwest::header::CONTENT_TYPE, "application/gzip").body(archive)
+        };
+        let (status, bytes) = self.send(Method::POST, &["skills", "import"], &[], body).await?;
+        self.read(status, &bytes)
+    }
+
     /// Does something to a skill.
     pub(crate) async fn act(
         &self,
@@ -270,17 +286,34 @@ impl Client {
         query: &Query<'_>,
         body: Option<&impl Serialize>,
     ) -> Result<T, Error> {
-        let unexpected = |status, detail: String| Error::Unexpected {
-            base: self.base.clone(),
-            status,
-            detail: detail.chars().take(300).collect(),
+        let with = |request: reqwest::RequestBuilder| match body {
+            Some(body) => request.json(body),
+            None => request,
         };
+        let (status, bytes) = self.send(method, path, query, with).await?;
+        self.read(status, &bytes)
+    }
+
+    fn read<T: DeserializeOwned>(&self, status: StatusCode, bytes: &[u8]) -> Result<T, Error> {
+        serde_json::from_slice(bytes).map_err(|error| self.unexpected(status, &error.to_string()))
+    }
+
+    fn unexpected(&self, status: StatusCode, detail: &str) -> Error {
+        let detail = detail.chars().take(300).collect();
+        Error::Unexpected { base: self.base.clone(), status, detail }
+    }
+
+    /// The status and body of an answer that is no refusal.
+    async fn send(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &Query<'_>,
+        with: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
+    ) -> Result<(StatusCode, Vec<u8>), Error> {
         let url = address(&self.base, path, query)
             .map_err(|reason| Error::Address { base: self.base.clone(), reason })?;
-        let mut request = self.http.request(method, url).bearer_auth(self.token.expose());
-        if let Some(body) = body {
-            request = request.json(body);
-        }
+        let request = with(self.http.request(method, url).bearer_auth(self.token.expose()));
         let unreachable = |error: reqwest::Error| Error::Unreachable {
             base: self.base.clone(),
             reason: innermost(&error),
@@ -289,14 +322,13 @@ impl Client {
         let status = response.status();
         let bytes = response.bytes().await.map_err(unreachable)?;
         if status.is_success() {
-            return serde_json::from_slice(&bytes)
-                .map_err(|error| unexpected(status, error.to_string()));
+            return Ok((status, bytes.to_vec()));
         }
         match serde_json::from_slice::<ErrorBody>(&bytes) {
             Ok(ErrorBody { error }) => {
                 Err(Error::Refused { status, code: error.code, message: error.message })
             }
-            Err(_) => Err(unexpected(status, String::from_utf8_lossy(&bytes).into_owned())),
+            Err(_) => Err(self.unexpected(status, &String::from_utf8_lossy(&bytes))),
         }
     }
 }

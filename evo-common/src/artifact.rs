@@ -89,7 +89,8 @@ pub fn unpack(archive: &[u8]) -> Result<Files, Error> {
     Ok(files)
 }
 
-fn check_path(path: &str) -> Result<(), Error> {
+/// Whether a path is plain and stays inside.
+pub(crate) fn check_path(path: &str) -> Result<(), Error> {
     let plain = !path.is_empty()
         && path.len() <= 512
         && !path.contains(['\\', '\0', '\n', '\r'])

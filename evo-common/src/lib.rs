@@ -29,3 +29,4 @@ pub mod tokens;
 pub mod tool;
 #[cfg(feature = "tracing-otel")]
 pub mod tracing_context;
+pub mod tree;

@@ -8,7 +8,9 @@ from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
-URL, OPERATOR, INVOKE, VIEWER, EVO, DATA, HOME, SKILL, OTHER = sys.argv[1:]
+URL, OPERATOR, INVOKE, VIEWER, EVO, DATA, HOME, SKILL = sys.argv[1:]
+# Another skill in use, found at the start.
+OTHER = ""
 MODERN = "2026-07-28"
 
 
@@ -135,7 +137,16 @@ async def recorded():
         assert own and all(row["scope"] == "invoke" and row["target"].startswith("/mcp/") for row in own), audit[:3]
 
 
+async def other_skill():
+    """A skill in use beside the one that is called."""
+    async with http(OPERATOR) as client:
+        skills = (await client.get(f"{URL}/skills?status=active&limit=500")).json()["skills"]
+        return next(skill["name"] for skill in skills if skill["name"] != SKILL)
+
+
 async def main():
+    global OTHER
+    OTHER = await other_skill()
     await refused()
     for mode in ["legacy", MODERN]:
         async with http(INVOKE) as client:

@@ -475,6 +475,21 @@ pub struct SkillDiff {
     pub count: usize,
 }
 
+/// Skills that came as a tree (`POST /skills/import`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ImportedSkills {
+    /// Always true.
+    pub success: bool,
+    /// The cycle that their candidates belong to.
+    pub run_id: String,
+    /// How many there are.
+    pub count: usize,
+    /// How many of them have a way to go; the others ended at once, and the cycle's report says why.
+    pub open: u32,
+    /// Their names.
+    pub skills: Vec<String>,
+}
+
 /// A skill that would go to the archive now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Retirement {

@@ -147,6 +147,10 @@ impl SourceConfig {
                 ),
             );
         }
+        if self.name == IMPORTS {
+            let message = format!("{IMPORTS:?} is the source of what is brought; take another");
+            fault("name".to_owned(), message);
+        }
         if self.name == REQUESTS {
             let message = format!("{REQUESTS:?} is the source of what is asked for; take another");
             fault("name".to_owned(), message);
@@ -264,6 +268,10 @@ fn enabled_by_default() -> bool {
 
 /// Name of the source of what Evo makes by itself, of requests. No configured source is called so.
 pub const REQUESTS: &str = "requests";
+
+/// Name of the source of skills that somebody brings as a tree. No configured source is called so, so
+/// that a person is asked before one of them is used.
+pub const IMPORTS: &str = "imports";
 
 /// Location of king's own OpenAPI document.
 pub const KING_LOCATION: &str = "king:";

@@ -277,8 +277,8 @@ impl From<BytesRejection> for ApiError {
             return Self::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "body_too_large",
-                "The request body is too large: 17 MiB for an artifact, 8 MiB for spans and 1 MiB for \
-                 everything else is the most.",
+                "The request body is too large: 17 MiB for an artifact or a tree of skills, 8 MiB for \
+                 spans and 1 MiB for everything else is the most.",
             );
         }
         Self::new(StatusCode::BAD_REQUEST, "body_unreadable", "The request body could not be read.")

@@ -74,7 +74,7 @@ pub(super) fn service(king: &King) -> Service {
         (status = 200, description = "The answer.", content(
             (Object = "application/json"), (String = "text/event-stream"),
         )),
-        (status = 202, description = "A notification was taken."),
+        (status = 202, description = "A notification was taken.", body = String, content_type = "text/plain"),
         (status = 400, description = "A message that only a session may send.", body = ErrorBody),
         (status = 404, description = "The session has ended; begin another one.", body = ErrorBody),
         (status = 406, description = "The client must accept JSON and event streams.", body = ErrorBody),
@@ -120,7 +120,7 @@ async fn mcp_stream(
     path = "/mcp",
     tag = "mcp",
     responses(
-        (status = 202, description = "It has ended."),
+        (status = 202, description = "It has ended.", body = String, content_type = "text/plain"),
         (status = 400, description = "The header names no session.", body = ErrorBody),
     ),
 )]

@@ -107,6 +107,7 @@ pub(super) fn base() -> OpenApi {
             tag("agents", "Who does the work."),
             tag("pipeline", "How candidates become skills."),
             tag("skills", "What was learned."),
+            tag("mcp", "Skills as tools of MCP clients."),
             tag("artifacts", "Packages of skills."),
             tag("events", "What happened."),
             tag("tasks", "What people and agents want done."),

@@ -1,6 +1,7 @@
 //! The HTTP API, called as a client does, without a network between.
 
 mod agents;
+mod calls;
 mod gone;
 mod memories;
 mod operations;
@@ -89,7 +90,12 @@ impl Server {
 
     /// A server with an agent, a cycle and an active skill.
     async fn seeded() -> Self {
-        let server = Self::start().await;
+        Self::with_seed(|_| {}).await
+    }
+
+    /// The same with another configuration.
+    async fn with_seed(change: impl FnOnce(&mut Config)) -> Self {
+        let server = Self::with(change).await;
         let agent: AgentRegistration = serde_json::from_value(json!({
             "agent_id": "evo-learning", "role": "learning", "capabilities": ["learn"],
             "pid": 7, "anything": {"else": true},

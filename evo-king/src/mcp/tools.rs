@@ -77,6 +77,7 @@ mod tests {
                 has_code,
             },
             endpoints: endpoints.iter().map(|text| (*text).to_owned()).collect(),
+            artifact_id: "a".to_owned(),
         }
     }
 

@@ -12,6 +12,7 @@ mod direct;
 mod fan_out;
 mod flights;
 mod heard;
+mod import;
 mod reconcile;
 mod recovery;
 mod results;
@@ -52,6 +53,7 @@ use crate::{
     sources::Sources,
     store::{self, Connection, Store, agents, events, runs},
 };
+pub(crate) use import::Import;
 use state::{Command, Effect, Policy, Rejection, RunState, StageEnd, decide};
 
 /// Why the pipeline did not do what it was asked to.

@@ -1,6 +1,7 @@
 //! `evo skill …`.
 
 mod people;
+mod tree;
 mod versions;
 
 use anyhow::Context as _;
@@ -53,6 +54,8 @@ pub(super) async fn run(command: SkillCommand) -> Result<()> {
         SkillCommand::Activate { action, version } => {
             people::act(action, "activate", Some(version)).await
         }
+        SkillCommand::Export(args) => tree::export(args).await,
+        SkillCommand::Import(args) => tree::import(args).await,
         SkillCommand::Overrule { action, code, version } => {
             people::overrule(action, code, version).await
         }

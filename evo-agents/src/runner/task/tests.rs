@@ -74,6 +74,8 @@ struct Stand {
     servers: BTreeMap<String, String>,
     gateway: Option<GatewayClient>,
     cancel: CancellationToken,
+    /// Skills beside the three.
+    more: Vec<Package>,
     said: Arc<Mutex<Vec<ToKing>>>,
 }
 
@@ -83,6 +85,7 @@ impl Stand {
             servers: BTreeMap::from([("weather".to_owned(), weather().await)]),
             gateway,
             cancel: CancellationToken::new(),
+            more: Vec::new(),
             said: Arc::default(),
         }
     }
@@ -100,11 +103,15 @@ impl Stand {
                 skills: SkillsInUse::none(),
             },
             behavior: "Be kind.".to_owned(),
-            local: Arc::new(vec![
-                skill("broken", "/broken"),
-                skill("large", "/large"),
-                skill("weather", "/weather"),
-            ]),
+            local: {
+                let mut skills = self.more.clone();
+                skills.extend([
+                    skill("broken", "/broken"),
+                    skill("large", "/large"),
+                    skill("weather", "/weather"),
+                ]);
+                Arc::new(skills)
+            },
             servers: self.servers.clone(),
             say: Arc::new(move |message| {
                 said.lock().unwrap().push(message);
@@ -372,4 +379,57 @@ fn an_invitation_is_work_only_when_it_names_an_attempt() {
     let mut nameless = good;
     nameless.as_object_mut().unwrap().remove("task_id");
     assert!(matches!(read(nameless, "me"), Invited::Unknown(_)));
+}
+
+fn made_of(name: &str, config: &str, code: bool) -> Package {
+    let dependencies = if code { "" } else { "dependencies = [\"weather\"]\n" };
+    let manifest = format!(
+        "name = \"{name}\"\nversion = \"0.1.0\"\ndescription = \"Something else.\"\ncapabilities = []\noutputs = []\n\
+         has_code = {code}\n{dependencies}[[inputs]]\nname = \"city[name]\"\ntype = \"string\"\nrequired = true\n"
+    );
+    let files = [
+        (files::MANIFEST, manifest.as_str()),
+        (files::CONFIG, config),
+        ("src/main.py", "print('{}')"),
+    ];
+    let files = files.map(|(path, text)| (path.to_owned(), text.as_bytes().to_vec()));
+    Package::from_files(files.into()).unwrap()
+}
+
+#[tokio::test]
+async fn skills_of_every_kind_are_tools_and_their_names_are_legal() {
+    let calls = &[
+        ("look", r#"{"city_name_":"Rome"}"#),
+        ("look", "{}"),
+        ("reckon", r#"{"city_name_":"x"}"#),
+    ];
+    let gateway = model(calls, "Done.").await;
+    let mut stand = Stand::new(Some(gateway.client())).await;
+    let steps = "[[steps]]\nskill = \"weather\"\ninput = { city = \"/input/city[name]\" }\n";
+    stand.more = vec![
+        made_of("look", steps, false),
+        made_of("reckon", "[runtime]\nentry = \"src/main.py\"\n", true),
+    ];
+    let report = stand.run(task(json!({}))).await.unwrap();
+    assert_eq!(report.update.status, Some(TaskStatus::Completed), "{report:?}");
+    let seen = gateway.seen();
+    let tools = seen[0].body["tools"].as_array().unwrap();
+    let names: Vec<&str> =
+        tools.iter().map(|tool| tool["function"]["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["broken", "large", "look", "reckon", "weather"]);
+    let parameters = &tools[2]["function"]["parameters"];
+    assert_eq!(parameters["required"], json!(["city_name_"]));
+    assert_eq!(parameters["properties"]["city_name_"]["description"], "The input `city[name]`.");
+    let told =
+        |index: usize| seen[1].body["messages"][3 + index]["content"].as_str().unwrap().to_owned();
+    assert!(told(0).contains("\"city\":\"Rome\""), "{}", told(0));
+    assert!(told(1).contains("`city[name]`: required"), "{}", told(1));
+    // There is no interpreter here, which says nothing about the skill.
+    assert!(told(2).contains("sandbox_unavailable"), "{}", told(2));
+    let said = stand.said.lock().unwrap().clone();
+    let reported = said.iter().filter_map(|message| match message {
+        ToKing::SkillReport(call) => Some(call.report.skill_id.clone()),
+        _ => None,
+    });
+    assert_eq!(reported.collect::<Vec<_>>(), ["look"]);
 }

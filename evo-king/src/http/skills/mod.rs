@@ -3,6 +3,7 @@
 mod invoke;
 mod people;
 mod requests;
+mod tree;
 mod versions;
 
 use axum::{Json, extract::State, http::StatusCode};
@@ -26,6 +27,7 @@ pub(super) fn routes() -> OpenApiRouter<King> {
         .routes(routes!(list_skills))
         .routes(routes!(get_skill))
         .merge(invoke::routes())
+        .merge(tree::routes())
         .merge(versions::routes())
         .merge(people::routes())
         .merge(requests::routes())

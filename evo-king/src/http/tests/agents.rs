@@ -17,7 +17,11 @@ impl Outlet for Line {
     }
 }
 
-fn connect(server: &Server, agent_id: &str, legacy: bool) -> mpsc::Receiver<(&'static str, Value)> {
+pub(super) fn connect(
+    server: &Server,
+    agent_id: &str,
+    legacy: bool,
+) -> mpsc::Receiver<(&'static str, Value)> {
     let (line, heard) = mpsc::channel(10);
     server.king.registry.connect(
         agent_id,

@@ -12,9 +12,11 @@ pub(crate) struct ToolSkill {
     pub(crate) manifest: SkillManifest,
     /// What it calls: `GET {server}/agents`.
     pub(crate) endpoints: Vec<String>,
+    /// Digest of the version in use.
+    pub(crate) artifact_id: String,
 }
 
-const TOOL: &str = "SELECT version.manifest, version.endpoints
+const TOOL: &str = "SELECT version.manifest, version.endpoints, version.artifact_id
      FROM skills
      JOIN skill_pointers AS pointer
        ON pointer.skill = skills.name AND pointer.channel = 'active'
@@ -22,7 +24,11 @@ const TOOL: &str = "SELECT version.manifest, version.endpoints
        ON version.skill = skills.name AND version.artifact_id = pointer.artifact_id";
 
 fn tool(row: &Row) -> Result<ToolSkill> {
-    Ok(ToolSkill { manifest: row::json(row, 0)?, endpoints: row::json(row, 1)? })
+    Ok(ToolSkill {
+        manifest: row::json(row, 0)?,
+        endpoints: row::json(row, 1)?,
+        artifact_id: row.get(2)?,
+    })
 }
 
 /// Skills in use after a name, in name order.
