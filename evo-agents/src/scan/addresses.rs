@@ -41,6 +41,46 @@ const BRANDS: [&str; 30] = [
     "stripe",
 ];
 
+/// Names under whose flag programs are given out.
+const IMITATED: [&str; 17] = [
+    "github",
+    "openclaw",
+    "clawhub",
+    "clawdbot",
+    "moltbot",
+    "moltbook",
+    "anthropic",
+    "claude",
+    "openai",
+    "google",
+    "microsoft",
+    "apple",
+    "astral",
+    "npmjs",
+    "docker",
+    "metamask",
+    "phantom",
+];
+/// Words that make a host look like the maker's own.
+const MAKERS: [&str; 16] = [
+    "update",
+    "updates",
+    "download",
+    "downloads",
+    "install",
+    "installer",
+    "setup",
+    "verify",
+    "verification",
+    "policy",
+    "security",
+    "support",
+    "swupdate",
+    "login",
+    "release",
+    "official",
+];
+
 /// The look-alike hosts of a file.
 pub(super) fn findings(text: &Text<'_>, found: &mut Vec<Found>) {
     static HOST: LazyLock<Regex> = LazyLock::new(|| {
@@ -102,6 +142,15 @@ fn imitates(host: &str) -> Option<String> {
     }
     if BRANDS.contains(name) || name.len() < 5 {
         return None;
+    }
+    // openclaw-update.com: a known name and a word of its maker's, at somebody else's host.
+    if let Some(brand) = IMITATED.iter().find(|brand| {
+        let mut parts = name.split('-');
+        parts.clone().any(|part| part == **brand)
+            && parts.any(|part| MAKERS.contains(&part))
+            && name.split('-').count() <= 3
+    }) {
+        return Some(format!("{host} pretends to be a page of the makers of {brand}"));
     }
     let plain = name
         .replace('0', "o")

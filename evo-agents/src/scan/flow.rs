@@ -131,10 +131,81 @@ static EXECUTES: LazyLock<Regex> = LazyLock::new(|| {
     )
 });
 
+/// A variable that is given a secret with which money is moved.
+static MONEY: LazyLock<Regex> = LazyLock::new(|| {
+    compile(
+        r"(?:^|[\s;({,]|\b(?:let|const|var)\s+)[$@]?([a-z_]\w*)\s*(?::\s*\w+\s*)?:?=\s*[^\n=]{0,30}?(?:os\.environ(?:\.get)?[\[(]\s*['\x22]|getenv\(\s*['\x22]|process\.env\.|process\.env\[['\x22]|env::var\(['\x22]|env\[['\x22]|\$\{?)\w*(?:private_?key|mnemonic|seed_?phrase|secret_?key|api_?secret|wallet_?(?:key|seed)|recovery)\w*",
+    )
+});
+/// What sends something.
+static SENT: LazyLock<Regex> = LazyLock::new(|| {
+    compile(
+        r"\.(?:post|put|request)\(|\bfetch\(|\burlopen\(|\baxios\b|\bcurl\b[^\n]*(?:\s-d|--data|\s-f|--json|[?&]\w+=)|\bwget\b[^\n]*(?:--post|[?&]\w+=)",
+    )
+});
+/// What a secret is needed for without being sent.
+static SIGNS: LazyLock<Regex> = LazyLock::new(|| {
+    compile(
+        r"(?:authorization|bearer|hmac|sign\w*|from_?key|fromsecretkey|account|x-api\S*|headers)\W[^\n]{0,40}$",
+    )
+});
+
+/// Whether a name in a call stands for its value: neither a key of an object nor a part of another name.
+fn is_value(call: &[u8], at: usize, end: usize) -> bool {
+    let word = |byte: Option<&u8>| byte.is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'_');
+    let before = at.checked_sub(1).and_then(|at| call.get(at));
+    let behind = &call[end..];
+    let is_key = matches!(before, Some(b'"' | b'\'')) && behind.iter().take(3).any(|b| *b == b':');
+    let is_part = word(before) || word(behind.first()) || matches!(before, Some(b'.' | b'-'));
+    !is_key && !is_part && !behind.trim_ascii_start().starts_with(b"=")
+}
+
+/// Where such a secret is sent as it is.
+fn secrets_sent(text: &Text<'_>, found: &mut Vec<Found>) {
+    /// Lines over which a call may go.
+    const CALL: usize = 4;
+    let mut names: HashSet<Vec<u8>> = HashSet::new();
+    for (index, line) in text.lines.iter().enumerate() {
+        let bytes = text.line(index).as_bytes();
+        if !names.is_empty()
+            && let Some(call) = SENT.find(bytes)
+        {
+            let last = (index + CALL).min(text.lines.len() - 1);
+            let window = &text.prepared.as_bytes()[line.start + call.end()..text.lines[last].end];
+            // What comes behind the end of the call is none of it.
+            let window = &window[..memchr::memmem::find(window, b"\n\n").unwrap_or(window.len())];
+            let sent = names.iter().any(|name| {
+                memchr::memmem::find_iter(window, name).any(|at| {
+                    is_value(window, at, at + name.len()) && !SIGNS.is_match(&window[..at])
+                })
+            });
+            if sent && memchr::memmem::find(window, b"localhost").is_none() {
+                found.push(Found::new(
+                    "data_exfiltration",
+                    High,
+                    line.source,
+                    "the key of a wallet or an exchange is sent as it is",
+                ));
+            }
+        }
+        if names.len() < MAX_NAMES {
+            names.extend(
+                MONEY
+                    .captures_iter(bytes)
+                    .map(|named| named[1].to_vec())
+                    .filter(|name| name.len() > 1 || name[0] == b'k'),
+            );
+        }
+    }
+}
+
 /// What is decoded or fetched and run, over the lines of a script.
 pub(super) fn findings(text: &Text<'_>, found: &mut Vec<Found>) {
     if text.kind != Kind::Script && !text.fenced.iter().any(|fenced| *fenced) {
         return;
+    }
+    if text.kind == Kind::Script && (text.prepared.contains("env") || text.prepared.contains('$')) {
+        secrets_sent(text, found);
     }
     if FETCHES.is_match(&text.prepared) {
         run_from(text, &FETCHED, "download_and_run", "what was fetched is executed", found);

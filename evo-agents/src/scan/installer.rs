@@ -44,7 +44,9 @@ pub(super) fn is_foreign(command: &[u8], skill: &Skill, form: Form) -> bool {
     let command = String::from_utf8_lossy(command);
     let Some(found) = HOST.captures(&command) else { return false };
     let (host, path) = (&found[1], found.get(2).map_or("", |path| path.as_str()));
-    !names(host, path).iter().any(|name| is_named(&skill.document, name))
+    // The command itself does not speak of what it fetches from.
+    let document = skill.document.replace(&*command, " ");
+    !names(host, path).iter().any(|name| is_named(&document, name))
 }
 
 /// The names by which people would speak of who owns an address.

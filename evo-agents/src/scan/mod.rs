@@ -15,12 +15,15 @@ mod flow;
 mod folder;
 mod hidden;
 mod installer;
+mod lure;
 mod rules;
 mod secrets;
+mod squat;
 #[cfg(test)]
 mod tests;
 mod text;
 mod undo;
+mod whole;
 
 use std::{borrow::Cow, path::Path};
 
@@ -36,6 +39,7 @@ pub use self::folder::{Tree, read_tree};
 use self::{
     rules::{RULES, Reach, Where},
     text::{Form, Kind, Text},
+    whole::Whole,
 };
 use crate::skill::package::Package;
 
@@ -100,9 +104,11 @@ pub fn scan(package: &Package) -> Vec<Finding> {
 pub fn scan_files(all: &Files) -> Vec<Finding> {
     let skill = Skill::of(all);
     let mut findings = Vec::new();
+    let mut whole = Whole::default();
     for (file, content) in all {
-        file_findings(file, content, &skill, 0, &mut findings);
+        file_findings(file, content, &skill, 0, &mut whole, &mut findings);
     }
+    findings.extend(whole.findings());
     findings.extend(declared::findings(all));
     order(&mut findings);
     findings
@@ -130,9 +136,10 @@ fn file_findings(
     content: &[u8],
     skill: &Skill,
     depth: usize,
+    whole: &mut Whole,
     findings: &mut Vec<Finding>,
 ) {
-    let mut whole = |code: &str, severity: Severity, message: Cow<'_, str>| {
+    let mut tell = |code: &str, severity: Severity, message: Cow<'_, str>| {
         findings.push(Finding {
             code: code.to_owned(),
             severity,
@@ -142,19 +149,26 @@ fn file_findings(
         });
     };
     if let Some((severity, message)) = name_problem(file) {
-        whole("disguised_file", severity, message.into());
+        tell("disguised_file", severity, message.into());
     }
     if content.len() > MAX_SCANNED {
-        whole("partly_scanned", Warning, "only its first MiB was read".into());
+        tell("partly_scanned", Warning, "only its first MiB was read".into());
     }
     let content = &content[..content.len().min(MAX_SCANNED)];
     let Some(text) = as_text(content) else {
         if let Some(binary) = binary::inspect(file, content) {
-            whole(binary.code, binary.severity, binary.message.into());
+            tell(binary.code, binary.severity, binary.message.into());
         }
         if depth < MAX_NESTED {
             for (name, content) in archive::unpack(file, content) {
-                file_findings(&format!("{file}!/{name}"), &content, skill, depth + 1, findings);
+                file_findings(
+                    &format!("{file}!/{name}"),
+                    &content,
+                    skill,
+                    depth + 1,
+                    whole,
+                    findings,
+                );
             }
         }
         return;
@@ -163,9 +177,12 @@ fn file_findings(
     let mut found = Vec::new();
     secrets::findings(&text, &mut found);
     addresses::findings(&text, &mut found);
+    squat::findings(&text, &mut found);
     pattern_findings(&text, skill, &mut found);
     let mut from_flow = Vec::new();
     flow::findings(&text, &mut from_flow);
+    lure::findings(&text, skill, &mut from_flow);
+    whole.add(&text);
     hidden::findings(&text, &mut from_flow);
     found.extend(from_flow);
     findings.extend(found.into_iter().map(|found| Finding {
@@ -274,8 +291,18 @@ fn pattern_findings(text: &Text<'_>, skill: &Skill, found: &mut Vec<Found>) {
                 Reach::Line => line,
                 Reach::Around(..) => text.line_at(from + hit.start()),
             };
-            let described = context::describes(text, at, skill.about_security)
-                || at != line && context::describes(text, line, skill.about_security);
+            let offset = from + hit.start();
+            let described = context::describes(text, at, offset, skill.about_security)
+                || at != line && context::describes(text, line, offset, skill.about_security)
+                || match rule.code {
+                    "prompt_override" => context::is_quoted(text, at, window, &hit),
+                    "destructive" => context::is_sample(text, at, offset),
+                    // What a test sets up lies in folders of its own.
+                    "credential_store" | "remote_control" => {
+                        text.kind == Kind::Script && context::is_test(text.name)
+                    }
+                    _ => false,
+                };
             let severity =
                 if described { rule.described.min(rule.severity) } else { rule.severity };
             let source = text.lines[at].source;

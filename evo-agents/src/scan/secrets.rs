@@ -36,7 +36,8 @@ static SECRETS: LazyLock<Vec<Secret>> = LazyLock::new(|| {
 });
 
 /// Words of a value that nobody takes for a secret.
-const PLACEHOLDERS: [&str; 24] = [
+const PLACEHOLDERS: [&str; 25] = [
+    "asdf",
     "example",
     "xxxx",
     "your",

@@ -32,7 +32,8 @@ impl Variables {
                 continue;
             }
             let line = line.replace("\"\"", "").replace("''", "");
-            for found in ASSIGNMENT.captures_iter(&line) {
+            // An assignment ends with the sign with which the next one begins.
+            for found in line.split_inclusive(';').flat_map(|part| ASSIGNMENT.captures_iter(part)) {
                 let value = (2..=4).find_map(|group| found.get(group));
                 if let (Some(value), true) = (value, variables.len() < MAX_VARIABLES) {
                     variables.insert(found[1].to_owned(), value.as_str().to_owned());
@@ -50,6 +51,7 @@ pub(super) fn undo(line: &str, variables: &Variables) -> Option<String> {
     }
     let mut text = line.to_owned();
     let before = text.clone();
+    spaced(&mut text);
     substitute(&mut text, variables);
     escapes(&mut text);
     numbers(&mut text);
@@ -61,6 +63,60 @@ pub(super) fn undo(line: &str, variables: &Variables) -> Option<String> {
 }
 
 /// Whether a byte can be part of a disguise at all.
+/// Joins letters that stand alone, each behind one space; two spaces stay one.
+fn spaced(text: &mut String) {
+    /// So many letters alone are no list.
+    const MANY: usize = 10;
+    if text.trim_start().starts_with('|') || !has_spaced_letters(text.as_bytes(), MANY) {
+        return;
+    }
+    let mut joined = String::with_capacity(text.len());
+    let mut rest = text.chars().peekable();
+    let mut alone = true;
+    while let Some(c) = rest.next() {
+        if c == ' ' && alone {
+            // One space between two letters that stand alone goes; of more, one stays.
+            let mut ahead = rest.clone();
+            let next = ahead.next();
+            let after = ahead.next();
+            if next == Some(' ') {
+                while rest.peek() == Some(&' ') {
+                    rest.next();
+                }
+                joined.push(' ');
+                continue;
+            }
+            if next.is_some() && after.is_none_or(|c| c == ' ' || c == '`') {
+                continue;
+            }
+        }
+        alone = rest.peek().is_none_or(|next| *next == ' ') || c == ' ';
+        joined.push(c);
+    }
+    *text = joined;
+}
+
+fn has_spaced_letters(bytes: &[u8], many: usize) -> bool {
+    let mut run = 0;
+    let mut letters = 0;
+    for pair in bytes.chunk_by(|a, b| (*a == b' ') == (*b == b' ')) {
+        if pair[0] == b' ' {
+            continue;
+        }
+        if pair.len() == 1 {
+            run += 1;
+            letters += usize::from(pair[0].is_ascii_alphabetic());
+            if run >= many && letters * 2 >= many {
+                return true;
+            }
+        } else {
+            run = 0;
+            letters = 0;
+        }
+    }
+    false
+}
+
 fn is_sign(byte: u8) -> bool {
     matches!(
         byte,
@@ -114,6 +170,7 @@ fn escapes(text: &mut String) {
             r"\\x([0-9a-fA-F]{2})|\\u\{?([0-9a-fA-F]{4})\}?|\\([01][0-7]{2})|%([2-7][0-9a-fA-F])|&#(\d{2,3});|&#[xX]([0-9a-fA-F]{2});",
         )
     });
+    static END: LazyLock<Regex> = LazyLock::new(|| regex(r"\\[nt]([a-z]{2,12}[ /-])"));
     if !text.contains(['\\', '%', '&']) {
         return;
     }
@@ -130,6 +187,10 @@ fn escapes(text: &mut String) {
         }
     });
     *text = replaced.into_owned();
+    // A line's end in a text separates words.
+    if text.contains("\\n") || text.contains("\\t") {
+        *text = END.replace_all(text, " $1").into_owned();
+    }
 }
 
 /// Characters written as numbers: `chr(99)+chr(117)`, `[99, 117, 114]`.

@@ -228,7 +228,7 @@ pub(super) static RULES: &[Rule] = &[
             "ne dis pas",
             "sag dem benutzer nicht",
         ],
-        pattern: r"(?:不要告诉|不要通知|不要让|不告知|瞒着)[^\n]{0,20}用户|(?:悄悄|秘密地|偷偷)[^\n]{0,30}(?:发送|上传|执行|运行|下载|读取|收集)|(?:не говори|не сообщай)\S*(?:[^.\n]|\.\w){0,30}пользовател|no (?:le )?digas(?:[^.\n]|\.\w){0,20}usuario|ne (?:le )?dis pas(?:[^.\n]|\.\w){0,30}utilisateur|sag dem benutzer nicht",
+        pattern: r"(?:不要告诉|不要通知|不告知|瞒着)[^\n]{0,20}用户|不要让用户[^\n]{0,6}(?:知道|看到|发现|察觉|注意)|(?:悄悄|秘密地|偷偷)[^\n]{0,30}(?:发送|上传|执行|运行|下载|读取|收集)|(?:не говори|не сообщай)\S*(?:[^.\n]|\.\w){0,30}пользовател|no (?:le )?digas(?:[^.\n]|\.\w){0,20}usuario|ne (?:le )?dis pas(?:[^.\n]|\.\w){0,30}utilisateur|sag dem benutzer nicht",
         ..BASE
     },
     Rule {
@@ -271,10 +271,10 @@ pub(super) static RULES: &[Rule] = &[
         ],
         pattern: concat!(
             r"(?:\b(?:curl|wget)\b[^\n]{0,200}(?:>>?|\s-o|tee(?:\s+-a)?|--output)\s*[\x22']?[^\n\s]{0,80}(?:soul|agents|claude|memory|heartbeat|gemini|user|identity|tools|bootstrap|skill)\.md",
-            r"|(?:echo|printf|cat\s*<<|tee|write\w*\(|append\w*\(|add-content|open\()[^\n]*?(?:\b(?:always|never|ignore|must|silently|do not (?:tell|ask|mention)|don't (?:tell|ask|mention)|before (?:every|each|any)|every (?:time|session|message)|on startup|secretly|trust|auto-?approve|pre-?authorized|fetch https?:|run the following|curl\b|https?://))[^\n]*?(?:>>?|['\x22,)]|tee\s+-a)\s*[\x22']?[^\n\s]{0,80}\b(?:soul|agents|claude|memory|heartbeat|gemini|user|identity)\.md",
-            r"|open\([^\n]{0,120}\b(?:soul|agents|claude|memory|heartbeat|gemini|identity|skill)\.md[^\n]{0,20}['\x22][aw]b?\+?['\x22]\)?[^\n]{0,40}(?:\.write\([^\n]{0,200}(?:requests|urlopen|fetch|always|never|ignore|http|payload|inject)|$))"
+            r"|(?:echo|printf|cat\s*<<|tee|write\w*\(|append\w*\(|add-content|open\()[^\n]*?(?:\b(?:always\b|never\b|ignore\b|must\b|silently\b|do not (?:tell|ask|mention)|don't (?:tell|ask|mention)|before (?:every|each|any)|every (?:time|session|message)|on startup|secretly|trust|auto-?approve|pre-?authorized|fetch https?:|run the following|curl\b|https?://))[^\n]*?(?:>>?|['\x22,)]|tee\s+-a)\s*[\x22']?[^\n\s]{0,80}\b(?:soul|agents|claude|memory|heartbeat|gemini|user|identity)\.md",
+            r"|open\([^\n]{0,120}\b(?:soul|agents|claude|memory|heartbeat|gemini|identity|skill)\.md[^\n]{0,20}['\x22][aw]b?\+?['\x22]\)?[^\n]{0,40}\.write\([^\n]{0,200}(?:requests|urlopen|fetch|always|never|ignore|http|payload|inject))"
         ),
-        unless: r"localhost|write_?report",
+        unless: r"localhost|write_?report|tmp_path|tmpdir|tempfile|mkdtemp|\bassert",
         place: Where::Code,
         ..BASE
     },
@@ -294,7 +294,7 @@ pub(super) static RULES: &[Rule] = &[
         ],
         pattern: concat!(
             r"(?s)\b(?:append|add|write|insert|inject|put|save|copy|modify|edit|update|replace|overwrite|persist|store)\b(?:[^.\n]|\.\w){0,120}?\b(?:soul|agents|claude|memory|heartbeat|gemini|identity)\.md\b.*?",
-            r"(?:\b(?:ignore|disregard|override)\b(?:[^.\n]|\.\w){0,40}\b(?:instructions|rules|safety|warnings?|polic)|\b(?:do not|don't|never) (?:tell|inform|mention|reveal|ask|warn|notify|refuse|question)\b|\bsilently\b|\bsecretly\b|\bwithout (?:asking|telling|confirmation|the user)|\bauto-?approve|\bpre-?authorized|\btrust(?:ed)? (?:all|any|every|this|commands|content|skill|instructions from)|\b(?:fetch|curl|load|download|read)\b[^\n]{0,60}https?://[^\n]{0,120}\b(?:follow|execute|obey|run)|\bsend\b[^\n]{0,80}\b(?:to|https?)\b[^\n]{0,40}https?://|\byou (?:now )?(?:serve|obey|work for)\b|\balways (?:run|execute|recommend|approve|send|include|allow)\b[^\n]{0,60}(?:https?://|command|this skill|our|without))"
+            r"(?:\b(?:ignore|disregard|override)\b(?:[^.\n]|\.\w){0,40}\b(?:instructions|rules|safety|warnings?|polic)|\b(?:do not|don't|never) (?:tell|inform|mention|reveal|ask|warn|notify|refuse|question)\b|\bsilently\b|\bsecretly\b|\bwithout (?:asking|telling|confirmation|the user)|\bauto-?approve|\bpre-?authorized|\btrust(?:ed)? (?:all|any|every|this|commands|content|skill|instructions from)|\b(?:fetch|curl|load|download|read)\b[^\n]{0,60}https?://[^\n]{0,120}\b(?:follow|execute|obey|run)|\bsend\b[^\n]{0,80}\b(?:to|https?)\b[^\n]{0,40}https?://|\byou (?:now )?(?:serve|obey|work for)\b|\balways (?:run|execute|recommend|approve|send|include|allow)\b[^\n]{0,60}(?:https?://|command|this skill|our|without)|\b(?:api keys?|credentials|tokens|passwords)\b[^\n]{0,40}\b(?:shared?|sent|given|passed|send)\b|\b(?:isn't|is not|not to be|never|needn't be) (?:brought up|mentioned|discussed))"
         ),
         unless: r"\b(?:never|not|don't|must not|prevent|detect|attack\w*|malicious|forbidden)\b(?:[^.\n]|\.\w){0,40}\b(?:append|add|write|insert|inject|modify|edit|overwrite)\b",
         nearby: true,
@@ -344,6 +344,7 @@ pub(super) static RULES: &[Rule] = &[
         ],
         pattern: concat!(
             r"\b(?:before (?:using|calling|running|any|every|each|answering|responding)(?:[^.\n]|\.\w){0,60}(?:tool|skill|request|task|response|command|message|question))\b(?:[^.\n]|\.\w){0,200}\b(?:read|open|cat|send|post|upload|fetch|curl|include|pass)\b[^\n]{0,140}(?:~/\.|\.ssh|\.env\b|credentials|api keys?|tokens?|https?://[^\s)]+[^\n]{0,60}\b(?:run|execute|follow|send|post)|mcp\.json|secrets|conversation|private key)",
+            r"|\bbefore (?:each|every|any|the first) (?:call|use|run|step|answer|reply|invocation)\b(?:[^.\n]|\.\w){0,60}\b(?:collect|gather|read|include|pass|copy|append|attach)\b[^\n]{0,100}(?:\.env\b|~/\.\w|credentials|api keys?|\.ssh|\.aws|secrets|private keys?)",
             r"|\b(?:all|every|any) (?:outgoing )?(?:e-?mails?|messages?|payments?|transactions?|transfers?)\b(?:[^.\n]|\.\w){0,60}\b(?:must|should|has to|have to|to|also)\b(?:[^.\n]|\.\w){0,30}\b(?:be sent to|sent to|go to|bcc|forwarded to|routed to|redirected to|cc'?d to)\b(?:[^.\n]|\.\w){0,80}(?:@|0x[0-9a-f]{6,}|https?://)",
             r"|\b(?:replace|swap|substitute|change|redirect)\b(?:[^.\n]|\.\w){0,60}\b(?:recipient|destination|wallet|payee|deposit|receiving)\b(?:[^.\n]|\.\w){0,40}\b(?:address|account)\b(?:[^.\n]|\.\w){0,60}\b(?:with|to)\b(?:[^.\n]|\.\w){0,60}(?:0x[0-9a-f]{6,}|bc1\w{8,}|our|this|[13][a-km-z1-9]{25,})"
         ),
@@ -408,7 +409,7 @@ pub(super) static RULES: &[Rule] = &[
         code: "tool_poisoning",
         message: "it has the agent pay somebody else than its user meant",
         needs: &["instead of", "rather than", "regardless of", "in place of", "no matter"],
-        pattern: r"\b(?:use|send|pay|transfer|route|replace|swap|deposit)\b(?:[^.\n]|\.\w){0,60}(?:0x[0-9a-f]{10,}|\bbc1\w{10,}|\b[13][a-km-z1-9]{25,34}\b|\bt[a-z1-9]{33}\b)[^\n]{0,80}\b(?:instead of|rather than|regardless of|in place of|no matter)\b",
+        pattern: r"\b(?:use|send|pay|transfer|route|replace|swap|deposit|answer|give|show|return|paste)\b(?:[^.\n]|\.\w){0,60}(?:0x[0-9a-f]{10,}|\bbc1\w{10,}|\b[13][a-km-z1-9]{25,34}\b|\bt[a-z1-9]{33}\b)[^\n]{0,80}\b(?:instead of|rather than|regardless of|in place of|no matter)\b",
         ..BASE
     },
     Rule {

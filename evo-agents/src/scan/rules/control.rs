@@ -28,6 +28,7 @@ pub(super) static RULES: &[Rule] = &[
             r"|\b(?:nc|ncat|netcat|nc\.traditional|busybox\s+nc)(?:\.exe)?\b[^\n|;]{0,80}\s(?:-\w*[ec]\w*\s+|--(?:sh-)?exec\s+)(?:/\S*/)?(?:ba|z|c|k|da)?(?:sh|cmd(?:\.exe)?|powershell)",
             r"|mkfifo\b[^\n]{0,160}\b(?:nc|ncat|netcat|telnet|openssl|socat)\b|\bmknod\b[^\n]{0,40}\bp\b[^\n]{0,120}\b(?:nc|telnet)\b|socat\b[^\n]{0,120}exec:|\btelnet\b[^\n|]{0,60}\|\s*(?:/bin/)?(?:ba)?sh\b|/inet/tcp/|s_client\b[^\n]{0,80}-connect[^\n]{0,80}\|\s*(?:/bin/)?(?:ba)?sh\b|\|\s*(?:/bin/)?(?:ba)?sh\b[^\n]{0,30}\|\s*(?:nc|ncat|openssl\s+s_client|telnet)\b|zsh/net/tcp|\bztcp\b"
         ),
+        unless: r"\b(?:echo|printf|true)\b[^|;&\n]{0,12}>\s*/dev/tcp/|/dev/tcp/host/port\b",
         ..BASE
     },
     Rule {
@@ -323,7 +324,7 @@ pub(super) static RULES: &[Rule] = &[
             "lastlog",
             "usnjrnl",
         ],
-        pattern: r"\bhistory\s+-c\b|\bunset\s+histfile\b|histfile=\s*[\x22']?/dev/null|histsize=0\b|set\s+\+o\s+history|(?:rm\s+-\w*[rf]\w*|shred|>|truncate[^\n]{0,20}|ln\s+-sf\s+/dev/null)\s+[\x22']?(?:~|\$home|/root|/home/\S+)/\.(?:bash|zsh|python)_history|(?:rm\s+-\w*r\w*|shred[^\n]{0,20})\s+[\x22']?/var/log(?:/\*|/auth|/syslog|/secure|/audit|\s|['\x22]|$)|wevtutil(?:\.exe)?\s+(?:cl|clear-log)\b|clear-eventlog\b|(?:>|shred[^\n]{0,10}|rm[^\n]{0,6})\s*/var/(?:log|run)/(?:wtmp|utmp|btmp|lastlog)|clear-history\b[^\n]{0,40}remove-item|fsutil\s+usn\s+deletejournal",
+        pattern: r"\bhistory\s+-c\b[^\n]{0,20}(?:[;&|]|-w)|[;&|]\s*history\s+-c\b|\bunset\s+histfile\b|histfile=\s*[\x22']?/dev/null|histsize=0\b|set\s+\+o\s+history|(?:rm\s+-\w*[rf]\w*|shred|>|truncate[^\n]{0,20}|ln\s+-sf\s+/dev/null)\s+[\x22']?(?:~|\$home|/root|/home/\S+)/\.(?:bash|zsh|python)_history|(?:rm\s+-\w*r\w*|shred[^\n]{0,20})\s+[\x22']?/var/log(?:/\*|/auth|/syslog|/secure|/audit|\s|['\x22]|$)|wevtutil(?:\.exe)?\s+(?:cl|clear-log)\b|clear-eventlog\b|(?:>|shred[^\n]{0,10}|rm[^\n]{0,6})\s*/var/(?:log|run)/(?:wtmp|utmp|btmp|lastlog)|clear-history\b[^\n]{0,40}remove-item|fsutil\s+usn\s+deletejournal",
         ..BASE
     },
     Rule {
@@ -396,7 +397,7 @@ pub(super) static RULES: &[Rule] = &[
         pattern: concat!(
             r"\brm\s+(?:-[-\w]+\s+)*-\w*[rf]\w*\s+(?:-[-\w]+\s+)*[\x22']?(?:/(?:\s|\*|['\x22]|$|;|&|\))|/(?:bin|boot|etc|home|lib|root|usr|var|users|system|library|opt)(?:/\*)?(?:\s|['\x22]|$|;|&)|~(?:/|/\*|/\.\*)?(?:\s|['\x22]|$|;|&)|\$\{?home\}?(?:/|/\*)?[\x22']?(?:\s|$|;|&)|~/(?:documents|desktop|pictures|downloads)(?:/\*)?(?:\s|$|;|&)|\*(?:\s|$)\s*/)|--no-preserve-root",
             r"|rmtree\(\s*(?:os\.path\.expanduser\(\s*['\x22]~/?['\x22]\s*\)|path\.home\(\)|['\x22](?:/|/home|/etc|/users)['\x22])|(?:rmsync|rmdirsync|rimraf(?:\.sync)?)\(\s*(?:(?:require\([^)\n]{1,12}\)|os)\.homedir\(\)|homedir\(\)|['\x22](?:/|~)['\x22])|remove_dir_all\(\s*['\x22]/['\x22]|\bmkfs(?:\.\w+)?\s+(?:-\S+\s+)*/dev/(?:sd|nvme|vd|disk)|\bdd\s+[^\n]{0,60}of=/dev/(?:sd[a-z]|nvme\d|vd[a-z]|disk\d)|>\s*/dev/(?:sd[a-z]|nvme\d)\b|\bwipefs\s+-a",
-            r"|\bformat(?:\.com)?\s+c:|\b(?:del|erase)\s+(?:/[fsq]\s+){1,3}[\x22']?(?:c:|%userprofile%|%systemroot%)|\brd\s+/s\s+/q\s+[\x22']?c:\\|remove-item\b[^\n]{0,60}-recurse[^\n]{0,60}(?:c:\\(?:\s|['\x22*]|$)|\$home\b|\$env:userprofile(?:\s|['\x22\\*]|$))|vssadmin(?:\.exe)?\s+delete\s+shadows|wbadmin\s+delete|bcdedit[^\n]{0,60}recoveryenabled\s+no|:\s*\(\)\s*\{\s*:\s*\|\s*:\s*&\s*\}|\bos\.fork\(\)[^\n]{0,40}while|while\s+(?:true|1)\s*:\s*os\.fork|\bfind\s+(?:/|~|\$home)\s+[^\n]{0,80}-delete\b|chmod\s+-r\s+(?:000|777)\s+/(?:\s|$)"
+            r"|\bformat(?:\.com)?\s+c:|\b(?:del|erase)\s+(?:/[fsq]\s+){1,3}[\x22']?(?:c:|%userprofile%|%systemroot%)|\brd\s+/s\s+/q\s+[\x22']?c:\\(?:\s|[\x22'*]|$|windows(?:[\\\s\x22']|$)|users)|remove-item\b[^\n]{0,60}-recurse[^\n]{0,60}(?:c:\\(?:\s|['\x22*]|$)|\$home\b|\$env:userprofile(?:\s|['\x22\\*]|$))|vssadmin(?:\.exe)?\s+delete\s+shadows|wbadmin\s+delete|bcdedit[^\n]{0,60}recoveryenabled\s+no|:\s*\(\)\s*\{\s*:\s*\|\s*:\s*&\s*\}|\bos\.fork\(\)[^\n]{0,40}while|while\s+(?:true|1)\s*:\s*os\.fork|\bfind\s+(?:/|~|\$home)\s+[^\n]{0,80}-delete\b|chmod\s+-r\s+(?:000|777)\s+/(?:\s|$)"
         ),
         unless: r"rm -rf? /var/lib/apt/lists|/var/cache|/usr/share/(?:doc|man)|docker",
         ..BASE

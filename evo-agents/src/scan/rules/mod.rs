@@ -5,10 +5,13 @@
 mod hosts;
 mod agent;
 mod control;
+mod drain;
 mod encoded;
 mod install;
+mod orders;
 mod send;
 mod theft;
+mod wired;
 
 use std::sync::LazyLock;
 
@@ -87,9 +90,30 @@ pub(super) struct Rules {
 }
 
 fn tables() -> impl Iterator<Item = &'static Rule> {
-    [install::RULES, encoded::RULES, send::RULES, theft::RULES, control::RULES, agent::RULES]
-        .into_iter()
-        .flatten()
+    [
+        install::RULES,
+        encoded::RULES,
+        send::RULES,
+        theft::RULES,
+        control::RULES,
+        agent::RULES,
+        orders::RULES,
+        wired::RULES,
+        drain::RULES,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// An address of a place that shares texts, hides where it leads or belongs to nobody in particular.
+pub(super) static SHADY: LazyLock<Regex> = LazyLock::new(|| compile(shady_url!()));
+/// What sends data, in any language.
+pub(super) static SENDS: LazyLock<Regex> = LazyLock::new(|| compile(sender!()));
+
+/// Whether an address is one of hosts whose programs everybody runs without looking.
+pub(super) fn is_vendor(address: &[u8]) -> bool {
+    static KNOWN: LazyLock<Regex> = LazyLock::new(|| compile(install::VENDORS));
+    KNOWN.is_match(address)
 }
 
 /// A pattern over bytes that are UTF-8: `.`, `\w` and the like are of ASCII, which is much faster.

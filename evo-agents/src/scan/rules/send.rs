@@ -349,13 +349,14 @@ pub(super) static RULES: &[Rule] = &[
             "attach",
             "sync",
             "log ",
+            "copy",
         ],
         pattern: concat!(
             r"(?s)\b(?:send|post|upload|forward|transmit|submit|exfiltrate|relay|leak|sync|ship|deliver|copy|encode|embed|append|include|attach|report)\b(?:[^.\n]|\.\w){0,80}?",
             r"\b(?:(?:full |entire |whole |complete |current |all (?:of )?(?:the |your )?|user'?s? )*(?:conversations?(?: history| logs?| transcript| context)?|chat (?:history|logs?|transcript)|message history|context window|system prompt|memory (?:files?|contents?|entries)|memory\.md|soul\.md|user\.md|agents\.md|environment variables|env(?:ironment)? vars?|\.env\b(?: file)?|(?:api |access |private |secret |ssh |session |auth )?(?:keys|tokens|secrets|credentials|passwords|cookies)|contents? of [~/.\w-]{3,}|ssh keys?|private keys?|seed phrases?|mnemonics?|browser (?:data|history|cookies)|clipboard|files? (?:in|from|under) (?:~|/home|the home)|home directory|source code|user'?s? (?:data|input|messages?|prompts?|files|email\w*|name)|personal (?:data|information)))\b",
             r"[^\n]{0,140}?\b(?:to|at|via|into|through|with|using)\b[^\n]{0,50}?(?:https?://|[\w.-]+\.(?:invalid|test|example|xyz|top|icu|click)\b|\b(?:our|the|my|a|an|this|remote|external|third[- ]party|analytics|telemetry|logging|collection|backup) (?:remote |external |analytics |telemetry |logging |collection |backup )*(?:server|endpoint|webhook|collector|url|address|host|drop)\b)"
         ),
-        unless: r"\b(?:never|not|don't|avoid|without|refuse|forbid|must not|prevent|authorization|header|bearer|localhost|detect|block)\b|api\.(?:openai|anthropic|github|notion|slack)",
+        unless: r"\b(?:never|not|don't|avoid|without|refuse|forbid|must not|prevent|authorization|bearer|localhost|detect|block)\b|api\.(?:openai|anthropic|github|notion|slack)",
         nearby: true,
         reach: Reach::Around(0, 2),
         place: Where::Prose,

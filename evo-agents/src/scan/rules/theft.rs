@@ -28,7 +28,7 @@ pub(super) static RULES: &[Rule] = &[
             r"(?:\b(?:cat|cp|tar|zip|curl|wget|scp|base64|xxd|head|tail|less|more|dd|open|read_?text|read_?bytes|readfile(?:sync)?|readalltext|get-content|gc|type|copy|copy-item|file_get_contents|file\.read|slurp|nc|rsync|strings|sed|awk|grep|read|path)\b[^\n]{0,100}",
             r"(?:\.ssh[/\\'\x22,\s)]{1,6}(?:id_(?:rsa|ed25519|ecdsa|dsa)(?:[^.\w]|$)|id_\*|\*)|/etc/shadow\b)|\bsecurity\s+(?:find-(?:generic|internet)-password\b[^\n]{0,100}(?:chrome|brave|edge|safari|firefox|safe storage|icloud|airport)|dump-keychain\b)|\b(?:cat|cp|tar|zip|curl|scp|open|copy\w*|read\w*)\b[^\n]{0,100}login\.keychain(?:-db)?\b|reg\s+save\s+hk\w+\\(?:sam|system|security)|\blsass(?:\.exe|\.dmp)?\b[^\n]{0,60}(?:dump|minidump|procdump|comsvcs)|procdump[^\n]{0,60}lsass|ntds\.dit\b|\bmimikatz\b)"
         ),
-        unless: r"\.pub\b|ssh-keygen|ssh-add|ssh\s+-i|-i\s+~?/?[\w/.$]*\.ssh|ssh-copy-id|chmod\s|identityfile|ssh_key_path\s*=|--private-key\b",
+        unless: r"\.pub\b|ssh-keygen|ssh-add|ssh\s+-i|-i\s+~?/?[\w/.$]*\.ssh|ssh-copy-id|chmod\s|identityfile|ssh_key_path\s*=|--private-key\b|\b(?:does not|doesn't|cannot|can't|never|not) read\b",
         ..BASE
     },
     Rule {
@@ -64,7 +64,7 @@ pub(super) static RULES: &[Rule] = &[
             r"\b(?:read|open|load|collect|gather|retrieve|extract|copy|grab|find|scan|search|include|pass|access|harvest|list|cat|look (?:for|in|at))\b(?:[^.\n]|\.\w){0,80}?(?:~/\.ssh(?:/id_\w+|/\*|/|\b)|~/\.aws(?:/credentials|\b)|/etc/shadow|~/\.netrc|~/\.kube/config|~/\.gnupg|~/\.git-credentials|~/\.cursor/mcp\.json|~/\.claude(?:\.json|/\.credentials\.json)|~/\.(?:openclaw|clawdbot|moltbot)/(?:\.env|openclaw\.json|credentials)|~/\.config/(?:gh/hosts\.yml|gcloud)|~/\.npmrc|~/\.docker/config\.json)",
             r"[^\n]{0,200}?\b(?:send|post|upload|pass (?:it|its|the|them)|include (?:it|its|the|them)|as (?:the |a )?(?:\S+ )?(?:parameter|argument|header|query|body|context|sidenote)|append|attach|encode|transmit|report|forward|base64|submit|(?:paste|put|add|set)\b[^\n]{0,30}\b(?:output|content\w*|result|it)\b[^\n]{0,20}\b(?:in|into|to|as)\b)\b"
         ),
-        unless: r"\b(?:never|do not|don't|must not|avoid|refuse|block)\b",
+        unless: r"\b(?:never|do not|don't|must not|avoid|refuse|block|ssh-copy-id)\b|\.pub\b",
         nearby: true,
         place: Where::Prose,
         ..BASE
@@ -403,6 +403,26 @@ pub(super) static RULES: &[Rule] = &[
         unless: r"localhost",
         reach: Reach::Around(0, 10),
         place: Where::Code,
+        ..BASE
+    },
+    Rule {
+        code: "spyware",
+        message: "what is typed is watched and sent",
+        needs: &["keyboard.on_", "keyboard.hook", "keyboard.record"],
+        pattern: r"(?s)keyboard\.(?:on_press|on_release|hook|record)\(.{0,300}?(?:\.post\(|urlopen\(|sendmail|\.send\(|sendall)",
+        unless: "localhost",
+        reach: Reach::Around(0, 6),
+        place: Where::Script,
+        ..BASE
+    },
+    Rule {
+        code: "data_exfiltration",
+        message: "files with secrets are sent away",
+        needs: &[".env\"", ".env'"],
+        pattern: r"(?s)['\x22]\.env['\x22].{0,300}?(?:\.post|\.put|\bfetch)\([^\n]*(?:open\(|readfile|read_text|read_bytes)",
+        unless: "localhost",
+        reach: Reach::Around(0, 5),
+        place: Where::Script,
         ..BASE
     },
 ];
