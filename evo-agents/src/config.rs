@@ -50,8 +50,30 @@ pub const NO_MODEL: &str = "off";
 /// Most calls of Learning in one cycle when nobody says otherwise.
 const CALLS_PER_CYCLE: u32 = 2;
 
+/// Repairs of a program when nobody says otherwise.
+const REPAIRS: u32 = 3;
+/// Tokens for one program when nobody says otherwise.
+const BUILD_TOKENS: u64 = 100_000;
+
+/// How much a model may be asked for one program.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BuildLimits {
+    /// `EVO_MODEL_REPAIRS`: how often it may correct the program.
+    pub repairs: u32,
+    /// `EVO_MODEL_BUILD_TOKENS`: tokens of all questions and answers.
+    pub tokens: u64,
+    /// `EVO_MODEL_BUILD_USD`: what they may cost, where the price is known; no limit when absent.
+    pub usd: Option<f64>,
+}
+
+impl Default for BuildLimits {
+    fn default() -> Self {
+        Self { repairs: REPAIRS, tokens: BUILD_TOKENS, usd: None }
+    }
+}
+
 /// Which model is asked, and how often.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ModelSettings {
     /// `EVO_MODEL`: the model to ask (`provider:model`). By default the first chat model that the
     /// gateway lists; none at all for [`NO_MODEL`].
@@ -59,11 +81,13 @@ pub struct ModelSettings {
     /// `EVO_MODEL_CALLS`: most calls of Learning for better names and descriptions in one cycle.
     /// With 0 neither Learning nor Building asks.
     pub calls_per_cycle: u32,
+    /// How much Building may ask for one program.
+    pub build: BuildLimits,
 }
 
 impl Default for ModelSettings {
     fn default() -> Self {
-        Self { model: None, calls_per_cycle: CALLS_PER_CYCLE }
+        Self { model: None, calls_per_cycle: CALLS_PER_CYCLE, build: BuildLimits::default() }
     }
 }
 
@@ -73,15 +97,27 @@ impl ModelSettings {
         let given = |name: &str| {
             env(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
         };
-        let calls_per_cycle = match given("EVO_MODEL_CALLS") {
-            Some(value) => value.parse().map_err(|_| Error::Number {
-                name: "EVO_MODEL_CALLS",
-                value,
-                example: CALLS_PER_CYCLE,
-            })?,
-            None => CALLS_PER_CYCLE,
+        let number = |name: &'static str, otherwise: u32| match given(name) {
+            Some(value) => {
+                value.parse().map_err(|_| Error::Number { name, value, example: otherwise })
+            }
+            None => Ok(otherwise),
         };
-        Ok(Self { model: given("EVO_MODEL"), calls_per_cycle })
+        let usd = match given("EVO_MODEL_BUILD_USD") {
+            Some(value) => match value.parse::<f64>() {
+                Ok(usd) if usd.is_finite() && usd >= 0.0 => Some(usd),
+                _ => return Err(Error::Usd { name: "EVO_MODEL_BUILD_USD", value }),
+            },
+            None => None,
+        };
+        let otherwise = u32::try_from(BUILD_TOKENS).unwrap_or(u32::MAX);
+        let build = BuildLimits {
+            repairs: number("EVO_MODEL_REPAIRS", REPAIRS)?,
+            tokens: number("EVO_MODEL_BUILD_TOKENS", otherwise)?.into(),
+            usd,
+        };
+        let calls_per_cycle = number("EVO_MODEL_CALLS", CALLS_PER_CYCLE)?;
+        Ok(Self { model: given("EVO_MODEL"), calls_per_cycle, build })
     }
 }
 
@@ -128,6 +164,14 @@ pub enum Error {
         value: String,
         /// What could be there.
         example: u32,
+    },
+    /// An amount of money.
+    #[error("{name} is {value:?}, which is no amount in USD from 0; write it as 0.50")]
+    Usd {
+        /// The variable.
+        name: &'static str,
+        /// What is there.
+        value: String,
     },
 }
 
@@ -333,13 +377,34 @@ mod tests {
             ModelSettings::load(&|name| env.get(name).map(|&value| value.to_owned()))
         };
         assert_eq!(load("", " ").unwrap(), ModelSettings::default());
-        let expected =
-            ModelSettings { model: Some("openai:gpt-4o".to_owned()), calls_per_cycle: 0 };
+        let expected = ModelSettings {
+            model: Some("openai:gpt-4o".to_owned()),
+            calls_per_cycle: 0,
+            ..ModelSettings::default()
+        };
         assert_eq!(load(" openai:gpt-4o ", "0").unwrap(), expected);
         let error = load("", "many").unwrap_err().to_string();
         assert_eq!(
             error,
             "EVO_MODEL_CALLS is \"many\", which is no whole number from 0; write it as 2"
         );
+    }
+
+    #[test]
+    fn the_environment_says_how_much_a_program_may_take() {
+        let load = |name: &'static str, value: &'static str| {
+            ModelSettings::load(&|asked| (asked == name).then(|| value.to_owned()))
+        };
+        assert_eq!(load("EVO_MODEL_REPAIRS", "0").unwrap().build.repairs, 0);
+        assert_eq!(load("EVO_MODEL_BUILD_TOKENS", "5000").unwrap().build.tokens, 5_000);
+        assert_eq!(load("EVO_MODEL_BUILD_USD", "0.25").unwrap().build.usd, Some(0.25));
+        for (name, value) in [
+            ("EVO_MODEL_REPAIRS", "-1"),
+            ("EVO_MODEL_BUILD_TOKENS", "much"),
+            ("EVO_MODEL_BUILD_USD", "nan"),
+        ] {
+            let error = load(name, value).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{name} is {value:?}")), "{error}");
+        }
     }
 }

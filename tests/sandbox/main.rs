@@ -11,3 +11,4 @@ mod skills;
 mod suite;
 mod user;
 mod world;
+mod written;

@@ -62,7 +62,7 @@ fn package(code: &str, runtime: &str) -> Package {
     .unwrap()
 }
 
-fn executor(helper: PathBuf) -> Executor {
+pub(crate) fn executor(helper: PathBuf) -> Executor {
     let python = PathBuf::from("/usr/bin/python3");
     Executor::new(ExecutorConfig {
         sandbox: Settings {

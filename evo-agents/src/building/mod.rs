@@ -5,8 +5,10 @@
 //! so that a builder can be as simple as it likes, and a model may be one.
 
 mod composed;
+mod model;
 mod openapi;
 pub(crate) mod package;
+mod request;
 pub mod search;
 
 use evo_common::{
@@ -26,13 +28,13 @@ pub(crate) async fn build(candidate: &Candidate, version: &str, job: &StageJob) 
     match candidate.kind {
         CandidateKind::Openapi => openapi::build(candidate, version, job).await,
         CandidateKind::Composed => composed::build(candidate, version, job).await,
-        kind @ (CandidateKind::Mcp
-        | CandidateKind::SkillMd
-        | CandidateKind::Request
-        | CandidateKind::Repair) => Ok(Err(Outcome::held(
-            codes::NO_BUILDER,
-            format!("this runner builds nothing of the kind {kind:?}"),
-        ))),
+        CandidateKind::Request => request::build(candidate, version, job).await,
+        kind @ (CandidateKind::Mcp | CandidateKind::SkillMd | CandidateKind::Repair) => {
+            Ok(Err(Outcome::held(
+                codes::NO_BUILDER,
+                format!("this runner builds nothing of the kind {kind:?}"),
+            )))
+        }
     }
 }
 

@@ -60,7 +60,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::Instrument as _;
 
 use crate::{
-    config::{ModelSettings, NO_MODEL},
+    config::{BuildLimits, ModelSettings, NO_MODEL},
     skill::egress,
 };
 
@@ -285,6 +285,11 @@ impl GatewayClient {
     /// [`ModelSettings::calls_per_cycle`].
     pub fn calls_per_cycle(&self) -> u32 {
         self.inner.settings.calls_per_cycle
+    }
+
+    /// [`ModelSettings::build`].
+    pub fn build_limits(&self) -> BuildLimits {
+        self.inner.settings.build
     }
 
     fn count(&self, usage: &ModelUsage) {

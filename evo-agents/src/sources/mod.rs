@@ -1,3 +1,4 @@
 //! Where candidates come from.
 
 pub mod openapi;
+pub mod requests;

@@ -168,6 +168,18 @@ impl About {
         }
     }
 
+    /// What somebody said in these texts.
+    pub(crate) fn of_texts(texts: &[&str]) -> Self {
+        Self {
+            structure: BTreeSet::new(),
+            words: texts.iter().flat_map(|text| telling(text)).collect(),
+            scripts: SCRIPTS
+                .iter()
+                .map(|script| texts.iter().any(|text| script.is_match(text)))
+                .collect(),
+        }
+    }
+
     /// Whether a text has to do with the operation. One in another script can't be compared.
     fn is_meant(&self, text: &str) -> bool {
         self.words.is_empty()

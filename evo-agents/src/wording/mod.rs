@@ -25,10 +25,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use self::{
-    check::About,
-    prompt::{Prompt, Shown},
-};
+pub(crate) use self::check::{About, description};
+use self::prompt::{Prompt, Shown};
 use crate::{
     gateway::{Error, GatewayClient, JsonAnswer},
     skill::package::Package,

@@ -280,8 +280,18 @@ fn told(status: ExitStatus) -> String {
 }
 
 /// What a program of an agent sees of king's environment, besides what it is told.
-pub(super) const PASSED_ON: [&str; 7] =
-    ["HOME", "LANG", "TZ", "RUST_LOG", "EVO_MODEL", "EVO_MODEL_CALLS", "EVO_OTLP_ENDPOINT"];
+pub(super) const PASSED_ON: [&str; 10] = [
+    "HOME",
+    "LANG",
+    "TZ",
+    "RUST_LOG",
+    "EVO_MODEL",
+    "EVO_MODEL_CALLS",
+    "EVO_MODEL_REPAIRS",
+    "EVO_MODEL_BUILD_TOKENS",
+    "EVO_MODEL_BUILD_USD",
+    "EVO_OTLP_ENDPOINT",
+];
 
 /// Variables with a value.
 pub(super) fn variables<'n>(
