@@ -74,22 +74,6 @@ pub struct StageContext {
     /// Codes of findings of the scan that a person has overruled for this very package.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub overruled: Vec<String>,
-    /// The active versions of the skills that a composed candidate calls, and of those that they
-    /// call.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub parts: Vec<SkillPart>,
-}
-
-/// A version of a skill that another one calls.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SkillPart {
-    /// Name of the skill.
-    pub name: String,
-    /// Digest of its active version.
-    pub artifact_id: String,
-    /// Its source, which says what it may do.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub source: Option<SourceConfig>,
 }
 
 /// The name of a skill that king has, in whatever state it is.

@@ -7,6 +7,7 @@
 
 mod attacks;
 mod layers;
+mod rebuilt;
 mod skills;
 mod suite;
 mod user;

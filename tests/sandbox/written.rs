@@ -39,7 +39,7 @@ use serde_json::{Value, json};
 use crate::{skills::executor, suite};
 
 /// Right for every Roman numeral.
-const GOOD: &str = r#"import json, sys
+pub(crate) const GOOD: &str = r#"import json, sys
 values = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000}
 text = json.load(sys.stdin)["text"]
 total = 0
@@ -48,7 +48,7 @@ for own, after in zip(text, text[1:] + "I"):
 print(json.dumps({"number": total}))
 "#;
 /// Adds only.
-const NAIVE: &str = r#"import json, sys
+pub(crate) const NAIVE: &str = r#"import json, sys
 values = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000}
 print(json.dumps({"number": sum(values[c] for c in json.load(sys.stdin)["text"])}))
 "#;
@@ -67,7 +67,7 @@ const NUMERALS: [(&str, u32); 10] = [
 
 type Script = dyn Fn(usize, &str) -> Reply + Send + Sync;
 
-enum Reply {
+pub(crate) enum Reply {
     Says(String),
     Error(u16),
     Hangs,
@@ -77,7 +77,7 @@ fn says(text: impl Into<String>) -> Reply {
     Reply::Says(text.into())
 }
 
-fn code(code: &str) -> Reply {
+pub(crate) fn code(code: &str) -> Reply {
     says(
         json!({"code": code, "description": "Converts a Roman numeral into an integer."})
             .to_string(),
@@ -85,14 +85,16 @@ fn code(code: &str) -> Reply {
 }
 
 /// A gateway with one model, which answers as a script says.
-struct FakeModel {
+pub(crate) struct FakeModel {
     address: SocketAddr,
     /// Everything that each question said.
     asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl FakeModel {
-    async fn start(script: impl Fn(usize, &str) -> Reply + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(
+        script: impl Fn(usize, &str) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let asked = Arc::new(Mutex::new(Vec::new()));
         let (script, seen): (Arc<Script>, _) = (Arc::new(script), Arc::clone(&asked));
         let chat = move |Json(body): Json<Value>| {
@@ -123,7 +125,7 @@ impl FakeModel {
         GatewayClient::new(&format!("http://{}", self.address), None, settings)
     }
 
-    fn asked(&self) -> Vec<String> {
+    pub(crate) fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
     }
 }
@@ -146,28 +148,28 @@ async fn answer(reply: Reply) -> Response {
     }
 }
 
-struct Bed {
+pub(crate) struct Bed {
     _cache: tempfile::TempDir,
-    services: Services,
+    pub(crate) services: Services,
     context: StageContext,
     deadline_ms: u64,
 }
 
 /// What became of a candidate, as a runner proposes it.
-struct Ended {
-    artifact_id: String,
-    holdout: Trials,
-    outcome: Outcome,
+pub(crate) struct Ended {
+    pub(crate) artifact_id: String,
+    pub(crate) holdout: Trials,
+    pub(crate) outcome: Outcome,
 }
 
 impl Ended {
-    fn says(&self) -> String {
+    pub(crate) fn says(&self) -> String {
         format!("{} {}: {}", self.outcome.decision.as_str(), self.outcome.code, self.outcome.reason)
     }
 }
 
 impl Bed {
-    fn new(model: Option<&FakeModel>, build: BuildLimits) -> Self {
+    pub(crate) fn new(model: Option<&FakeModel>, build: BuildLimits) -> Self {
         let cache = tempfile::tempdir().unwrap();
         let services = Services {
             executor: executor(suite::helper()),
@@ -204,13 +206,13 @@ impl Bed {
         handler_for(&role).stage(job).await
     }
 
-    async fn building(&self, context: &StageContext) -> (BuildingOutput, StageDone) {
+    pub(crate) async fn building(&self, context: &StageContext) -> (BuildingOutput, StageDone) {
         let done = self.run(AgentRole::Building, "", context).await.unwrap();
         (serde_json::from_value(done.output.clone()).unwrap(), done)
     }
 
     /// What king does with a candidate: some cases are held out.
-    fn context(&self, mut candidate: Candidate, held_out: usize) -> StageContext {
+    pub(crate) fn context(&self, mut candidate: Candidate, held_out: usize) -> StageContext {
         let mut cases = std::mem::take(&mut candidate.cases);
         let holdout_cases = cases.split_off(cases.len() - held_out);
         StageContext {
@@ -222,7 +224,7 @@ impl Bed {
     }
 
     /// The stages from Building on, the held-out cases only for Evaluation.
-    async fn pipeline(&self, context: &StageContext) -> Ended {
+    pub(crate) async fn pipeline(&self, context: &StageContext) -> Ended {
         let blind = StageContext { holdout_cases: Vec::new(), ..context.clone() };
         let (building, built) = self.building(&blind).await;
         let ended = |outcome: Outcome| Ended {
@@ -251,7 +253,7 @@ impl Bed {
         Ended { holdout, ..ended(managed.outcome) }
     }
 
-    async fn package(&self, artifact_id: &str) -> Package {
+    pub(crate) async fn package(&self, artifact_id: &str) -> Package {
         let id = ArtifactId::parse(artifact_id).unwrap();
         self.services.artifacts.package(&id).await.unwrap()
     }
@@ -283,7 +285,7 @@ fn candidate(text: &str) -> Candidate {
     requests::candidates(&context).swap_remove(0)
 }
 
-fn roman() -> Candidate {
+pub(crate) fn roman() -> Candidate {
     candidate("Convert a Roman numeral into an integer.")
 }
 

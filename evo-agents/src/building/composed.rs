@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use evo_common::{
+    artifact::Files,
     outcome::{Outcome, codes},
     skill::{Composition, SkillIO, SkillManifest},
     stage::Candidate,
@@ -18,7 +19,7 @@ use crate::{
     handler::StageJob,
     skill::{
         composition::{Reference, escaped, reference},
-        parts::{Part, Parts},
+        snapshot::Chosen,
     },
 };
 
@@ -26,6 +27,9 @@ use crate::{
 const BUILDER: &str = "composed/1";
 /// How long a call of all steps may take.
 const TIMEOUT_MS: u64 = 30_000;
+
+/// The skills of the steps, by name.
+type Parts<'p> = BTreeMap<&'p str, Chosen>;
 
 #[derive(Serialize)]
 struct ConfigFile<'c> {
@@ -37,12 +41,15 @@ struct ConfigFile<'c> {
 /// The package, or how the candidate ends without one.
 pub(super) async fn build(candidate: &Candidate, version: &str, job: &StageJob) -> Build {
     let composition: Composition = definition(candidate)?;
-    let parts =
-        Parts::fetch(&job.services.artifacts, &job.context.parts, &job.context.servers).await?;
     let skills = composition.skills();
-    if let Some(gone) = skills.iter().find(|name| parts.get(name).is_none()) {
-        let reason = format!("it depends on {gone}, which is not active");
-        return Ok(Err(Outcome::discarded(codes::INVALID_PACKAGE, reason)));
+    let in_use = job.services.skills.snapshot(&job.context.servers, &job.run_id).await;
+    let mut parts = BTreeMap::new();
+    for name in &skills {
+        let Some(part) = in_use.choose(name) else {
+            let reason = format!("it depends on {name}, which is not active");
+            return Ok(Err(Outcome::discarded(codes::INVALID_PACKAGE, reason)));
+        };
+        parts.insert(*name, part);
     }
     let manifest = SkillManifest {
         name: candidate.name.clone(),
@@ -55,11 +62,8 @@ pub(super) async fn build(candidate: &Candidate, version: &str, job: &StageJob) 
         has_code: false,
     };
     let mut provenance = provenance(candidate, BUILDER, job);
-    let of_skill = |name: &&str| {
-        let part = job.context.parts.iter().find(|part| part.name == **name);
-        part.map(|part| part.artifact_id.clone())
-    };
-    provenance.parents = skills.iter().filter_map(of_skill).collect();
+    provenance.parents =
+        skills.iter().filter_map(|name| parts.get(name)?.artifact_id.clone()).collect();
     provenance.operators = vec!["compose".to_owned()];
     let config = ConfigFile {
         composition: &composition,
@@ -71,19 +75,20 @@ pub(super) async fn build(candidate: &Candidate, version: &str, job: &StageJob) 
         provenance,
         cases: &job.context.train_cases,
         usage: format!("Calls {} in this order.", skills.join(", ")),
-        own: BTreeMap::new(),
+        own: Files::new(),
+        document: None,
     };
     Ok(draft.write())
 }
 
 /// What the steps take of the whole's input, as the first step that takes it declares it.
-fn inputs(composition: &Composition, parts: &Parts) -> Vec<SkillIO> {
+fn inputs(composition: &Composition, parts: &Parts<'_>) -> Vec<SkillIO> {
     let mut inputs: Vec<SkillIO> = Vec::new();
     for step in &composition.steps {
         for (name, pointer) in &step.input {
             let Some(Reference::Input(own)) = reference(pointer) else { continue };
             let own = own.replace("~1", "/").replace("~0", "~");
-            let declared = parts.get(&step.skill).and_then(|part| part.package.input(name));
+            let declared = parts.get(step.skill.as_str()).and_then(|part| part.package.input(name));
             let required = declared.is_some_and(|input| input.required);
             let whole = *pointer == format!("/input/{}", escaped(&own));
             let r#type = declared.filter(|_| whole).map(|input| input.r#type.clone());
@@ -102,13 +107,13 @@ fn inputs(composition: &Composition, parts: &Parts) -> Vec<SkillIO> {
 }
 
 /// What the step gives that the answer is taken from.
-fn outputs(composition: &Composition, parts: &Parts) -> Vec<SkillIO> {
+fn outputs(composition: &Composition, parts: &Parts<'_>) -> Vec<SkillIO> {
     let last = composition.steps.len().saturating_sub(1);
     let whole = format!("/steps/{last}/body");
     let pointer = composition.output.as_deref().unwrap_or(&whole);
     let Some(Reference::Step(index)) = reference(pointer) else { return Vec::new() };
-    let part = composition.steps.get(index).and_then(|step| parts.get(&step.skill));
-    let Some(Part { package, .. }) = part else { return Vec::new() };
+    let part = composition.steps.get(index).and_then(|step| parts.get(step.skill.as_str()));
+    let Some(Chosen { package, .. }) = part else { return Vec::new() };
     match pointer.strip_prefix(&format!("/steps/{index}/body")) {
         Some("") => package.manifest.outputs.clone(),
         // One of its values is the answer, which then has no names of its own.

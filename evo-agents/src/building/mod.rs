@@ -8,8 +8,10 @@ mod composed;
 mod model;
 mod openapi;
 pub(crate) mod package;
+mod repair;
 mod request;
 pub mod search;
+mod skill_md;
 
 use evo_common::{
     outcome::{Outcome, codes},
@@ -29,12 +31,12 @@ pub(crate) async fn build(candidate: &Candidate, version: &str, job: &StageJob) 
         CandidateKind::Openapi => openapi::build(candidate, version, job).await,
         CandidateKind::Composed => composed::build(candidate, version, job).await,
         CandidateKind::Request => request::build(candidate, version, job).await,
-        kind @ (CandidateKind::Mcp | CandidateKind::SkillMd | CandidateKind::Repair) => {
-            Ok(Err(Outcome::held(
-                codes::NO_BUILDER,
-                format!("this runner builds nothing of the kind {kind:?}"),
-            )))
-        }
+        CandidateKind::Repair => repair::build(candidate, version, job).await,
+        CandidateKind::SkillMd => skill_md::build(candidate, version, job),
+        CandidateKind::Mcp => Ok(Err(Outcome::held(
+            codes::NO_BUILDER,
+            "this runner builds nothing of the tools of MCP servers",
+        ))),
     }
 }
 

@@ -35,6 +35,8 @@ pub(crate) struct Draft<'d, C> {
     pub(crate) usage: String,
     /// What it brings: code, documents.
     pub(crate) own: Files,
+    /// The SKILL.md that it brings, whose text and notes stay.
+    pub(crate) document: Option<(FrontMatter, String)>,
 }
 
 impl<C: Serialize> Draft<'_, C> {
@@ -55,11 +57,18 @@ impl<C: Serialize> Draft<'_, C> {
         }
         // What it says of itself stands beside the digest of everything else.
         let manifest = &self.manifest;
-        let metadata = skill_md::metadata(&all)
-            .map_err(|error| invalid(format!("SKILL.md can't be written: {error}")))?;
-        let front =
-            FrontMatter { metadata, ..FrontMatter::new(&manifest.name, &manifest.description) };
-        let skill_md = skill_md::write(&front, &about(manifest, &self.usage, self.cases));
+        let metadata = skill_md::metadata(&all).map_err(|error| invalid(error.to_string()))?;
+        let plain = FrontMatter::new(&manifest.name, &manifest.description);
+        let (front, text) = match self.document {
+            Some((given, text)) => {
+                let given_notes = given.metadata.clone();
+                let notes = given_notes.into_iter().chain(metadata).collect();
+                let front = FrontMatter { name: plain.name, metadata: notes, ..given };
+                (front, text)
+            }
+            None => (FrontMatter { metadata, ..plain }, about(manifest, &self.usage, self.cases)),
+        };
+        let skill_md = skill_md::write(&front, &text);
         all.insert(files::SKILL_MD.to_owned(), skill_md.into_bytes());
         let package = Package::from_files(all).map_err(|error| invalid(error.to_string()))?;
         Ok(Built { endpoints: package.targets(), manifest: package.manifest, files: package.files })

@@ -121,7 +121,7 @@ async fn evaluate(job: &StageJob) -> Result<Evidence, StageError> {
             "there is no held-out case to judge it by",
         )));
     }
-    let policy = call_policy(job, source).await?;
+    let policy = call_policy(job, source, &package).await;
     let work = Work { job, context, candidate, source, package: &package, policy: &policy };
     work.cascade(&train, &holdout, incumbent.as_ref()).await
 }
@@ -136,10 +136,10 @@ fn cases_of(context: &StageContext, candidate: &Candidate) -> Result<[Vec<Case>;
     Ok(cases.map(|cases| with_declared_schema(cases, &operation)))
 }
 
-async fn call_policy(job: &StageJob, source: &SourceConfig) -> Result<CallPolicy, StageError> {
+async fn call_policy(job: &StageJob, source: &SourceConfig, package: &Package) -> CallPolicy {
     let own = source.latency_budget_ms.unwrap_or(0).saturating_mul(6) / 5;
-    let policy = policy_with_parts(job, source).await?;
-    Ok(CallPolicy { timeout_cap_ms: Some(own.max(CALL_TIMEOUT_MS)), ..policy })
+    let policy = policy_with_parts(job, source, package).await;
+    CallPolicy { timeout_cap_ms: Some(own.max(CALL_TIMEOUT_MS)), ..policy }
 }
 
 struct Work<'a> {

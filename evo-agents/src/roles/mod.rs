@@ -27,7 +27,7 @@ pub use self::{
 use crate::{
     artifacts,
     handler::{AgentHandler, StageDone, StageError, StageJob},
-    skill::{execute::CallPolicy, package::Package, parts::Parts},
+    skill::{execute::CallPolicy, package::Package},
     sources::openapi::operation::Operation,
 };
 
@@ -79,7 +79,7 @@ fn is_operation(candidate: &Candidate) -> bool {
     serde_json::from_value::<Operation>(candidate.definition.clone()).is_ok()
 }
 
-fn source_of<'a>(
+pub(crate) fn source_of<'a>(
     context: &'a StageContext,
     candidate: &Candidate,
 ) -> Result<&'a SourceConfig, StageError> {
@@ -106,14 +106,18 @@ fn policy_of(context: &StageContext, source: &SourceConfig) -> CallPolicy {
     CallPolicy::of_source(source, &context.servers)
 }
 
-/// What a candidate's package may do, with the skills that it calls.
-async fn policy_with_parts(
+/// What a candidate's package may do, with the skills in use that it calls.
+pub(crate) async fn policy_with_parts(
     job: &StageJob,
     source: &SourceConfig,
-) -> Result<CallPolicy, StageError> {
-    let context = &job.context;
-    let parts = Parts::fetch(&job.services.artifacts, &context.parts, &context.servers).await?;
-    Ok(CallPolicy { parts, ..policy_of(context, source) })
+    package: &Package,
+) -> CallPolicy {
+    let policy = policy_of(&job.context, source);
+    if package.manifest.dependencies.is_empty() {
+        return policy;
+    }
+    let skills = job.services.skills.snapshot(&job.context.servers, &job.run_id).await;
+    CallPolicy { parts: skills.parts_of(package), ..policy }
 }
 
 fn output_of<T: DeserializeOwned>(

@@ -101,7 +101,7 @@ struct Gates<'a> {
 
 impl<'a> Gates<'a> {
     fn before_the_call(&self, output: &PreLoadOutput) -> Gate {
-        valid(self.package, self.context)?;
+        valid(self.package)?;
         self.as_defined()?;
         safe(&output.findings, self.context)?;
         if self.operation.streaming {
@@ -420,8 +420,8 @@ fn observe(output: &mut PreLoadOutput, package: &Package, answer: &CallAnswer) {
     }
 }
 
-/// Whether names, versions, types and dependencies are in order.
-fn valid(package: &Package, context: &StageContext) -> Gate {
+/// Whether names, versions and types are in order.
+fn valid(package: &Package) -> Gate {
     let manifest = &package.manifest;
     let invalid = |reason: String| Err(Outcome::discarded(codes::INVALID_PACKAGE, reason));
     if !is_valid_name(&manifest.name) {
@@ -438,15 +438,6 @@ fn valid(package: &Package, context: &StageContext) -> Gate {
             io.r#type,
             IO_TYPES.join(", ")
         ));
-    }
-    let is_active = |name: &String| context.parts.iter().any(|part| part.name == *name);
-    for dependency in &manifest.dependencies {
-        if *dependency == manifest.name {
-            return invalid("it depends on itself".to_owned());
-        }
-        if !is_active(dependency) {
-            return invalid(format!("it depends on {dependency}, which is not active"));
-        }
     }
     Ok(())
 }

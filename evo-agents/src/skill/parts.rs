@@ -2,10 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use evo_common::{ids::ArtifactId, stage::SkillPart};
-
 use super::{execute::CallPolicy, package::Package};
-use crate::artifacts::{self, ArtifactClient};
 
 /// One version of a skill, with what it may do.
 #[derive(Debug, Clone)]
@@ -40,33 +37,6 @@ impl FromIterator<(String, Part)> for Parts {
 }
 
 impl Parts {
-    /// Fetches the versions that king names. `servers` are the base URLs of all sources that are
-    /// known.
-    pub async fn fetch(
-        artifacts: &ArtifactClient,
-        parts: &[SkillPart],
-        servers: &BTreeMap<String, String>,
-    ) -> Result<Self, artifacts::Error> {
-        if parts.is_empty() {
-            return Ok(Self::default());
-        }
-        let mut fetched = BTreeMap::new();
-        for part in parts {
-            let id = ArtifactId::parse(part.artifact_id.as_str()).map_err(|error| {
-                artifacts::Error::Package(super::package::Error {
-                    file: "archive".to_owned(),
-                    key: None,
-                    line: None,
-                    message: format!("{}: {error}", part.name),
-                })
-            })?;
-            let package = Arc::new(artifacts.package(&id).await?);
-            let policy = super::run::policy_of(&package, part.source.as_slice(), servers);
-            fetched.insert(part.name.clone(), Part { package, policy });
-        }
-        Ok(Self(Some(Arc::new(fetched))))
-    }
-
     /// The version of a skill.
     pub fn get(&self, name: &str) -> Option<&Part> {
         self.0.as_ref()?.get(name)

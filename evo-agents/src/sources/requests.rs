@@ -233,14 +233,14 @@ fn cases(name: &str, examples: &[Case]) -> Vec<Case> {
 }
 
 /// What all inputs of these cases together look like. One that is not always there is optional.
-fn inputs(cases: &[Case]) -> Vec<SkillIO> {
+pub(crate) fn inputs(cases: &[Case]) -> Vec<SkillIO> {
     let all =
         cases.iter().map(|case| case.input.iter().map(|(name, value)| (name.as_str(), value)));
     fields(all, cases.len())
 }
 
 /// What the expected answers look like, when all of them are objects.
-fn outputs(cases: &[Case]) -> Vec<SkillIO> {
+pub(crate) fn outputs(cases: &[Case]) -> Vec<SkillIO> {
     let expected: Vec<&Value> = cases
         .iter()
         .filter(|case| !case.expect.refusal)

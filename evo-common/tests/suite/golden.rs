@@ -742,7 +742,6 @@ fn stage_payloads(goldens: &mut Goldens) {
             past: vec![],
             earlier: None,
             overruled: vec![],
-            parts: vec![],
         },
     );
     let written = Written {

@@ -7,7 +7,7 @@ use evo_common::{
     clock::Timestamp,
     config::SourceConfig,
     messages::{PipelineNext, PipelineStage, StageDispatch},
-    stage::{EvaluationPlan, StageContext},
+    stage::{CandidateKind, EvaluationPlan, StageContext},
 };
 use serde_json::{Value, json};
 
@@ -104,7 +104,15 @@ impl Coordinator {
             plan: EvaluationPlan { look: run.look, ..parts.config.plan.clone() },
             ..StageContext::default()
         };
-        context.servers = parts.sources.servers_of(&context.sources);
+        context.servers = match &run.candidate {
+            // Its steps are skills of any source; what each of them may reach follows from its own.
+            Some(candidate)
+                if [CandidateKind::Composed, CandidateKind::Repair].contains(&candidate.kind) =>
+            {
+                parts.sources.servers()
+            }
+            _ => parts.sources.servers_of(&context.sources),
+        };
         if let Some(cycle) = runs::cycle_of(connection, run).await? {
             context.budget = budget::of(self, connection, &cycle).await?.left();
         }

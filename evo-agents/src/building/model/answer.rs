@@ -13,12 +13,12 @@ const MAX_CODE: usize = 64 * 1024;
 
 /// A program that a model wrote.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Program {
-    pub(super) code: String,
+pub(in crate::building) struct Program {
+    pub(in crate::building) code: String,
     /// `python3` or `node`.
-    pub(super) interpreter: &'static str,
+    pub(in crate::building) interpreter: &'static str,
     /// What it says of itself, unchecked.
-    pub(super) description: Option<String>,
+    pub(in crate::building) description: Option<String>,
 }
 
 #[derive(Deserialize)]

@@ -14,14 +14,15 @@ use evo_common::{
     case::Case,
     clock::Timestamp,
     outcome::{Outcome, codes},
-    skill::{CodeRuntime, SkillIO, SkillManifest, Written},
+    skill::{CodeRuntime, SkillIO, SkillManifest, Written, files},
     stage::{Candidate, ModelUsage, Severity},
 };
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use self::{answer::Program, prompt::Shown};
+pub(super) use self::answer::Program;
+use self::prompt::Shown;
 use super::{
     Build,
     package::{Built, Draft, provenance},
@@ -381,7 +382,18 @@ impl Work<'_> {
 
     /// The package of a program.
     fn package(&self, program: &Program, author: &Author<'_>) -> Result<Built, Outcome> {
-        let entry = entry(program.interpreter);
+        // A repair keeps what the package has beside its program.
+        let present = self.present.as_ref().map(|present| present.package);
+        let same = present
+            .and_then(|package| package.runtime.as_ref())
+            .filter(|runtime| runtime.interpreter == program.interpreter);
+        let runtime = same.cloned().unwrap_or_else(|| CodeRuntime {
+            interpreter: program.interpreter.to_owned(),
+            ..CodeRuntime::new(entry(program.interpreter))
+        });
+        let entry = runtime.entry.clone();
+        let mut own = present.filter(|_| same.is_some()).map_or_else(Files::new, own_files);
+        own.insert(entry.clone(), program.code.clone().into_bytes());
         let mut fields = vec!["code".to_owned()];
         let about = wording::About::of_texts(&[self.text, &self.candidate.description]);
         let described = program.description.as_deref();
@@ -392,8 +404,6 @@ impl Work<'_> {
             }
             _ => self.candidate.description.clone(),
         };
-        let runtime =
-            CodeRuntime { interpreter: program.interpreter.to_owned(), ..CodeRuntime::new(entry) };
         let mut provenance = provenance(self.candidate, self.builder, self.job);
         provenance.model = Some(author.model.to_owned());
         provenance.written.push(Written {
@@ -425,7 +435,8 @@ impl Work<'_> {
                 "Run `{} {entry}` with the inputs as one JSON object on standard input; it writes the answer as JSON to standard output.",
                 program.interpreter
             ),
-            own: Files::from([(entry.to_owned(), program.code.clone().into_bytes())]),
+            own,
+            document: None,
         };
         draft.write()
     }
@@ -490,8 +501,17 @@ impl Work<'_> {
     }
 }
 
-/// The one program of a package, when it has no other code.
-fn program_of(package: &Package) -> Option<Program> {
+/// What a package has beside the files that Building writes.
+fn own_files(package: &Package) -> Files {
+    let written =
+        [files::MANIFEST, files::CONFIG, files::TESTS, files::PROVENANCE, files::SKILL_MD];
+    let mut own = package.files.clone();
+    own.retain(|name, _| !written.contains(&name.as_str()));
+    own
+}
+
+/// The program that a package runs.
+pub(super) fn program_of(package: &Package) -> Option<Program> {
     let runtime = package.runtime.as_ref()?;
     let code = package.files.get(&runtime.entry)?;
     let code = String::from_utf8(code.clone()).ok()?;

@@ -35,7 +35,7 @@ pub(super) async fn check(
     package: &Package,
     output: &mut PreLoadOutput,
 ) -> Result<Gate, StageError> {
-    let looked_through = valid(package, &job.context)
+    let looked_through = valid(package)
         .and_then(|()| as_announced(package, candidate))
         .and_then(|()| safe(&output.findings, &job.context))
         .and_then(|()| allowed(package, candidate, source));
@@ -49,8 +49,13 @@ pub(super) async fn check(
     };
     let policy = CallPolicy {
         timeout_cap_ms: Some(PROBE_TIMEOUT_MS),
-        ..policy_with_parts(job, source).await?
+        ..policy_with_parts(job, source, package).await
     };
+    let gone = package.manifest.dependencies.iter().find(|name| policy.parts.get(name).is_none());
+    if let Some(name) = gone {
+        let reason = format!("it depends on {name}, which is not active");
+        return Ok(Err(Outcome::discarded(codes::INVALID_PACKAGE, reason)));
+    }
     let mut health = HealthCheck {
         name: candidate.name.clone(),
         endpoint,
