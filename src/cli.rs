@@ -25,6 +25,8 @@ pub(crate) enum Command {
     /// List, show and run skills.
     #[command(subcommand, after_help = "Example: evo skill run evo-king-get-health")]
     Skill(SkillCommand),
+    /// Ask for a skill in words and with examples; list, show and cancel what was asked for.
+    Learn(Box<LearnArgs>),
     /// List and show runs of the pipeline, and pause, retry, fork and cancel them.
     #[command(subcommand, after_help = "Example: evo runs show latest")]
     Runs(RunsCommand),
@@ -291,6 +293,64 @@ pub(crate) struct ImportArgs {
     pub(crate) format: FormatArgs,
     #[command(flatten)]
     pub(crate) data: DataArgs,
+}
+
+/// `evo learn`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  evo learn \"Convert Fahrenheit to Celsius\" --examples examples.jsonl --wait\n  evo learn \"Answer for cities without a country\" --skill weather-get --examples more.toml\n  evo learn --list --status open\n  evo learn --show latest\n  evo learn --cancel req-0199aa00000070008000000000000001 --reason \"not needed\"\n\nA file of examples is JSON (a list), JSON lines, or TOML ([[examples]]); one is\n  {\"input\": {\"f\": 212}, \"output\": 100}\n  {\"input\": {\"f\": 32}, \"expect\": {\"exact\": 0, \"tolerance\": 0.01}}"
+)]
+pub(crate) struct LearnArgs {
+    /// What is wanted, in words.
+    #[arg(value_name = "TEXT", conflicts_with_all = ["list", "show", "cancel"])]
+    pub(crate) text: Option<String>,
+    /// File with inputs and what is expected of them.
+    #[arg(long, value_name = "FILE", requires = "text")]
+    pub(crate) examples: Option<PathBuf>,
+    /// The skill that is to become better; without it a new one is wanted.
+    #[arg(long, value_name = "NAME", requires = "text")]
+    pub(crate) skill: Option<String>,
+    /// Run a cycle about it to its end. Exit code 0 only if a skill answers it.
+    #[arg(long, requires = "text")]
+    pub(crate) wait: bool,
+    /// Start no cycle; the next one takes it.
+    #[arg(long, requires = "text", conflicts_with = "wait")]
+    pub(crate) no_start: bool,
+    /// List what was asked for, newest first.
+    #[arg(long, conflicts_with_all = ["show", "cancel"])]
+    pub(crate) list: bool,
+    #[command(flatten)]
+    pub(crate) filter: LearnFilter,
+    /// Show one request; `latest` is the newest.
+    #[arg(long, value_name = "ID", conflicts_with = "cancel")]
+    pub(crate) show: Option<String>,
+    /// Take a request back; runs about it end.
+    #[arg(long, value_name = "ID")]
+    pub(crate) cancel: Option<String>,
+    /// Why, for the record.
+    #[arg(long, value_name = "WHY", requires = "cancel")]
+    pub(crate) reason: Option<String>,
+    /// Who, for the record [default: the name of the token].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) by: Option<String>,
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+}
+
+/// Which requests to list.
+#[derive(Debug, Args)]
+pub(crate) struct LearnFilter {
+    /// Only those that are open, taken, answered, rejected or cancelled.
+    #[arg(long, requires = "list")]
+    pub(crate) status: Option<String>,
+    /// Only `new` ones, or only those for a `repair`.
+    #[arg(long, requires = "list")]
+    pub(crate) kind: Option<String>,
+    /// Most requests to print, up to 500.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
+    pub(crate) limit: u32,
 }
 
 /// Which skill.

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use evo_common::{
     api::{
-        AgentList, ApprovalList, CycleReport, DeadLetterList, DismissedRun, ErrorBody, EventList,
-        ForkRun, Health, ImportedSkills, InvokeSkill, OverruleFinding, QueueList, RunDetail,
-        RunHistory, RunList, SkillAction, SkillAnswer, SkillChanged, SkillDetail, SkillList,
-        StartRun, StartedRun,
+        AgentList, ApprovalList, CancelRequest, CycleReport, DeadLetterList, DismissedRun,
+        ErrorBody, EventList, ForkRun, Health, ImportedSkills, InvokeSkill, NewRequest,
+        OverruleFinding, QueueList, RequestAsked, RequestCancelled, RequestDetail, RequestList,
+        RunDetail, RunHistory, RunList, SkillAction, SkillAnswer, SkillChanged, SkillDetail,
+        SkillList, StartRun, StartedRun,
     },
     tokens::Secret,
 };
@@ -263,6 +264,37 @@ impl Client {
     /// The newest versions that wait for a person.
     pub(crate) async fn approvals(&self) -> Result<ApprovalList, Error> {
         self.get(&["approvals"], &[("status", "pending"), ("limit", PAGE)]).await
+    }
+
+    /// Asks for a skill.
+    pub(crate) async fn ask(&self, new: &NewRequest) -> Result<RequestAsked, Error> {
+        self.call(Method::POST, &["skills", "requests"], &[], Some(new)).await
+    }
+
+    /// The newest requests that match.
+    pub(crate) async fn requests(
+        &self,
+        query: &Query<'_>,
+        limit: u32,
+    ) -> Result<RequestList, Error> {
+        let limit = limit.to_string();
+        let mut query = query.to_vec();
+        query.push(("limit", &limit));
+        self.get(&["skills", "requests"], &query).await
+    }
+
+    /// One request; `latest` is the newest.
+    pub(crate) async fn request(&self, id: &str) -> Result<RequestDetail, Error> {
+        self.get(&["skills", "requests", id], &[]).await
+    }
+
+    /// Takes a request back.
+    pub(crate) async fn cancel_request(
+        &self,
+        id: &str,
+        cancel: &CancelRequest,
+    ) -> Result<RequestCancelled, Error> {
+        self.call(Method::POST, &["skills", "requests", id, "cancel"], &[], Some(cancel)).await
     }
 
     /// Every agent that king knows.

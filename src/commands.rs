@@ -2,6 +2,7 @@
 
 mod doctor;
 mod health;
+mod learn;
 mod mcp;
 mod runs;
 mod session;
@@ -21,6 +22,7 @@ pub(crate) async fn run(command: Command) -> Result<()> {
     match command {
         Command::Up(args) => Box::pin(up::run(args)).await,
         Command::Skill(command) => Box::pin(skill::run(command)).await,
+        Command::Learn(args) => Box::pin(learn::run(*args)).await,
         Command::Runs(command) => Box::pin(runs::run(command)).await,
         Command::Doctor(args) => Box::pin(doctor::run(args)).await,
         Command::Health(args) => Box::pin(health::run(args)).await,

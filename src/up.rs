@@ -9,7 +9,10 @@ use std::{io::IsTerminal as _, path::Path, time::Duration};
 use anyhow::Context as _;
 use evo_common::runtime::{Shutdown, shutdown_on_signals};
 
-pub(crate) use self::cluster::{Cluster, Runners, Settings};
+pub(crate) use self::{
+    cluster::{Cluster, Runners, Settings},
+    cycle::follow as follow_cycle,
+};
 use crate::{
     cli::UpArgs,
     client::Client,

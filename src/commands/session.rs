@@ -69,6 +69,11 @@ impl Session {
         if self.own.is_some() { Duration::from_secs(15) } else { Duration::ZERO }
     }
 
+    /// Whether it was started for the command.
+    pub(super) fn is_own(&self) -> bool {
+        self.own.is_some()
+    }
+
     /// Ends what was started for the command.
     pub(super) async fn close(self) {
         if let Some(own) = self.own {

@@ -51,7 +51,7 @@ async fn start(client: &Client) -> Result<String> {
 }
 
 /// Shows what happens until the cycle has ended.
-async fn follow(client: &Client, cycle: &str, progress: &mut Progress) -> Result<()> {
+pub(crate) async fn follow(client: &Client, cycle: &str, progress: &mut Progress) -> Result<()> {
     let started = client
         .events(0, &[("run_id", cycle), ("kind", "cycle.started")])
         .await

@@ -11,6 +11,7 @@ mod config_swap;
 mod connections;
 mod evotown;
 mod health;
+mod learn;
 mod models;
 mod operations;
 #[cfg(target_os = "linux")]

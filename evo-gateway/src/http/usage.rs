@@ -25,6 +25,8 @@ use crate::{
 
 /// What is looked at when nothing says since when.
 const DEFAULT_DAYS: i64 = 30;
+/// Most runs of one question.
+const MAX_RUNS: usize = 100;
 
 /// Which usage is shown.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -49,7 +51,7 @@ pub(super) struct Params {
     /// Of this provider.
     #[param(example = "openai")]
     provider: Option<String>,
-    /// Of this run.
+    /// Of this run; of several with commas between them, up to 100.
     #[param(example = "01890a5d-ac96-774b-bcce-b302099a8057")]
     run_id: Option<String>,
     /// Of this stage.
@@ -163,6 +165,12 @@ fn query(
         Caller::Key(own) => Some(own.name.to_string()),
         Caller::Anybody | Caller::Operator | Caller::Gateway => key,
     };
+    let runs: Vec<String> =
+        run_id.iter().flat_map(|ids| ids.split(',')).map(str::to_owned).collect();
+    if runs.len() > MAX_RUNS {
+        let message = format!("`run_id`: {} runs are too many; name up to {MAX_RUNS}.", runs.len());
+        return Err(wrong(headers, "run_id", message));
+    }
     // A run is found by itself; anything else would read the whole table.
     let from = from.or_else(|| {
         run_id.is_none().then(|| to.unwrap_or_else(Utc::now) - TimeDelta::days(DEFAULT_DAYS))
@@ -175,7 +183,7 @@ fn query(
         })?,
         None => Vec::new(),
     };
-    let filter = Filter { from, to, key, model, provider, run: run_id, stage, tag };
+    let filter = Filter { from, to, key, model, provider, runs, stage, tag };
     Ok(Query { filter, groups, limit: limit(headers, params.limit)?, after })
 }
 

@@ -35,6 +35,46 @@ pub(super) struct Running {
     pub(super) restart_needed_for: Vec<String>,
 }
 
+/// What requests took and cost, as it has counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
+pub(crate) struct RunUsage {
+    /// Requests.
+    pub(crate) requests: u64,
+    input_tokens: u64,
+    cached_tokens: u64,
+    cache_write_tokens: u64,
+    /// Tokens of answers.
+    pub(crate) output_tokens: u64,
+    cost_usd: f64,
+    /// Requests without a known price.
+    unpriced: u64,
+}
+
+impl RunUsage {
+    /// Both together.
+    pub(super) fn plus(self, other: Self) -> Self {
+        Self {
+            requests: self.requests + other.requests,
+            input_tokens: self.input_tokens + other.input_tokens,
+            cached_tokens: self.cached_tokens + other.cached_tokens,
+            cache_write_tokens: self.cache_write_tokens + other.cache_write_tokens,
+            output_tokens: self.output_tokens + other.output_tokens,
+            cost_usd: self.cost_usd + other.cost_usd,
+            unpriced: self.unpriced + other.unpriced,
+        }
+    }
+
+    /// Tokens that went in, from a cache or not.
+    pub(crate) fn input_tokens(&self) -> u64 {
+        self.input_tokens + self.cached_tokens + self.cache_write_tokens
+    }
+
+    /// What they cost in USD; none when a price is not known.
+    pub(crate) fn usd(&self) -> Option<f64> {
+        (self.unpriced == 0).then_some(self.cost_usd)
+    }
+}
+
 /// Why there is no answer of the kind that was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum LiveError {
@@ -102,6 +142,17 @@ impl Live {
     /// The providers.
     pub(super) async fn providers(&self) -> Result<Value, LiveError> {
         self.send(Method::GET, "/v1/providers", &self.gateway, None).await
+    }
+
+    /// What requests of these runs took and cost, all together.
+    pub(super) async fn usage(&self, runs: &[String]) -> Result<RunUsage, LiveError> {
+        let path = format!("/usage?group_by=total&run_id={}", runs.join(","));
+        let answer = self.send(Method::GET, &path, &self.gateway, None).await?;
+        let sums = answer.pointer("/groups/0").cloned().unwrap_or_default();
+        serde_json::from_value(sums).map_err(|error| LiveError::Unreachable {
+            base: self.base.clone(),
+            cause: format!("what answers is no gateway of this version: {error}"),
+        })
     }
 
     /// Whether it says that it is well.

@@ -27,7 +27,7 @@ use tokio::sync::{Mutex, Notify};
 use self::{
     apply::State,
     files::{Files, Text},
-    live::Live,
+    live::{Live, RunUsage},
     trial::Trial,
 };
 use crate::{
@@ -72,6 +72,9 @@ pub enum Error {
     #[error(transparent)]
     Store(#[from] store::Error),
 }
+
+/// Runs of one question to the gateway.
+const RUNS_AT_ONCE: usize = 100;
 
 /// What a configuration that was sent came to.
 #[derive(Debug)]
@@ -222,6 +225,16 @@ impl ConfigSync {
     /// The gateway's models.
     pub(crate) async fn models(&self) -> Result<Value, Error> {
         Ok(self.live_or_not()?.models().await?)
+    }
+
+    /// What requests of these runs took and cost.
+    pub(crate) async fn usage_of(&self, runs: &[String]) -> Result<RunUsage, Error> {
+        let live = self.live_or_not()?;
+        let mut sum = RunUsage::default();
+        for some in runs.chunks(RUNS_AT_ONCE) {
+            sum = sum.plus(live.usage(some).await?);
+        }
+        Ok(sum)
     }
 
     /// The gateway's models, after it has asked its providers again.

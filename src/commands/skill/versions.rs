@@ -202,14 +202,18 @@ pub(super) fn state_text(skill: &SkillDetail) -> String {
         text += &format!("  {} waits for a person: `evo skill approvals {name}`\n", waits.version);
     }
     text += &format!(
-        "  cost: {} calls ({:.4} USD); {} runs with {} calls of models, {} + {} tokens{}\n",
+        "  cost: {} calls ({:.4} USD); {} runs with {} calls of models, {} + {} tokens{}, {}\n",
         cost.calls,
         cost.calls_usd,
         cost.runs,
         cost.model_calls,
         cost.input_tokens,
         cost.output_tokens,
-        cost.usd.map(|usd| format!(", {usd:.4} USD")).unwrap_or_default()
+        cost.usd.map(|usd| format!(", {usd:.4} USD")).unwrap_or_default(),
+        match cost.source.as_str() {
+            "gateway" => "as the gateway counted",
+            _ => "as the stages reported",
+        }
     );
     text
 }

@@ -89,8 +89,8 @@ pub(crate) struct Filter {
     pub(crate) model: Option<String>,
     /// Answered by this provider.
     pub(crate) provider: Option<String>,
-    /// Of this run.
-    pub(crate) run: Option<String>,
+    /// Of these runs.
+    pub(crate) runs: Vec<String>,
     /// Of this stage.
     pub(crate) stage: Option<String>,
     /// Of keys with this tag.
@@ -178,7 +178,7 @@ impl Query {
     }
 
     fn conditions(&self) -> (Vec<String>, Vec<Value>) {
-        let Filter { from, to, key, model, provider, run, stage, tag } = &self.filter;
+        let Filter { from, to, key, model, provider, runs, stage, tag } = &self.filter;
         let (mut conditions, mut values) = (Vec::new(), Vec::new());
         let mut add = |condition: &str, value: Value| {
             conditions.push(condition.to_owned());
@@ -193,7 +193,6 @@ impl Query {
         for (condition, value) in [
             ("usage.key = ?", key),
             ("usage.provider = ?", provider),
-            ("usage.run_id = ?", run),
             ("usage.stage = ?", stage),
             ("EXISTS (SELECT 1 FROM json_each(usage.tags) WHERE value = ?)", tag),
             ("? IN (usage.model, usage.asked)", model),
@@ -201,6 +200,11 @@ impl Query {
             if let Some(value) = value {
                 add(condition, Value::Text(value.clone()));
             }
+        }
+        if !runs.is_empty() {
+            let places = vec!["?"; runs.len()].join(", ");
+            conditions.push(format!("usage.run_id IN ({places})"));
+            values.extend(runs.iter().cloned().map(Value::Text));
         }
         (conditions, values)
     }

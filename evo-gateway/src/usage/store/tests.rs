@@ -173,7 +173,7 @@ fn rows_add_up_by_any_group_and_filter() {
         Filter { key: Some("b".to_owned()), ..all() },
         Filter { model: Some("p:m".to_owned()), ..all() },
         Filter { provider: Some("p".to_owned()), ..all() },
-        Filter { run: Some("run-1".to_owned()), ..all() },
+        Filter { runs: vec!["run-1".to_owned(), "run-none".to_owned()], ..all() },
         Filter { stage: Some("none".to_owned()), ..all() },
         Filter { tag: Some("y".to_owned()), ..all() },
     ];
@@ -249,7 +249,8 @@ fn no_query_reads_rows_that_it_does_not_ask_for() {
     let filters = [
         Filter { from, ..Filter::default() },
         Filter { from, key: name(), ..Filter::default() },
-        Filter { run: name(), ..Filter::default() },
+        Filter { runs: vec!["a".to_owned()], ..Filter::default() },
+        Filter { runs: vec!["a".to_owned(), "b".to_owned()], ..Filter::default() },
     ];
     let mut texts = vec![(SPENT.to_owned(), 1), (DELETE.to_owned(), 2)];
     for filter in filters {

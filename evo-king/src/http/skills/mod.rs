@@ -6,9 +6,11 @@ mod requests;
 mod tree;
 mod versions;
 
+use std::time::Duration;
+
 use axum::{Json, extract::State, http::StatusCode};
 use evo_common::{
-    api::{ErrorBody, SkillDetail, SkillList},
+    api::{ErrorBody, SkillCost, SkillDetail, SkillList},
     skill::is_valid_name,
 };
 use serde::Deserialize;
@@ -19,7 +21,10 @@ use super::{
     error::{ApiError, Result},
     extract::{PathParam, QueryParams, limit},
 };
-use crate::{state::King, store::SkillFilter};
+use crate::{
+    state::King,
+    store::{Connection, SkillFilter, skills::views},
+};
 
 /// The routes of this area.
 pub(super) fn routes() -> OpenApiRouter<King> {
@@ -128,7 +133,38 @@ pub(super) async fn get_skill(
 ) -> Result<Json<SkillDetail>> {
     let name = check_name(name)?;
     let skill = king.store.skills_get(&name).await?;
-    skill.map(Json).ok_or_else(|| no_such_skill(&name))
+    let mut skill = skill.ok_or_else(|| no_such_skill(&name))?;
+    count_models(&king, &name, &mut skill.cost).await?;
+    Ok(Json(skill))
+}
+
+/// How long the gateway may take to say what the runs about a skill cost.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Takes what models cost from the gateway, which counts every request. What the stages reported
+/// stands when it can't be asked, or has forgotten some of what they asked.
+async fn count_models(king: &King, name: &str, cost: &mut SkillCost) -> Result<()> {
+    let name = name.to_owned();
+    let read = async move |connection: &Connection| views::runs_of(connection, &name).await;
+    let runs = king.store.read(read).await?;
+    let asked = tokio::time::timeout(PATIENCE, king.config_sync.usage_of(&runs)).await;
+    let usage = match asked {
+        Ok(Ok(usage)) if usage.requests >= cost.model_calls => usage,
+        Ok(Ok(_)) | Err(_) => return Ok(()),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "The gateway does not say what the runs about a skill cost");
+            return Ok(());
+        }
+    };
+    *cost = SkillCost {
+        model_calls: usage.requests,
+        input_tokens: usage.input_tokens(),
+        output_tokens: usage.output_tokens,
+        usd: usage.usd(),
+        source: "gateway".to_owned(),
+        ..cost.clone()
+    };
+    Ok(())
 }
 
 fn no_such_skill(name: &str) -> ApiError {
