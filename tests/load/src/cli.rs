@@ -13,8 +13,8 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    bench, chaos, child, gate, king, machine, sandbox, scan, scenario::Scenario, stop::Stop,
-    targets::Kind, translate, upstream,
+    bench, chaos, child, evolve, gate, king, machine, sandbox, scan, scenario::Scenario,
+    stop::Stop, targets::Kind, translate, upstream,
 };
 
 /// Measures Evo's services under load. Linux only.
@@ -34,6 +34,7 @@ enum Command {
     Scan(ScanArgs),
     Sandbox(SandboxArgs),
     Gate(GateArgs),
+    Evolve(EvolveArgs),
     Upstream(UpstreamArgs),
     /// Becomes PROGRAM, which ends when its parent ends.
     #[command(hide = true)]
@@ -394,6 +395,67 @@ impl GateArgs {
     }
 }
 
+/// Shows whether the search for better variants of skills finds any, without a model.
+///
+/// Skills that work are made from the documents of running servers (httpbin, Jupyter, Evo itself), and
+/// broken: one fault, several, several with renamed inputs, and variants written from the description
+/// alone. Each start is searched from by selection and by chance with the same number of calls. What
+/// is told is how many held-out cases the best variant passes, which no search has seen.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  cargo build --release -p evo && cargo run --release -p evo-load -- evolve --json
+  evo-load evolve --plot docs/evolve.svg     the curves as a picture
+  evo-load evolve --quick                    does it run at all; the figures mean little
+
+Exit codes: 0 all was measured, 1 it failed, 2 wrong arguments, 4 a search could not be made, 130 interrupted.")]
+pub struct EvolveArgs {
+    /// Most skills, as many of each server as there can be [default: 60].
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..))]
+    skills: Option<u16>,
+    /// Calls of each search [default: 150].
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    calls: Option<u32>,
+    /// Searches from each start, each with a seed of its own [default: 3].
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..))]
+    seeds: Option<u16>,
+    /// Chooses the faults, and where the searches' seeds begin.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    pub seed: u64,
+    /// Also searches with operators that failures do not suggest, to see what that is worth.
+    #[arg(long)]
+    pub blind: bool,
+    /// Few skills and calls, to see that everything works.
+    #[arg(long)]
+    quick: bool,
+    /// Writes the curves as an SVG file.
+    #[arg(long, value_name = "FILE")]
+    pub plot: Option<PathBuf>,
+    /// Evo, as a server whose skills are broken [default: beside this program; without it they are left out].
+    #[arg(long, value_name = "FILE")]
+    pub binary: Option<PathBuf>,
+    /// Writes one JSON object per strategy to standard output; the text goes to standard error.
+    #[arg(long)]
+    json: bool,
+}
+
+impl EvolveArgs {
+    /// How many skills at most.
+    pub fn skills(&self) -> usize {
+        self.skills.unwrap_or(if self.quick { 6 } else { 60 }).into()
+    }
+
+    /// How many calls a search may make.
+    pub fn calls(&self) -> u32 {
+        self.calls.unwrap_or(if self.quick { 40 } else { 150 })
+    }
+
+    /// How many searches are made from each start.
+    pub fn seeds(&self) -> u64 {
+        self.seeds.unwrap_or(if self.quick { 1 } else { 3 }).into()
+    }
+}
+
 fn runners(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(number @ 5..=10_000) => Ok(number),
@@ -422,6 +484,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Convert(args) => convert(&args),
         Command::Sandbox(args) => sandbox(&args),
         Command::Scan(args) => scan(&args),
+        Command::Evolve(args) => evolve(&args),
         Command::Gate(args) => gate(&args),
         Command::Upstream(args) => upstream::serve(args.listen).map(|()| ExitCode::SUCCESS),
         Command::Child { program } => Err(child::become_child(&program)),
@@ -473,6 +536,16 @@ fn scan(args: &ScanArgs) -> Result<ExitCode> {
     let scenario = scan::run(args, &stop)?;
     tell(&scenario, args.json)?;
     Ok(if scenario.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(4) })
+}
+
+fn evolve(args: &EvolveArgs) -> Result<ExitCode> {
+    let stop = Stop::on_signals().context("can't listen for signals")?;
+    let mut clean = true;
+    evolve::run(args, &stop, |scenario| {
+        clean &= scenario.is_clean();
+        tell(scenario, args.json)
+    })?;
+    Ok(if clean { ExitCode::SUCCESS } else { ExitCode::from(4) })
 }
 
 fn sandbox(args: &SandboxArgs) -> Result<ExitCode> {

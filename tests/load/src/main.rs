@@ -7,6 +7,7 @@ mod chaos;
 mod child;
 mod cli;
 mod config;
+mod evolve;
 mod gate;
 mod http;
 mod king;

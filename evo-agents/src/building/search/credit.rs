@@ -88,7 +88,7 @@ fn hint(class: Class, operator: Operator) -> f64 {
             (O::ContentType, 1.5),
             (O::Omit, 2.0),
             (O::Path, 2.0),
-            (O::Output, 1.5),
+            (O::Output, 2.5),
             (O::ListStyle, 1.5),
             (O::Pagination, 1.0),
             (O::Verb, 1.0),

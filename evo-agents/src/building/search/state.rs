@@ -21,7 +21,7 @@ use crate::skill::package::Package;
 /// How often a new variant is tried for before the search is taken to be exhausted.
 const PATIENCE: usize = 200;
 /// How many operators more a variant may have to be taken instead of an equal one.
-const DRIFT: f64 = 2.5;
+const DRIFT: f64 = 1.5;
 /// The share of children that have two parents.
 const RECOMBINED: f64 = 0.15;
 
@@ -323,7 +323,9 @@ impl<'a> Search<'a> {
         let parent = if self.strategy == Strategy::Random {
             0
         } else {
-            self.population[self.random.random_range(0..self.population.len())]
+            // The first one half of the time, the second one half of the rest, …
+            let passed = self.population.iter().position(|_| self.random.random_bool(0.5));
+            self.population[passed.unwrap_or(0)]
         };
         let class = self.class(parent);
         let mut genome = self.variants[parent].genome.clone();

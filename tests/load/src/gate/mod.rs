@@ -8,7 +8,7 @@ mod proxy;
 mod report;
 mod rollback;
 mod same;
-mod servers;
+pub mod servers;
 
 #[cfg(test)]
 mod tests;
