@@ -32,6 +32,9 @@ pub(crate) enum Command {
     Runs(RunsCommand),
     /// Serve the skills in use to an MCP client over standard input and output.
     Mcp(McpArgs),
+    /// List the sources that skills come from, and look what one would yield.
+    #[command(subcommand, after_help = "Example: evo sources test ./api.yaml")]
+    Sources(SourcesCommand),
     /// Check the installation and say what to do.
     Doctor(DoctorArgs),
     /// Ask one service, or one runner, whether it is well.
@@ -516,6 +519,40 @@ pub(crate) struct McpArgs {
     pub(crate) token_file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) data: DataArgs,
+}
+
+/// `evo sources …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SourcesCommand {
+    /// List the configured sources.
+    #[command(after_help = "Example: evo sources list --json")]
+    List {
+        #[command(flatten)]
+        format: FormatArgs,
+        #[command(flatten)]
+        data: DataArgs,
+    },
+    /// Look into a source without starting anything: its candidates, their cases, and why one would
+    /// not be measured. Nothing is built or called, but the tools of an MCP server are listed.
+    #[command(
+        after_help = "Examples:\n  evo sources test\n  evo sources test petstore\n  evo sources test ./skills\n  evo sources test https://example.com/openapi.json --json\n\nExit codes: 0 something would be measured, 1 a source can't be read or nothing in it would be, 2 wrong\nusage."
+    )]
+    Test {
+        /// A configured source, a file, a folder, a repository (git+https://…) or an address; by
+        /// default every source that is switched on.
+        #[arg(value_name = "NAME|FILE|URL")]
+        target: Option<String>,
+        /// What a file or address is: openapi, skill_md, mcp or feed [default: what it looks like].
+        #[arg(long, value_name = "KIND", requires = "target")]
+        kind: Option<String>,
+        /// A private or loopback address that a file or address may name (repeatable).
+        #[arg(long, value_name = "ORIGIN", requires = "target")]
+        allow_origin: Vec<String>,
+        #[command(flatten)]
+        format: FormatArgs,
+        #[command(flatten)]
+        data: DataArgs,
+    },
 }
 
 /// `evo doctor`.

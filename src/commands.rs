@@ -7,6 +7,7 @@ mod mcp;
 mod runs;
 mod session;
 mod skill;
+mod sources;
 
 use anyhow::Context as _;
 use evo_common::{logging, runtime::shutdown_on_signals};
@@ -24,6 +25,7 @@ pub(crate) async fn run(command: Command) -> Result<()> {
         Command::Skill(command) => Box::pin(skill::run(command)).await,
         Command::Learn(args) => Box::pin(learn::run(*args)).await,
         Command::Runs(command) => Box::pin(runs::run(command)).await,
+        Command::Sources(command) => Box::pin(sources::run(command)).await,
         Command::Doctor(args) => Box::pin(doctor::run(args)).await,
         Command::Health(args) => Box::pin(health::run(args)).await,
         Command::Mcp(args) => Box::pin(mcp::run(args)).await,

@@ -336,9 +336,27 @@ pub struct LearningOutput {
     /// Requests that no candidate answers, with the reason. They stay open.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unanswered: Vec<UnansweredRequest>,
+    /// What another source offers too. Nothing is built of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub duplicates: Vec<DuplicateCandidate>,
     /// What models were asked, when one was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<ModelUsage>,
+}
+
+/// What would have become the same skill as a candidate of another source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DuplicateCandidate {
+    /// What it would have been called.
+    pub name: String,
+    /// Name of its source.
+    pub source: String,
+    /// What in the source.
+    pub locator: String,
+    /// Name of the candidate that is there instead.
+    pub duplicate_of: String,
+    /// Why they are the same.
+    pub reason: String,
 }
 
 /// A source that could not be read.

@@ -42,7 +42,7 @@ mod system_info;
 mod tasks;
 
 pub use app::App;
-pub use config::{Config, ConfigError, Timeouts, check_file};
+pub use config::{Config, ConfigError, Timeouts, check_file, load_sources};
 pub use error::Error;
 pub use http::document as openapi_document;
 pub use skills::{cases, monitor, promotion};

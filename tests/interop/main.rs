@@ -11,6 +11,7 @@ mod httpbin;
 mod jupyter;
 mod matrix;
 mod mcp;
+mod mcp_servers;
 mod programs;
 mod sessions;
 mod socketio;

@@ -5,6 +5,7 @@
 //! so that a builder can be as simple as it likes, and a model may be one.
 
 mod composed;
+mod mcp;
 mod model;
 mod openapi;
 pub(crate) mod package;
@@ -14,7 +15,7 @@ pub mod search;
 mod skill_md;
 
 use evo_common::{
-    outcome::{Outcome, codes},
+    outcome::Outcome,
     stage::{Candidate, CandidateKind},
 };
 use serde::de::DeserializeOwned;
@@ -33,10 +34,7 @@ pub(crate) async fn build(candidate: &Candidate, version: &str, job: &StageJob) 
         CandidateKind::Request => request::build(candidate, version, job).await,
         CandidateKind::Repair => repair::build(candidate, version, job).await,
         CandidateKind::SkillMd => skill_md::build(candidate, version, job),
-        CandidateKind::Mcp => Ok(Err(Outcome::held(
-            codes::NO_BUILDER,
-            "this runner builds nothing of the tools of MCP servers",
-        ))),
+        CandidateKind::Mcp => mcp::build(candidate, version, job),
     }
 }
 

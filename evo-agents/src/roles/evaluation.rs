@@ -18,8 +18,7 @@ use futures_util::future::BoxFuture;
 use serde::Deserialize;
 
 use super::{
-    candidate_of, done, expect_stage, operation_of, package_of, policy_with_parts, skill_manage,
-    source_of,
+    candidate_of, done, expect_stage, package_of, policy_with_parts, skill_manage, source_of,
 };
 use crate::{
     advice::{self, Advice, AdviceJob},
@@ -33,7 +32,7 @@ use crate::{
     },
     handler::{AgentHandler, StageDone, StageError, StageJob},
     skill::{execute::CallPolicy, package::Package},
-    sources::openapi::cases::with_declared_schema,
+    sources::{self, openapi::cases::with_declared_schema},
 };
 
 /// Smoke trials, all of the first case.
@@ -132,8 +131,10 @@ fn cases_of(context: &StageContext, candidate: &Candidate) -> Result<[Vec<Case>;
     if !cases.iter().any(|cases| cases.iter().any(|case| case.expect.declared_schema)) {
         return Ok(cases.map(Clone::clone));
     }
-    let operation = operation_of(candidate)?;
-    Ok(cases.map(|cases| with_declared_schema(cases, &operation)))
+    let declared = sources::answer_schema(candidate).map_err(|error| {
+        StageError::permanent(format!("`metadata.candidate.definition` can't be read: {error}"))
+    })?;
+    Ok(cases.map(|cases| with_declared_schema(cases, declared.as_ref())))
 }
 
 async fn call_policy(job: &StageJob, source: &SourceConfig, package: &Package) -> CallPolicy {

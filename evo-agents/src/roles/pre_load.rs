@@ -2,6 +2,7 @@
 //! open ends the candidate.
 
 mod dry_run;
+mod tool;
 
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use evo_common::{
     messages::{HealthCheck, PipelineStage},
     outcome::{Outcome, codes},
     skill::{SkillIO, is_valid_name},
-    stage::{Candidate, Finding, PreLoadOutput, Severity, StageContext},
+    stage::{Candidate, CandidateKind, Finding, PreLoadOutput, Severity, StageContext},
 };
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value, json};
@@ -31,7 +32,7 @@ use crate::{
         execute::{CallAnswer, CallError, CallPolicy, GATEWAY_TOKEN, VIEWER_TOKEN},
         package::Package,
     },
-    sources::openapi::{cases::with_declared_schema, operation::Operation, package},
+    sources::openapi::{operation::Operation, package},
     wording,
 };
 
@@ -71,6 +72,9 @@ async fn check(job: &StageJob, output: &mut PreLoadOutput) -> Result<Gate, Stage
         Err(reason) => return Ok(Err(Outcome::discarded(codes::INVALID_PACKAGE, reason))),
     };
     output.findings = scan::scan(&package);
+    if candidate.kind == CandidateKind::Mcp {
+        return tool::check(job, candidate, source, &package, output).await;
+    }
     if !candidate.kind.is_openapi() || package.manifest.has_code && !is_operation(candidate) {
         return dry_run::check(job, source, candidate, &package, output).await;
     }
@@ -104,12 +108,7 @@ impl<'a> Gates<'a> {
         valid(self.package)?;
         self.as_defined()?;
         safe(&output.findings, self.context)?;
-        if self.operation.streaming {
-            return Err(Outcome::discarded(
-                codes::STREAMING_ONLY,
-                "it only answers with a stream of events, which a skill call can't wait for",
-            ));
-        }
+        self.operation.streams().map_or(Ok(()), Err)?;
         self.write()?;
         self.auth()
     }
@@ -152,69 +151,29 @@ impl<'a> Gates<'a> {
     /// Whether it may be executed at all. If not, its request is still built, so that a package
     /// that is broken does not wait for leave.
     fn write(&self) -> Gate {
-        if self.operation.is_allowed(self.source) {
-            return Ok(());
-        }
+        let Some(leave) = self.operation.write(self.source) else { return Ok(()) };
         let input = self.some_input();
         if let Err(CallError::InvalidPackage(reason)) =
             self.job.services.executor.check(self.package, &input, &self.policy())
         {
             return Err(Outcome::discarded(codes::INVALID_PACKAGE, reason));
         }
-        let locator = self.operation.locator();
-        let name = self.operation.operation_id.as_ref().unwrap_or(&locator);
-        Err(Outcome::held(
-            codes::WRITE_NOT_ALLOWED,
-            format!(
-                "{locator} may change something; to let it be executed, add {name:?} to allow_operations of the source {:?}",
-                self.source.name
-            ),
-        ))
+        Err(leave)
     }
 
     fn auth(&self) -> Gate {
-        let Some(auth) = &self.operation.auth else { return Ok(()) };
-        if auth.kind.is_none() {
-            return Err(Outcome::held(
-                codes::AUTH_MISSING,
-                format!(
-                    "the security scheme {:?} is none that a skill can serve (bearer, basic, or an API key in header or query)",
-                    auth.scheme
-                ),
-            ));
+        if self.operation.auth.is_none() {
+            return Ok(());
         }
+        self.operation.unusable_auth().map_or(Ok(()), Err)?;
         let checked =
             self.job.services.executor.check(self.package, &self.some_input(), &self.policy());
         match checked {
             Err(error @ (CallError::AuthMissing { .. } | CallError::AuthNotAllowed { .. })) => {
-                Err(self.auth_outcome(&error))
+                Err(auth_outcome(self.source, &error))
             }
             _ => Ok(()),
         }
-    }
-
-    fn auth_outcome(&self, error: &CallError) -> Outcome {
-        let source = &self.source.name;
-        let reason = match error {
-            CallError::AuthMissing { name }
-                if [VIEWER_TOKEN, GATEWAY_TOKEN].contains(&name.as_str()) =>
-            {
-                format!("this runner was given no {name}")
-            }
-            CallError::AuthMissing { name } => {
-                format!("set the environment variable {name} for the runner of the stages")
-            }
-            CallError::AuthNotAllowed { name, host } if self.source.allow_env.contains(name) => {
-                format!(
-                    "the token {name} may not be sent to {host}: add its origin to allow_origins of the source {source:?} if the token is meant for it"
-                )
-            }
-            CallError::AuthNotAllowed { name, host } => format!(
-                "the token {name} may not be sent to {host}: add {name:?} to allow_env of the source {source:?} and set it for the runner, or name another variable with auth_ref"
-            ),
-            other => other.to_string(),
-        };
-        Outcome::held(codes::AUTH_MISSING, reason)
     }
 
     /// Some value for every required input, to build a request that is not sent.
@@ -240,15 +199,7 @@ impl<'a> Gates<'a> {
 
     /// The case to probe with.
     fn first_case(&self) -> Gate<&'a Case> {
-        if let Some(parameter) = self.operation.without_sample() {
-            return Err(Outcome::held(
-                codes::NO_EXAMPLE_FOR_PARAMETER,
-                format!(
-                    "the required parameter {:?} has no example, default or enum in the document, so there is nothing to try it with",
-                    parameter.name
-                ),
-            ));
-        }
+        self.operation.not_tried().map_or(Ok(()), Err)?;
         self.context.train_cases.iter().find(|case| !case.expect.refusal).ok_or_else(|| {
             Outcome::held(codes::NO_ORACLE, "there is no case to try it with".to_owned())
         })
@@ -299,7 +250,7 @@ impl<'a> Gates<'a> {
                 Err(error) => {
                     health.error =
                         Some(evo_common::redact::redact(&error.to_string()).into_owned());
-                    match self.ended_by(&error) {
+                    match ended_by(self.source, &error) {
                         Some(outcome) => gate = Err(outcome),
                         // There is a server; whether it is too slow, Evaluation says.
                         None => {
@@ -350,55 +301,9 @@ impl<'a> Gates<'a> {
         )
     }
 
-    /// How an error without an answer ends the candidate; [`None`] when it does not.
-    fn ended_by(&self, error: &CallError) -> Option<Outcome> {
-        Some(match error {
-            CallError::OriginNotAllowed { origin, reason } => Outcome::held(
-                codes::ORIGIN_NOT_ALLOWED,
-                format!(
-                    "{origin} may not be called ({reason}); to allow it, add {origin:?} to allow_origins of the source {:?}",
-                    self.source.name
-                ),
-            ),
-            CallError::AuthMissing { .. } | CallError::AuthNotAllowed { .. } => {
-                self.auth_outcome(error)
-            }
-            CallError::Streaming => {
-                Outcome::discarded(codes::STREAMING_ONLY, "its answer is a stream without end")
-            }
-            CallError::InvalidInput { .. } | CallError::InvalidPackage(_) => {
-                Outcome::discarded(codes::INVALID_PACKAGE, error.to_string())
-            }
-            CallError::Unreachable(_)
-            | CallError::Timeout { .. }
-            | CallError::TooLarge { .. }
-            | CallError::Redirected { .. }
-            | CallError::CodeFailed(_)
-            | CallError::NotJson(_)
-            | CallError::LimitReached(_)
-            | CallError::ServerFailed(_)
-            | CallError::Step { .. } => return None,
-            CallError::SandboxUnavailable(reason) => {
-                Outcome::held(codes::SANDBOX_UNAVAILABLE, reason.clone())
-            }
-        })
-    }
-
     /// Whether anything tells a right answer from a wrong one.
     fn oracle(&self) -> Gate {
-        let cases = with_declared_schema(&self.context.train_cases, self.operation);
-        let tells = |case: &Case| {
-            let expect = &case.expect;
-            !expect.refusal && !expect.declared_schema && expect.has_oracle()
-        };
-        if cases.iter().any(tells) {
-            return Ok(());
-        }
-        let reason = match &self.operation.answer.unresolved {
-            Some(reason) => format!("what a right answer is can't be read: {reason}"),
-            None => "the document declares neither a schema nor an example of the answer, so nothing tells a right one from a wrong one".to_owned(),
-        };
-        Err(Outcome::held(codes::NO_ORACLE, reason))
+        self.operation.without_oracle(&self.context.train_cases).map_or(Ok(()), Err)
     }
 }
 
@@ -418,6 +323,64 @@ fn observe(output: &mut PreLoadOutput, package: &Package, answer: &CallAnswer) {
     if observed.check(&answer.body, &|_| false).is_ok() {
         observed.note(&answer.body);
     }
+}
+
+fn auth_outcome(of: &SourceConfig, error: &CallError) -> Outcome {
+    let source = &of.name;
+    let reason = match error {
+        CallError::AuthMissing { name }
+            if [VIEWER_TOKEN, GATEWAY_TOKEN].contains(&name.as_str()) =>
+        {
+            format!("this runner was given no {name}")
+        }
+        CallError::AuthMissing { name } => {
+            format!("set the environment variable {name} for the runner of the stages")
+        }
+        CallError::AuthNotAllowed { name, host } if of.allow_env.contains(name) => {
+            format!(
+                "the token {name} may not be sent to {host}: add its origin to allow_origins of the source {source:?} if the token is meant for it"
+            )
+        }
+        CallError::AuthNotAllowed { name, host } => format!(
+            "the token {name} may not be sent to {host}: add {name:?} to allow_env of the source {source:?} and set it for the runner, or name another variable with auth_ref"
+        ),
+        other => other.to_string(),
+    };
+    Outcome::held(codes::AUTH_MISSING, reason)
+}
+
+/// How an error without an answer ends the candidate; [`None`] when it does not.
+fn ended_by(source: &SourceConfig, error: &CallError) -> Option<Outcome> {
+    Some(match error {
+        CallError::OriginNotAllowed { origin, reason } => Outcome::held(
+            codes::ORIGIN_NOT_ALLOWED,
+            format!(
+                "{origin} may not be called ({reason}); to allow it, add {origin:?} to allow_origins of the source {:?}",
+                source.name
+            ),
+        ),
+        CallError::AuthMissing { .. } | CallError::AuthNotAllowed { .. } => {
+            auth_outcome(source, error)
+        }
+        CallError::Streaming => {
+            Outcome::discarded(codes::STREAMING_ONLY, "its answer is a stream without end")
+        }
+        CallError::InvalidInput { .. } | CallError::InvalidPackage(_) => {
+            Outcome::discarded(codes::INVALID_PACKAGE, error.to_string())
+        }
+        CallError::Unreachable(_)
+        | CallError::Timeout { .. }
+        | CallError::TooLarge { .. }
+        | CallError::Redirected { .. }
+        | CallError::CodeFailed(_)
+        | CallError::NotJson(_)
+        | CallError::LimitReached(_)
+        | CallError::ServerFailed(_)
+        | CallError::Step { .. } => return None,
+        CallError::SandboxUnavailable(reason) => {
+            Outcome::held(codes::SANDBOX_UNAVAILABLE, reason.clone())
+        }
+    })
 }
 
 /// Whether names, versions and types are in order.
@@ -485,7 +448,8 @@ fn difference(package: &Package, expected: &Package) -> Option<(&'static str, St
     if package.manifest != expected.manifest {
         return whole("manifest.toml");
     }
-    if package.config == expected.config { None } else { whole("config.toml") }
+    let same = package.config == expected.config && package.kind == expected.kind;
+    if same { None } else { whole("config.toml") }
 }
 
 fn whole_ms(ms: f64) -> u64 {

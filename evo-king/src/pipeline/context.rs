@@ -121,6 +121,8 @@ impl Coordinator {
         }
         if stage == PipelineStage::Learning {
             context.names = Some(skills::names(connection).await?);
+            // No skill has an empty name, so all of them are compared with.
+            context.known_skills = skills::comparable(connection, "", None).await?;
             for source in &context.sources {
                 let room = outcomes::MAX_TOLD.saturating_sub(context.past.len());
                 let past = outcomes::of_source(connection, &source.name, room).await?;

@@ -111,6 +111,7 @@ impl Coordinator {
             "candidates": output.candidates.len(),
             "open": open,
             "failed_sources": output.failed_sources,
+            "duplicates": output.duplicates,
         });
         let id = Some(cycle.run_id.as_str());
         events::append(connection, now, "cycle.fanned_out", id, None, &payload).await?;

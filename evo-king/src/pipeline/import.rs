@@ -35,6 +35,7 @@ impl Coordinator {
             candidates,
             failed_sources: Vec::new(),
             unanswered: Vec::new(),
+            duplicates: Vec::new(),
             usage: None,
         };
         fan_out::check(&output)

@@ -293,7 +293,7 @@ async fn skill_manage(
             version: &run.version,
             run_id: &run.run_id,
             evidence,
-            is_read: is_read(&candidate.locator),
+            is_read: promotion::is_read(candidate),
             from_source: coordinator.knows_source(run, &candidate.source),
             outcome,
         };
@@ -309,9 +309,4 @@ async fn skill_manage(
         outcome = Outcome::discarded(codes::NOT_ENOUGH_EVIDENCE, reason);
     }
     Ok(Ok((StageEnd::Finish(outcome), Some(result.output.clone()))))
-}
-
-/// Whether an operation only reads.
-pub(super) fn is_read(locator: &str) -> bool {
-    matches!(locator.split_whitespace().next(), Some("GET" | "HEAD"))
 }

@@ -45,8 +45,18 @@ pub struct PromotionInput<'a> {
 /// Whether a right answer can be expected of a candidate every time: it only reads, or is code that
 /// changes nothing outside of its sandbox.
 pub fn answers_every_time(candidate: &Candidate) -> bool {
-    let reads = matches!(candidate.locator.split_whitespace().next(), Some("GET" | "HEAD"));
-    reads || matches!(candidate.kind, CandidateKind::Request | CandidateKind::SkillMd)
+    is_read(candidate) || matches!(candidate.kind, CandidateKind::Request | CandidateKind::SkillMd)
+}
+
+/// Whether a candidate only reads: an operation by its method, a tool by what its server says.
+pub fn is_read(candidate: &Candidate) -> bool {
+    match candidate.kind {
+        CandidateKind::Mcp => {
+            let hint = candidate.definition.pointer("/tool/annotations/readOnlyHint");
+            hint == Some(&serde_json::Value::Bool(true))
+        }
+        _ => matches!(candidate.locator.split_whitespace().next(), Some("GET" | "HEAD")),
+    }
 }
 
 /// Held-out trials that failed in earlier looks, and how many passed in a row in this one, given all

@@ -367,6 +367,11 @@ impl Executor {
         self.inner.get_document(url, policy).await
     }
 
+    /// An environment variable, as skills would see it.
+    pub(crate) fn environment(&self, name: &str) -> Option<String> {
+        (self.inner.config.env)(name)
+    }
+
     /// The tools of the policy's MCP server.
     pub async fn list_tools(&self, policy: &CallPolicy) -> Result<Listing, CallError> {
         Box::pin(self.inner.list_tools(policy)).await

@@ -15,6 +15,8 @@ use super::{
 
 /// Most cases of one operation.
 const MAX_CASES: usize = 8;
+/// Most examples of one operation that an operator gives.
+const MAX_EXAMPLES: usize = 100;
 /// A text that no list of values holds.
 const NO_SUCH_VALUE: &str = "evo-no-such-value";
 
@@ -24,52 +26,48 @@ pub fn cases(name: &str, operation: &Operation) -> Vec<Case> {
         return Vec::new();
     }
     let mut cases = Cases { name, list: Vec::new(), most: MAX_CASES };
-    let required: Vec<&Parameter> = operation.parameters.iter().filter(|p| p.required).collect();
-    let base: Map<String, Value> = required
-        .iter()
-        .filter_map(|parameter| {
-            Some((parameter.input.clone(), parameter.samples.first()?.value.clone()))
-        })
-        .collect();
+    let base = base(&operation.parameters);
     let refusal = refusal(operation, &base);
     if refusal.is_some() {
         cases.most -= 1;
     }
-    let expect = expectation(operation);
-    let origin = required.first().and_then(|parameter| parameter.samples.first());
-    let origin = origin.map_or("none", |sample| sample.origin.as_str());
-    let first = Expectation { non_empty: operation.answer.non_empty.clone(), ..expect.clone() };
-    cases.add(base.clone(), first, origin);
-
-    let with = |parameter: &Parameter, sample: &Sample| {
-        let mut input = base.clone();
-        input.insert(parameter.input.clone(), sample.value.clone());
-        input
-    };
-    for parameter in operation.parameters.iter().filter(|parameter| !parameter.required) {
-        if let Some(sample) = parameter.samples.first() {
-            cases.add(with(parameter, sample), expect.clone(), &sample.origin);
-        }
-    }
-    // Further values, a round for each, so that every parameter gets its turn.
-    for round in 1.. {
-        let mut more = false;
-        for parameter in &operation.parameters {
-            if let Some(sample) = parameter.samples.get(round) {
-                more = true;
-                cases.add(with(parameter, sample), expect.clone(), &sample.origin);
-            }
-        }
-        if !more {
-            break;
-        }
-    }
+    cases.of_samples(&operation.parameters, &expectation(operation), &operation.answer.non_empty);
     cases.most = MAX_CASES;
     if let Some(input) = refusal {
         let expect = Expectation { refusal: true, ..Expectation::default() };
         cases.add(input, expect, "boundary");
     }
     cases.list
+}
+
+/// Cases of a call that has no refusals: examples first, then what the declared values of its
+/// inputs give.
+pub fn of_samples(
+    name: &str,
+    examples: impl IntoIterator<Item = (Map<String, Value>, Expectation)>,
+    parameters: &[Parameter],
+    expect: Option<&Expectation>,
+    non_empty: &[String],
+) -> Vec<Case> {
+    let mut cases = Cases { name, list: Vec::new(), most: MAX_EXAMPLES };
+    for (input, expect) in examples {
+        cases.add(input, expect, "example");
+    }
+    if let Some(expect) = expect {
+        cases.most = cases.list.len() + MAX_CASES;
+        cases.of_samples(parameters, expect, non_empty);
+    }
+    cases.list
+}
+
+/// The required inputs, each with its best value.
+fn base(parameters: &[Parameter]) -> Map<String, Value> {
+    let required = parameters.iter().filter(|parameter| parameter.required);
+    required
+        .filter_map(|parameter| {
+            Some((parameter.input.clone(), parameter.samples.first()?.value.clone()))
+        })
+        .collect()
 }
 
 fn expectation(operation: &Operation) -> Expectation {
@@ -84,12 +82,12 @@ fn expectation(operation: &Operation) -> Expectation {
 
 /// Puts the answer schema of the definition into the cases that refer to it. A case whose
 /// definition declares none stays as it is, so that it is never taken for a passed one.
-pub fn with_declared_schema(cases: &[Case], operation: &Operation) -> Vec<Case> {
+pub fn with_declared_schema(cases: &[Case], declared: Option<&Value>) -> Vec<Case> {
     let resolved = |case: &Case| {
         let mut case = case.clone();
         let expect = &mut case.expect;
         if expect.declared_schema {
-            expect.schema = expect.schema.take().or_else(|| operation.answer.schema.clone());
+            expect.schema = expect.schema.take().or_else(|| declared.cloned());
             expect.declared_schema = expect.schema.is_none();
         }
         case
@@ -134,6 +132,40 @@ struct Cases<'a> {
 }
 
 impl Cases<'_> {
+    /// What the declared values of the inputs give, each optional input once before any twice.
+    fn of_samples(&mut self, parameters: &[Parameter], expect: &Expectation, non_empty: &[String]) {
+        let base = base(parameters);
+        let first = parameters.iter().find(|parameter| parameter.required);
+        let origin = first.and_then(|parameter| parameter.samples.first());
+        let origin = origin.map_or("none", |sample| sample.origin.as_str());
+        let first = Expectation { non_empty: non_empty.to_vec(), ..expect.clone() };
+        self.add(base.clone(), first, origin);
+
+        let with = |parameter: &Parameter, sample: &Sample| {
+            let mut input = base.clone();
+            input.insert(parameter.input.clone(), sample.value.clone());
+            input
+        };
+        for parameter in parameters.iter().filter(|parameter| !parameter.required) {
+            if let Some(sample) = parameter.samples.first() {
+                self.add(with(parameter, sample), expect.clone(), &sample.origin);
+            }
+        }
+        // Further values, a round for each, so that every parameter gets its turn.
+        for round in 1.. {
+            let mut more = false;
+            for parameter in parameters {
+                if let Some(sample) = parameter.samples.get(round) {
+                    more = true;
+                    self.add(with(parameter, sample), expect.clone(), &sample.origin);
+                }
+            }
+            if !more {
+                break;
+            }
+        }
+    }
+
     fn add(&mut self, input: Map<String, Value>, expect: Expectation, origin: &str) {
         if self.list.len() >= self.most || self.list.iter().any(|case| case.input == input) {
             return;

@@ -4,9 +4,8 @@
 use std::collections::BTreeMap;
 
 use evo_common::{
-    artifact::Files,
-    case::{Case, CaseEntry, CaseFile},
-    skill::{HttpCall, HttpMethod, Provenance, SkillIO, SkillManifest, files},
+    case::Case,
+    skill::{HttpCall, HttpMethod, SkillIO, SkillManifest},
     stage::Candidate,
 };
 use serde::Serialize;
@@ -16,36 +15,8 @@ use super::{
     BUILDER, cases,
     operation::{Operation, Parameter, Place},
 };
-
-/// Longest description in a SKILL.md, by the agentskills.io format.
-const MAX_SKILL_DESCRIPTION: usize = 1_024;
-
-/// A compiled package.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Built {
-    /// `manifest.toml`.
-    pub manifest: SkillManifest,
-    /// What it calls: `GET {server}/agents`.
-    pub endpoints: Vec<String>,
-    /// All files.
-    pub files: Files,
-}
-
-/// Why an operation can't be compiled.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// No http skill can send it.
-    #[error("an http skill can't send the method {0}")]
-    Method(String),
-    /// A value that TOML can't hold.
-    #[error("{file} can't be written: {message}")]
-    Write {
-        /// The file.
-        file: &'static str,
-        /// Why.
-        message: String,
-    },
-}
+pub use crate::sources::package::{Built, Error};
+use crate::sources::package::{Parts, SkillMd};
 
 /// `config.toml`, with its maps in order.
 #[derive(Serialize)]
@@ -101,36 +72,33 @@ pub fn build(
         endpoints: [EndpointFile { name, url: &operation.url, method, headers }],
         extra: &call,
     };
-    let provenance = Provenance {
-        source: candidate.source.clone(),
-        locator: candidate.locator.clone(),
-        fingerprint: candidate.fingerprint.clone(),
-        builder: BUILDER.to_owned(),
-        parent: parent.map(str::to_owned),
-        model: candidate.written.last().map(|written| written.model.clone()),
-        written: candidate.written.clone(),
-        parents: Vec::new(),
-        operators: Vec::new(),
-    };
-    let endpoints = vec![format!("{} {}", operation.method, operation.url)];
     // A package has no definition beside it, so its cases hold the schema themselves.
-    let own_cases = cases::with_declared_schema(train_cases, operation);
-    let skill_md = skill_md(&manifest, operation, train_cases);
-    let mut all = Files::new();
-    for (file, text) in [
-        (files::MANIFEST, toml_text(files::MANIFEST, &manifest)?),
-        (files::CONFIG, toml_text(files::CONFIG, &config)?),
-        (files::TESTS, toml_text(files::TESTS, &case_file(&own_cases))?),
-        (files::PROVENANCE, toml_text(files::PROVENANCE, &provenance)?),
-        (files::SKILL_MD, skill_md),
-    ] {
-        all.insert(file.to_owned(), text.into_bytes());
+    let own_cases = cases::with_declared_schema(train_cases, operation.answer.schema.as_ref());
+    let locator = operation.locator();
+    let deprecated = operation.deprecated.then_some("Its publisher marks it as deprecated.");
+    let mut usage = vec![format!("Calls `{} {}`.", operation.method, operation.url)];
+    usage.extend(operation.auth.as_ref().map(|auth| {
+        format!("The auth token is read from the environment variable `{}`.", auth.auth_ref)
+    }));
+    let skill_md = SkillMd {
+        manifest: &manifest,
+        locator: &locator,
+        details: operation.details.as_deref().into_iter().chain(deprecated).collect(),
+        usage,
+        cases: train_cases,
+    };
+    let skill_md = skill_md.write();
+    Parts {
+        candidate,
+        manifest,
+        config: &config,
+        endpoints: vec![format!("{} {}", operation.method, operation.url)],
+        builder: BUILDER,
+        parent,
+        cases: &own_cases,
+        skill_md,
     }
-    Ok(Built { manifest, endpoints, files: all })
-}
-
-fn toml_text(file: &'static str, value: &impl Serialize) -> Result<String, Error> {
-    toml::to_string_pretty(value).map_err(|error| Error::Write { file, message: error.to_string() })
+    .write()
 }
 
 fn input(parameter: &Parameter) -> SkillIO {
@@ -199,67 +167,4 @@ fn call(operation: &Operation) -> HttpCall {
         retries: 0,
         output: None,
     }
-}
-
-fn case_file(cases: &[Case]) -> CaseFile {
-    let entry = |case: &Case| CaseEntry {
-        id: case.case_id.clone(),
-        origin: case.origin.clone(),
-        input: serde_json::to_string(&case.input).expect("JSON can be written"),
-        expect: serde_json::to_string(&case.expect).expect("an expectation is plain data"),
-    };
-    CaseFile { cases: cases.iter().map(entry).collect() }
-}
-
-/// The package in the agentskills.io format, so that other agents can load the same folder.
-fn skill_md(manifest: &SkillManifest, operation: &Operation, cases: &[Case]) -> String {
-    let quoted = |text: &str| Value::from(text).to_string();
-    let description: String = format!("{} ({})", manifest.description, operation.locator())
-        .chars()
-        .take(MAX_SKILL_DESCRIPTION)
-        .collect();
-    let mut text = format!(
-        "---\nname: {}\ndescription: {}\nmetadata:\n  evo-version: {}\n---\n\n# {}\n\n## Description\n\n{}\n",
-        manifest.name,
-        quoted(&description),
-        quoted(&manifest.version),
-        manifest.name,
-        manifest.description,
-    );
-    let mut line = |line: String| {
-        text.push_str(&line);
-        text.push('\n');
-    };
-    if let Some(details) = &operation.details {
-        line(format!("\n{details}"));
-    }
-    if operation.deprecated {
-        line("\nIts publisher marks it as deprecated.".to_owned());
-    }
-    line("\n## Inputs\n".to_owned());
-    if manifest.inputs.is_empty() {
-        line("None.".to_owned());
-    }
-    for input in &manifest.inputs {
-        let required = if input.required { "required" } else { "optional" };
-        let description = input.description.as_deref().unwrap_or_default();
-        let dash = if description.is_empty() { "" } else { " — " };
-        line(format!("- `{}` ({}, {required}){dash}{description}", input.name, input.r#type));
-    }
-    line("\n## Usage\n".to_owned());
-    line(format!("Calls `{} {}`.", operation.method, operation.url));
-    if let Some(auth) = &operation.auth {
-        line(format!("The auth token is read from the environment variable `{}`.", auth.auth_ref));
-    }
-    line(format!("\nWith Evo: `evo skill run {}`", manifest.name));
-    line("\n## Example\n".to_owned());
-    let example = cases.iter().find(|case| !case.expect.refusal);
-    match example {
-        Some(case) => line(format!(
-            "```json\n{}\n```",
-            serde_json::to_string_pretty(&case.input).expect("JSON can be written")
-        )),
-        None => line("The source declares no example input.".to_owned()),
-    }
-    text
 }

@@ -257,18 +257,18 @@ fn cases_hold_declared_values_and_bounds() {
 fn a_case_refers_to_the_declared_schema_and_a_package_holds_it() {
     let (candidate, operation) = find(V30, "GET /items/{item_id}");
     let (cases, schema) = (&candidate.cases, operation.answer.schema.clone());
-    let resolved = with_declared_schema(cases, &operation);
+    let resolved = with_declared_schema(cases, operation.answer.schema.as_ref());
     assert_eq!((&resolved[0].expect.schema, resolved[0].expect.declared_schema), (&schema, false));
     assert_eq!(resolved.last(), cases.last(), "a refusal has no schema");
 
     let mut pinned = cases[0].clone();
     pinned.expect.schema = Some(json!({"type": "object"}));
-    let resolved = with_declared_schema(&[pinned], &operation);
+    let resolved = with_declared_schema(&[pinned], operation.answer.schema.as_ref());
     assert_eq!(resolved[0].expect.schema, Some(json!({"type": "object"})), "its own goes first");
 
     let mut bare = operation;
     bare.answer.schema = None;
-    let unresolved = with_declared_schema(&cases[..1], &bare);
+    let unresolved = with_declared_schema(&cases[..1], bare.answer.schema.as_ref());
     let error = crate::evaluation::oracle::Oracle::new(&unresolved[0], &[]).unwrap_err();
     assert_eq!(error.part, "declared_schema", "a case that can't be checked never passes");
 }
@@ -303,7 +303,7 @@ fn a_large_document_fits_into_one_report() {
     let copied: Vec<Candidate> = all
         .iter()
         .map(|(candidate, operation)| Candidate {
-            cases: with_declared_schema(&candidate.cases, operation),
+            cases: with_declared_schema(&candidate.cases, operation.answer.schema.as_ref()),
             ..candidate.clone()
         })
         .collect();
@@ -412,7 +412,7 @@ With Evo: `evo skill run shop-get-item-by-id`
     );
     let package = Package::from_files(built.files.clone()).unwrap();
     assert_eq!(package.manifest, built.manifest);
-    let own = with_declared_schema(&candidate.cases[..1], &operation);
+    let own = with_declared_schema(&candidate.cases[..1], operation.answer.schema.as_ref());
     assert_eq!(package.train_cases().unwrap(), own);
     assert_eq!(
         package.manifest.outputs,
@@ -461,7 +461,7 @@ fn exercise(text: &[u8]) {
             let (_, archive) = evo_common::artifact::pack(&built.files).unwrap();
             let package = Package::from_archive(&archive).unwrap();
             assert_eq!(package.manifest, built.manifest);
-            let own = with_declared_schema(&candidate.cases, &operation);
+            let own = with_declared_schema(&candidate.cases, operation.answer.schema.as_ref());
             assert_eq!(package.train_cases().unwrap(), own, "a package needs no definition");
         }
     }

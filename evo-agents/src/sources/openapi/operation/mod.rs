@@ -5,6 +5,7 @@ mod address;
 mod answer;
 mod auth;
 mod body;
+mod forecast;
 mod media;
 mod parameters;
 
