@@ -5,6 +5,7 @@
 mod agent;
 mod audit;
 mod bad_input;
+mod bad_model;
 mod bridge;
 mod commands;
 mod config_swap;

@@ -3,6 +3,7 @@
 //!
 //! Everything panics with what it saw; a test that uses it reads like a sentence.
 
+pub mod adversary;
 mod evo;
 mod evotown;
 pub mod faults;

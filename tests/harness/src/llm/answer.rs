@@ -1,6 +1,13 @@
 //! What the model says to a prompt.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use super::{
     fault,
@@ -18,13 +25,30 @@ const CACHED: u64 = 64;
 /// Arguments of the first tool that is called; the second gets none.
 const ARGUMENTS: &str = r#"{"city":"Zürich","units":["°C","K"],"days":3}"#;
 
+/// What a model of a test's own says to the text of a question, of which it is the `usize`th, from 0.
+pub(super) type Replies = Arc<dyn Fn(usize, &str) -> String + Send + Sync>;
+
 /// What a model of a test's own does.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) enum Script {
     /// Always says this.
     Says(String),
+    /// Says what this makes of the question; counts the questions.
+    Replies(Replies, Arc<AtomicUsize>),
     /// Calls this tool with these arguments, saying this; repeats the result afterwards.
     Calls(String, String, String),
+}
+
+impl fmt::Debug for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Says(text) => f.debug_tuple("Says").field(text).finish(),
+            Self::Replies(_, asked) => f.debug_tuple("Replies").field(asked).finish(),
+            Self::Calls(tool, arguments, says) => {
+                f.debug_tuple("Calls").field(tool).field(arguments).field(says).finish()
+            }
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -72,6 +96,9 @@ pub(super) fn answer(prompt: &Prompt, fixed: &HashMap<String, Script>) -> Option
     };
     match fixed.get(&prompt.model) {
         Some(Script::Says(text)) => answer.text.clone_from(text),
+        Some(Script::Replies(reply, asked)) => {
+            answer.text = reply(asked.fetch_add(1, Ordering::Relaxed), &prompt.texts());
+        }
         Some(Script::Calls(tool, arguments, before)) => {
             let results = prompt.results();
             if results.is_empty() {

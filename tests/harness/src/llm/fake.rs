@@ -45,6 +45,17 @@ impl<A> Fake<A> {
         self.models.locked().insert(model.to_owned(), Script::Says(text.to_owned()));
     }
 
+    /// From now on there is a model of this name that says what `reply` makes of the number of the
+    /// question, from 0, and of all that it is shown.
+    pub fn replies(
+        &self,
+        model: &str,
+        reply: impl Fn(usize, &str) -> String + Send + Sync + 'static,
+    ) {
+        let script = Script::Replies(Arc::new(reply), Arc::default());
+        self.models.locked().insert(model.to_owned(), script);
+    }
+
     /// From now on there is a model of this name that says this and calls a tool with these
     /// arguments; shown the result, it repeats it.
     pub fn calls(&self, model: &str, says: &str, tool: &str, arguments: &Value) {

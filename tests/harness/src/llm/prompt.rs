@@ -87,6 +87,13 @@ impl Prompt {
         texts.next().unwrap_or_default()
     }
 
+    /// All that is said in it, by whoever.
+    pub(super) fn texts(&self) -> String {
+        let said = self.turns.iter().flat_map(|turn| &turn.parts).filter_map(Part::text);
+        let all: Vec<&str> = self.system.iter().map(String::as_str).chain(said).collect();
+        all.join("\n")
+    }
+
     /// Results of tools in the last turn, as `name=text`.
     pub(super) fn results(&self) -> Vec<String> {
         let last = self.turns.last().map_or(&[][..], |turn| &turn.parts);
