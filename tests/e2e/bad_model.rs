@@ -31,7 +31,10 @@ fn up(provider: &OpenAi) -> (Evo, Process, King) {
     });
     evo.file("data/config/gateway.toml", &toml::to_string(&gateway).unwrap());
     evo.file("data/config/sources.toml", "sources = []\n");
-    evo.file("data/config/king.toml", "first_cycle = false\n\n[skills.approval]\ncode = \"auto\"\n");
+    evo.file(
+        "data/config/king.toml",
+        "first_cycle = false\n\n[skills.approval]\ncode = \"auto\"\n",
+    );
     let mut command = evo.command(&["up", "--king-port", "0", "--gateway-port", "0"]);
     command.env("EVO_MODEL", "fake:adversary").env("FAKE_KEY", OpenAi::KEYS[0]);
     let mut process = Process::start(command);
@@ -80,7 +83,8 @@ async fn nothing_bad_comes_into_use_nothing_hangs_and_everything_is_explained() 
         }
         let runs = king.get("/pipeline/runs?status=running&limit=1").await;
         if runs["count"] == 0 {
-            let (status, answer) = king.send(Method::POST, "/pipeline/start", Some(&json!({}))).await;
+            let (status, answer) =
+                king.send(Method::POST, "/pipeline/start", Some(&json!({}))).await;
             assert!(status.is_success(), "{status}: {answer}");
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -91,13 +95,17 @@ async fn nothing_bad_comes_into_use_nothing_hangs_and_everything_is_explained() 
     let mut seen = BTreeMap::new();
     for (request_id, told) in &ended {
         let (task, request) = (asked[request_id], &told["request"]);
-        let (status, code) = (request["status"].as_str().unwrap(), request["code"].as_str().unwrap());
+        let (status, code) =
+            (request["status"].as_str().unwrap(), request["code"].as_str().unwrap());
         assert!(!request["reason"].as_str().unwrap_or_default().is_empty(), "{told}");
         assert_eq!(status == "answered", task.may_be_active(), "{:?}: {told}", task.deed);
-        *seen.entry((format!("{:?}", task.deed), status.to_owned(), code.to_owned())).or_insert(0) += 1;
+        *seen
+            .entry((format!("{:?}", task.deed), status.to_owned(), code.to_owned()))
+            .or_insert(0) += 1;
     }
     let skills = king.get("/skills?limit=200").await;
-    let active = skills["skills"].as_array().unwrap().iter().filter(|skill| skill["status"] == "active");
+    let active =
+        skills["skills"].as_array().unwrap().iter().filter(|skill| skill["status"] == "active");
     let right = tasks.iter().filter(|task| task.may_be_active()).count();
     assert_eq!(active.count(), right, "{skills}");
     for ((deed, status, code), times) in seen {

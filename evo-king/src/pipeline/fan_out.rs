@@ -7,13 +7,14 @@ use std::{
 
 use evo_common::{
     api::{RequestStatus, RunKind},
+    case::{Case, Split},
     clock::Timestamp,
     evidence::Evidence,
     ids::RunId,
     messages::{PipelineRunStatus, PipelineStage},
     outcome::{Outcome, Verdict, codes},
     skill,
-    stage::{Candidate, Incumbent, LearningOutput},
+    stage::{Candidate, CandidateKind, Incumbent, LearningOutput},
 };
 use serde_json::json;
 
@@ -291,7 +292,16 @@ impl Coordinator {
         if let Some(held) = &start.goes_on {
             timers::clear(connection, held).await?;
         }
-        let without_cases = Candidate { cases: Vec::new(), ..candidate.clone() };
+        let mut without_cases = Candidate { cases: Vec::new(), ..candidate.clone() };
+        if let Some(version) = broken_version(connection, candidate).await?
+            && let Some(made) = runs::load(connection, &version.run_id).await?
+            && let (Some(from), Some(definition)) =
+                (made.candidate, without_cases.definition.as_object_mut())
+        {
+            // Its builder wants to know what the version that fails was made from.
+            let of = json!({"kind": from.kind, "definition": from.definition});
+            definition.entry("of").or_insert(of);
+        }
         let new = runs::NewRun {
             run_id,
             parent_run_id: Some(&cycle.run_id),
@@ -329,26 +339,54 @@ impl Coordinator {
             return Ok(run_id.to_owned());
         }
         skills::start_candidate(connection, now, candidate, run_id, start.look).await?;
-        // What is held out of a request was decided when it was asked for, and Learning never saw it.
-        let mut cases = match &candidate.request_id {
+        let cases = self.cases_of(connection, candidate).await?;
+        store::cases::insert(connection, run_id, &cases).await?;
+        Ok(run_id.to_owned())
+    }
+
+    /// A candidate's cases, and which of them builders may see. What is held out of a request was
+    /// decided when it was asked for, and Learning never saw it. A repair is tested with the cases of
+    /// the version that it repairs, too.
+    async fn cases_of(
+        &self,
+        connection: &Connection,
+        candidate: &Candidate,
+    ) -> store::Result<Vec<(Case, Split)>> {
+        let mut all = match &candidate.request_id {
             Some(request_id) => store::requests::examples(connection, request_id).await?,
             None => Vec::new(),
         };
-        let own: Vec<_> = candidate
-            .cases
-            .iter()
-            .filter(|own| {
-                !cases
-                    .iter()
-                    .any(|(case, _)| case.case_id == own.case_id || case.input == own.input)
-            })
-            .cloned()
-            .collect();
+        let asked = all.len();
+        let is_asked = |all: &[(Case, Split)], case: &Case| {
+            let mut asked = all.iter().take(asked);
+            asked.any(|(known, _)| known.case_id == case.case_id || known.input == case.input)
+        };
+        let mut own = candidate.cases.clone();
+        if let Some(version) = broken_version(connection, candidate).await? {
+            let (train, holdout) = store::cases::of_run(connection, &version.run_id).await?;
+            for case in train.iter().chain(holdout.iter().filter(|case| !train.contains(case))) {
+                let split = match (train.contains(case), holdout.contains(case)) {
+                    // What served both parts is split now: a model could learn it by heart.
+                    (true, true) => {
+                        own.push(case.clone());
+                        continue;
+                    }
+                    (true, false) => Split::Train,
+                    _ => Split::Holdout,
+                };
+                if !is_asked(&all, case) {
+                    all.push((case.clone(), split));
+                }
+            }
+        }
+        own.retain(|case| {
+            let known = all.iter().any(|(known, _)| known.case_id == case.case_id);
+            !known && !is_asked(&all, case)
+        });
         let ids: Vec<&str> = own.iter().map(|case| case.case_id.as_str()).collect();
         let splits = cases::split(&ids, candidate.deterministic, self.parts.store.split_key());
-        cases.extend(own.into_iter().zip(splits));
-        store::cases::insert(connection, run_id, &cases).await?;
-        Ok(run_id.to_owned())
+        all.extend(own.into_iter().zip(splits));
+        Ok(all)
     }
 
     /// A held run's next look: a new run that goes on from Evaluation with everything before.
@@ -405,6 +443,24 @@ impl Coordinator {
 impl Start {
     fn is_running(&self) -> bool {
         self.state.status() == PipelineRunStatus::Running
+    }
+}
+
+/// The version that a candidate repairs.
+async fn broken_version(
+    connection: &Connection,
+    candidate: &Candidate,
+) -> store::Result<Option<skills::state::Version>> {
+    let Some(request_id) = candidate.request_id.as_ref() else { return Ok(None) };
+    let request = store::requests::load(connection, request_id).await?;
+    let version = request.and_then(|request| request.skill.zip(request.artifact_id));
+    match version {
+        Some((skill, artifact_id))
+            if candidate.kind == CandidateKind::Repair && skill == candidate.name =>
+        {
+            skills::state::version(connection, &skill, &artifact_id).await
+        }
+        _ => Ok(None),
     }
 }
 

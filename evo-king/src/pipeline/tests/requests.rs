@@ -16,8 +16,19 @@ use crate::{
 };
 
 /// The scripted Learning makes the candidate that the last word of a request names; of `nothing` it makes
-/// none, and of two words with a plus between them two. It repairs nothing.
+/// none, and of two words with a plus between them two. What a person wants better it
+/// repairs.
 pub(super) fn answer(wanted: &[SkillRequest], output: &mut LearningOutput) {
+    for request in wanted.iter().filter(|request| request.text.starts_with("better")) {
+        output.candidates.push(Candidate {
+            kind: CandidateKind::Repair,
+            request_id: Some(request.request_id.clone()),
+            fingerprint: request.request_id.clone(),
+            definition: json!({"text": request.text}),
+            cases: Vec::new(),
+            ..candidate(request.skill.as_deref().unwrap())
+        });
+    }
     for request in wanted.iter().filter(|request| request.kind == RequestKind::New) {
         let request_id = &request.request_id;
         let name = request.text.split_whitespace().last().unwrap();
@@ -195,6 +206,34 @@ async fn requests_cancel(
     cancel: evo_common::api::CancelRequest,
 ) -> evo_common::api::RequestCancelled {
     requests::cancel(&bench.store, &bench.pipeline, &id, &cancel, "operator").await.unwrap()
+}
+
+/// A repair is tested with the cases of the version that it repairs, too, and its builder is told what that
+/// was made from.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repair_has_the_cases_and_the_definition_of_what_it_repairs() {
+    let folder = TempDir::new().unwrap();
+    let bench = Bench::start(&folder).await;
+    let _silent = bench.runners("one", usize::MAX).await;
+    bench.cycle_over(&["api-a"]).await;
+    let new = NewRequest { skill: Some("api-a".to_owned()), ..asked("better for odd numbers", 5) };
+    let id = bench.ask(new).await;
+    bench.contexts.lock().unwrap().clear();
+    bench.cycle_over(&[]).await;
+    assert_eq!(bench.steps(&id).await, ["opened", "taken", "answered"]);
+    let contexts = bench.contexts.lock().unwrap();
+    let of = |wanted: PipelineStage| {
+        let found = contexts.iter().find(|(stage, _)| *stage == wanted);
+        found.map(|(_, context)| context.clone()).unwrap()
+    };
+    let (building, evaluation) = (of(PipelineStage::Building), of(PipelineStage::Evaluation));
+    // Three and two of the version, three and two of the request.
+    assert_eq!((building.train_cases.len(), building.holdout_cases.len()), (6, 0));
+    assert_eq!((evaluation.train_cases.len(), evaluation.holdout_cases.len()), (6, 4));
+    let definition = building.candidate.unwrap().definition;
+    assert_eq!(definition["of"], json!({"kind": "openapi", "definition": {"path": "api-a"}}));
+    drop(contexts);
+    bench.shutdown.cancel();
 }
 
 /// King and its runners die after every number of results that there is; the request is answered once.
