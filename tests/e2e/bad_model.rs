@@ -12,7 +12,7 @@ use evo_harness::{
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::evo;
+use crate::{config, evo};
 
 /// Each deed twice; `EVO_BAD_MODEL_CANDIDATES=200` asks for more.
 const CANDIDATES: usize = 2 * Deed::ALL.len();
@@ -57,9 +57,7 @@ async fn ask(king: &King, task: &Task) -> String {
 
 #[tokio::test]
 async fn nothing_bad_comes_into_use_nothing_hangs_and_everything_is_explained() {
-    let count = std::env::var("EVO_BAD_MODEL_CANDIDATES")
-        .map_or(CANDIDATES, |count| count.parse().expect("a number"));
-    let tasks = adversary::tasks(count);
+    let tasks = adversary::tasks(config::bad_model_candidates().unwrap_or(CANDIDATES));
     let provider = OpenAi::start();
     let known = tasks.clone();
     provider.replies("adversary", move |_, prompt| adversary::reply(&known, prompt));

@@ -173,6 +173,7 @@ const NOT_AUDITED: &[(&str, &str)] = &[
     ("AGENT_HEALTH", "the event log has it"),
     ("AGENT_SKILL_REPORT", "it is a row of its own"),
     ("AGENT_COMMAND_RESULT", "the command has a row"),
+    ("AGENT_COMMAND_PROGRESS", "the command has a row"),
     ("PIPELINE_ACCEPTED", "the stage protocol"),
     ("PIPELINE_STAGE_RESULT", "the stage protocol; the event log has it"),
     ("KING_SYSTEM_INFO", "reads"),

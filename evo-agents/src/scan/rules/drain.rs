@@ -152,4 +152,31 @@ pub(super) static RULES: &[Rule] = &[
         place: Where::Code,
         ..BASE
     },
+    Rule {
+        code: "destructive",
+        message: "it ends processes that it did not start",
+        needs: &["os.kill", "killpg", "process.kill"],
+        pattern: concat!(
+            r"(?s)\bos\.kill(?:pg)?\(\s*(?:-1|0|1|os\.getp{1,2}g?id\((?:0|1)?\))\s*,\s*(?:signal\.sig(?:kill|term|stop|int)|9|15)",
+            r"|(?:os\.getppid\(\)|[\[(,]\s*-1\s*[\]),]).*?\bos\.kill(?:pg)?\(\s*\w+\s*,\s*(?:signal\.sig(?:kill|term|stop)|9|15)",
+            r"|process\.kill\(\s*(?:-1|1|process\.ppid)\s*,\s*(?:['\x22]sig(?:kill|term|stop)|9|15)"
+        ),
+        reach: Reach::Around(5, 0),
+        place: Where::Code,
+        ..BASE
+    },
+    Rule {
+        code: "self_modification",
+        message: "it writes into its own package",
+        needs: &["open(", "write_text", "writefile"],
+        pattern: concat!(
+            r"(?s)\bopen\(\s*(?:__file__|sys\.argv\[0\]|os\.path\.\w+\(\s*(?:__file__|sys\.argv\[0\])\s*\))\s*,\s*['\x22][wax]",
+            r"|['\x22/](?:manifest|tests|provenance)\.toml['\x22].*?(?:\bopen\(\s*\w+\s*,\s*['\x22][wax]|\.write_text\()",
+            r"|\bopen\(\s*['\x22](?:\.{1,2}/)*(?:manifest|tests|provenance)\.toml['\x22]\s*,\s*['\x22][wax]",
+            r"|writefile(?:sync)?\(\s*(?:__filename|['\x22](?:\.{1,2}/)*(?:manifest|tests|provenance)\.toml)"
+        ),
+        reach: Reach::Around(4, 0),
+        place: Where::Code,
+        ..BASE
+    },
 ];
