@@ -10,9 +10,6 @@ mod rollback;
 mod same;
 pub mod servers;
 
-#[cfg(test)]
-mod tests;
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
