@@ -1,7 +1,5 @@
 //! A small round of the gate's benchmark, with httpbin alone, when there is a Python.
 
-#![expect(clippy::unwrap_used, reason = "a test fails best where it stands")]
-
 use std::process::Command;
 
 use evo_harness::Python;
