@@ -230,9 +230,7 @@ fn used_up(spent: &str, tries: u32, last: &str) -> Outcome {
 /// The model to ask, or why none is asked.
 async fn asked(job: &StageJob) -> Result<&GatewayClient, Outcome> {
     let none = |why: &str| {
-        let reason = format!(
-            "it takes code, which a model has to write, and {why}; no skill in use answers it either"
-        );
+        let reason = format!("it takes code, which a model has to write, and {why}");
         Outcome::held(codes::NO_BUILDER, reason)
     };
     let Some(gateway) = &job.services.gateway else {
