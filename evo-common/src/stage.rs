@@ -56,6 +56,10 @@ pub struct StageContext {
     /// Open requests, for Learning: those with the greatest demand first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub requests: Vec<SkillRequest>,
+    /// Sources that are no part of the cycle, of skills whose repair is asked for, for Learning: what
+    /// they have in the place of such a skill may be better by now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reread: Vec<SourceConfig>,
     /// What models may still be asked in this cycle; absent without a limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<ModelBudget>,
@@ -251,6 +255,10 @@ pub struct SkillRequest {
     /// What the failures have in common: `status_500`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<String>,
+    /// Digest of the definition that this version was made from, if king knows it; of a version that
+    /// came of a repair, that of what was repaired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
     /// How much it is asked for, with age counted (`Σ exp(−age / 7 d)`).
     pub demand: f64,
 }

@@ -282,7 +282,7 @@ fn candidate(text: &str) -> Candidate {
     }))
     .unwrap();
     let context = StageContext { requests: vec![request], ..StageContext::default() };
-    requests::candidates(&context).swap_remove(0)
+    requests::candidates(&context, &[]).swap_remove(0)
 }
 
 pub(crate) fn roman() -> Candidate {

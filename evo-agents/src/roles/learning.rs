@@ -43,7 +43,11 @@ async fn learn(job: &StageJob) -> Result<LearningOutput, StageError> {
         servers: &context.servers,
         names: Names::with_known(known.unwrap_or_default()),
     };
-    for source in context.sources.iter().filter(|source| source.enabled) {
+    // What answers a repair counts for its request, whatever else the source has.
+    let mut renewed = Vec::new();
+    let in_cycle = context.sources.iter().map(|source| (source, true));
+    let all = in_cycle.chain(context.reread.iter().map(|source| (source, false)));
+    for (source, in_cycle) in all.filter(|(source, _)| source.enabled) {
         if job.services.cancel.is_cancelled() {
             return Err(StageError::transient("Learning was cancelled"));
         }
@@ -53,19 +57,23 @@ async fn learn(job: &StageJob) -> Result<LearningOutput, StageError> {
         };
         match Box::pin(looker.look(source)).await {
             Ok(found) => {
-                let more = found.skipped.len().saturating_sub(MAX_SKIPPED);
-                found.skipped.into_iter().take(MAX_SKIPPED).for_each(&mut failed);
-                if more > 0 {
-                    failed(format!("and {more} more"));
-                }
                 let mut candidates = found.candidates;
                 recall(&mut candidates, source, context);
-                output.candidates.extend(order::within_source(candidates, source));
+                renewed.extend(requests::renewed(context, &mut candidates));
+                if in_cycle {
+                    let more = found.skipped.len().saturating_sub(MAX_SKIPPED);
+                    found.skipped.into_iter().take(MAX_SKIPPED).for_each(&mut failed);
+                    if more > 0 {
+                        failed(format!("and {more} more"));
+                    }
+                    output.candidates.extend(order::within_source(candidates, source));
+                }
             }
             Err(message) => failed(message),
         }
     }
-    output.candidates.extend(requests::candidates(context));
+    output.candidates.extend(requests::candidates(context, &renewed));
+    output.candidates.extend(renewed);
     output.unanswered = requests::unanswered(context);
     let candidates = &mut output.candidates;
     wording::keep(candidates, known.unwrap_or_default());

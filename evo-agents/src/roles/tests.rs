@@ -2,6 +2,7 @@
 
 mod http;
 mod models;
+mod repairs;
 
 use std::{collections::BTreeMap, sync::Arc, sync::atomic::Ordering};
 

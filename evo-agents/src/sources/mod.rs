@@ -15,10 +15,14 @@ use evo_common::{
     skill::SkillIO,
     stage::{Candidate, CandidateKind},
 };
+use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
 
-use self::openapi::operation::{Operation, Parameter};
+use self::{
+    openapi::operation::{Operation, Parameter},
+    requests::Broken,
+};
 
 /// What a candidate looks like to whoever calls it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -89,18 +93,26 @@ pub(crate) fn digest(candidate: &Candidate) -> String {
 
 /// JSON Schema of a right answer that a candidate's definition declares.
 pub fn answer_schema(candidate: &Candidate) -> Result<Option<Value>, serde_json::Error> {
-    let definition = candidate.definition.clone();
-    match candidate.kind {
+    declared_schema(candidate.kind, &candidate.definition)
+}
+
+fn declared_schema(
+    kind: CandidateKind,
+    definition: &Value,
+) -> Result<Option<Value>, serde_json::Error> {
+    match kind {
         CandidateKind::Openapi => {
-            serde_json::from_value::<Operation>(definition).map(|operation| operation.answer.schema)
+            Operation::deserialize(definition).map(|operation| operation.answer.schema)
         }
         CandidateKind::Mcp => {
-            serde_json::from_value::<mcp::Definition>(definition).map(|tool| tool.answer().schema)
+            mcp::Definition::deserialize(definition).map(|tool| tool.answer().schema)
         }
-        CandidateKind::SkillMd
-        | CandidateKind::Request
-        | CandidateKind::Repair
-        | CandidateKind::Composed => Ok(None),
+        // It gives what the skill that it repairs should give.
+        CandidateKind::Repair => match Broken::deserialize(definition)?.of {
+            Some(of) => declared_schema(of.kind, &of.definition),
+            None => Ok(None),
+        },
+        CandidateKind::SkillMd | CandidateKind::Request | CandidateKind::Composed => Ok(None),
     }
 }
 

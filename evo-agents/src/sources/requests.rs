@@ -9,6 +9,7 @@ use evo_common::{
     case::Case,
     config::sources::REQUESTS,
     ids::sha256_hex,
+    outcome::Verdict,
     skill::SkillIO,
     stage::{
         Candidate, CandidateKind, KnownName, RequestKind, SkillRequest, StageContext,
@@ -75,14 +76,49 @@ pub struct MadeFrom {
     /// The kind of its candidate.
     #[serde(default)]
     pub kind: CandidateKind,
+    /// Digest of its definition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
     /// Its definition.
     pub definition: Value,
 }
 
-/// The candidates of the open requests, in their order.
-pub fn candidates(context: &StageContext) -> Vec<Candidate> {
+/// Takes out of what a source has now whatever answers a request for a repair: that in the place of a
+/// skill that fails, when it is defined otherwise than when the failing version was made. What was
+/// tried and discarded as it is now is no answer.
+pub fn renewed(context: &StageContext, found: &mut Vec<Candidate>) -> Vec<Candidate> {
+    let mut answers: Vec<Candidate> = Vec::new();
+    for request in &context.requests {
+        let (Some(skill), Some(made_from)) = (&request.skill, &request.fingerprint) else {
+            continue;
+        };
+        let is_new = |candidate: &Candidate| {
+            let past = candidate.past.as_ref();
+            candidate.name == *skill
+                && candidate.fingerprint != *made_from
+                && past.is_none_or(|past| past.decision != Verdict::Discarded)
+        };
+        if let Some(index) = found.iter().position(is_new) {
+            let candidate = found.remove(index);
+            answers.push(Candidate {
+                request_id: Some(request.request_id.clone()),
+                demand: candidate.demand.max(request.demand),
+                ..candidate
+            });
+        }
+    }
+    answers
+}
+
+/// The candidates of the open requests, in their order, but for those that `answered` answers.
+pub fn candidates(context: &StageContext, answered: &[Candidate]) -> Vec<Candidate> {
     let names = context.names.as_deref().unwrap_or_default();
-    context.requests.iter().filter_map(|request| candidate(request, names).ok()).collect()
+    let is_open = |request: &&SkillRequest| {
+        let id = Some(request.request_id.as_str());
+        !answered.iter().any(|candidate| candidate.request_id.as_deref() == id)
+    };
+    let open = context.requests.iter().filter(is_open);
+    open.filter_map(|request| candidate(request, names).ok()).collect()
 }
 
 /// The open requests that nothing can be made of, with the reason.
@@ -313,6 +349,7 @@ mod tests {
             skill: None,
             artifact_id: None,
             cluster: None,
+            fingerprint: None,
             demand: 2.5,
         }
     }
@@ -323,7 +360,7 @@ mod tests {
             names: Some(names.to_vec()),
             ..StageContext::default()
         };
-        (candidates(&context), unanswered(&context))
+        (candidates(&context, &[]), unanswered(&context))
     }
 
     #[test]

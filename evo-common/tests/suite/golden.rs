@@ -722,6 +722,7 @@ fn stage_payloads(goldens: &mut Goldens) {
                 skill: Some(text("petstore-list-pets")),
                 artifact_id: Some("ab".repeat(32)),
                 cluster: Some(text("status_500")),
+                fingerprint: Some("ef".repeat(32)),
                 demand: 2.5,
             }],
             known_skills: vec![KnownSkill {
@@ -737,6 +738,7 @@ fn stage_payloads(goldens: &mut Goldens) {
             incumbent: Some(Incumbent { artifact_id: "ab".repeat(32), version: text("0.1.0") }),
             version: text("0.1.1"),
             plan: EvaluationPlan::default(),
+            reread: vec![],
             budget: None,
             names: None,
             past: vec![],

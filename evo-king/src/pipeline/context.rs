@@ -123,13 +123,15 @@ impl Coordinator {
             context.names = Some(skills::names(connection).await?);
             // No skill has an empty name, so all of them are compared with.
             context.known_skills = skills::comparable(connection, "", None).await?;
-            for source in &context.sources {
+            let now = Timestamp::now();
+            context.requests = requests::for_learning(connection, now, &run.trigger).await?;
+            context.reread = self.reread(connection, &context).await?;
+            context.servers.extend(parts.sources.servers_of(&context.reread));
+            for source in context.sources.iter().chain(&context.reread) {
                 let room = outcomes::MAX_TOLD.saturating_sub(context.past.len());
                 let past = outcomes::of_source(connection, &source.name, room).await?;
                 context.past.extend(past);
             }
-            let now = Timestamp::now();
-            context.requests = requests::for_learning(connection, now, &run.trigger).await?;
         }
         let Some(candidate) = &run.candidate else { return Ok(context) };
         let (train, holdout) = store::cases::of_run(connection, &run.run_id).await?;
@@ -168,6 +170,27 @@ impl Coordinator {
             output["overall_score"] = json!(scores.overall.low);
         }
         Ok(context)
+    }
+
+    /// The sources of skills whose repair is asked for, as far as the cycle does not look at them
+    /// anyway.
+    async fn reread(
+        &self,
+        connection: &Connection,
+        context: &StageContext,
+    ) -> store::Result<Vec<SourceConfig>> {
+        let mut reread: Vec<SourceConfig> = Vec::new();
+        for request in context.requests.iter().filter(|request| request.fingerprint.is_some()) {
+            let Some(skill) = &request.skill else { continue };
+            let Some(known) = skills::known(connection, skill).await? else { continue };
+            let is_new = |source: &&SourceConfig| {
+                !context.sources.iter().chain(&reread).any(|other| other.name == source.name)
+            };
+            let source = self.parts.sources.get(&known.source);
+            let source = source.filter(|source| source.enabled).filter(is_new).cloned();
+            reread.extend(source);
+        }
+        Ok(reread)
     }
 
     /// Whether a run's source is one that an operator has configured, or had when it was found.

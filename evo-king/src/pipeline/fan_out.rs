@@ -21,7 +21,7 @@ use serde_json::json;
 use super::{Coordinator, budget, state::RunState};
 use crate::{
     memory::outcomes,
-    skills::{cases, requests},
+    skills::{cases, origin, requests},
     store::{self, Connection, events, requests::Request, runs, skills, timers},
 };
 
@@ -221,12 +221,10 @@ impl Coordinator {
             && known.fingerprint == candidate.fingerprint
             && known.decision == Some(Verdict::Active)
         {
-            return Ok(ended(Outcome::discarded(
-                codes::DUPLICATE,
-                format!(
-                    "version {} of the same definition gets {} % of the calls already",
-                    canary.version.version, canary.share
-                ),
+            // A repair waits for what becomes of it.
+            return Ok(busy(&format!(
+                "version {} of the same definition gets {} % of the calls already",
+                canary.version.version, canary.share
             )));
         }
         if let Some((incumbent, fingerprint)) = &known.active
@@ -294,12 +292,11 @@ impl Coordinator {
         }
         let mut without_cases = Candidate { cases: Vec::new(), ..candidate.clone() };
         if let Some(version) = broken_version(connection, candidate).await?
-            && let Some(made) = runs::load(connection, &version.run_id).await?
-            && let (Some(from), Some(definition)) =
-                (made.candidate, without_cases.definition.as_object_mut())
+            && let Some(of) =
+                origin::of_version(connection, &candidate.name, &version.at.artifact_id).await?
+            && let Some(definition) = without_cases.definition.as_object_mut()
         {
-            // Its builder wants to know what the version that fails was made from.
-            let of = json!({"kind": from.kind, "definition": from.definition});
+            // Its cases may refer to the schema that this declares.
             definition.entry("of").or_insert(of);
         }
         let new = runs::NewRun {

@@ -10,6 +10,7 @@ pub(crate) mod diff;
 mod failure;
 pub(crate) mod lifecycle;
 pub mod monitor;
+pub(crate) mod origin;
 pub(crate) mod people;
 pub mod promotion;
 pub(crate) mod repair;

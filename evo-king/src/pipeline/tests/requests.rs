@@ -29,6 +29,11 @@ pub(super) fn answer(wanted: &[SkillRequest], output: &mut LearningOutput) {
             ..candidate(request.skill.as_deref().unwrap())
         });
     }
+    for request in wanted.iter().filter(|request| request.text.starts_with("newer")) {
+        let skill = request.skill.as_deref().unwrap();
+        let request_id = Some(request.request_id.clone());
+        output.candidates.push(Candidate { request_id, ..candidate(&format!("{skill}#bad")) });
+    }
     for request in wanted.iter().filter(|request| request.kind == RequestKind::New) {
         let request_id = &request.request_id;
         let name = request.text.split_whitespace().last().unwrap();
@@ -231,8 +236,51 @@ async fn a_repair_has_the_cases_and_the_definition_of_what_it_repairs() {
     assert_eq!((building.train_cases.len(), building.holdout_cases.len()), (6, 0));
     assert_eq!((evaluation.train_cases.len(), evaluation.holdout_cases.len()), (6, 4));
     let definition = building.candidate.unwrap().definition;
-    assert_eq!(definition["of"], json!({"kind": "openapi", "definition": {"path": "api-a"}}));
+    let fingerprint = candidate("api-a").fingerprint;
+    let of = json!({
+        "kind": "openapi", "fingerprint": fingerprint, "definition": {"path": "api-a"}
+    });
+    assert_eq!(definition["of"], of);
+    let learning = contexts.iter().find(|(stage, _)| *stage == PipelineStage::Learning);
+    let told = &learning.unwrap().1.requests[0];
+    assert_eq!(told.fingerprint.as_deref(), Some(fingerprint.as_str()));
     drop(contexts);
+    bench.shutdown.cancel();
+}
+
+/// What the source has now in the place of a skill is tried first; when that is no better, the request
+/// stays open, and the next cycle sees how it ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_definition_that_is_no_better_leaves_the_repair_open() {
+    let folder = TempDir::new().unwrap();
+    let bench = Bench::start(&folder).await;
+    let _silent = bench.runners("one", usize::MAX).await;
+    bench.cycle_over(&["api-a"]).await;
+    let new = NewRequest { skill: Some("api-a".to_owned()), ..asked("newer than that", 5) };
+    let id = bench.ask(new).await;
+    let only_requests = async || {
+        bench.contexts.lock().unwrap().clear();
+        let trigger = json!({"sources": ["requests"], "names": []});
+        let start = StartRun { trigger, ..StartRun::default() };
+        let cycle = bench.pipeline.start(start).await.unwrap().run_id;
+        bench.ended(&RunId::parse(cycle).unwrap()).await;
+        let contexts = bench.contexts.lock().unwrap();
+        let first = contexts.iter().find(|(stage, _)| *stage == PipelineStage::Learning);
+        first.map(|(_, context)| context.clone()).unwrap()
+    };
+    let told = only_requests().await;
+    assert_eq!((told.sources.len(), told.reread[0].name.as_str()), (0, "api"));
+    assert_eq!(bench.steps(&id).await, ["opened", "taken", "reopened"]);
+    let request = bench.request(&id).await;
+    let code = request.code.as_deref();
+    assert_eq!((request.status, code), (RequestStatus::Open, Some("below_threshold")));
+    let told = only_requests().await;
+    let ended: Vec<_> =
+        told.past.iter().map(|past| (past.fingerprint.as_str(), past.decision)).collect();
+    assert_eq!(ended, [("print of api-a#bad", Verdict::Discarded)]);
+    // However often it is tried, not for ever.
+    only_requests().await;
+    assert_eq!(bench.request(&id).await.status, RequestStatus::Rejected);
     bench.shutdown.cancel();
 }
 

@@ -13,18 +13,19 @@ use evo_common::{
     case::{Case, Split},
     clock::Timestamp,
     outcome::{Outcome, Verdict, codes},
-    stage::{Incumbent, RequestKind, SkillRequest},
+    stage::{CandidateKind, Incumbent, RequestKind, SkillRequest},
 };
 use serde_json::{Value, json};
 
 pub(crate) use ask::{Error, ask, cancel};
 
-use super::demand;
+use super::{demand, origin};
 use crate::{
     failpoints,
     store::{
         self, Connection, events,
         requests::{self, Change, NewRequest, Raise, Request, Step},
+        runs,
     },
 };
 
@@ -162,8 +163,15 @@ pub(crate) async fn for_learning(
         if bytes > MAX_TOLD_BYTES && !told.is_empty() {
             break;
         }
+        let origin = match (request.kind, &request.skill, &request.artifact_id) {
+            (RequestKind::Repair, Some(skill), Some(artifact_id)) => {
+                origin::of_version(connection, skill, artifact_id).await?
+            }
+            _ => None,
+        };
         told.push(SkillRequest {
             demand: demand::at(request.rank, now),
+            fingerprint: origin.as_ref().and_then(origin::fingerprint).map(str::to_owned),
             request_id: request.request_id,
             kind: request.kind,
             text: request.text,
@@ -420,8 +428,10 @@ async fn settle(
         codes::OVER_BUDGET | codes::CANCELLED => request.tries,
         _ => request.tries + 1,
     };
-    let rejected = outcome.decision == Verdict::Discarded || tries >= MAX_TRIES;
-    let reason = if rejected && outcome.decision != Verdict::Discarded {
+    let discarded = outcome.decision == Verdict::Discarded
+        && !was_of_source(connection, request, run_id).await?;
+    let rejected = discarded || tries >= MAX_TRIES;
+    let reason = if rejected && !discarded {
         format!("tried {tries} times: {}", outcome.reason)
     } else {
         outcome.reason.clone()
@@ -446,4 +456,18 @@ async fn settle(
     tell(connection, now, &request.request_id, step, &json!({})).await?;
     failpoints::passed("after a request was settled");
     Ok(())
+}
+
+/// Whether the run was about what the source has now in the place of a skill that fails. When that is no
+/// better, the skill itself can still be repaired.
+async fn was_of_source(
+    connection: &Connection,
+    request: &Request,
+    run_id: &str,
+) -> store::Result<bool> {
+    if request.kind != RequestKind::Repair {
+        return Ok(false);
+    }
+    let candidate = runs::load(connection, run_id).await?.and_then(|run| run.candidate);
+    Ok(candidate.is_some_and(|candidate| candidate.kind != CandidateKind::Repair))
 }
