@@ -98,9 +98,10 @@ pub(crate) struct Evotown {
     pub(crate) data: PathBuf,
 }
 
-/// Where the runs of this folder are reported to; nowhere unless the environment names an Evotown.
+/// Where the runs of this folder are reported to; nowhere unless the environment or `bridge.toml`
+/// names an Evotown.
 pub(crate) fn evotown(data: &DataFolder) -> Result<Option<Evotown>> {
-    let link = evo_evotown_bridge::config::Link::from_env(&env)
+    let link = evo_evotown_bridge::config::Link::load(data.path(), &env)
         .map_err(|error| Stop::Usage(error.into()))?;
     Ok(link.map(|link| Evotown { link, data: data.path().to_owned() }))
 }

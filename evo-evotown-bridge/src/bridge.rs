@@ -55,6 +55,9 @@ impl Bridge {
             engine_id,
             team_id: config.link.team_id.clone(),
             tenant_id: config.link.tenant_id.clone(),
+            king_url: config.link.king_url.clone(),
+            mode: config.link.mode,
+            child_runs: config.link.child_runs,
         });
         Ok(Self { config, spool, health, client, session, identity })
     }

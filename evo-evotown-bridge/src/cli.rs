@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::{
     Bridge, Config, Error, Settings, Snapshot, config,
-    spool::{self, Problem},
+    spool::{self, Line, Problem},
 };
 
 /// Problems that `status` shows.
@@ -38,6 +38,9 @@ pub struct Args {
     /// Evotown's address [default: the variable EVO_EVOTOWN_URL, else EVOTOWN_URL]
     #[arg(long, global = true, value_name = "URL")]
     pub evotown_url: Option<String>,
+    /// The bridge's configuration file [default: DATA/config/bridge.toml, if it is there]
+    #[arg(long, global = true, value_name = "FILE", env = "EVO_BRIDGE_CONFIG")]
+    pub config: Option<PathBuf>,
 }
 
 /// What to do instead of running.
@@ -45,7 +48,7 @@ pub struct Args {
 pub enum Command {
     /// Show what is queued, how far king's log was read, and what Evotown refused.
     #[command(
-        after_help = "Example: evo bridge status --json\n\nExit codes: 0 when it could look, 1 when it could not, or with --check when no bridge runs."
+        after_help = "Example: evo bridge status --json\n         evo bridge status --run-id run-01a200db\n\nExit codes: 0 when it could look, 1 when it could not, with --check when no bridge runs, or with --run-id when nothing is known of the run."
     )]
     Status {
         /// Print one JSON object.
@@ -54,6 +57,9 @@ pub enum Command {
         /// Fail unless a bridge runs with this data folder, as a health check wants it.
         #[arg(long)]
         check: bool,
+        /// Show every delivery of this run instead, with what was left out of it and why.
+        #[arg(long, value_name = "ID", conflicts_with = "check")]
+        run_id: Option<String>,
     },
     /// Register this engine anew, which replaces its token.
     #[command(
@@ -69,6 +75,7 @@ impl Args {
             king: self.king.clone(),
             tokens: self.tokens.clone(),
             url: self.evotown_url.clone(),
+            config: self.config.clone(),
         }
     }
 }
@@ -77,7 +84,10 @@ impl Args {
 pub async fn run(args: Args, shutdown: Shutdown) -> Result<(), Error> {
     let settings = args.settings();
     match args.command {
-        Some(Command::Status { json, check }) => status(&settings, json, check).await,
+        Some(Command::Status { json, run_id: Some(run_id), .. }) => {
+            status_of(&settings, &run_id, json).await
+        }
+        Some(Command::Status { json, check, run_id: None }) => status(&settings, json, check).await,
         Some(Command::Register) => register(&settings).await,
         None => serve(&settings, shutdown).await,
     }
@@ -123,6 +133,27 @@ async fn status(settings: &Settings, json: bool, check: bool) -> Result<(), Erro
         return Err(Error::NotRunning(data.display().to_string()));
     }
     Ok(())
+}
+
+/// What was told of one run.
+async fn status_of(settings: &Settings, run_id: &str, json: bool) -> Result<(), Error> {
+    let data = config::data_of(settings)?;
+    let file = config::spool_file(&data);
+    let lines = if file.exists() { spool::deliveries(&file, run_id).await? } else { Vec::new() };
+    if lines.is_empty() {
+        return Err(Error::UnknownRun(run_id.to_owned()));
+    }
+    if json {
+        return print(&json!({"run_id": run_id, "deliveries": lines}).to_string());
+    }
+    let shown: Vec<String> = lines.iter().map(line).collect();
+    print(&shown.join("\n"))
+}
+
+fn line(line: &Line) -> String {
+    let said = format!("{}  {:<9}  {} ({} tries)", line.at, line.kind, line.state, line.tries);
+    let notes = [&line.reason, &line.left_out].into_iter().flatten().map(String::as_str);
+    std::iter::once(said.as_str()).chain(notes).collect::<Vec<&str>>().join("\n    ")
 }
 
 fn text(snapshot: &Snapshot) -> String {
@@ -171,7 +202,10 @@ mod tests {
         let parse = |args: &[&str]| Whole::try_parse_from(args).map(|whole| whole.args);
         assert!(parse(&["bridge"]).unwrap().command.is_none());
         let args = parse(&["bridge", "status", "--json", "--data", "/d"]).unwrap();
-        assert!(matches!(args.command, Some(Command::Status { json: true, check: false })));
+        assert!(matches!(
+            args.command,
+            Some(Command::Status { json: true, check: false, run_id: None })
+        ));
         assert_eq!(args.data, Some(PathBuf::from("/d")));
         assert!(parse(&["bridge", "stats"]).is_err());
     }

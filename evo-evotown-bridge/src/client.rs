@@ -2,12 +2,14 @@
 
 use std::time::{Duration, SystemTime};
 
-use evo_common::{redact::redact, tokens::Secret};
+use evo_common::{ids::hex, redact::redact, tokens::Secret};
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use reqwest::{Method, header::RETRY_AFTER};
 use serde_json::Value;
+use sha2::Sha256;
 use url::Url;
 
-use crate::config::{Config, is_loopback};
+use crate::config::{Config, Signing, is_loopback};
 
 /// Most of an answer that is read: a stored run comes back with its log.
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
@@ -18,6 +20,46 @@ const KEEP_IDLE: Duration = Duration::from_secs(4);
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3_600);
 /// Longest part of an answer that is shown to people, in characters.
 const MAX_REASON: usize = 300;
+
+/// When a request was signed, in Unix seconds.
+const TIMESTAMP: &str = "x-evotown-timestamp";
+/// The signature of a request.
+const SIGNATURE: &str = "x-evotown-signature";
+
+/// What a request is allowed by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Credential {
+    /// A token.
+    Bearer(Secret),
+    /// A signature over the time and the body.
+    Signed(Signing),
+}
+
+impl Credential {
+    /// `body` is exactly what is sent.
+    fn apply(&self, request: reqwest::RequestBuilder, body: &str) -> reqwest::RequestBuilder {
+        match self {
+            Self::Bearer(token) => request.bearer_auth(token.expose()),
+            Self::Signed(signing) => {
+                let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+                let now = now.map_or(0, |since| since.as_secs());
+                request.header(TIMESTAMP, now).header(
+                    SIGNATURE,
+                    format!("{}{}", signing.prefix, signature(signing, now, body)),
+                )
+            }
+        }
+    }
+}
+
+/// HMAC-SHA256 over `"{timestamp}." + body`, in lower-case hex.
+pub(crate) fn signature(signing: &Signing, timestamp: u64, body: &str) -> String {
+    let key = signing.secret.expose().as_bytes();
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a key of any length is taken");
+    mac.update(format!("{timestamp}.").as_bytes());
+    mac.update(body.as_bytes());
+    hex(&mac.finalize().into_bytes())
+}
 
 /// Evotown.
 pub(crate) struct Client {
@@ -57,6 +99,8 @@ pub(crate) enum Meaning {
     TooLarge,
     /// The content can't be taken, now and later.
     Invalid(String),
+    /// The server itself says that it has no such route.
+    NoRoute(String),
     /// There is no such address, or the answer is none of Evotown's: not an Evotown, something in
     /// front of it, or another version of it.
     Missing(String),
@@ -88,15 +132,14 @@ impl Client {
     pub(crate) async fn post(
         &self,
         path: &[&str],
-        token: &Secret,
+        credential: &Credential,
         body: String,
     ) -> Result<Answer, Unreachable> {
         let request = self
             .http
             .request(Method::POST, self.address(path))
-            .header(reqwest::header::CONTENT_TYPE, "application/json")
-            .body(body);
-        answer(request.bearer_auth(token.expose())).await
+            .header(reqwest::header::CONTENT_TYPE, "application/json");
+        answer(credential.apply(request, &body).body(body)).await
     }
 
     /// `GET /api/v1/{path}?{query}`.
@@ -104,10 +147,10 @@ impl Client {
         &self,
         path: &[&str],
         query: &[(&str, &str)],
-        token: &Secret,
+        credential: &Credential,
     ) -> Result<Answer, Unreachable> {
         let request = self.http.request(Method::GET, self.address(path)).query(query);
-        answer(request.bearer_auth(token.expose())).await
+        answer(credential.apply(request, "")).await
     }
 
     /// Each part of the path is percent-encoded.
@@ -185,6 +228,14 @@ impl Answer {
             }
             404 if detail == Some(&Value::from("engine not registered")) => {
                 Meaning::Auth(self.reason())
+            }
+            404 | 405
+                if matches!(
+                    detail.and_then(Value::as_str),
+                    Some("Not Found" | "Method Not Allowed")
+                ) =>
+            {
+                Meaning::NoRoute(self.reason())
             }
             // A page of whatever stands in front of Evotown, or in its place, has taken nothing.
             200..=399 | 404 | 405 => Meaning::Missing(self.reason()),
@@ -330,6 +381,27 @@ mod tests {
         }
         let gone = json!({"detail": "engine not registered"});
         assert!(matches!(meaning(404, gone), Meaning::Auth(_)));
+    }
+
+    #[test]
+    fn a_route_that_is_not_there_is_told_from_a_page_in_front() {
+        let gone = json!({"detail": "Not Found"});
+        assert_eq!(meaning(404, gone), Meaning::NoRoute("status 404: Not Found".to_owned()));
+        assert!(matches!(
+            meaning(405, json!({"detail": "Method Not Allowed"})),
+            Meaning::NoRoute(_)
+        ));
+        assert!(matches!(meaning(404, json!("<html>Not Found</html>")), Meaning::Missing(_)));
+    }
+
+    /// The value is what Python's `hmac` gives.
+    #[test]
+    fn requests_are_signed_over_time_and_body() {
+        let signing = Signing { secret: "hush".into(), prefix: String::new() };
+        let signed = signature(&signing, 1_700_000_000, r#"{"a":1}"#);
+        assert_eq!(signed, "7cfd1df542c33ab7251748ffdc6e7fed278c63b83d4ece95a4534b0ad465571b");
+        assert_ne!(signature(&signing, 1_700_000_001, r#"{"a":1}"#), signed);
+        assert_ne!(signature(&signing, 1_700_000_000, r#"{"a":2}"#), signed);
     }
 
     #[test]

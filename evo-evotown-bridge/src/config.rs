@@ -1,4 +1,7 @@
-//! Where Evotown and king are, and who we are there. The only place that reads the environment.
+//! Where Evotown and king are, who we are there, and what is told in which way. The only place that
+//! reads the environment.
+
+mod file;
 
 use std::{
     fmt,
@@ -7,7 +10,7 @@ use std::{
 };
 
 use evo_common::{
-    config::env,
+    config::{env, load::ConfigErrors},
     redact::redact,
     tokens::{self, Scope, Secret, Tokens},
 };
@@ -19,6 +22,24 @@ pub const URL: &str = "EVO_EVOTOWN_URL";
 pub const TOKEN: &str = "EVO_EVOTOWN_TOKEN";
 /// Permits a plain `http` address that is not on this machine, as in a compose network.
 pub const ALLOW_HTTP: &str = "EVO_EVOTOWN_ALLOW_HTTP";
+/// File that holds the token for Evotown.
+const TOKEN_FILE: &str = "EVO_EVOTOWN_TOKEN_FILE";
+/// `lifecycle` or `complete-only`.
+const MODE: &str = "EVO_EVOTOWN_MODE";
+/// `own` or `folded`.
+const CHILD_RUNS: &str = "EVO_EVOTOWN_CHILD_RUNS";
+/// `bearer` or `hmac`.
+const AUTH: &str = "EVO_EVOTOWN_AUTH";
+/// What requests are signed with.
+const HMAC_SECRET: &str = "EVO_EVOTOWN_HMAC_SECRET";
+/// File that holds what requests are signed with.
+const HMAC_SECRET_FILE: &str = "EVO_EVOTOWN_HMAC_SECRET_FILE";
+/// What stands before a signature.
+const SIGNATURE_PREFIX: &str = "EVO_EVOTOWN_SIGNATURE_PREFIX";
+/// King's address as Evotown's users reach it.
+const KING_URL: &str = "EVO_EVOTOWN_KING_URL";
+/// The bridge's configuration file.
+const CONFIG_FILE: &str = "EVO_BRIDGE_CONFIG";
 /// Where king listens when nobody says otherwise.
 pub const DEFAULT_KING: &str = "http://127.0.0.1:3000";
 
@@ -38,6 +59,34 @@ const DEPLOYMENTS: [&str; 4] = ["laptop", "server", "ci", "container"];
 
 type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
+/// What Evotown is told of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// Its start, its stages and its end.
+    #[default]
+    Lifecycle,
+    /// Its end only: one call that every Evotown takes.
+    CompleteOnly,
+}
+
+/// How the runs of a cycle's candidates are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ChildRuns {
+    /// As runs of their own, with their cycle as task.
+    #[default]
+    Own,
+    /// As steps of their cycle's run.
+    Folded,
+}
+
+/// How requests are signed, where a secret takes the place of a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Signing {
+    pub(crate) secret: Secret,
+    /// Stands before the signature.
+    pub(crate) prefix: String,
+}
+
 /// The link to one Evotown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Link {
@@ -51,6 +100,14 @@ pub struct Link {
     pub tenant_id: Option<String>,
     /// `laptop`, `server`, `ci` or `container`.
     pub deployment: String,
+    /// What is told of a run.
+    pub mode: Mode,
+    /// How the runs of candidates are told.
+    pub child_runs: ChildRuns,
+    /// King's address as Evotown's users reach it; packages are named there.
+    pub king_url: Option<String>,
+    /// Requests are signed instead of carrying a token.
+    pub(crate) signing: Option<Signing>,
     /// What engines register with.
     pub(crate) bootstrap: Option<Secret>,
     /// This engine's own token.
@@ -113,6 +170,8 @@ pub struct Settings {
     pub tokens: Option<PathBuf>,
     /// Evotown's address.
     pub url: Option<String>,
+    /// The configuration file.
+    pub config: Option<PathBuf>,
 }
 
 /// What is wrong with the configuration.
@@ -167,6 +226,19 @@ pub enum Error {
         /// Where the token file should be.
         path: PathBuf,
     },
+    /// A file that holds a secret.
+    #[error("{name}: {} can't be read: {reason}", path.display())]
+    SecretFile {
+        /// The variable that names it.
+        name: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not, and what to do.
+        reason: String,
+    },
+    /// The configuration file.
+    #[error(transparent)]
+    File(#[from] ConfigErrors),
     /// King's token file.
     #[error(transparent)]
     Tokens(#[from] tokens::Error),
@@ -182,31 +254,46 @@ impl Link {
         }
     }
 
+    /// [`Self::from_env`], with `config/bridge.toml` in the data folder (or the file that
+    /// `EVO_BRIDGE_CONFIG` names) for what no variable says.
+    pub fn load(data: &Path, env: Env<'_>) -> Result<Option<Self>, Error> {
+        let file = file_of(None, Some(data), env)?;
+        Self::from_env(&|name| env(name).or_else(|| file.get(name).cloned()))
+    }
+
     fn read(name: &'static str, address: &str, env: Env<'_>) -> Result<Self, Error> {
         let url = parse_address(name, address, is_true(env, ALLOW_HTTP)?)?;
+        let mode = choice(
+            env,
+            MODE,
+            &[("lifecycle", Mode::Lifecycle), ("complete-only", Mode::CompleteOnly)],
+        )?;
+        let child_runs =
+            choice(env, CHILD_RUNS, &[("own", ChildRuns::Own), ("folded", ChildRuns::Folded)])?;
+        let king_url = set(env, KING_URL).map(|value| base(KING_URL, &value)).transpose()?;
         let mut link = Self {
             url,
             engine_id: identifier(env, ENGINE_NAMES)?,
             team_id: identifier(env, TEAM_NAMES)?,
             tenant_id: identifier(env, TENANT_NAMES)?,
             deployment: deployment(env)?,
+            mode: mode.unwrap_or_default(),
+            child_runs: child_runs.unwrap_or_default(),
+            king_url,
+            signing: signing(env)?,
             bootstrap: None,
             engine_token: None,
         };
-        for name in TOKEN_NAMES {
-            let Some(token) = set(env, name) else { continue };
-            if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-                let reason = "holds a character that no HTTP header can carry".to_owned();
-                return Err(Error::Value { name, value: "***".to_owned(), reason });
-            }
-            let slot = if token.starts_with(ENGINE_TOKEN_PREFIX) {
+        for (name, token) in given_tokens(env)? {
+            let token = header_value(name, token)?;
+            let slot = if token.expose().starts_with(ENGINE_TOKEN_PREFIX) {
                 &mut link.engine_token
             } else {
                 &mut link.bootstrap
             };
-            slot.get_or_insert_with(|| Secret::new(token));
+            slot.get_or_insert(token);
         }
-        if link.bootstrap.is_none() && link.engine_token.is_none() {
+        if link.bootstrap.is_none() && link.engine_token.is_none() && link.signing.is_none() {
             let what = "set it to the token that Evotown's operator gave you: the ingest token \
                         that engines register with, or this engine's own (evi_…)";
             return Err(Error::Missing { name: TOKEN, what });
@@ -246,6 +333,9 @@ impl Config {
 
     /// The same for what needs Evotown only: king's token is not looked for.
     fn without_king(settings: &Settings, env: Env<'_>) -> Result<Self, Error> {
+        let data = data_folder(settings, env);
+        let file = file_of(settings.config.as_deref(), data.as_deref().ok(), env)?;
+        let env: Env<'_> = &|name| env(name).or_else(|| file.get(name).cloned());
         let link = match &settings.url {
             Some(url) => Link::read("--evotown-url", url, env)?,
             None => Link::from_env(env)?
@@ -256,8 +346,7 @@ impl Config {
             .clone()
             .or_else(|| set(env, "KING_ADDRESS"))
             .unwrap_or_else(|| DEFAULT_KING.to_owned());
-        let data = data_folder(settings, env)?;
-        Ok(Self::new(link, king_address(&king)?, None, &data))
+        Ok(Self::new(link, king_address(&king)?, None, &data?))
     }
 
     /// Reads and checks the configuration of this process.
@@ -327,9 +416,12 @@ impl fmt::Debug for Link {
             .field("team_id", &self.team_id)
             .field("tenant_id", &self.tenant_id)
             .field("deployment", &self.deployment)
+            .field("mode", &self.mode)
+            .field("child_runs", &self.child_runs)
+            .field("is_signed", &self.signing.is_some())
             .field("bootstrap", &self.bootstrap)
             .field("engine_token", &self.engine_token)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
@@ -351,6 +443,79 @@ fn is_true(env: Env<'_>, name: &'static str) -> Result<bool, Error> {
             value: other.to_owned(),
             reason: "is neither true nor false".to_owned(),
         }),
+    }
+}
+
+/// One of a few words.
+fn choice<T: Copy>(
+    env: Env<'_>,
+    name: &'static str,
+    known: &[(&str, T)],
+) -> Result<Option<T>, Error> {
+    let Some(value) = set(env, name) else { return Ok(None) };
+    if let Some((_, found)) = known.iter().find(|(word, _)| *word == value) {
+        return Ok(Some(*found));
+    }
+    let words: Vec<&str> = known.iter().map(|(word, _)| *word).collect();
+    Err(Error::Value { name, value, reason: format!("is none of {}", words.join(", ")) })
+}
+
+/// How requests are signed, if they are.
+fn signing(env: Env<'_>) -> Result<Option<Signing>, Error> {
+    if choice(env, AUTH, &[("bearer", false), ("hmac", true)])? != Some(true) {
+        return Ok(None);
+    }
+    let secret = match set(env, HMAC_SECRET) {
+        Some(secret) => secret,
+        None => secret_file(env, HMAC_SECRET_FILE)?.ok_or(Error::Missing {
+            name: HMAC_SECRET,
+            what: "requests are to be signed (EVO_EVOTOWN_AUTH=hmac); set it to the secret that \
+                   Evotown's operator gave you, or EVO_EVOTOWN_HMAC_SECRET_FILE to a file with it",
+        })?,
+    };
+    let prefix = env(SIGNATURE_PREFIX).unwrap_or_default();
+    let prefix = header_value(SIGNATURE_PREFIX, prefix)?.expose().to_owned();
+    Ok(Some(Signing { secret: Secret::new(secret), prefix }))
+}
+
+/// Every token that is set, by the variable that it came from.
+fn given_tokens(env: Env<'_>) -> Result<Vec<(&'static str, String)>, Error> {
+    let mut found = Vec::new();
+    for name in TOKEN_NAMES {
+        found.extend(set(env, name).map(|token| (*name, token)));
+    }
+    found.extend(secret_file(env, TOKEN_FILE)?.map(|token| (TOKEN_FILE, token)));
+    Ok(found)
+}
+
+/// The content of a file that a variable names.
+fn secret_file(env: Env<'_>, name: &'static str) -> Result<Option<String>, Error> {
+    let Some(path) = set(env, name).map(PathBuf::from) else { return Ok(None) };
+    let refuse = |reason: String| Error::SecretFile { name, path: path.clone(), reason };
+    let text = std::fs::read_to_string(&path)
+        .map_err(|error| refuse(format!("{error}; create it, readable for you only")))?;
+    match text.trim() {
+        "" => Err(refuse("it is empty; put the secret into it".to_owned())),
+        secret => Ok(Some(secret.to_owned())),
+    }
+}
+
+/// A text that can stand in a header of a request.
+fn header_value(name: &'static str, value: String) -> Result<Secret, Error> {
+    if value.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(Secret::new(value));
+    }
+    let reason = "holds a character that no HTTP header can carry".to_owned();
+    Err(Error::Value { name, value: "***".to_owned(), reason })
+}
+
+/// What the configuration file says, if there is one.
+fn file_of(given: Option<&Path>, data: Option<&Path>, env: Env<'_>) -> Result<file::Values, Error> {
+    let named = given.map(Path::to_owned).or_else(|| set(env, CONFIG_FILE).map(PathBuf::from));
+    let usual = || data.map(|data| data.join("config/bridge.toml")).filter(|path| path.exists());
+    match named.or_else(usual) {
+        Some(path) => Ok(file::load(&path)?),
+        None => Ok(file::Values::new()),
     }
 }
 
@@ -377,7 +542,10 @@ fn deployment(env: Env<'_>) -> Result<String, Error> {
 }
 
 fn king_address(value: &str) -> Result<String, Error> {
-    let name = "KING_ADDRESS";
+    base("KING_ADDRESS", value)
+}
+
+fn base(name: &'static str, value: &str) -> Result<String, Error> {
     let url = parse_http(name, value)?;
     Ok(url.as_str().trim_end_matches('/').to_owned())
 }

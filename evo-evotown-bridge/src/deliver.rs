@@ -20,8 +20,9 @@ use crate::{
     config::{Config, MAX_ID, Timing},
     health::{Health, Side},
     payload::{self, Kind},
+    policy::{self, Policies},
     session::{NoPass, Pass, Session},
-    spool::{self, Delivery, End, Spool},
+    spool::{self, Delivery, End, Spool, Told},
 };
 use gate::Gate;
 
@@ -45,6 +46,7 @@ pub(crate) struct Deliverer {
     address: String,
     timing: Timing,
     gate: Gate,
+    policies: policy::InUse,
 }
 
 /// What came of one try.
@@ -86,6 +88,7 @@ impl Deliverer {
             address: config.link.url.to_string(),
             timing: config.timing,
             gate: Gate::new(config.timing.first_pause, config.timing.longest_pause),
+            policies: policy::InUse::default(),
         }
     }
 
@@ -221,12 +224,13 @@ impl Deliverer {
                     Ok(false) => {}
                     Ok(true) => {
                         tracing::debug!(run.id = run_id, "It had arrived before");
-                        return Outcome::End(End::Done(None));
+                        return Outcome::End(End::Done(Told::default()));
                     }
-                    Err(unknown) => return self.read(delivery, unknown),
+                    Err(unknown) => return self.read(delivery, None, unknown),
                 }
             }
-            let answer = self.post(delivery, &pass).await;
+            let ready = self.ready(delivery, &pass).await;
+            let answer = self.post(delivery, ready.body.clone(), &pass).await;
             if let Ok(answer) = &answer {
                 tracing::Span::current().record("http.status", answer.status());
             }
@@ -235,37 +239,83 @@ impl Deliverer {
                     self.session.refused(&pass, &reason).await;
                     refused = Some(reason);
                 }
-                other => return self.read(delivery, other),
+                Ok(Meaning::Policy(reason)) => {
+                    return self.refused_by_policy(delivery, &ready, reason, &pass).await;
+                }
+                other => return self.read(delivery, ready.left_out, other),
             }
         }
         let reason = refused.unwrap_or_default();
         Outcome::Later(Later { reason, sent: false, own: Duration::ZERO, all: None })
     }
 
-    async fn post(&self, delivery: &Delivery, pass: &Pass) -> Result<Answer, Unreachable> {
+    async fn post(
+        &self,
+        delivery: &Delivery,
+        body: String,
+        pass: &Pass,
+    ) -> Result<Answer, Unreachable> {
         let path: &[&str] = match delivery.kind {
             Kind::Complete => &["runs", &delivery.run_id, "complete"],
             Kind::Started | Kind::Progress | Kind::Completed => &["events"],
+            Kind::Candidate => &["skill-candidates"],
         };
-        self.client.post(path, &pass.token, delivery.body.clone()).await
+        self.client.post(path, &pass.credential, body).await
+    }
+
+    /// What is sent: what is queued, within the rules that hold now.
+    async fn ready(&self, delivery: &Delivery, pass: &Pass) -> Ready {
+        if delivery.kind != Kind::Complete {
+            return Ready { body: delivery.body.clone(), at: Instant::now(), left_out: None };
+        }
+        shaped(delivery, &*self.policies.get(&self.client, pass).await)
+    }
+
+    /// A policy refuses the content. When it has changed, what is queued is sent once more within the new
+    /// rules; else without everything that a policy looks at.
+    async fn refused_by_policy(
+        &self,
+        delivery: &Delivery,
+        sent: &Ready,
+        reason: String,
+        pass: &Pass,
+    ) -> Outcome {
+        if delivery.kind == Kind::Complete && delivery.degraded == 0 {
+            let rules = self.policies.refused(sent.at, &self.client, pass).await;
+            let again = shaped(delivery, &rules);
+            if again.body != sent.body {
+                return Outcome::Less(again.body, reason);
+            }
+        }
+        match smaller(delivery, payload::degrade) {
+            Some(body) => Outcome::Less(body, reason),
+            None => self.parked(delivery, reason),
+        }
+    }
+
+    fn parked(&self, delivery: &Delivery, reason: String) -> Outcome {
+        tracing::error!(
+            run.id = %delivery.run_id,
+            "Evotown at {} refuses `{}` of {} for good: {reason}",
+            self.address,
+            delivery.kind.as_str(),
+            delivery.run_id
+        );
+        Outcome::End(End::Parked(reason))
     }
 
     /// What an answer means for a delivery.
-    fn read(&self, delivery: &Delivery, answer: Result<Meaning, Unreachable>) -> Outcome {
-        let parked = |reason: String| {
-            tracing::error!(
-                run.id = %delivery.run_id,
-                "Evotown refuses `{}` of {} for good: {reason}",
-                delivery.kind.as_str(),
-                delivery.run_id
-            );
-            Outcome::End(End::Parked(reason))
-        };
+    fn read(
+        &self,
+        delivery: &Delivery,
+        left_out: Option<String>,
+        answer: Result<Meaning, Unreachable>,
+    ) -> Outcome {
         match answer {
             Ok(Meaning::Accepted(body)) if is_taken(&body) => {
                 self.gate.passed();
                 self.health.well(Side::Evotown);
-                Outcome::End(End::Done(conflict(delivery, &body)))
+                Outcome::End(End::Done(Told { conflict: conflict(delivery, &body), left_out }))
             }
             Ok(Meaning::Accepted(_)) => {
                 let reason = "it answers with success and without `accepted`".to_owned();
@@ -274,23 +324,28 @@ impl Deliverer {
             Ok(Meaning::Conflict) => {
                 self.gate.passed();
                 self.health.well(Side::Evotown);
-                Outcome::End(End::Done(Some("Evotown had it already (409)".to_owned())))
+                let conflict = Some("Evotown had it already (409)".to_owned());
+                Outcome::End(End::Done(Told { conflict, left_out }))
             }
-            Ok(Meaning::Policy(reason)) => {
-                match smaller(delivery, payload::degrade).filter(|_| delivery.degraded == 0) {
-                    Some(body) => Outcome::Less(body, reason),
-                    None => parked(reason),
-                }
+            // Only the reviewers' queue is missing there, and nothing follows from it.
+            Ok(Meaning::NoRoute(reason)) if delivery.kind == Kind::Candidate => {
+                let left_out =
+                    Some(format!("this Evotown takes no candidates of skills ({reason})"));
+                Outcome::End(End::Done(Told { conflict: None, left_out }))
             }
             Ok(Meaning::TooLarge) => {
                 let reason = "status 413: it is too large for Evotown".to_owned();
                 match smaller(delivery, payload::shrink) {
                     Some(body) => Outcome::Less(body, reason),
-                    None => parked(reason),
+                    None => self.parked(delivery, reason),
                 }
             }
-            Ok(Meaning::Invalid(reason) | Meaning::Auth(reason)) => parked(reason),
-            Ok(Meaning::Missing(reason)) => self.missing(delivery, &reason),
+            Ok(Meaning::Invalid(reason) | Meaning::Auth(reason) | Meaning::Policy(reason)) => {
+                self.parked(delivery, reason)
+            }
+            Ok(Meaning::Missing(reason) | Meaning::NoRoute(reason)) => {
+                self.missing(delivery, &reason)
+            }
             Ok(Meaning::Busy { reason, retry_after }) => Outcome::Later(Later {
                 reason,
                 sent: true,
@@ -330,7 +385,7 @@ impl Deliverer {
         }
         let path = ["runs", &delivery.run_id, "status"];
         let query = [("engine_id", self.engine_id.as_str())];
-        let answer = self.client.get(&path, &query, &pass.token).await;
+        let answer = self.client.get(&path, &query, &pass.credential).await;
         let state = match answer.map(Answer::meaning) {
             Ok(Meaning::Accepted(state)) => state,
             Ok(busy @ Meaning::Busy { .. }) => return Err(Ok(busy)),
@@ -346,6 +401,23 @@ impl Deliverer {
         let applied = state.pointer("/signals/seq").and_then(Value::as_u64);
         Ok(applied.zip(wanted).is_some_and(|(applied, wanted)| applied >= wanted))
     }
+}
+
+/// A delivery as it is sent.
+struct Ready {
+    body: String,
+    at: Instant,
+    /// What is not in it though it is queued, and why.
+    left_out: Option<String>,
+}
+
+/// What is queued, within these rules.
+fn shaped(delivery: &Delivery, rules: &Policies) -> Ready {
+    let Ok(mut body) = serde_json::from_str::<Value>(&delivery.body) else {
+        return Ready { body: delivery.body.clone(), at: Instant::now(), left_out: None };
+    };
+    let left_out = rules.shape(&mut body);
+    Ready { body: body.to_string(), at: Instant::now(), left_out }
 }
 
 /// Whether a run of this id can be told: the id is a part of a path, and some have a limit for it.

@@ -29,6 +29,12 @@ pub enum Error {
          EVO_EVOTOWN_URL set"
     )]
     NotRunning(String),
+    /// Nothing is known of a run.
+    #[error(
+        "nothing is queued or was delivered lately of run {0}: `evo runs list` shows king's runs, \
+         `evo bridge push --run-id {0}` tells Evotown of one"
+    )]
+    UnknownRun(String),
     /// No HTTP client can be made.
     #[error("no HTTP client can be made: {0}")]
     Client(String),
@@ -53,6 +59,7 @@ impl Error {
             Self::Spool(_)
             | Self::Register(_)
             | Self::NotRunning(_)
+            | Self::UnknownRun(_)
             | Self::Client(_)
             | Self::Print(_) => 1,
         }

@@ -2,12 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     client::{Answer, Client, Meaning},
     config::Timing,
     health::{Health, Side},
+    payload::ENGINE_VERSION,
     session::Session,
 };
 
@@ -42,6 +44,10 @@ pub(crate) async fn run(
     }
 }
 
+fn sign_of_life() -> String {
+    json!({"engine_version": ENGINE_VERSION, "connector_version": ENGINE_VERSION}).to_string()
+}
+
 enum Beat {
     Taken,
     Failed,
@@ -61,7 +67,7 @@ async fn beat(client: &Client, session: &Session, health: &Health, engine_id: &s
         }
     };
     let path = ["engines", engine_id, "heartbeat"];
-    match client.post(&path, &pass.token, "{}".to_owned()).await.map(Answer::meaning) {
+    match client.post(&path, &pass.credential, sign_of_life()).await.map(Answer::meaning) {
         Ok(Meaning::Accepted(_)) => {
             health.well(Side::Evotown);
             Beat::Taken
@@ -70,7 +76,7 @@ async fn beat(client: &Client, session: &Session, health: &Health, engine_id: &s
             session.refused(&pass, &reason).await;
             Beat::Failed
         }
-        Ok(Meaning::Missing(reason)) => {
+        Ok(Meaning::Missing(reason) | Meaning::NoRoute(reason)) => {
             tracing::info!("This Evotown takes no signs of life for now ({reason})");
             Beat::Unknown
         }

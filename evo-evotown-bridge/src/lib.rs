@@ -15,6 +15,7 @@ mod follow;
 mod health;
 mod heartbeat;
 mod payload;
+mod policy;
 mod session;
 mod spool;
 #[cfg(test)]

@@ -4,7 +4,9 @@
 //! deliveries. What is delivered is written down once, so that a repeat is the same byte for byte.
 
 mod facts;
+mod fold;
 mod limits;
+mod log;
 #[cfg(test)]
 mod tests;
 
@@ -20,7 +22,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 pub(crate) use facts::{Facts, PackageFile};
+pub(crate) use fold::fold;
 use limits::{clean, fit, fit_ids, text};
+
+use crate::config::{ChildRuns, MAX_ID, Mode};
 
 /// There is no type of its own for Evo; other names are refused.
 pub(crate) const ENGINE_TYPE: &str = "custom";
@@ -44,7 +49,13 @@ pub(crate) enum Kind {
     Complete,
     /// The event `run.completed`, which puts the end into the timeline. Nothing follows it.
     Completed,
+    /// `POST /skill-candidates`: a skill that came into use, for the operator's review.
+    Candidate,
 }
+
+/// Every kind.
+const KINDS: [Kind; 5] =
+    [Kind::Started, Kind::Progress, Kind::Complete, Kind::Completed, Kind::Candidate];
 
 impl Kind {
     /// The word in the queue and in messages.
@@ -54,6 +65,7 @@ impl Kind {
             Self::Progress => "progress",
             Self::Complete => "complete",
             Self::Completed => "completed",
+            Self::Candidate => "candidate",
         }
     }
 }
@@ -62,15 +74,15 @@ impl std::str::FromStr for Kind {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        [Self::Started, Self::Progress, Self::Complete, Self::Completed]
+        KINDS
             .into_iter()
             .find(|kind| kind.as_str() == text)
             .ok_or_else(|| format!("unknown kind of delivery {text:?}"))
     }
 }
 
-/// Who reports.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Who reports, and how.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Identity {
     /// This engine.
     pub(crate) engine_id: String,
@@ -78,6 +90,12 @@ pub(crate) struct Identity {
     pub(crate) team_id: Option<String>,
     /// Its tenant.
     pub(crate) tenant_id: Option<String>,
+    /// King's address as Evotown's users reach it, if they do.
+    pub(crate) king_url: Option<String>,
+    /// What is told of a run.
+    pub(crate) mode: Mode,
+    /// How the runs of candidates are told.
+    pub(crate) child_runs: ChildRuns,
 }
 
 /// What is to be delivered.
@@ -96,6 +114,8 @@ pub(crate) struct Draft {
 pub(crate) struct Around {
     /// The task of the run's parent, if the parent is known.
     pub(crate) parent_task: Option<String>,
+    /// The cycle that the run belongs to, while it is not over.
+    pub(crate) open_cycle: Option<String>,
     /// Of a cycle: how many child runs ended with each decision.
     pub(crate) children: BTreeMap<String, u64>,
     /// Files of the package that the event names.
@@ -109,6 +129,21 @@ pub(crate) struct Step {
     pub(crate) facts: Facts,
     /// What is to be delivered, in order.
     pub(crate) drafts: Vec<Draft>,
+    /// The run that tells of this one.
+    pub(crate) folded_into: Option<String>,
+}
+
+impl Step {
+    /// What is delivered of a run that is told by itself.
+    fn of(facts: Facts, mut drafts: Vec<Draft>, identity: &Identity) -> Self {
+        let folded_into = facts.folded_into.clone();
+        if folded_into.is_some() {
+            drafts.clear();
+        } else if identity.mode == Mode::CompleteOnly {
+            drafts.retain(|draft| draft.kind == Kind::Complete);
+        }
+        Self { facts, drafts, folded_into }
+    }
 }
 
 /// The parent that an event names.
@@ -144,11 +179,16 @@ pub(crate) fn read(
     around: &Around,
     identity: &Identity,
 ) -> Option<Step> {
-    if known.as_ref().is_some_and(|facts| facts.ended) {
-        return None;
-    }
     let teller = Teller { run_id, identity, at: &event.at };
     let payload = &event.payload;
+    if let Some(mut facts) = known.clone().filter(|facts| facts.ended) {
+        // A person may have allowed it after the run had ended; it is no event of the run.
+        if !is_activation(event) || facts.activated.is_some() {
+            return None;
+        }
+        let drafts = vec![teller.candidate(&mut facts, payload)?];
+        return Some(Step::of(facts, drafts, identity));
+    }
     let is_new = known.is_none();
     let kind = kind_of(event);
     let mut facts = known.unwrap_or_else(|| Facts::new(kind, &event.at));
@@ -164,13 +204,16 @@ pub(crate) fn read(
                     around.parent_task.clone().or_else(|| parent_of(event).map(str::to_owned))
                 }
             };
+            if identity.child_runs == ChildRuns::Folded && kind == RunKind::Candidate {
+                facts.folded_into.clone_from(&around.open_cycle);
+            }
         }
         "stage.completed" | "stage.failed" => {
-            let stage = facts.take_stage(payload, around.package.as_deref())?;
+            let stage = facts.take_stage(payload, &event.at, around.package.as_deref())?;
             drafts.push(teller.progress(&mut facts, &stage));
         }
         "stage.retried" => facts.retries += 1,
-        "skill.activated" => facts.activated = string(payload, "name").map(|name| text(&name)),
+        _ if is_activation(event) => drafts.extend(teller.candidate(&mut facts, payload)),
         "cycle.fanned_out" => {
             facts.candidates = payload.get("candidates").and_then(Value::as_u64).unwrap_or(0);
             facts.failed_sources = payload
@@ -198,7 +241,12 @@ pub(crate) fn read(
         // The first word about a run, also when its start is no longer in the log.
         drafts.insert(0, teller.started(&facts));
     }
-    Some(Step { facts, drafts })
+    Some(Step::of(facts, drafts, identity))
+}
+
+/// Whether a version of a skill came into use, for all calls or for some.
+fn is_activation(event: &EventRecord) -> bool {
+    matches!(event.kind.as_str(), "skill.activated" | "skill.canary")
 }
 
 /// The end of a run that king's log does not tell any more, since it begins again.
@@ -222,7 +270,7 @@ pub(crate) fn abandon(
     facts.decision = Some(end.decision().to_owned());
     let drafts = vec![teller.complete(&facts, &end, children), teller.completed(&mut facts, &end)];
     facts.forget();
-    Step { facts, drafts }
+    Step::of(facts, drafts, identity)
 }
 
 /// How a run ended, in Evotown's words.
@@ -325,24 +373,45 @@ impl Teller<'_> {
     }
 
     fn progress(&self, facts: &mut Facts, stage: &facts::Stage) -> Draft {
-        facts.events += 1;
         let mut payload = Map::new();
+        insert(&mut payload, "candidate", facts.name.clone());
+        insert(&mut payload, "artifact_id", facts.artifact_id.clone());
+        self.step(facts, &format!("progress:{}:{}", stage.stage, stage.attempt), payload, stage)
+    }
+
+    /// A stage result, of the run itself or of one that it tells of.
+    fn step(
+        &self,
+        facts: &mut Facts,
+        key: &str,
+        mut payload: Map<String, Value>,
+        stage: &facts::Stage,
+    ) -> Draft {
         payload.insert("stage".to_owned(), json!(stage.stage));
         payload.insert("status".to_owned(), json!(stage.status));
         payload.insert("attempt".to_owned(), json!(stage.attempt));
         insert(&mut payload, "error", stage.error.clone());
-        insert(&mut payload, "candidate", facts.name.clone());
-        insert(&mut payload, "artifact_id", facts.artifact_id.clone());
+        self.progress_of(facts, key, payload, Some(stage.stage))
+    }
+
+    fn progress_of(
+        &self,
+        facts: &mut Facts,
+        key: &str,
+        payload: Map<String, Value>,
+        stage: Option<PipelineStage>,
+    ) -> Draft {
+        facts.events += 1;
         // The place of the last event that was applied: after a cut connection it tells whether
         // this one was, since events are never told apart from their repeats.
         let mut signals = facts.numbers(self.at);
         signals.insert("seq".to_owned(), json!(facts.events));
-        signals.insert("stage".to_owned(), json!(stage.stage));
+        insert(&mut signals, "stage", stage.map(|stage| stage.as_str().to_owned()));
         let mut body = self.event("run.progress", facts, facts.events);
         body.insert("status".to_owned(), json!("running"));
         body.insert("signals".to_owned(), Value::Object(signals));
         body.insert("payload".to_owned(), Value::Object(payload));
-        self.draft(&format!("progress:{}:{}", stage.stage, stage.attempt), Kind::Progress, body)
+        self.draft(key, Kind::Progress, body)
     }
 
     fn complete(&self, facts: &Facts, end: &End, children: &BTreeMap<String, u64>) -> Draft {
@@ -351,6 +420,7 @@ impl Teller<'_> {
         signals.insert("decision".to_owned(), json!(end.decision()));
         signals.insert("task_completed".to_owned(), json!(end.task_completed(facts.kind)));
         signals.insert("score".to_owned(), json!(facts::finite(facts.score)));
+        dimensions(&mut signals, facts);
         if end.how == How::TimedOut {
             signals.insert("timed_out".to_owned(), json!(true));
         }
@@ -358,7 +428,8 @@ impl Teller<'_> {
         let outcome = end.outcome.as_ref();
         insert(&mut signals, "code", outcome.map(|outcome| text(&outcome.code)));
         insert(&mut signals, "reason", outcome.map(|outcome| text(&outcome.reason)));
-        signals.insert("stages".to_owned(), json!(facts.stages));
+        let stages: Vec<Value> = facts.stages.iter().map(facts::Stage::brief).collect();
+        signals.insert("stages".to_owned(), json!(stages));
         signals.insert("retries".to_owned(), json!(facts.retries));
         signals.insert("new_skill_paths".to_owned(), json!(facts.new_skill_paths()));
         if facts.kind == RunKind::Cycle {
@@ -377,7 +448,9 @@ impl Teller<'_> {
         body.insert("status".to_owned(), json!(end.how.status()));
         body.insert("exit_code".to_owned(), json!(end.how.exit_code()));
         body.insert("finished_at".to_owned(), json!(self.at));
+        body.insert("log_excerpt".to_owned(), json!(log::of(facts, end, self.at)));
         body.insert("artifact_manifest".to_owned(), json!(facts.manifest()));
+        insert(&mut body, "artifact_bundle_url", self.bundle_url(facts));
         body.insert("signals".to_owned(), Value::Object(signals));
         self.draft("complete", Kind::Complete, body)
     }
@@ -393,6 +466,45 @@ impl Teller<'_> {
         body.insert("exit_code".to_owned(), json!(end.how.exit_code()));
         body.insert("payload".to_owned(), Value::Object(payload));
         self.draft("completed", Kind::Completed, body)
+    }
+
+    /// The skill that came into use, for review at Evotown. The same version has the same id, whatever
+    /// run or repeat it comes from.
+    fn candidate(&self, facts: &mut Facts, payload: &Value) -> Option<Draft> {
+        let name = string(payload, "name").map(|name| text(&name))?;
+        facts.activated = Some(name.clone());
+        let artifact_id = string(payload, "artifact_id").or_else(|| facts.artifact_id.clone());
+        let version = string(payload, "version");
+        let mut signals = facts.numbers(self.at);
+        signals.insert("score".to_owned(), json!(facts::finite(facts.score)));
+        dimensions(&mut signals, facts);
+        let mut manifest = Map::new();
+        insert(&mut manifest, "version", version.as_deref().map(text));
+        insert(&mut manifest, "artifact_id", artifact_id.clone());
+        insert(&mut manifest, "locator", facts.locator.clone());
+        manifest.insert("files".to_owned(), json!(facts.artifacts));
+        let digest = artifact_id.as_deref().or(version.as_deref()).unwrap_or("1");
+        let id = format!("{}@{}", first(&name, MAX_ID - 17), first(digest, 16));
+        let mut body = Map::new();
+        body.insert("candidate_id".to_owned(), json!(id));
+        body.insert("source_run_id".to_owned(), json!(self.run_id));
+        insert(&mut body, "tenant_id", self.identity.tenant_id.clone());
+        insert(&mut body, "team_id", self.identity.team_id.clone());
+        insert(&mut body, "agent_id", facts.agent_id.clone());
+        body.insert("engine_id".to_owned(), json!(self.identity.engine_id));
+        body.insert("runtime_target".to_owned(), json!(ENGINE_TYPE));
+        body.insert("name".to_owned(), json!(first(&name, MAX_ID)));
+        insert(&mut body, "description", facts.description.clone());
+        insert(&mut body, "package_url", self.bundle_url(facts));
+        body.insert("inline_manifest".to_owned(), Value::Object(manifest));
+        body.insert("signals".to_owned(), Value::Object(signals));
+        Some(self.draft("candidate", Kind::Candidate, body))
+    }
+
+    /// Where the package can be fetched, if Evotown's users can reach king.
+    fn bundle_url(&self, facts: &Facts) -> Option<String> {
+        let (king, id) = (self.identity.king_url.as_ref()?, facts.artifact_id.as_ref()?);
+        Some(format!("{king}/artifacts/{id}"))
     }
 
     /// What every event has. `engine_type` is always sent: left out, it would become `custom`
@@ -417,8 +529,10 @@ impl Teller<'_> {
         let mut body = Value::Object(body);
         clean(&mut body);
         // What names the run and the engine is never a secret, and must arrive as it is.
-        if body.get("run_id").is_some() {
-            body["run_id"] = json!(self.run_id);
+        for name in ["run_id", "source_run_id"] {
+            if body.get(name).is_some() {
+                body[name] = json!(self.run_id);
+            }
         }
         body["engine_id"] = json!(self.identity.engine_id);
         fit_ids(&mut body);
@@ -440,6 +554,9 @@ pub(crate) fn degrade(kind: Kind, body: &Value) -> Option<Value> {
         Kind::Started | Kind::Progress | Kind::Completed => {
             fields.remove("payload");
         }
+        Kind::Candidate => {
+            fields.remove("inline_manifest");
+        }
     }
     (less != *body).then_some(less)
 }
@@ -453,6 +570,24 @@ pub(crate) fn shrink(kind: Kind, body: &Value) -> Option<Value> {
         }
     }
     (less != *body).then_some(less)
+}
+
+/// What the score is made of, where it was measured.
+fn dimensions(signals: &mut Map<String, Value>, facts: &Facts) {
+    let Some(scores) = facts.dimensions else { return };
+    for (name, score) in [
+        ("utility", scores.utility),
+        ("reliability", scores.reliability),
+        ("novelty", scores.novelty),
+        ("integration", scores.integration),
+    ] {
+        signals.insert(name.to_owned(), json!(facts::finite(score)));
+    }
+}
+
+/// At most so many characters from the beginning of a text.
+fn first(text: &str, most: usize) -> &str {
+    text.char_indices().nth(most).map_or(text, |(end, _)| &text[..end])
 }
 
 fn insert(map: &mut Map<String, Value>, name: &str, value: Option<String>) {

@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 use tokio::{sync::Mutex, time::Instant};
 
 use crate::{
-    client::{Client, Meaning, Unreachable},
-    config::{Config, Link},
+    client::{Client, Credential, Meaning, Unreachable},
+    config::{Config, Link, Mode},
     payload::{ENGINE_TYPE, ENGINE_VERSION},
 };
 
@@ -31,7 +31,7 @@ const FIRST_PAUSE: Duration = Duration::from_secs(15);
 #[derive(Debug, Clone)]
 pub(crate) struct Pass {
     /// What to call Evotown with.
-    pub(crate) token: Secret,
+    pub(crate) credential: Credential,
     /// Counts the tokens, so that one refusal is not taken for two.
     generation: u64,
 }
@@ -57,10 +57,10 @@ pub(crate) struct Session {
 
 #[derive(Default)]
 struct State {
-    token: Option<Secret>,
+    credential: Option<Credential>,
     generation: u64,
     /// The configured token, until it was refused.
-    configured: Option<Secret>,
+    configured: Option<Credential>,
     /// When this process registered last, and how often in a row soon after another time.
     registered: Option<Instant>,
     hurried: u32,
@@ -78,15 +78,17 @@ struct Stored {
 
 impl Session {
     pub(crate) fn new(client: Arc<Client>, config: &Config, engine_id: &str) -> Self {
-        let mut state = State { configured: config.link.engine_token.clone(), ..State::default() };
+        let configured = config.link.engine_token.clone().map(Credential::Bearer);
+        let mut state = State { configured, ..State::default() };
         let file = config.token_file();
         if let Some(stored) = read(&file, &config.link)
             && stored.engine_id == engine_id
         {
-            state.token = stored.token.map(Secret::new).or_else(|| config.link.bootstrap.clone());
+            let given = stored.token.map(|token| Credential::Bearer(Secret::new(token)));
+            state.credential = given.or_else(|| own(&config.link));
         }
-        if state.token.is_none() {
-            state.token = state.configured.take();
+        if config.link.signing.is_none() && state.credential.is_none() {
+            state.credential = state.configured.take();
         }
         Self {
             client,
@@ -101,8 +103,8 @@ impl Session {
     /// The token; registers when there is none.
     pub(crate) async fn pass(&self) -> Result<Pass, NoPass> {
         let mut state = self.state.lock().await;
-        if let Some(token) = &state.token {
-            return Ok(Pass { token: token.clone(), generation: state.generation });
+        if let Some(credential) = &state.credential {
+            return Ok(Pass { credential: credential.clone(), generation: state.generation });
         }
         self.register(&mut state).await
     }
@@ -117,16 +119,17 @@ impl Session {
     /// another one.
     pub(crate) async fn refused(&self, pass: &Pass, reason: &str) {
         let mut state = self.state.lock().await;
-        if state.generation != pass.generation || state.token.is_none() {
+        if state.generation != pass.generation || state.credential.is_none() {
             return;
         }
         tracing::warn!("Evotown refuses the token of engine {}: {reason}", self.engine_id);
-        let refused = state.token.take();
+        let refused = state.credential.take();
         state.generation += 1;
-        state.token = state.configured.take().filter(|token| Some(token) != refused.as_ref());
-        if state.token.is_none() && self.link.bootstrap.is_none() {
+        state.credential =
+            state.configured.take().filter(|credential| Some(credential) != refused.as_ref());
+        if state.credential.is_none() && own(&self.link).is_none() {
             // Nothing else is left to try; perhaps the operator puts it right at the other end.
-            state.token = refused;
+            state.credential = refused;
             let reason = format!(
                 "Evotown refuses the token of engine {} ({reason}): set EVO_EVOTOWN_TOKEN to the \
                  token that engines register with, or to a new evi_ token, and \
@@ -146,7 +149,7 @@ impl Session {
     }
 
     async fn register(&self, state: &mut State) -> Result<Pass, NoPass> {
-        let Some(bootstrap) = &self.link.bootstrap else {
+        let Some(bootstrap) = own(&self.link) else {
             let reason = "there is no token to register with; set EVO_EVOTOWN_TOKEN".to_owned();
             return Err(block(state, self.longest_pause, reason));
         };
@@ -160,7 +163,7 @@ impl Session {
             return Err(block(state, wait, reason));
         }
         let body = self.registration().to_string();
-        let answer = self.client.post(&["engines", "register"], bootstrap, body).await;
+        let answer = self.client.post(&["engines", "register"], &bootstrap, body).await;
         let refused = |reason: String| format!("Evotown does not register this engine: {reason}");
         let body = match answer.map(crate::client::Answer::meaning) {
             Ok(Meaning::Accepted(body)) if body.get("registered") == Some(&Value::Bool(true)) => {
@@ -172,6 +175,8 @@ impl Session {
                 return Err(block(state, self.longest_pause, reason));
             }
             Ok(Meaning::Conflict) => Value::Null,
+            // It may speak the required endpoint only.
+            Ok(Meaning::NoRoute(_)) if self.link.mode == Mode::CompleteOnly => Value::Null,
             Ok(Meaning::Busy { reason, retry_after }) => {
                 return Err(NoPass { reason: refused(reason), pause: retry_after });
             }
@@ -182,7 +187,7 @@ impl Session {
                 );
                 return Err(block(state, self.longest_pause, reason));
             }
-            Ok(Meaning::Missing(reason)) => {
+            Ok(Meaning::Missing(reason) | Meaning::NoRoute(reason)) => {
                 let reason = format!("{}; is {} an Evotown?", refused(reason), self.link.url);
                 return Err(block(state, self.longest_pause, reason));
             }
@@ -198,9 +203,12 @@ impl Session {
         let stored = Stored {
             url: self.link.url.to_string(),
             engine_id: self.engine_id.clone(),
-            token: given.map(str::to_owned),
+            token: given.filter(|_| self.link.signing.is_none()).map(str::to_owned),
         };
-        let token = given.map_or_else(|| bootstrap.clone(), Secret::new);
+        let credential = match given.filter(|_| self.link.signing.is_none()) {
+            Some(token) => Credential::Bearer(Secret::new(token)),
+            None => bootstrap,
+        };
         if let Err(error) = write(&self.file, &stored) {
             tracing::error!(
                 %error,
@@ -213,8 +221,8 @@ impl Session {
         state.registered = Some(Instant::now());
         state.blocked_until = None;
         state.generation += 1;
-        state.token = Some(token.clone());
-        Ok(Pass { token, generation: state.generation })
+        state.credential = Some(credential.clone());
+        Ok(Pass { credential, generation: state.generation })
     }
 
     /// Every registration resets what the last one set, so it always says all of it.
@@ -233,6 +241,12 @@ impl Session {
         }
         body
     }
+}
+
+/// What this engine registers with, and calls with where it is given no token of its own.
+fn own(link: &Link) -> Option<Credential> {
+    let signed = link.signing.clone().map(Credential::Signed);
+    signed.or_else(|| link.bootstrap.clone().map(Credential::Bearer))
 }
 
 /// Sends nothing for a while; a reason that is new is told.

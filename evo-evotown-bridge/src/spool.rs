@@ -127,10 +127,19 @@ pub(crate) struct Delivery {
 /// How a delivery ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum End {
-    /// Evotown has it; with a note when something about it is strange.
-    Done(Option<String>),
+    /// Evotown has it.
+    Done(Told),
     /// Evotown will never take it.
     Parked(String),
+}
+
+/// What there is to say about a delivery that was taken.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// What Evotown holds differently.
+    pub(crate) conflict: Option<String>,
+    /// What was not sent, and why.
+    pub(crate) left_out: Option<String>,
 }
 
 /// How many there are of what.
@@ -256,8 +265,15 @@ impl Spool {
                             params![generation, run_id],
                         )
                         .await?;
-                    if let Some(step) = payload::read(event, run_id, known, &around, &identity) {
-                        added += save(connection, run_id, generation, &step).await?;
+                    let Some(step) = payload::read(event, run_id, known, &around, &identity) else {
+                        continue;
+                    };
+                    added += save(connection, run_id, generation, &step).await?;
+                    let Some(cycle) = &step.folded_into else { continue };
+                    let Some(facts) = load(connection, cycle).await? else { continue };
+                    let folded = payload::fold(event, run_id, &step.facts, cycle, facts, &identity);
+                    if let Some(folded) = folded {
+                        added += save(connection, cycle, generation, &folded).await?;
                     }
                 }
                 set_meta(connection, "cursor", &cursor.to_string()).await?;
@@ -374,15 +390,15 @@ impl Spool {
         let next = self
             .thread
             .submit(async move |connection: &Connection| {
-                let (state, reason) = match &end {
-                    End::Done(note) => ("done", note.as_deref()),
-                    End::Parked(reason) => ("parked", Some(reason.as_str())),
+                let (state, reason, left_out) = match &end {
+                    End::Done(told) => ("done", told.conflict.as_deref(), told.left_out.as_deref()),
+                    End::Parked(reason) => ("parked", Some(reason.as_str()), None),
                 };
                 connection
                     .execute(
-                        "UPDATE deliveries SET state = ?, reason = ?, updated_at = ?
+                        "UPDATE deliveries SET state = ?, reason = ?, left_out = ?, updated_at = ?
                          WHERE run_id = ? AND ordinal = ?",
-                        params![state, reason, now.0, run_id.as_str(), ordinal],
+                        params![state, reason, left_out, now.0, run_id.as_str(), ordinal],
                     )
                     .await?;
                 set_due(connection, &run_id).await?;
@@ -516,6 +532,48 @@ pub(crate) async fn snapshot(path: &Path, problems: u32) -> Result<Option<Snapsh
     Ok(Some(snapshot))
 }
 
+/// One delivery of a run, as `evo bridge status --run-id` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Line {
+    /// `started`, `progress`, `candidate`, `complete` or `completed`.
+    pub kind: String,
+    /// `waiting`, `sending`, `done` or `parked`.
+    pub state: String,
+    /// How often it was tried.
+    pub tries: u32,
+    /// How often something was taken out of it.
+    pub degraded: u32,
+    /// What Evotown said, or holds differently.
+    pub reason: Option<String>,
+    /// What was not sent, and why.
+    pub left_out: Option<String>,
+    /// Since when (RFC 3339).
+    pub at: String,
+}
+
+/// What was and is to be delivered of a run, in order. Those that were taken long ago are gone.
+pub(crate) async fn deliveries(path: &Path, run_id: &str) -> Result<Vec<Line>> {
+    let connection = thread::connect_for_reading(path).await?;
+    all(
+        &connection,
+        "SELECT kind, state, tries, degraded, reason, left_out, updated_at FROM deliveries
+         WHERE run_id = ? ORDER BY ordinal",
+        params![run_id],
+        |row| {
+            Ok(Line {
+                kind: row.get(0)?,
+                state: row.get(1)?,
+                tries: row.get(2)?,
+                degraded: row.get(3)?,
+                reason: row.get(4)?,
+                left_out: row.get(5)?,
+                at: Timestamp(row.get(6)?).to_rfc3339(),
+            })
+        },
+    )
+    .await
+}
+
 /// Tells an event from another one at the same place of another log.
 pub(crate) fn fingerprint(event: &EventRecord) -> String {
     let run_id = event.run_id.as_deref().unwrap_or_default();
@@ -576,12 +634,24 @@ async fn around(
         }
         None => None,
     };
+    let open_cycle = match &parent_task {
+        Some(task) => {
+            let open = first(
+                connection,
+                "SELECT run_id FROM runs WHERE run_id = ? AND ended = 0",
+                params![task.as_str()],
+                |row| Ok(row.get::<String>(0)?),
+            );
+            open.await?
+        }
+        None => None,
+    };
     let children = match event.kind.as_str() {
         "cycle.ended" => children(connection, run_id).await?,
         _ => BTreeMap::new(),
     };
     let package = payload::package_of(event).and_then(|id| packages.get(id)).cloned();
-    Ok(Around { parent_task, children, package })
+    Ok(Around { parent_task, open_cycle, children, package })
 }
 
 /// How many runs of a cycle ended with each decision.

@@ -34,8 +34,14 @@ impl World {
     }
 
     fn link(&self, token: &str) -> Link {
+        self.link_with(token, &[])
+    }
+
+    fn link_with(&self, token: &str, more: &[(&str, &str)]) -> Link {
         let url = self.town.url();
+        let more: BTreeMap<&str, &str> = more.iter().copied().collect();
         let env = |name: &str| match name {
+            name if more.contains_key(name) => Some(more[name].to_owned()),
             "EVO_EVOTOWN_URL" => Some(url.clone()),
             "EVO_EVOTOWN_TOKEN" => Some(token.to_owned()),
             "EVO_EVOTOWN_ENGINE_ID" => Some(ENGINE.to_owned()),
@@ -416,20 +422,180 @@ async fn an_evotown_that_forgot_everything_is_told_anew() {
     bridge.stop().await;
 }
 
+/// The paths in the manifest of a run.
+fn listed(world: &World, run_id: &str) -> Vec<String> {
+    let run = world.town.run(run_id).unwrap();
+    let files = run["artifact_manifest"].as_array().unwrap();
+    files.iter().map(|file| file["path"].as_str().unwrap().to_owned()).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_policy_is_met_by_sending_less_once() {
+async fn what_policies_refuse_is_not_sent_and_that_is_noted() {
     let world = World::new().await;
     let bridge = world.bridge().await;
-    // An operator has made the policy stricter than the default one.
+    world.king.run("run-a", "cycle", "active");
+    bridge.settled().await;
+    assert_eq!(listed(&world, "run-a"), ["SKILL.md"]);
+    let run = world.town.run("run-a").unwrap();
+    assert_eq!(run["signals"]["artifacts"].as_array().unwrap().len(), 2, "{run}");
+    let log = run["log_excerpt"].as_str().unwrap();
+    assert!(log.contains("building completed (attempt 1"), "{log}");
+    // Fresh rules are not asked for again; only a refusal says that they have changed.
+    world.town.set_rule("secret-redaction", "redact_patterns", json!(["completed", "ended"]));
     world.town.allow_files(&["json"]);
+    world.king.run("run-b", "cycle", "active");
+    bridge.settled().await;
+    assert_eq!(world.town.violations().len(), 1, "asked once, not again and again");
+    assert_eq!(listed(&world, "run-b"), Vec::<String>::new());
+    let run = world.town.run("run-b").unwrap();
+    let log = run["log_excerpt"].as_str().unwrap();
+    assert!(log.contains("building c·ompleted"), "{log}");
+    world.king.run("run-c", "cycle", "active");
+    bridge.settled().await;
+    assert_eq!(world.town.violations().len(), 1, "the new rules are known");
+    assert_eq!(world.town.requests_to("/policies").len(), 2);
+    assert_eq!(bridge.health.report().parked, 0);
+    bridge.stop().await;
+    let found = spool::deliveries(&world.data().join("bridge.db"), "run-a").await.unwrap();
+    let complete = found.iter().find(|delivery| delivery.kind == "complete").unwrap();
+    assert_eq!(
+        complete.left_out.as_deref(),
+        Some("not in the manifest, since artifact-limits takes no .toml: manifest.toml")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_nobody_can_read_is_met_by_sending_less_once() {
+    let world = World::new().await;
+    world.town.fault("/policies", 99, Fault::Status(500));
+    world.town.allow_files(&["json"]);
+    let bridge = world.bridge().await;
     world.king.run("run-a", "cycle", "active");
     bridge.settled().await;
     let run = world.town.run("run-a").unwrap();
     assert_eq!(run["status"], "succeeded");
-    assert_eq!(run["artifact_manifest"], json!([]));
+    assert_eq!((&run["artifact_manifest"], &run["log_excerpt"]), (&json!([]), &json!("")));
     assert_eq!(run["signals"]["artifacts"].as_array().unwrap().len(), 2, "{run}");
     assert_eq!(world.town.violations().len(), 1, "asked once, not again and again");
     assert_eq!(bridge.health.report().parked, 0);
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn toml_files_words_and_secrets_leave_no_violation_and_no_trace() {
+    let world = World::new().await;
+    let bridge = world.bridge().await;
+    let secret = "sk-abcdefghijklmnop1234";
+    world.king.run_saying(
+        "run-a",
+        "task-1 failed: Authorization: Bearer sk-abcdefghijklmnop1234",
+        json!({"logs": format!("Authorization: Bearer {secret}"), "note": "risk-2 api_key"}),
+    );
+    bridge.settled().await;
+    world.check();
+    let run = world.town.run("run-a").unwrap();
+    let log = run["log_excerpt"].as_str().unwrap();
+    assert!(log.contains("task\u{2011}1 failed") && log.contains("risk\u{2011}2"), "{log}");
+    for request in world.town.requests() {
+        let body = String::from_utf8_lossy(&request.body);
+        assert!(!body.contains("abcdefghijklmnop"), "{body}");
+        assert!(!request.query.contains("abcdefghijklmnop"));
+    }
+    bridge.stop().await;
+}
+
+/// A bridge with one more variable set.
+async fn bridge_with(world: &World, name: &'static str, value: &'static str) -> Running {
+    let mut config = world.config();
+    config.link = world.link_with(&world.town.ingest_token(), &[(name, value)]);
+    Running::start(config).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_knows_the_required_endpoint_only_is_told_of_each_end() {
+    for mode in [Mode::Real, Mode::Spec] {
+        let world = World::with(Evotown::like(mode)).await;
+        if mode == Mode::Spec {
+            world.town.only_complete();
+        }
+        let bridge = bridge_with(&world, "EVO_EVOTOWN_MODE", "complete-only").await;
+        world.king.run("run-a", "cycle", "active");
+        world.king.run_failed("run-b", "cycle");
+        bridge.settled().await;
+        world.check();
+        assert_eq!(world.told("run-a"), Vec::<String>::new());
+        assert_eq!(world.town.run("run-b").unwrap()["exit_code"], 1);
+        assert_eq!(world.town.candidates(), Vec::<Value>::new());
+        bridge.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_runs_of_candidates_can_be_told_as_steps_of_their_cycle() {
+    let world = World::new().await;
+    let bridge = bridge_with(&world, "EVO_EVOTOWN_CHILD_RUNS", "folded").await;
+    world.king.cycle_started("cycle");
+    world.king.run("run-a", "cycle", "active");
+    world.king.run("run-b", "cycle", "held");
+    world.king.cycle_ended("cycle");
+    // A later look, after the cycle has ended, has no run that could tell of it.
+    world.king.run("run-c", "cycle", "held");
+    bridge.settled().await;
+    let told: Vec<Value> = world.town.runs().iter().map(|run| run["run_id"].clone()).collect();
+    assert_eq!(told, ["cycle", "run-c"]);
+    let events = world.town.events("cycle");
+    let steps = events.iter().filter(|event| event["event_type"] == "run.progress");
+    assert_eq!(steps.count(), 2 * 4, "three stages and an end each: {events:?}");
+    let run = world.town.run("cycle").unwrap();
+    let signals = &run["signals"];
+    assert_eq!((&signals["active"], &signals["held"]), (&json!(1), &json!(1)));
+    assert_eq!(signals["new_skill_paths"], json!(["skills/run-a/SKILL.md"]));
+    assert!(run["log_excerpt"].as_str().unwrap().contains("run-b: evaluation completed"), "{run}");
+    assert_eq!(world.town.candidates()[0]["source_run_id"], "cycle");
+    assert_eq!(world.town.disorder(), Vec::<String>::new());
+    assert_eq!(world.town.violations(), Vec::<Value>::new());
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_can_be_signed_instead_of_carrying_a_token() {
+    for mode in [Mode::Real, Mode::Spec] {
+        let world = World::with(Evotown::like(mode)).await;
+        world.town.expect_signatures("hush", "sha256=");
+        let mut config = world.config();
+        let signed = [
+            ("EVO_EVOTOWN_AUTH", "hmac"),
+            ("EVO_EVOTOWN_HMAC_SECRET", "hush"),
+            ("EVO_EVOTOWN_SIGNATURE_PREFIX", "sha256="),
+        ];
+        config.link = world.link_with("", &signed);
+        let bridge = Running::start(config).await;
+        world.king.run("run-a", "cycle", "active");
+        bridge.settled().await;
+        world.check();
+        for request in world.town.requests() {
+            assert_eq!(request.header("authorization"), None);
+            assert!(!String::from_utf8_lossy(&request.body).contains("hush"));
+        }
+        assert_eq!(world.town.registrations(), 1);
+        bridge.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn skills_that_came_into_use_are_proposed_for_review() {
+    let world = World::new().await;
+    let bridge = world.bridge().await;
+    world.king.run("run-a", "cycle", "active");
+    world.king.run("run-b", "cycle", "held");
+    bridge.settled().await;
+    // A person allows what was held; the run has ended long ago.
+    world.king.activate("run-b", "skill-b");
+    bridge.settled().await;
+    let names: Vec<Value> =
+        world.town.candidates().iter().map(|candidate| candidate["name"].clone()).collect();
+    assert_eq!(names, ["run-a", "skill-b"]);
+    world.check();
     bridge.stop().await;
 }
 
@@ -447,7 +613,7 @@ async fn what_is_refused_for_good_is_parked_and_the_rest_goes_on() {
     assert_eq!(world.town.run("run-b").unwrap()["status"], "succeeded");
     assert_eq!(world.town.run("run-a").unwrap()["status"], "succeeded", "by its last event");
     let seen = spool::snapshot(&world.data().join("bridge.db"), 20).await.unwrap().unwrap();
-    assert_eq!(seen.counts.parked, 1 + 3 * 6, "{seen:?}");
+    assert_eq!(seen.counts.parked, 1 + 3 * 7, "{seen:?}");
     let refused = seen.problems.iter().find(|problem| problem.run_id == "run-a").unwrap();
     assert_eq!((refused.kind.as_str(), refused.state.as_str()), ("complete", "parked"));
     assert_eq!(refused.reason, "status 422: on purpose");

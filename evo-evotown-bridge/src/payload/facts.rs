@@ -11,12 +11,6 @@ use serde_json::{Map, Value, json};
 
 use super::{limits::text, stage_of, string};
 
-/// Files that Evotown's default policy takes in a manifest of a run of ours.
-fn may_be_listed(path: &str) -> bool {
-    let name = path.rsplit('/').next().unwrap_or(path);
-    name == "SKILL.md" || name.strip_suffix(".json").is_some_and(|stem| !stem.is_empty())
-}
-
 /// One file of a package.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PackageFile {
@@ -40,6 +34,41 @@ pub(crate) struct Stage {
     /// Without secrets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<String>,
+    /// What came of it as text, without secrets; for the log only.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) output: String,
+    /// When (RFC 3339).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) at: String,
+    /// Of a cycle that tells of its candidates: which one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) candidate: Option<String>,
+}
+
+impl Stage {
+    /// What goes into the signals: what happened, without what is long.
+    pub(super) fn brief(&self) -> Value {
+        let mut brief = json!({
+            "stage": self.stage, "status": self.status, "attempt": self.attempt,
+        });
+        let more =
+            [("agent_id", &self.agent_id), ("error", &self.error), ("candidate", &self.candidate)];
+        for (name, value) in more {
+            if let Some(value) = value {
+                brief[name] = json!(value);
+            }
+        }
+        brief
+    }
+}
+
+/// The four dimensions of a score: the lower bounds of the first two.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Dimensions {
+    pub(crate) utility: f64,
+    pub(crate) reliability: f64,
+    pub(crate) novelty: f64,
+    pub(crate) integration: f64,
 }
 
 /// What is known of a run so far. Kept in the queue between two events.
@@ -64,11 +93,23 @@ pub(crate) struct Facts {
     pub(crate) cost_usd: f64,
     /// Lower bound of the score.
     pub(crate) score: f64,
+    /// What the score is made of; absent until Evaluation has measured it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) dimensions: Option<Dimensions>,
+    /// What the skill does, without secrets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) description: Option<String>,
     /// Digest of the package.
     pub(crate) artifact_id: Option<String>,
     pub(crate) artifacts: Vec<PackageFile>,
     /// The skill that became active.
     pub(crate) activated: Option<String>,
+    /// Of a cycle that tells of its candidates: the skills that became active.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) new_skills: Vec<String>,
+    /// The cycle that tells of this run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) folded_into: Option<String>,
     /// Of a cycle: what Learning found.
     pub(crate) candidates: u64,
     pub(crate) failed_sources: u64,
@@ -95,9 +136,13 @@ impl Facts {
             output_tokens: 0,
             cost_usd: 0.0,
             score: 0.0,
+            dimensions: None,
+            description: None,
             artifact_id: None,
             artifacts: Vec::new(),
             activated: None,
+            new_skills: Vec::new(),
+            folded_into: None,
             candidates: 0,
             failed_sources: 0,
             events: 0,
@@ -117,6 +162,7 @@ impl Facts {
     pub(super) fn take_stage(
         &mut self,
         payload: &Value,
+        at: &str,
         package: Option<&[PackageFile]>,
     ) -> Option<Stage> {
         let stage = Stage {
@@ -125,8 +171,18 @@ impl Facts {
             attempt: payload.get("attempt").and_then(Value::as_u64).unwrap_or(1),
             agent_id: string(payload, "agent_id").filter(|id| !id.is_empty()),
             error: string(payload, "error").map(|error| text(&error)),
+            output: match payload.get("output") {
+                None | Some(Value::Null) => String::new(),
+                Some(Value::String(output)) => text(output),
+                Some(output) => text(&output.to_string()),
+            },
+            at: at.to_owned(),
+            candidate: None,
         };
-        let same = |other: &Stage| (other.stage, other.attempt) == (stage.stage, stage.attempt);
+        let same = |other: &Stage| {
+            other.candidate.is_none()
+                && (other.stage, other.attempt) == (stage.stage, stage.attempt)
+        };
         if self.stages.iter().any(same) {
             return None;
         }
@@ -141,6 +197,9 @@ impl Facts {
         if let Some(score) = output.get("overall_score").and_then(Value::as_f64) {
             self.score = finite(score);
         }
+        self.dimensions = dimensions(output).or(self.dimensions);
+        let description = output.pointer("/manifest/description").and_then(Value::as_str);
+        self.description = description.map(text).or_else(|| self.description.take());
         if let Some(id) = string(payload, "artifact_id").filter(|id| !id.is_empty()) {
             self.artifact_id = Some(id);
         }
@@ -163,7 +222,7 @@ impl Facts {
     }
 
     /// Adds what the stage's model calls used.
-    fn take_usage(&mut self, output: &Value) {
+    pub(super) fn take_usage(&mut self, output: &Value) {
         let Some(usage) = output.get("usage") else { return };
         let count = |name: &str| usage.get(name).and_then(Value::as_u64).unwrap_or(0);
         self.input_tokens = self.input_tokens.saturating_add(count("input_tokens"));
@@ -183,10 +242,9 @@ impl Facts {
         numbers
     }
 
-    /// Files that may be listed, in path order.
+    /// The files with their digests, in path order. What of it Evotown takes is looked at when it is sent.
     pub(super) fn manifest(&self) -> Vec<Value> {
-        let mut files: Vec<&PackageFile> =
-            self.artifacts.iter().filter(|file| may_be_listed(&file.path)).collect();
+        let mut files: Vec<&PackageFile> = self.artifacts.iter().collect();
         files.sort_by(|a, b| a.path.cmp(&b.path));
         files
             .into_iter()
@@ -198,8 +256,24 @@ impl Facts {
     }
 
     pub(super) fn new_skill_paths(&self) -> Vec<String> {
-        self.activated.iter().map(|name| format!("skills/{name}/SKILL.md")).collect()
+        let names = self.activated.iter().chain(&self.new_skills);
+        names.map(|name| format!("skills/{name}/SKILL.md")).collect()
     }
+}
+
+/// The dimensions in what Evaluation gives; those of the original are plain numbers.
+fn dimensions(output: &Value) -> Option<Dimensions> {
+    let scores = output.get("scores")?;
+    let number = |name: &str| {
+        let score = scores.get(name)?;
+        score.get("low").unwrap_or(score).as_f64().map(finite)
+    };
+    Some(Dimensions {
+        utility: number("utility")?,
+        reliability: number("reliability")?,
+        novelty: number("novelty")?,
+        integration: number("integration")?,
+    })
 }
 
 /// The number, or 0 for what JSON can't hold.

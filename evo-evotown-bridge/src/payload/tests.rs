@@ -9,7 +9,12 @@ const AT: [&str; 3] =
     ["2026-01-01T00:00:00.000Z", "2026-01-01T00:00:01.500Z", "2026-01-01T00:00:04.000Z"];
 
 fn identity() -> Identity {
-    Identity { engine_id: "engine".to_owned(), team_id: Some("team".to_owned()), tenant_id: None }
+    Identity {
+        engine_id: "engine".to_owned(),
+        team_id: Some("team".to_owned()),
+        king_url: Some("https://king.example".to_owned()),
+        ..Identity::default()
+    }
 }
 
 fn event(kind: &str, at: &str, payload: Value) -> EventRecord {
@@ -60,6 +65,11 @@ fn started() -> EventRecord {
     event("run.started", AT[0], payload)
 }
 
+fn activated() -> EventRecord {
+    let payload = json!({"name": "get-health", "version": "0.1.0", "artifact_id": "d"});
+    event("skill.activated", AT[2], payload)
+}
+
 fn of(drafts: &[Draft], kind: Kind) -> &Value {
     &drafts.iter().find(|draft| draft.kind == kind).unwrap().body
 }
@@ -73,16 +83,25 @@ fn a_run_is_told_from_its_start_to_its_end() {
     ];
     let around = Around { package: Some(package), ..Around::default() };
     let usage = json!({"input_tokens": 10, "output_tokens": 4, "calls": 1, "cost_usd": 0.25});
+    let bounds = |low: f64| json!({"low": low, "high": 1.0});
+    let scores = json!({
+        "utility": bounds(0.6), "reliability": bounds(0.7), "novelty": 0.8, "integration": 0.9,
+    });
     let drafts = tell(
         &[
             started(),
             event("stage.dispatched", AT[0], json!({"stage": "building"})),
-            stage("building", json!({"artifact_id": "d", "output": {"usage": usage}})),
+            stage(
+                "building",
+                json!({"artifact_id": "d", "output": {
+                    "usage": usage, "manifest": {"description": "Tells how it is."},
+                }}),
+            ),
             event("stage.retried", AT[1], json!({"stage": "pre_load", "attempt": 2})),
             stage("pre_load", json!({"attempt": 2, "output": {"usage": usage}})),
-            stage("evaluation", json!({"output": {"overall_score": 0.75}})),
+            stage("evaluation", json!({"output": {"overall_score": 0.75, "scores": scores}})),
             stage("skill_manage", json!({"output": {"overall_score": 0.8}})),
-            event("skill.activated", AT[2], json!({"name": "get-health", "version": "0.1.0"})),
+            activated(),
             ended("completed", "active", "passed"),
         ],
         &around,
@@ -96,6 +115,7 @@ fn a_run_is_told_from_its_start_to_its_end() {
             "progress:pre_load:2",
             "progress:evaluation:1",
             "progress:skill_manage:1",
+            "candidate",
             "complete",
             "completed"
         ]
@@ -127,10 +147,19 @@ fn a_run_is_told_from_its_start_to_its_end() {
         json!([
             {"path": "SKILL.md", "sha256": "a".repeat(64), "bytes": 1},
             {"path": "schema.json", "sha256": "b".repeat(64), "bytes": 2},
-        ])
+            {"path": "tests.toml", "sha256": "c".repeat(64), "bytes": 3},
+        ]),
+        "what a policy refuses is left out when it is sent"
     );
     assert_eq!(complete["finished_at"], AT[2]);
-    assert!(complete.get("log_excerpt").is_none());
+    assert_eq!(complete["artifact_bundle_url"], "https://king.example/artifacts/d");
+    let log = complete["log_excerpt"].as_str().unwrap();
+    let lines: Vec<&str> = log.lines().collect();
+    assert_eq!(lines[0], format!("{} get-health started", AT[0]));
+    assert_eq!(lines[1], format!("{} building completed (attempt 1 by evo-building)", AT[1]));
+    assert!(lines[2].starts_with("  output {"), "{log}");
+    assert_eq!(lines[3], format!("{} pre_load completed (attempt 2 by evo-pre_load)", AT[1]));
+    assert_eq!(lines.last().unwrap(), &format!("{} ended as active (passed): because", AT[2]));
     let signals = &complete["signals"];
     for (name, value) in [
         ("kind", json!("candidate")),
@@ -146,10 +175,33 @@ fn a_run_is_told_from_its_start_to_its_end() {
         ("reason", json!("because")),
         ("retries", json!(1)),
         ("new_skill_paths", json!(["skills/get-health/SKILL.md"])),
+        ("utility", json!(0.6)),
+        ("reliability", json!(0.7)),
+        ("novelty", json!(0.8)),
+        ("integration", json!(0.9)),
     ] {
         assert_eq!(signals[name], value, "{name}");
     }
+    assert_eq!(
+        signals["stages"][0],
+        json!({"stage": "building", "status": "completed", "attempt": 1, "agent_id": "evo-building"})
+    );
     assert_eq!(signals["stages"].as_array().unwrap().len(), 4);
+    let candidate = of(&drafts, Kind::Candidate);
+    for (name, value) in [
+        ("candidate_id", json!("get-health@d")),
+        ("source_run_id", json!("run-1")),
+        ("engine_id", json!("engine")),
+        ("team_id", json!("team")),
+        ("runtime_target", json!("custom")),
+        ("name", json!("get-health")),
+        ("description", json!("Tells how it is.")),
+        ("package_url", json!("https://king.example/artifacts/d")),
+    ] {
+        assert_eq!(candidate[name], value, "{name}");
+    }
+    assert_eq!(candidate["inline_manifest"]["files"].as_array().unwrap().len(), 3);
+    assert_eq!(candidate["signals"]["utility"], 0.6);
     assert_eq!(signals["artifacts"].as_array().unwrap().len(), 3, "all of them");
     let end = of(&drafts, Kind::Completed);
     assert_eq!(
@@ -229,6 +281,27 @@ fn nothing_follows_the_end_and_nothing_is_told_twice() {
     late.push(stage("evaluation", json!({})));
     late.push(started());
     assert_eq!(tell(&late, &Around::default()), tell(&once, &Around::default()));
+}
+
+#[test]
+fn a_skill_that_a_person_allows_later_is_proposed_once() {
+    let events = [started(), ended("completed", "held", "approval"), activated(), activated()];
+    let drafts = tell(&events, &Around::default());
+    let kinds: Vec<Kind> = drafts.iter().map(|draft| draft.kind).collect();
+    assert_eq!(kinds, [Kind::Started, Kind::Complete, Kind::Completed, Kind::Candidate]);
+}
+
+#[test]
+fn long_names_make_ids_that_are_taken() {
+    let name = "n".repeat(300);
+    let mut event = activated();
+    event.payload = json!({"name": name, "version": "0.1.0", "artifact_id": "a".repeat(64)});
+    let drafts = tell(&[started(), event], &Around::default());
+    let candidate = of(&drafts, Kind::Candidate);
+    let id = candidate["candidate_id"].as_str().unwrap();
+    assert_eq!(id.chars().count(), MAX_ID);
+    assert!(id.ends_with("@aaaaaaaaaaaaaaaa"), "{id}");
+    assert_eq!(candidate["name"].as_str().unwrap().chars().count(), MAX_ID);
 }
 
 #[test]

@@ -23,7 +23,7 @@ impl Folder {
 }
 
 fn identity(engine_id: &str) -> Arc<Identity> {
-    Arc::new(Identity { engine_id: engine_id.to_owned(), team_id: None, tenant_id: None })
+    Arc::new(Identity { engine_id: engine_id.to_owned(), ..Identity::default() })
 }
 
 fn event(seq: i64, run_id: &str, kind: &str) -> EventRecord {
@@ -64,7 +64,7 @@ fn later() -> Timestamp {
 }
 
 async fn done(spool: &Spool, delivery: &Delivery) -> Option<Delivery> {
-    let end = End::Done(None);
+    let end = End::Done(Told::default());
     spool.finish(delivery.run_id.clone(), delivery.ordinal, end, later()).await.unwrap()
 }
 
@@ -121,7 +121,7 @@ async fn a_kill_at_each_step_repeats_that_step_with_the_same_bytes() {
         let expected = Delivery { tries: 2, uncertain: true, ..first };
         assert_eq!(again, expected);
         // Killed after the answer was noted and before the next one was sent.
-        let end = End::Done(None);
+        let end = End::Done(Told::default());
         let before = Timestamp(Timestamp::now().0 - 60_000);
         assert_eq!(spool.finish("a".to_owned(), ordinal, end, before).await.unwrap(), None);
         drop(spool);
@@ -278,7 +278,7 @@ async fn a_queue_of_another_version_is_left_as_it_is() {
     folder.open().await.0.close().await;
     for (change, told) in [
         ("UPDATE migrations SET checksum = 'x'", "is not the one that this version holds"),
-        ("INSERT INTO migrations VALUES (2, 'x', 0)", "start the newer version"),
+        ("INSERT INTO migrations VALUES (99, 'x', 0)", "start the newer version"),
     ] {
         let connection = thread::connect(&folder.path).await.unwrap();
         connection.execute(change, ()).await.unwrap();

@@ -138,6 +138,30 @@ impl King {
         self.run_ended(run_id, "completed", decision, "passed");
     }
 
+    /// A run that goes on after a failed stage whose error and output hold these.
+    pub(crate) fn run_saying(&self, run_id: &str, error: &str, output: Value) {
+        let package = &self.package(&[("SKILL.md", "# A skill"), ("manifest.toml", "name = 1")]);
+        self.run_started(run_id, "cycle");
+        let payload = json!({
+            "run_id": run_id, "stage": "building", "agent_id": "evo-building", "status": "failed",
+            "artifact_id": "", "output": output, "error": error, "attempt": 1, "candidate": run_id,
+        });
+        self.append("stage.failed", run_id, payload);
+        let payload = json!({
+            "run_id": run_id, "stage": "building", "agent_id": "evo-building",
+            "status": "completed", "artifact_id": package, "output": output, "error": null,
+            "attempt": 2, "candidate": run_id,
+        });
+        self.append("stage.completed", run_id, payload);
+        self.run_ended(run_id, "completed", "held", "no_oracle");
+    }
+
+    /// A version of a skill comes into use by a person.
+    pub(crate) fn activate(&self, run_id: &str, skill: &str) {
+        let payload = json!({"name": skill, "version": "0.1.0", "artifact_id": "a".repeat(64)});
+        self.append("skill.activated", run_id, payload);
+    }
+
     pub(crate) fn run_failed(&self, run_id: &str, cycle: &str) {
         self.run_started(run_id, cycle);
         self.run_ended(run_id, "failed", "failed", "stage_failed");

@@ -147,8 +147,27 @@ impl Evotown {
 
     /// Lets the artifact policy take files with these extensions only, as an operator may.
     pub fn allow_files(&self, extensions: &[&str]) {
-        let extensions = extensions.iter().map(|extension| (*extension).to_owned());
-        self.state().town.file_types = extensions.collect();
+        let dotted: Vec<String> = extensions.iter().map(|name| format!(".{name}")).collect();
+        self.set_rule("artifact-limits", "allowed_extensions", dotted.into());
+    }
+
+    /// Changes one rule of a policy, as an operator may at any time.
+    pub fn set_rule(&self, policy_id: &str, rule: &str, value: Value) {
+        let mut state = self.state();
+        let policies = &mut state.town.policies;
+        let policy = policies.iter_mut().find(|policy| policy["policy_id"] == policy_id);
+        policy.expect("a policy of this name")["rules"][rule] = value;
+    }
+
+    /// Takes the one call that the published spec requires, and no other.
+    pub fn only_complete(&self) {
+        self.state().town.only_complete = true;
+    }
+
+    /// Takes signed requests (of a body and a moment within five minutes) instead of tokens; `prefix`
+    /// stands before a signature.
+    pub fn expect_signatures(&self, secret: &str, prefix: &str) {
+        self.state().town.signed = Some((secret.to_owned(), prefix.to_owned()));
     }
 
     /// Forgets everything, as after a start on an empty disk.
@@ -187,6 +206,11 @@ impl Evotown {
     /// Every successful `complete`, in the order they came.
     pub fn completes(&self) -> Vec<Complete> {
         self.state().town.completes.clone()
+    }
+
+    /// Skills that were proposed for review, in the order of their ids.
+    pub fn candidates(&self) -> Vec<Value> {
+        self.state().town.candidates.values().cloned().collect()
     }
 
     /// Violations of policies: each one is on the operator's risk page.

@@ -1,8 +1,14 @@
 //! What Evotown holds and how it answers. No sockets.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::SystemTime,
+};
 
+use evo_common::ids::hex;
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::{Map, Value, json};
+use sha2::Sha256;
 
 use super::{Complete, Mode, validate};
 use crate::llm::Request;
@@ -12,18 +18,20 @@ pub(super) const INGEST_TOKEN: &str = "town-ingest-for-all-engines";
 
 /// Bodies above this are too large for the published spec.
 const SPEC_MAX_BODY: usize = 1024 * 1024;
-/// Largest file that the artifact policy takes.
-const MAX_FILE: u64 = 50 * 1024 * 1024;
-const LOG_WORDS: [&str; 5] = ["api_key", "bearer", "sk-", "evk_", "evi_"];
-const FILE_TYPES: [&str; 6] = ["txt", "md", "json", "zip", "pdf", "png"];
 const LIFECYCLE: [&str; 3] = ["run.started", "run.progress", "run.completed"];
 
 /// What Evotown holds.
 pub(super) struct Town {
     pub(super) mode: Mode,
     pub(super) allow_global_scope: bool,
-    /// What the artifact policy takes.
-    pub(super) file_types: Vec<String>,
+    /// Nothing but `complete` is there.
+    pub(super) only_complete: bool,
+    /// The secret that requests are signed with and what stands before a signature.
+    pub(super) signed: Option<(String, String)>,
+    /// The operator's policies, as `GET /policies` shows them.
+    pub(super) policies: Vec<Value>,
+    /// Skills that were proposed, by their id.
+    pub(super) candidates: BTreeMap<String, Value>,
     pub(super) engines: BTreeMap<String, Engine>,
     pub(super) runs: BTreeMap<String, Value>,
     pub(super) events: Vec<Value>,
@@ -45,6 +53,8 @@ type Result<T> = std::result::Result<T, Answer>;
 
 /// Who calls.
 enum Caller {
+    /// With a signature.
+    Signed,
     /// With the token for all engines.
     Global,
     /// With the token of this engine.
@@ -56,7 +66,10 @@ impl Town {
         Self {
             mode,
             allow_global_scope: mode == Mode::Spec,
-            file_types: FILE_TYPES.map(str::to_owned).into(),
+            only_complete: false,
+            signed: None,
+            policies: policies(),
+            candidates: BTreeMap::new(),
             engines: BTreeMap::new(),
             runs: BTreeMap::new(),
             events: Vec::new(),
@@ -90,6 +103,9 @@ impl Town {
         let real = self.mode == Mode::Real;
         if !real && request.body.len() > SPEC_MAX_BODY {
             return Err((413, json!({"detail": "payload too large"})));
+        }
+        if self.only_complete && !matches!(parts.as_slice(), ["runs", _, "complete"]) {
+            return Err(not_found());
         }
         let method = request.method.as_str();
         match parts.as_slice() {
@@ -148,6 +164,21 @@ impl Town {
                 events.sort_by_key(|event| event["seq"].as_u64());
                 Ok((200, json!({"events": events})))
             }
+            ["policies"] if real => {
+                only(method, "GET")?;
+                self.known_bearer(request)?;
+                let enabled = query(request, "enabled_only").as_deref() == Some("true");
+                let shown: Vec<&Value> = self
+                    .policies
+                    .iter()
+                    .filter(|policy| !enabled || policy["enabled"] == true)
+                    .collect();
+                Ok((200, json!({"version": 1, "policies": shown})))
+            }
+            ["skill-candidates"] if real => {
+                only(method, "POST")?;
+                self.candidate(request)
+            }
             ["policy", "violations"] if real => {
                 self.admin(request, method)?;
                 Ok((200, json!({"violations": self.violations})))
@@ -162,7 +193,7 @@ impl Town {
 
     fn register(&mut self, request: &Request) -> Result<Answer> {
         let admin = request.header("x-admin-token") == Some(ADMIN_TOKEN);
-        if !admin && bearer(request) != Some(INGEST_TOKEN) {
+        if !admin && bearer(request) != Some(INGEST_TOKEN) && !self.is_signed(request) {
             let text = "Register requires X-Admin-Token or IT EVOTOWN_ENGINE_INGEST_TOKEN bearer.";
             return Err(self.unauthorized(text));
         }
@@ -223,7 +254,9 @@ impl Town {
         let mut run = stored.unwrap_or_else(|| {
             let mut run = self.new_run(run_id, &engine_id);
             run["started_at"] = body["finished_at"].clone();
-            run["engine_type"] = self.engines[&engine_id].record["engine_type"].clone();
+            if let Some(engine) = self.engines.get(&engine_id) {
+                run["engine_type"] = engine.record["engine_type"].clone();
+            }
             run
         });
         for name in ["engine_version", "status", "finished_at"] {
@@ -273,6 +306,18 @@ impl Town {
         Ok((200, json!({"accepted": true, "event": event, "run": run})))
     }
 
+    /// The first one of an id stays.
+    fn candidate(&mut self, request: &Request) -> Result<Answer> {
+        self.known_bearer(request)?;
+        let body = json_body(request)?;
+        validate::candidate(&body).map_err(|faults| (422, json!({"detail": faults})))?;
+        self.caller(request, &text(&body, "engine_id"))?;
+        let id = text(&body, "candidate_id");
+        let created = !self.candidates.contains_key(&id);
+        let stored = self.candidates.entry(id).or_insert(body);
+        Ok((200, json!({"accepted": true, "created": created, "candidate": stored})))
+    }
+
     /// A run as an event makes it: whatever was, it runs again unless the event says otherwise.
     fn upsert(&mut self, body: &Value, run_id: &str, engine_id: &str, event_type: &str) -> Value {
         let completed = event_type == "run.completed";
@@ -311,7 +356,7 @@ impl Town {
     fn new_run(&self, run_id: &str, engine_id: &str) -> Value {
         json!({
             "run_id": run_id, "engine_id": engine_id, "engine_type": "custom",
-            "engine_version": self.engines[engine_id].record["engine_version"],
+            "engine_version": self.engines.get(engine_id).map(|e| &e.record["engine_version"]),
             "tenant_id": "", "team_id": "", "agent_id": "", "task_id": "",
             "status": "running", "exit_code": 0, "started_at": "", "finished_at": "",
             "log_excerpt": "", "artifact_manifest": [], "signals": {},
@@ -348,6 +393,9 @@ impl Town {
 
     /// A call must carry some token that is known; whose it is, is looked at later.
     fn known_bearer(&self, request: &Request) -> Result<Caller> {
+        if self.is_signed(request) {
+            return Ok(Caller::Signed);
+        }
         let unknown = || self.unauthorized("Invalid or missing bearer token.");
         let token = bearer(request).ok_or_else(unknown)?;
         if token == INGEST_TOKEN {
@@ -357,9 +405,24 @@ impl Town {
         engine.map(|(id, _)| Caller::Engine(id.clone())).ok_or_else(unknown)
     }
 
+    /// Whether a request carries a good signature, where signatures are taken.
+    fn is_signed(&self, request: &Request) -> bool {
+        let Some((secret, prefix)) = &self.signed else { return false };
+        let moment = request.header("x-evotown-timestamp").and_then(|at| at.parse::<u64>().ok());
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let (Some(moment), Ok(now)) = (moment, now) else { return false };
+        let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("any key is taken");
+        mac.update(format!("{moment}.").as_bytes());
+        mac.update(&request.body);
+        let wanted = format!("{prefix}{}", hex(&mac.finalize().into_bytes()));
+        now.as_secs().abs_diff(moment) <= 300
+            && request.header("x-evotown-signature") == Some(wanted.as_str())
+    }
+
     /// Whether the caller may speak for an engine.
     fn caller(&self, request: &Request, engine_id: &str) -> Result<()> {
         match self.known_bearer(request)? {
+            Caller::Signed => Ok(()),
             Caller::Global if self.allow_global_scope => Ok(()),
             Caller::Global => {
                 Err(refused(403, "IT global ingest token cannot call per-engine APIs."))
@@ -373,7 +436,7 @@ impl Town {
     }
 
     fn registered(&self, engine_id: &str) -> Result<()> {
-        if self.engines.contains_key(engine_id) {
+        if self.only_complete || self.engines.contains_key(engine_id) {
             return Ok(());
         }
         Err(refused(422, &format!("engine_id '{engine_id}' is not registered")))
@@ -396,31 +459,57 @@ impl Town {
         Err(refused(403, "Invalid or missing credentials."))
     }
 
+    /// The rules of the enabled policies of some categories, with their ids.
+    fn rules(&self, categories: &[&str]) -> Vec<(String, Value)> {
+        self.policies
+            .iter()
+            .filter(|policy| policy["enabled"] == true)
+            .filter(|policy| categories.contains(&text(policy, "category").as_str()))
+            .map(|policy| (text(policy, "policy_id"), policy["rules"].clone()))
+            .collect()
+    }
+
     fn check_log(&mut self, body: &Value, run_id: &str) -> Result<()> {
         let log = text(body, "log_excerpt").to_lowercase();
-        match LOG_WORDS.into_iter().find(|word| log.contains(word)) {
-            Some(word) => {
+        for (policy, rules) in self.rules(&["security", "artifact"]) {
+            if let Some(word) =
+                list(&rules, "redact_patterns").into_iter().find(|w| log.contains(w))
+            {
                 let message = format!("log_excerpt holds {word}");
-                Err(self.violation("secret_redaction", run_id, &text(body, "engine_id"), &message))
+                return Err(self.violation(&policy, run_id, &text(body, "engine_id"), &message));
             }
-            None => Ok(()),
         }
+        Ok(())
     }
 
     fn check_file(&mut self, file: &Value, run_id: &str, engine_id: &str) -> Result<()> {
         let path = text(file, "path");
-        let name = path.rsplit('/').next().unwrap_or(&path);
-        let extension = name.rsplit_once('.').map(|(_, extension)| extension.to_lowercase());
-        let message = match extension {
-            Some(extension) if !self.file_types.contains(&extension) => {
-                format!("artifact extension .{extension} is not allowed: {path}")
+        let name = path.trim_end_matches('/').rsplit('/').next().unwrap_or(&path);
+        let extension = match name.trim_start_matches('.').rsplit_once('.') {
+            Some((_, extension)) if !extension.is_empty() => {
+                Some(format!(".{}", extension.to_lowercase()))
             }
-            _ if file["bytes"].as_u64().unwrap_or(0) > MAX_FILE => {
-                format!("artifact is too large: {path}")
-            }
-            _ => return Ok(()),
+            _ => None,
         };
-        Err(self.violation("artifact_policy", run_id, engine_id, &message))
+        for (policy, rules) in self.rules(&["artifact"]) {
+            let (allowed, blocked) =
+                (list(&rules, "allowed_extensions"), list(&rules, "blocked_extensions"));
+            let most = rules["max_bytes"].as_u64().unwrap_or(0);
+            let message = match &extension {
+                _ if most > 0 && file["bytes"].as_u64().unwrap_or(0) > most => {
+                    format!("artifact is too large: {path}")
+                }
+                Some(extension)
+                    if blocked.contains(extension)
+                        || !(allowed.is_empty() || allowed.contains(extension)) =>
+                {
+                    format!("artifact extension {extension} is not allowed: {path}")
+                }
+                _ => continue,
+            };
+            return Err(self.violation(&policy, run_id, engine_id, &message));
+        }
+        Ok(())
     }
 
     /// Every refusal stays open on the operator's risk page.
@@ -452,6 +541,42 @@ impl Town {
             self.disorder.push(format!("{event_type} {seq} of {run_id}, expected was {expected}"));
         }
     }
+}
+
+/// What an Evotown begins with.
+fn policies() -> Vec<Value> {
+    let policy = |id: &str, category: &str, rules: Value| {
+        json!({
+            "policy_id": id, "category": category, "name": id, "description": "",
+            "enabled": true, "rules": rules,
+        })
+    };
+    vec![
+        policy(
+            "artifact-limits",
+            "artifact",
+            json!({
+                "max_bytes": 52_428_800,
+                "allowed_extensions": [".txt", ".md", ".json", ".zip", ".pdf", ".png"],
+                "blocked_extensions": [".exe", ".dll", ".sh"],
+            }),
+        ),
+        policy("network-domains", "network", json!({"deny_domains": []})),
+        policy(
+            "secret-redaction",
+            "security",
+            json!({
+                "redact_patterns": ["api_key", "bearer", "sk-", "evk_", "evi_"],
+                "block_secret_in_artifacts": true,
+            }),
+        ),
+    ]
+}
+
+/// A list of texts in lower case.
+fn list(rules: &Value, name: &str) -> Vec<String> {
+    let entries = rules[name].as_array().into_iter().flatten();
+    entries.filter_map(Value::as_str).map(str::to_lowercase).collect()
 }
 
 fn only(method: &str, allowed: &str) -> Result<()> {

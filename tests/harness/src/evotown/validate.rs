@@ -79,6 +79,22 @@ pub(super) fn event(body: &Value) -> Result<(), Value> {
     check.done()
 }
 
+/// `POST /skill-candidates`.
+pub(super) fn candidate(body: &Value) -> Result<(), Value> {
+    let mut check = Check::of(body)?;
+    for id in ["candidate_id", "source_run_id", "engine_id", "name"] {
+        check.id(id, true);
+    }
+    for id in ["tenant_id", "team_id", "agent_id"] {
+        check.text(id, MAX_ID, false);
+    }
+    check.one_of("runtime_target", &["openclaw", "hermes", "skilllite", "custom"], true);
+    check.text("description", 2_000, false);
+    check.object("inline_manifest");
+    check.object("signals");
+    check.done()
+}
+
 impl<'b> Check<'b> {
     fn of(body: &'b Value) -> Result<Self, Value> {
         match body.as_object() {
