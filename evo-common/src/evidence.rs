@@ -18,6 +18,10 @@ pub const LOOKS: u32 = 5;
 pub const TRAIN_SHARE: f64 = 0.5;
 /// Failures that are kept of all looks together.
 pub const MAX_FAILURES: usize = 20;
+/// The latency budget is never less than this.
+pub const LEAST_BUDGET_MS: f64 = 250.0;
+/// The latency budget in times of the fastest probe.
+pub const BUDGET_FACTOR: f64 = 5.0;
 /// Weights of utility, reliability, novelty and integration.
 pub const WEIGHTS: [f64; 4] = [0.4, 0.3, 0.2, 0.1];
 
@@ -89,9 +93,22 @@ pub struct CapabilityTrials {
     pub trials: Trials,
 }
 
+/// What the 95th percentile of a skill's calls may take: its source's own budget, or what follows from
+/// the fastest of the probes. What disturbs a measurement only ever adds to it, so the fastest call is
+/// nearest to what the server takes, on a busy machine as on a quiet one.
+pub fn latency_budget_ms(fastest_probe_ms: f64, own: Option<u64>) -> f64 {
+    match own {
+        Some(own) => own as f64,
+        None => LEAST_BUDGET_MS.max(BUDGET_FACTOR * fastest_probe_ms),
+    }
+}
+
 /// Latency of the held-out trials.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Latency {
+    /// The fastest one. What is slow in itself is slow here too, what is slow by a disturbance is not.
+    #[serde(default)]
+    pub fastest_ms: f64,
     /// Median.
     pub p50_ms: f64,
     /// 95th percentile.
@@ -343,6 +360,13 @@ mod tests {
         assert_eq!(unknown.paired.unwrap().latency_ratio_high, None);
         let other = look(20, Some(0.5), "a").then(&look(20, Some(0.6), "b"));
         assert_eq!(other.paired.unwrap().total, 20);
+    }
+
+    #[test]
+    fn the_budget_follows_from_the_fastest_probe_or_is_the_sources_own() {
+        let budgets = [(10.0, None), (80.0, None), (f64::NAN, None), (80.0, Some(20))];
+        let budgets = budgets.map(|(fastest, own)| latency_budget_ms(fastest, own).to_string());
+        assert_eq!(budgets, ["250", "400", "250", "20"]);
     }
 
     #[test]

@@ -441,9 +441,9 @@ pub struct PreLoadOutput {
     pub health_results: Vec<crate::messages::HealthCheck>,
     /// Whether every endpoint answered.
     pub all_healthy: bool,
-    /// Median latency of the probe calls, the base of the latency budget.
+    /// Latency of the fastest probe call, the base of the latency budget.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub probe_median_ms: Option<f64>,
+    pub probe_fastest_ms: Option<f64>,
     /// What the probes' answers looked like. Evaluation's answers to the same input must be alike.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed: Option<Shape>,

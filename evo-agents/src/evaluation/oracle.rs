@@ -244,8 +244,9 @@ fn one_of(statuses: &[u16]) -> String {
     }
 }
 
-/// `application/json` is also what `application/hal+json` is.
-fn same_media_type(expected: &str, actual: &str) -> bool {
+/// Whether an answer of this media type is what is expected: `application/json` is also what
+/// `application/hal+json` is.
+pub fn same_media_type(expected: &str, actual: &str) -> bool {
     expected == actual
         || (expected == "application/json" && (actual.ends_with("+json") || actual == "text/json"))
         || (expected.ends_with("+json") && actual == "application/json")

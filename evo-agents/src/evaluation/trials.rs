@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::oracle::{self, InvalidCase, Oracle, Wrong};
 use crate::skill::{
-    execute::{CallError, CallPolicy, Executor},
+    execute::{CallError, CallPolicy, Executor, Fault},
     package::Package,
 };
 
@@ -136,6 +136,12 @@ impl<'a> Bench<'a> {
             failure.detail = detail.chars().take(MAX_DETAIL).collect();
         }
         run
+    }
+
+    /// Runs a case once, and breaks the first try of its call.
+    pub async fn run_broken(&mut self, prepared: &Prepared<'_>, fault: Fault) -> Run {
+        let policy = CallPolicy { fault: Some(fault), ..self.policy.clone() };
+        self.run_as(prepared, &policy).await
     }
 
     async fn run_as(&mut self, prepared: &Prepared<'_>, policy: &CallPolicy) -> Run {

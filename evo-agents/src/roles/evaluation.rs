@@ -7,7 +7,10 @@ use std::{collections::BTreeSet, time::Duration};
 use evo_common::{
     case::Case,
     config::SourceConfig,
-    evidence::{CapabilityTrials, Evidence, IntegrationCheck, Latency, MAX_FAILURES, TRAIN_SHARE},
+    evidence::{
+        CapabilityTrials, Evidence, IntegrationCheck, Latency, MAX_FAILURES, TRAIN_SHARE, Trials,
+        latency_budget_ms,
+    },
     ids::ArtifactId,
     messages::PipelineStage,
     outcome::{Outcome, Verdict, codes},
@@ -31,7 +34,10 @@ use crate::{
         },
     },
     handler::{AgentHandler, StageDone, StageError, StageJob},
-    skill::{execute::CallPolicy, package::Package},
+    skill::{
+        execute::{CallPolicy, Fault},
+        package::{Kind, Package},
+    },
     sources::{self, openapi::cases::with_declared_schema},
 };
 
@@ -39,10 +45,9 @@ use crate::{
 const SMOKE: usize = 3;
 /// Longest call, unless the source's own latency budget is larger.
 const CALL_TIMEOUT_MS: u64 = 5_000;
-/// The latency budget is never less than this.
-const LEAST_BUDGET_MS: f64 = 250.0;
-/// The latency budget in medians of the probe calls.
-const BUDGET_FACTOR: f64 = 5.0;
+/// Calls of a look that are broken on purpose, of a skill that declares retries: as few as can show that
+/// it survives none of them.
+const FAULTS: usize = 5;
 /// Held-out calls without an answer in time after which the rest is not worth waiting for.
 const MOST_TIMEOUTS: u32 = 3;
 /// Longest description in a SKILL.md.
@@ -171,9 +176,8 @@ impl Work<'_> {
 
         let (smoke, runs) = self.smoke(&mut bench, train, holdout).await?;
         evidence.failures.extend_from_slice(smoke.failures());
-        let mut smoke_ms = smoke.latencies_ms().to_vec();
-        let median = before.probe_median_ms.unwrap_or_else(|| percentile(&mut smoke_ms, 50.0));
-        evidence.latency.budget_ms = self.budget_ms(median);
+        let fastest = before.probe_fastest_ms.unwrap_or_else(|| fastest(smoke.latencies_ms()));
+        evidence.latency.budget_ms = latency_budget_ms(fastest, self.source.latency_budget_ms);
         if let Some(outcome) = self.smoke_gate(&runs) {
             self.finish(&mut evidence, &smoke, &Tally::default(), &Tally::default());
             evidence.gate = Some(outcome);
@@ -221,6 +225,7 @@ impl Work<'_> {
             );
             held_out.fail_case(&case_id, "always_empty", &detail);
         }
+        evidence.faults = self.faults(&mut bench, &ordinary).await?;
         evidence.paired = incumbent.map(|_| pairs.finish());
         evidence.incumbent =
             self.context.incumbent.as_ref().map(|incumbent| incumbent.artifact_id.clone());
@@ -353,6 +358,26 @@ impl Work<'_> {
         Ok(false)
     }
 
+    /// Calls whose first try is broken, when the package says that it tries again. A skill that says
+    /// nothing of the kind owes nothing.
+    async fn faults(
+        &self,
+        bench: &mut Bench<'_>,
+        cases: &[&Prepared<'_>],
+    ) -> Result<Trials, StageError> {
+        let mut survived = Trials::default();
+        if self.package.kind != Kind::Http || self.package.call.retries == 0 {
+            return Ok(survived);
+        }
+        let answered = cases.iter().filter(|prepared| !prepared.case.expect.refusal);
+        let faults = [Fault::Lost, Fault::Unavailable].into_iter().cycle();
+        for (prepared, fault) in answered.cycle().zip(faults).take(FAULTS) {
+            let run = self.one(bench.run_broken(prepared, fault)).await?;
+            survived.add(run.passed());
+        }
+        Ok(survived)
+    }
+
     /// Runs every pinned case against both versions. A failure of the new one counts when it fails
     /// again, so that a server's hiccup costs it nothing.
     async fn compare(
@@ -383,13 +408,6 @@ impl Work<'_> {
         }
     }
 
-    fn budget_ms(&self, median_ms: f64) -> f64 {
-        match self.source.latency_budget_ms {
-            Some(own) => own as f64,
-            None => LEAST_BUDGET_MS.max(BUDGET_FACTOR * median_ms),
-        }
-    }
-
     /// Fills in what follows from the trials.
     fn finish(&self, evidence: &mut Evidence, smoke: &Tally, train: &Tally, held_out: &Tally) {
         let manifest = &self.package.manifest;
@@ -407,6 +425,7 @@ impl Work<'_> {
             })
             .collect();
         let mut latencies = held_out.latencies_ms().to_vec();
+        evidence.latency.fastest_ms = fastest(&latencies);
         evidence.latency.p50_ms = percentile(&mut latencies, 50.0);
         evidence.latency.p95_ms = percentile(&mut latencies, 95.0);
         evidence.failures =
@@ -447,16 +466,21 @@ fn latency_gate(latency: &Latency, timed_out: bool) -> Option<Outcome> {
             format!("{MOST_TIMEOUTS} held-out calls had no answer in time"),
         ));
     }
-    // A few slow calls are king's to weigh: it may look again.
-    (latency.p50_ms > latency.budget_ms).then(|| {
+    // Calls that are slow now and then are king's to weigh: it may look again.
+    (latency.fastest_ms > latency.budget_ms).then(|| {
         Outcome::discarded(
             codes::LATENCY,
             format!(
-                "half of the calls take more than {:.0} ms, 95 % of them may take {:.0} ms",
-                latency.p50_ms, latency.budget_ms
+                "every call takes {:.0} ms or more, 95 % of them may take up to {:.0} ms",
+                latency.fastest_ms, latency.budget_ms
             ),
         )
     })
+}
+
+/// The least of these latencies; 0 of none.
+fn fastest(latencies_ms: &[f64]) -> f64 {
+    latencies_ms.iter().copied().min_by(f64::total_cmp).unwrap_or_default()
 }
 
 /// Whether the candidate has so many cases that each of them is a trial.

@@ -22,10 +22,7 @@ use super::{
     version_of,
 };
 use crate::{
-    evaluation::{
-        compare::percentile,
-        trials::{Cancelled, pause},
-    },
+    evaluation::trials::{Cancelled, pause},
     handler::{AgentHandler, StageDone, StageError, StageJob},
     scan,
     skill::{
@@ -264,7 +261,7 @@ impl<'a> Gates<'a> {
             gate = Ok(());
         }
         health.latency_ms = latencies.first().map(|ms| whole_ms(*ms));
-        output.probe_median_ms = (!latencies.is_empty()).then(|| percentile(&mut latencies, 50.0));
+        output.probe_fastest_ms = latencies.iter().copied().min_by(f64::total_cmp);
         output.all_healthy = health.healthy;
         output.health_results.push(health);
         Ok(gate)

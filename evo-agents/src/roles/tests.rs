@@ -7,11 +7,13 @@ mod repairs;
 use std::{collections::BTreeMap, sync::Arc, sync::atomic::Ordering};
 
 use evo_common::{
+    artifact,
     clock::Timestamp,
     config::SourceConfig,
     evidence::{Paired, Trials},
-    ids::Attempt,
+    ids::{ArtifactId, Attempt},
     outcome::{Outcome, Verdict},
+    skill::files::CONFIG,
     stage::{
         BuildingOutput, CandidateKind, EvaluationOutput, Incumbent, KnownSkill, LearningOutput,
         PastOutcome, PreLoadOutput, SkillManageOutput,
@@ -124,6 +126,27 @@ impl Bed {
         Ended { outcome: Some(managed.outcome), ..ended }
     }
 
+    /// What Evaluation says of an operation's package that declares so many retries.
+    async fn evaluated_with_retries(&self, operation: &str, retries: i64) -> EvaluationOutput {
+        let mut candidate = self.candidate(operation).await;
+        let mut context = self.context.clone();
+        context.sources = vec![self.source.clone()];
+        context.holdout_cases = std::mem::take(&mut candidate.cases);
+        context.candidate = Some(candidate);
+        let built = self.run(AgentRole::Building, "", &context).await.unwrap();
+        let id = ArtifactId::parse(built.artifact_id).unwrap();
+        let mut files = self.services.artifacts.package(&id).await.unwrap().files;
+        let config = std::str::from_utf8(&files[CONFIG]).unwrap();
+        let mut config: toml::Table = toml::from_str(config).unwrap();
+        let extra = config["extra"].as_table_mut().unwrap();
+        extra.insert("retries".to_owned(), retries.into());
+        files.insert(CONFIG.to_owned(), toml::to_string(&config).unwrap().into_bytes());
+        let (_, archive) = artifact::pack(&files).unwrap();
+        let id = self.services.artifacts.put(archive).await.unwrap();
+        let tested = self.run(AgentRole::Evaluation, id.as_str(), &context).await.unwrap();
+        serde_json::from_value(tested.output).unwrap()
+    }
+
     async fn ends(&self, operation: &str) -> String {
         let Outcome { decision, code, reason } = self.pipeline(operation).await.outcome.unwrap();
         format!("{} {code}: {reason}", decision.as_str())
@@ -145,7 +168,7 @@ async fn a_good_operation_becomes_active_with_measured_scores() {
     let ended = bed.pipeline("good").await;
     let pre_load = ended.pre_load.unwrap();
     assert_eq!((pre_load.findings, pre_load.all_healthy), (vec![], true));
-    assert!(pre_load.probe_median_ms.unwrap() > 0.0);
+    assert!(pre_load.probe_fastest_ms.unwrap() > 0.0);
     let evaluation = ended.evaluation.unwrap();
     let evidence = evaluation.evidence;
     assert_eq!(evidence.holdout, Trials { passed: 20, total: 20 });
@@ -225,11 +248,29 @@ async fn flaky_and_drifting_operations_are_not_activated() {
 async fn the_latency_budget_is_a_gate_and_a_timeout_ends_at_once() {
     let api = Api::start().await;
     let mut bed = Bed::of(&api);
-    assert!(bed.ends("slow").await.starts_with("active"), "60 ms are within 5 × the probes");
+    assert!(bed.ends("slow").await.starts_with("active"), "60 ms are within 5 × the fastest probe");
     bed.source.latency_budget_ms = Some(20);
     let ended = bed.ends("slow").await;
-    assert!(ended.starts_with("discarded latency: half of the calls take more than"), "{ended}");
+    assert!(ended.starts_with("discarded latency: every call takes"), "{ended}");
     assert_eq!(bed.ends("delay").await, "discarded latency: no answer within 5000 ms");
+}
+
+#[tokio::test]
+async fn a_package_that_declares_retries_must_survive_faults() {
+    let api = Api::start().await;
+    let mut bed = Bed::of(&api);
+    bed.source.allow_operations = vec!["POST /write".to_owned()];
+    let survived = |passed, total| Trials { passed, total };
+    for (operation, retries, expected) in [
+        ("good", 0, survived(0, 0)),
+        ("good", 1, survived(5, 5)),
+        // A write is never sent twice, whatever its package says.
+        ("write", 3, survived(0, 5)),
+    ] {
+        let evaluated = bed.evaluated_with_retries(operation, retries).await;
+        assert_eq!(evaluated.evidence.faults, expected, "{operation}");
+        assert_eq!(evaluated.evidence.holdout, survived(20, 20), "{operation}");
+    }
 }
 
 #[tokio::test]

@@ -668,7 +668,7 @@ fn evidence() -> Evidence {
         novelty: 0.5,
         nearest: Some(text("petstore-list-pets")),
         integration: vec![IntegrationCheck { name: text("auth_set"), holds: true }],
-        latency: Latency { p50_ms: 2.0, p95_ms: 8.0, budget_ms: 250.0 },
+        latency: Latency { fastest_ms: 1.0, p50_ms: 2.0, p95_ms: 8.0, budget_ms: 250.0 },
         paired: Some(Paired {
             worse: 0,
             better: 1,
@@ -839,7 +839,7 @@ fn stage_payloads(goldens: &mut Goldens) {
                 error: None,
             }],
             all_healthy: true,
-            probe_median_ms: Some(2.5),
+            probe_fastest_ms: Some(2.5),
             observed: None,
             outcome: None,
         },

@@ -193,9 +193,13 @@ impl Coordinator {
         Ok(reread)
     }
 
-    /// Whether a run's source is one that an operator has configured, or had when it was found.
-    pub(super) fn knows_source(&self, run: &runs::Run, name: &str) -> bool {
-        self.parts.sources.get(name).is_some() || run.source.is_some()
+    /// A run's source as an operator has configured it, or had when it was found.
+    pub(super) fn source_of<'a>(
+        &'a self,
+        run: &'a runs::Run,
+        name: &str,
+    ) -> Option<&'a SourceConfig> {
+        self.parts.sources.get(name).or(run.source.as_ref())
     }
 
     /// Learning sees the sources of its trigger, or all; a candidate its own.

@@ -6,7 +6,7 @@ use evo_common::{
     artifact,
     case::Case,
     clock::Timestamp,
-    evidence::LOOKS,
+    evidence::{LOOKS, latency_budget_ms},
     ids::ArtifactId,
     messages::{PipelineRunStatus, PipelineStage, PipelineStageResult, decode, events},
     outcome::{Outcome, Verdict, codes},
@@ -257,13 +257,19 @@ async fn skill_manage(
     let Some(evidence) = &run.evidence else {
         return Ok(Err("there is no evidence about this package".to_owned()));
     };
-    let this_look = runs::outputs(connection, &run.run_id)
-        .await?
-        .into_iter()
-        .find(|(stage, _)| *stage == PipelineStage::Evaluation)
-        .and_then(|(_, output)| typed::<EvaluationOutput>(&output).ok())
+    let outputs = runs::outputs(connection, &run.run_id).await?;
+    let output_of = |wanted: PipelineStage| {
+        outputs.iter().find(|(stage, _)| *stage == wanted).map(|(_, output)| output)
+    };
+    let this_look = output_of(PipelineStage::Evaluation)
+        .and_then(|output| typed::<EvaluationOutput>(output).ok())
         .map(|output| output.evidence.holdout)
         .unwrap_or_default();
+    let fastest_probe_ms = output_of(PipelineStage::PreLoad)
+        .and_then(|output| typed::<PreLoadOutput>(output).ok())
+        .and_then(|output| output.probe_fastest_ms);
+    let own_budget_ms =
+        coordinator.source_of(run, &candidate.source).and_then(|it| it.latency_budget_ms);
     let has_incumbent = skills::known(connection, &candidate.name)
         .await?
         .is_some_and(|known| known.active.is_some());
@@ -279,11 +285,11 @@ async fn skill_manage(
         evidence,
         has_incumbent,
         look: run.look,
-        is_read: promotion::answers_every_time(candidate),
         proposal: Some(&output.outcome),
         earlier_failures,
         passes_since_failure,
         nearest_is_rival,
+        latency_budget_ms: fastest_probe_ms.map(|ms| latency_budget_ms(ms, own_budget_ms)),
     });
     let mut outcome = decision.outcome;
     if outcome.decision == Verdict::Active {
@@ -294,7 +300,7 @@ async fn skill_manage(
             run_id: &run.run_id,
             evidence,
             is_read: promotion::is_read(candidate),
-            from_source: coordinator.knows_source(run, &candidate.source),
+            from_source: coordinator.source_of(run, &candidate.source).is_some(),
             outcome,
         };
         let config = &coordinator.parts.config.skills;

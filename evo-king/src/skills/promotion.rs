@@ -9,7 +9,7 @@ use evo_common::{
 
 /// A version replaces another one only if the sign test is at least this sure.
 pub const SIGNIFICANCE: f64 = 0.005;
-/// Trials that a read with one failure must pass in a row afterwards.
+/// Trials that must be passed in a row after a failed one.
 pub const PASSES_AFTER_FAILURE: u32 = 30;
 /// Pairs from which on a version may win by speed alone.
 pub const LATENCY_PAIRS: u32 = 40;
@@ -30,8 +30,6 @@ pub struct PromotionInput<'a> {
     pub has_incumbent: bool,
     /// Which look this is, from 1.
     pub look: u32,
-    /// Whether the skill only reads, so that a right answer can be expected every time.
-    pub is_read: bool,
     /// What the runner proposes.
     pub proposal: Option<&'a Outcome>,
     /// Held-out trials that failed in earlier looks.
@@ -40,12 +38,9 @@ pub struct PromotionInput<'a> {
     pub passes_since_failure: u32,
     /// Whether the skill that is most like it is in use and of the same source.
     pub nearest_is_rival: bool,
-}
-
-/// Whether a right answer can be expected of a candidate every time: it only reads, or is code that
-/// changes nothing outside of its sandbox.
-pub fn answers_every_time(candidate: &Candidate) -> bool {
-    is_read(candidate) || matches!(candidate.kind, CandidateKind::Request | CandidateKind::SkillMd)
+    /// What 95 % of its calls may take, worked out from Pre-load's probes; absent when there were none,
+    /// so that only the evaluation can say.
+    pub latency_budget_ms: Option<f64>,
 }
 
 /// Whether a candidate only reads: an operation by its method, a tool by what its server says.
@@ -143,9 +138,7 @@ fn by_rule(input: &PromotionInput<'_>, scores: &Scores) -> Outcome {
             ),
         );
     }
-    if input.is_read
-        && let Some(outcome) = flaky(input)
-    {
+    if let Some(outcome) = flaky(input).or_else(|| breaks_by_faults(evidence.faults)) {
         return outcome;
     }
     if total < FIRST_LOOK {
@@ -192,7 +185,9 @@ fn by_rule(input: &PromotionInput<'_>, scores: &Scores) -> Outcome {
     )
 }
 
-/// A read that fails sometimes: one failure must be followed by many passes, a second one ends it.
+/// What fails sometimes: one failure must be followed by many passes, a second one ends it. That holds
+/// for what writes as for what reads: after a write that failed nobody knows whether it happened, so
+/// that it can be repeated even less.
 fn flaky(input: &PromotionInput<'_>) -> Option<Outcome> {
     let Trials { total, .. } = input.evidence.holdout;
     let failures = input.evidence.holdout.failed().max(input.earlier_failures);
@@ -202,7 +197,7 @@ fn flaky(input: &PromotionInput<'_>) -> Option<Outcome> {
     if failures > 1 {
         return Some(Outcome::discarded(
             codes::FLAKY,
-            format!("{failures} of {total} held-out trials of a read failed; one is the most."),
+            format!("{failures} of {total} held-out trials failed; one is the most."),
         ));
     }
     let failed_in_this_look = input.earlier_failures == 0;
@@ -215,10 +210,22 @@ fn flaky(input: &PromotionInput<'_>) -> Option<Outcome> {
         codes::FLAKY,
         codes::NOT_ENOUGH_EVIDENCE,
         format!(
-            "1 of {total} held-out trials of a read failed and {passes} passed in the looks after \
-             it; {PASSES_AFTER_FAILURE} in a row are needed."
+            "1 of {total} held-out trials failed and {passes} passed in the looks after it; \
+             {PASSES_AFTER_FAILURE} in a row are needed."
         ),
     ))
+}
+
+/// A skill that says that it tries again, and does not get over what that is meant for.
+fn breaks_by_faults(faults: Trials) -> Option<Outcome> {
+    let Trials { passed, total } = faults;
+    (faults.failed() > 1).then(|| {
+        let reason = format!(
+            "It declares retries and survived {passed} of {total} calls that were broken on purpose; \
+             one may fail."
+        );
+        Outcome::discarded(codes::FLAKY, reason)
+    })
 }
 
 fn too_few_train_cases(train: Trials) -> Option<Outcome> {
@@ -230,18 +237,20 @@ fn too_few_train_cases(train: Trials) -> Option<Outcome> {
     })
 }
 
-/// A skill that is slower than its budget. When its median is within it, it is a few calls that are
-/// slow, which may be the machine's fault: another look tells.
+/// A skill that is slower than its budget. When some calls are within it, the others may be slow by the
+/// machine's fault, which only ever adds to what a call takes: another look tells.
 fn slow(input: &PromotionInput<'_>) -> Option<Outcome> {
     let latency = input.evidence.latency;
-    if latency.p95_ms <= latency.budget_ms {
+    let budget_ms = input.latency_budget_ms.unwrap_or(latency.budget_ms);
+    if latency.p95_ms <= budget_ms {
         return None;
     }
     let measured = format!(
-        "Half of the calls take up to {:.0} ms, 95 % of them up to {:.0} ms; its budget is {:.0} ms.",
-        latency.p50_ms, latency.p95_ms, latency.budget_ms
+        "The fastest call takes {:.0} ms, half of them up to {:.0} ms, 95 % up to {:.0} ms; its budget \
+         is {budget_ms:.0} ms.",
+        latency.fastest_ms, latency.p50_ms, latency.p95_ms
     );
-    if latency.p50_ms > latency.budget_ms {
+    if latency.fastest_ms > budget_ms {
         return Some(Outcome::discarded(codes::LATENCY, measured));
     }
     Some(undecided(input.look, codes::LATENCY, codes::LATENCY, measured))

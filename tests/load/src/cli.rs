@@ -351,7 +351,7 @@ pub struct GateArgs {
     /// A few skills of each kind, to see that everything works.
     #[arg(long)]
     quick: bool,
-    /// Only these real servers: httpbin, jupyter, evo-king, evo-gateway.
+    /// Only these real servers: httpbin, jupyter, kinto, evo-king, evo-gateway.
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     only: Vec<String>,
     /// Tells every operation that is left out, and why.

@@ -15,7 +15,6 @@ use super::{
     super::policy_with_parts, Gate, PROBE_TIMEOUT_MS, PROBES, observe, safe, valid, whole_ms,
 };
 use crate::{
-    evaluation::compare::percentile,
     handler::{StageError, StageJob},
     skill::{
         execute::{CallError, CallPolicy},
@@ -92,7 +91,7 @@ pub(super) async fn check(
         }
     }
     health.latency_ms = latencies.first().map(|ms| whole_ms(*ms));
-    output.probe_median_ms = (!latencies.is_empty()).then(|| percentile(&mut latencies, 50.0));
+    output.probe_fastest_ms = latencies.iter().copied().min_by(f64::total_cmp);
     output.all_healthy = health.healthy;
     output.health_results.push(health);
     Ok(gate)

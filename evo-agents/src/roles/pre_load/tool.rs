@@ -14,10 +14,7 @@ use super::{
     valid, version_of, whole_ms,
 };
 use crate::{
-    evaluation::{
-        compare::percentile,
-        trials::{Cancelled, pause},
-    },
+    evaluation::trials::{Cancelled, pause},
     handler::{StageError, StageJob},
     skill::{
         execute::{CallError, CallPolicy},
@@ -186,7 +183,7 @@ impl<'a> Tool<'a> {
         if let Some(health) = output.health_results.last_mut() {
             health.latency_ms = latencies.first().map(|ms| whole_ms(*ms));
         }
-        output.probe_median_ms = (!latencies.is_empty()).then(|| percentile(&mut latencies, 50.0));
+        output.probe_fastest_ms = latencies.iter().copied().min_by(f64::total_cmp);
         Ok(gate)
     }
 }

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::{
-    CallAnswer, CallError, CallPolicy, Inner,
+    CallAnswer, CallError, CallPolicy, Fault, Inner,
     auth::{self, Auth},
     request::{Request, is_json},
 };
@@ -119,10 +119,15 @@ impl Inner {
         let exchange = async {
             let started = Instant::now();
             let mut left = retries;
+            let mut fault = policy.fault;
             loop {
                 let again = (request.clone(), auth.clone());
-                let result =
-                    self.exchange(again.0, again.1, access, limits, policy, &unbounded).await;
+                let result = match fault.take() {
+                    Some(fault) => broken(fault),
+                    None => {
+                        self.exchange(again.0, again.1, access, limits, policy, &unbounded).await
+                    }
+                };
                 match result {
                     Err(CallError::Unreachable(_)) if left > 0 => {}
                     Ok(read) if left > 0 && is_passing(read.status) => {}
@@ -185,6 +190,21 @@ impl Inner {
             };
             url = next;
         }
+    }
+}
+
+/// What a try that is broken on purpose comes to.
+fn broken(fault: Fault) -> Result<Read, CallError> {
+    match fault {
+        Fault::Lost => {
+            Err(CallError::Unreachable("the connection was lost, on purpose".to_owned()))
+        }
+        Fault::Unavailable => Ok(Read {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            content_type: None,
+            body: Vec::new(),
+            latency: Duration::ZERO,
+        }),
     }
 }
 

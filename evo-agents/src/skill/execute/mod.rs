@@ -91,6 +91,15 @@ struct Inner {
     mcp: Connections,
 }
 
+/// What breaks a try of a call on purpose. Nothing is sent then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The connection is lost.
+    Lost,
+    /// The server answers with 503.
+    Unavailable,
+}
+
 /// What a call is allowed to do.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CallPolicy {
@@ -111,6 +120,8 @@ pub struct CallPolicy {
     pub mcp: Option<McpServer>,
     /// The versions of other skills that a composed one calls.
     pub parts: Parts,
+    /// What happens to the first try of a call over HTTP, instead of sending it.
+    pub fault: Option<Fault>,
     /// Gives the inputs in another order than usual, where their order means nothing: the names of
     /// a query, and of the JSON that code reads.
     pub reordered: bool,
@@ -138,6 +149,7 @@ impl CallPolicy {
             timeout_cap_ms: None,
             mcp,
             parts: Parts::default(),
+            fault: None,
             reordered: false,
         }
     }

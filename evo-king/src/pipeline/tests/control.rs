@@ -189,7 +189,7 @@ async fn a_candidates_fork_is_a_further_look_and_never_touches_what_is_active() 
     let folder = TempDir::new().unwrap();
     let bench = Bench::start(&folder).await;
     let _silent = bench.runners("one", usize::MAX).await;
-    let report = bench.cycle_over(&["api-a", "api-weak-write"]).await;
+    let report = bench.cycle_over(&["api-a", "api-seldom"]).await;
     assert_eq!(report.held[0].code, "need_more_evidence");
     let run_of = async |name: &str| {
         let filter = RunFilter { limit: 50, query: None, ..RunFilter::default() };
@@ -200,7 +200,7 @@ async fn a_candidates_fork_is_a_further_look_and_never_touches_what_is_active() 
     let fork = ForkRun { from_stage: PipelineStage::Evaluation, trigger: None };
     let active = run_of("api-a").await;
     assert_eq!(code_of(bench.pipeline.fork(&active, fork.clone()).await), "already_active");
-    let first = run_of("api-weak-write").await;
+    let first = run_of("api-seldom").await;
     let learning = ForkRun { from_stage: PipelineStage::Learning, trigger: None };
     assert_eq!(code_of(bench.pipeline.fork(&first, learning).await), "from_stage");
     let mut held = first.clone();

@@ -15,7 +15,7 @@ use evo_common::{
     case::{Case, Split},
     clock::Timestamp,
     config::SourceConfig,
-    evidence::{Evidence, FIRST_LOOK, LOOKS, THRESHOLD, Trials, WEIGHTS},
+    evidence::{Evidence, FIRST_LOOK, LOOKS, THRESHOLD, Trials, WEIGHTS, latency_budget_ms},
     ids::{ArtifactId, Attempt},
     messages::{AgentRole, PipelineStage},
     outcome::{Outcome, Verdict, codes},
@@ -234,6 +234,11 @@ impl Bench {
         mut judged: Judged,
     ) -> Result<Judged> {
         let mut code = String::new();
+        let fastest_probe_ms = context
+            .output::<PreLoadOutput>(PipelineStage::PreLoad)
+            .and_then(Result::ok)
+            .and_then(|checked| checked.probe_fastest_ms);
+        let own_budget_ms = entrant.source.latency_budget_ms;
         for look in 1..=LOOKS {
             context.plan.look = look;
             context.plan.trials = promotion::trials_of_next_look(&code, FIRST_LOOK);
@@ -258,11 +263,11 @@ impl Bench {
                 evidence: &evidence,
                 has_incumbent: entrant.incumbent.is_some(),
                 look,
-                is_read: promotion::answers_every_time(&entrant.candidate),
                 proposal: Some(&managed.outcome),
                 earlier_failures,
                 passes_since_failure,
                 nearest_is_rival: evidence.nearest.is_some(),
+                latency_budget_ms: fastest_probe_ms.map(|ms| latency_budget_ms(ms, own_budget_ms)),
             });
             judged.stage = PipelineStage::SkillManage;
             judged.looks = look;
@@ -297,7 +302,11 @@ fn mean_of(evidence: &Evidence) -> f64 {
     (u + r) * passed + n * evidence.novelty + i * integration
 }
 
-/// The environment of skills: no secret but one that everybody may know.
+/// The environment of skills: no secret but two that everybody may know.
 pub fn environment() -> evo_agents::skill::execute::Env {
-    Arc::new(|name| (name == "GATE_TOKEN").then(|| "gate-benchmark-token".to_owned()))
+    Arc::new(|name| match name {
+        "GATE_TOKEN" => Some("gate-benchmark-token".to_owned()),
+        "GATE_LOGIN" => Some("gate:benchmark".to_owned()),
+        _ => None,
+    })
 }

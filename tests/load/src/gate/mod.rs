@@ -49,6 +49,8 @@ const MOST_OF_A_DOCUMENT: usize = 12;
 const CODE_JOBS: usize = 3;
 /// Slow candidates that are judged at the same time.
 const SLOW_JOBS: usize = 24;
+/// How often it is told how far it is.
+const PROGRESS: std::time::Duration = std::time::Duration::from_secs(15);
 /// How often the monitor is tried.
 const MONITORED: u32 = 2_000;
 
@@ -194,11 +196,8 @@ impl Run<'_> {
         let mut candidates = self.bench.learn(&served.source, &served.base).await?;
         let declared = candidates.iter().map(|candidate| candidate.locator.clone()).collect();
         let (_, base) = self.bench.proxy.route(&served.base, Fault::None, 0);
-        if !["evo-king", "evo-gateway", "jupyter"].contains(&served.source.name.as_str()) {
-            // These servers forget what is written; the other ones are only read.
-            let locators = candidates.iter().map(|candidate| candidate.locator.clone());
-            served.source.allow_operations = locators.collect();
-        }
+        let locators = candidates.iter().map(|candidate| candidate.locator.clone());
+        served.source.allow_operations = locators.filter(|it| served.may_write(it)).collect();
         let policy =
             CallPolicy::of_source(&served.source, &[(served.source.name.clone(), base)].into());
         let mut random = StdRng::seed_from_u64(self.args.seed);
@@ -351,6 +350,7 @@ impl Run<'_> {
     async fn judge(&mut self, entrants: Vec<(Entry, Entrant)>, jobs: usize) -> Result<()> {
         let bench = &self.bench;
         let stop = self.stop;
+        let all = entrants.len();
         let judging = entrants.into_iter().map(|(entry, entrant)| async move {
             stop.check()?;
             let judged = bench.judge(&entrant).await;
@@ -358,8 +358,14 @@ impl Run<'_> {
             Ok::<_, anyhow::Error>(Found { entry, judged })
         });
         let mut judging = futures_util::stream::iter(judging).buffer_unordered(jobs);
+        let (mut judged, mut told) = (0, Instant::now());
         while let Some(found) = judging.next().await {
             let found = found?;
+            judged += 1;
+            if told.elapsed() >= PROGRESS {
+                told = Instant::now();
+                say(&format!("  {judged} of {all} judged"));
+            }
             if let Some(text) = found.wrong() {
                 say(&text);
             }

@@ -164,6 +164,17 @@ fn structural(
     Some(vec![in_package, in_document])
 }
 
+/// Whether a call is one of these operations (`GET /pets/{id}`): what stands for an input in the path of
+/// one is anything in the other.
+fn is_declared(declared: &BTreeSet<String>, verb: &str, path: &str) -> bool {
+    let wanted: Vec<&str> = path.split('/').collect();
+    declared.iter().filter_map(|locator| locator.split_once(' ')).any(|(method, template)| {
+        let parts: Vec<&str> = template.split('/').collect();
+        let alike = |(part, wanted): (&&str, &&str)| part == wanted || part.contains('{');
+        method == verb && parts.len() == wanted.len() && parts.iter().zip(&wanted).all(alike)
+    })
+}
+
 fn wrong_verb(
     operation: &mut Operation,
     declared: &BTreeSet<String>,
@@ -171,7 +182,7 @@ fn wrong_verb(
 ) -> Option<String> {
     let others: Vec<&str> = ["GET", "POST", "PUT", "DELETE", "PATCH"]
         .into_iter()
-        .filter(|verb| !declared.contains(&format!("{verb} {}", operation.path)))
+        .filter(|verb| !is_declared(declared, verb, &operation.path))
         .collect();
     let verb = others.choose(random)?;
     let what = format!("{} instead of {}", verb, operation.method);
@@ -195,7 +206,7 @@ fn wrong_path(
         _ => format!("{segment}/all"),
     };
     let path = operation.path.replacen(&format!("/{segment}"), &format!("/{wrong}"), 1);
-    if declared.contains(&format!("{} {path}", operation.method)) {
+    if is_declared(declared, &operation.method, &path) {
         return None;
     }
     let what = format!("{path} instead of {}", operation.path);
@@ -321,4 +332,19 @@ fn lures(mutant: &Mutant, right: &Package, random: &mut StdRng) -> Vec<Mutant> {
         Mutant { what: what.clone(), files: Some(files), ..mutant.clone() },
         Mutant { level: Level::Document, what, candidate, ..mutant.clone() },
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_operation_describes_is_no_wrong_call() {
+        let declared = ["GET /pets/{id}", "PUT /pets"].map(str::to_owned).into();
+        assert!(is_declared(&declared, "GET", "/pets/all"));
+        assert!(is_declared(&declared, "PUT", "/pets"));
+        assert!(!is_declared(&declared, "GET", "/pets"));
+        assert!(!is_declared(&declared, "PUT", "/pets/all"));
+        assert!(!is_declared(&declared, "GET", "/v2/pets/{id}"));
+    }
 }

@@ -1,8 +1,11 @@
 //! Whether two skills answer alike: found out by calling both, without the gate's oracles.
 
-use evo_agents::skill::{
-    execute::{CallAnswer, CallPolicy, Executor},
-    package::Package,
+use evo_agents::{
+    evaluation::oracle::same_media_type,
+    skill::{
+        execute::{CallAnswer, CallPolicy, Executor},
+        package::Package,
+    },
 };
 use evo_common::case::Case;
 use serde_json::Value;
@@ -33,6 +36,11 @@ pub async fn works(
                 || (success.is_empty() && (200..300).contains(&answer.status));
             if !right {
                 return Err(format!("it answers with {}", answer.status));
+            }
+            let declared = case.expect.content_type.as_deref();
+            let kind = answer.content_type.as_deref().unwrap_or_default();
+            if declared.is_some_and(|declared| !same_media_type(declared, kind)) {
+                return Err("its server contradicts its document's media type".to_owned());
             }
             if schema.as_ref().is_some_and(|schema| !schema.is_valid(&answer.body)) {
                 return Err("its server contradicts its document".to_owned());

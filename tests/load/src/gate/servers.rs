@@ -48,6 +48,19 @@ pub struct Served {
     pub base: String,
 }
 
+impl Served {
+    /// Whether an operation may be tried although it may write: the server forgets what is written, and
+    /// what one skill writes changes nothing for the others.
+    pub fn may_write(&self, locator: &str) -> bool {
+        let again_the_same = locator.starts_with("PUT ") || locator.starts_with("PATCH ");
+        match self.source.name.as_str() {
+            "evo-king" | "evo-gateway" | "jupyter" => false,
+            "kinto" => again_the_same,
+            _ => true,
+        }
+    }
+}
+
 /// The real servers. Dropping it ends them.
 #[derive(Debug)]
 pub struct Real {
@@ -88,7 +101,7 @@ fn listens(child: &mut Child, port: u16, stop: &Stop) -> Result<()> {
 }
 
 impl Real {
-    /// Starts httpbin, Jupyter and, given its program, Evo. What is missing is said and left out.
+    /// Starts httpbin, Jupyter, Kinto and, given its program, Evo. What is missing is said and left out.
     pub fn start(evo: Option<&Path>, folder: &Path, stop: &Stop) -> Result<Self> {
         let mut real =
             Self { children: Vec::new(), served: Vec::new(), viewer: None, gateway: None };
@@ -101,9 +114,10 @@ impl Real {
             );
             real.httpbin(&python, folder)?;
             real.jupyter(&python, folder, stop)?;
+            real.kinto(&python, folder)?;
         } else {
             say(
-                "python3 is missing (Debian: apt-get install python3-venv): httpbin and Jupyter are left out",
+                "python3 is missing (Debian: apt-get install python3-venv): httpbin, Jupyter and Kinto are left out",
             );
         }
         match evo {
@@ -116,11 +130,7 @@ impl Real {
     }
 
     fn httpbin(&mut self, python: &Python, folder: &Path) -> Result<()> {
-        let mut command = Command::new(python.program("python"));
-        command.args(["-u", "-B"]).arg(beside("../interop/httpbin_server.py"));
-        let (child, line) = Child::start_and_read_line("httpbin", &command, folder)?;
-        let base = line.rsplit(' ').next().unwrap_or_default().to_owned();
-        ensure!(base.starts_with("http://"), "httpbin said {line:?}: {}", child.output());
+        let (child, base) = script("httpbin", "gate/httpbin_document.py", python, folder)?;
         let mut source = SourceConfig::openapi("httpbin", format!("{base}/spec.json"));
         source.base_url = Some(base.clone());
         self.children.push(child);
@@ -161,6 +171,18 @@ impl Real {
         let base = format!("http://127.0.0.1:{port}");
         let mut source = SourceConfig::openapi("jupyter", document.display().to_string());
         source.base_url = Some(base.clone());
+        self.children.push(child);
+        self.served.push(Served { group: Group::Real, source, base });
+        Ok(())
+    }
+
+    fn kinto(&mut self, python: &Python, folder: &Path) -> Result<()> {
+        let (child, address) = script("kinto", "gate/kinto_server.py", python, folder)?;
+        let base = format!("{address}/v1");
+        let mut source = SourceConfig::openapi("kinto", format!("{address}/document.json"));
+        source.base_url = Some(base.clone());
+        source.auth_ref = Some("GATE_LOGIN".to_owned());
+        source.allow_env = vec!["GATE_LOGIN".to_owned()];
         self.children.push(child);
         self.served.push(Served { group: Group::Real, source, base });
         Ok(())
@@ -207,6 +229,21 @@ impl Real {
         self.children.push(child);
         Ok(())
     }
+}
+
+/// Starts a server that is a script of ours, and reads its address.
+fn script(
+    name: &'static str,
+    file: &str,
+    python: &Python,
+    folder: &Path,
+) -> Result<(Child, String)> {
+    let mut command = Command::new(python.program("python"));
+    command.args(["-u", "-B"]).arg(beside(file));
+    let (child, line) = Child::start_and_read_line(name, &command, folder)?;
+    let base = line.rsplit(' ').next().unwrap_or_default().to_owned();
+    ensure!(base.starts_with("http://"), "{name} said {line:?}: {}", child.output());
+    Ok((child, base))
 }
 
 /// A mock that serves one document. Dropping it ends it.

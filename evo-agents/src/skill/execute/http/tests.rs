@@ -338,6 +338,26 @@ async fn a_read_is_repeated_and_a_write_never() {
 }
 
 #[tokio::test]
+async fn a_try_that_is_broken_on_purpose_is_not_sent_and_a_retry_is() {
+    let server = server().await;
+    let call = async |method: &str, retries: u8, fault| {
+        let url = format!("http://{}/seen", server.address);
+        let package = package(method, &url, "", &format!("retries = {retries}"));
+        let policy = CallPolicy { fault: Some(fault), ..server.policy() };
+        let answer = executor().call(&package, &Map::new(), &policy).await;
+        answer.map(|answer| answer.status).map_err(|error| error.code())
+    };
+    for fault in [Fault::Lost, Fault::Unavailable] {
+        assert_eq!(call("GET", 1, fault).await, Ok(200));
+    }
+    assert_eq!(server.seen().len(), 2);
+    assert_eq!(call("GET", 0, Fault::Lost).await, Err("unreachable"));
+    assert_eq!(call("GET", 0, Fault::Unavailable).await, Ok(503));
+    assert_eq!(call("POST", 3, Fault::Unavailable).await, Ok(503));
+    assert_eq!(server.seen().len(), 2, "nothing was sent");
+}
+
+#[tokio::test]
 async fn what_a_skill_gives_may_lie_inside_of_the_answer() {
     let server = server().await;
     let given = |path: &'static str, pointer: &'static str| {
