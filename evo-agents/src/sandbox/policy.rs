@@ -49,6 +49,10 @@ impl Policy {
     }
 
     /// The layers that are left out: none, but in tests.
+    #[cfg_attr(
+        not(feature = "sandbox-layers"),
+        expect(clippy::unused_self, reason = "only tests can leave something out")
+    )]
     pub(super) fn left_out(&self) -> Vec<Layer> {
         #[cfg(feature = "sandbox-layers")]
         return self.off.clone();

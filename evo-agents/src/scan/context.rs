@@ -11,14 +11,14 @@ use super::{
 };
 
 /// Lines before a place that may say what it is.
-const BEFORE: usize = 3;
+const BEFORE: usize = 2;
 /// Lines that are searched for the heading of a place.
 const TO_HEADING: usize = 60;
 
 static WARNS: LazyLock<Regex> = LazyLock::new(|| {
     compile(concat!(
         r"\b(?:detect(?:s|ed|ing|ion|or)?|flag(?:s|ged)?|red flags?|malicious|malware|attack(?:s|er|ers|ing)?|suspicious|vulnerab\w+|unsafe|insecure|dangerous|danger|threats?|exploit\w*|injection(?:s| attempts?| patterns?)?|jailbreak\w*|indicators?|iocs?|(?:attack|malware|virus|yara) signatures?|blocklist\w*|denylist\w*|block(?:s|ed)|",
-        r"reject(?:s|ed)?|refused?|scan(?:s|ner|ning)? for|look(?:s|ing)? for|watch for|grep for|anti-?patterns?|never (?:run|execute|do|use|obey|follow|include|store|commit|send|expose|trust)|do not (?:run|execute|use|follow|obey|include|commit|paste|trust)|don't (?:run|execute|use|follow|obey|commit|paste|do)|(?:^|[.:|*-] ?)avoid|treat(?:ed)? as (?:data|untrusted)|untrusted|prompt-injection|social engineering|phishing|adversar\w+|red[- ]team\w*|pentest\w*|penetration test\w*|ctf|defen[cs]\w+|forensic\w*|incident response|hardening|mitigat\w+|remediat\w+|cve-\d+|mitre|att&ck|owasp|ttps?|sanitiz\w+|guardrails?)\b",
+        r"reject(?:s|ed)?|refuse[sd]|(?:must|should|will|to|and|or) refuse|scan(?:s|ner|ning)? for|look(?:s|ing)? for|watch for|grep for|anti-?patterns?|never (?:run|execute|do|use|obey|follow|include|store|commit|send|expose|trust)|do not (?:run|execute|use|follow|obey|include|commit|paste|trust)|don't (?:run|execute|use|follow|obey|commit|paste|do)|(?:^|[.:|*-] ?)avoid|treat(?:ed)? as (?:data|untrusted)|untrusted|prompt-injection|social engineering|phishing|adversar\w+|red[- ]team\w*|pentest\w*|penetration test\w*|ctf|defen[cs]\w+|forensic\w*|incident response|hardening|mitigat\w+|remediat\w+|cve-\d+|mitre|att&ck|owasp|ttps?|sanitiz\w+|guardrails?)\b",
         r"|\xe2\x9d\x8c|\xf0\x9f\x9a\xa9|\b(?:bad|wrong|unsafe|dangerous|vulnerable|insecure|malicious)\b\s*[:\])(-]"
     ))
 });

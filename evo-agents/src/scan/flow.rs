@@ -84,7 +84,7 @@ static COPIED: LazyLock<Regex> = LazyLock::new(|| {
 static RUN: LazyLock<Regex> = LazyLock::new(|| {
     compile(concat!(
         r"(?:(?:^|[^\w.])(?:exec|eval|function|execfile|assert|loadstring|shell_exec|passthru|system)\s*\(\s*(?:compile\(\s*)?[\x22']?[$@]?\{?([a-z_]\w*)",
-        r"|(?:os\.system|os\.popen|subprocess\.\w+|execsync|child_process\.\w+|spawn\w*|process\.start|popen|vm\.runin\w+|runin\w+|instance_eval|exec\.command)\(\s*(?:\[\s*(?:['\x22](?:/bin/|/usr/bin/)?(?:ba|z)?(?:sh|python[\d.]*|node|perl|ruby|open|cmd|powershell)['\x22]\s*,\s*)?(?:['\x22][-/][\w-]+['\x22]\s*,\s*)?)?[\x22']?[$@]?\{?([a-z_]\w*)",
+        r"|(?:os\.system|os\.popen|subprocess\.\w+|execsync|child_process\.\w+|spawn\w*|process\.start|popen|vm\.runin\w+|runin\w+|instance_eval|exec\.command)\(\s*(?:\[\s*(?:['\x22](?:/bin/|/usr/bin/)?(?:ba|z)?(?:sh|python[\d.]*|node|perl|ruby|cmd|powershell)['\x22]\s*,\s*)?(?:['\x22][-/][\w-]+['\x22]\s*,\s*)?)?[\x22']?[$@]?\{?([a-z_]\w*)",
         r"|\b(?:eval|(?:ba|z|da)?sh\s+-\w*c|iex|invoke-expression|python[\d.]*\s+-c|node\s+-e|perl\s+-e|ruby\s+-e)\s+[\x22']?[$@]\{?([a-z_]\w*)",
         r"|(?:echo|printf)\s+(?:-\w+\s+|['\x22]%s['\x22]\s+)?[\x22']?\$\{?([a-z_]\w*)\}?[\x22']?\s*\|\s*(?:base64\s+\S+\s*\|\s*)?(?:sudo\s+)?(?:ba|z|da)?sh\b|(?:ba|z|da)?sh\s*<<<\s*[\x22']?\$\{?([a-z_]\w*))"
     ))

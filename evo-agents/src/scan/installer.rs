@@ -38,11 +38,19 @@ pub(super) fn is_foreign(command: &[u8], skill: &Skill, form: Form) -> bool {
     static HOST: LazyLock<Regex> = LazyLock::new(|| {
         undo::regex(r"https?://(?:[^\s/@]+@)?([a-z0-9.-]+\.[a-z]{2,})(/[^\s'\x22`)|]*)?")
     });
+    // curl takes a host without a scheme, too.
+    static BARE: LazyLock<Regex> = LazyLock::new(|| {
+        undo::regex(
+            r"\b(?:curl|wget)\b(?:\s+-\S+)*\s+[\x22']?([a-z0-9-]+(?:\.[a-z0-9-]+)*\.[a-z]{2,})(/[^\s'\x22`)|]*)?",
+        )
+    });
     if form == Form::Decoded {
         return true;
     }
     let command = String::from_utf8_lossy(command);
-    let Some(found) = HOST.captures(&command) else { return false };
+    let Some(found) = HOST.captures(&command).or_else(|| BARE.captures(&command)) else {
+        return false;
+    };
     let (host, path) = (&found[1], found.get(2).map_or("", |path| path.as_str()));
     // The command itself does not speak of what it fetches from.
     let document = skill.document.replace(&*command, " ");
@@ -59,6 +67,8 @@ fn names(host: &str, path: &str) -> Vec<String> {
         if SHARED.iter().any(|shared| host.ends_with(&format!(".{shared}"))) { 3 } else { 2 };
     let name =
         labels.len().checked_sub(owner).and_then(|at| labels.get(at)).copied().unwrap_or(host);
+    // A name of two letters stands in every text; the host as a whole does not.
+    let name = if name.len() < 3 { host } else { name };
     vec![name.to_owned(), name.replace('-', " ")]
 }
 

@@ -45,7 +45,7 @@ static SIGNS: LazyLock<Vec<Sign>> = LazyLock::new(|| {
         strong(
             4,
             concat!(
-                r"\b(?:extract\w*|unzip\w*|unpack\w*|archive|decompress\w*|open it)\b[^\n]{0,60}\b(?:pass(?:word|code|phrase)?|pwd|code|pin)\b\s?(?:is |[:=])?\s?[`'\x22*]{1,3}[\w!@#.-]{3,24}|\b(?:extract|unzip|unpack|decompress)\w*\b[^\n]{0,40}\b(?:pass(?:word|code|phrase)?|pwd)\s?(?:is|[:=])\s?[\w!@#.-]{3,24}|\((?:pass(?:word|code|phrase)?|pwd|code)\s*[:=]?\s*[`'\x22*]{0,3}[\w!@#.-]{3,24}[`'\x22*]{0,3}\)|\barchive password\b|\bpassword (?:is )?on the (?:page|site)\b",
+                r"\b(?:extract\w*|unzip\w*|unpack\w*|archive|decompress\w*|open it)\b[^\n]{0,60}\b(?:pass(?:word|code|phrase)?|pwd|code|pin)\b\s?(?:is |[:=])?\s?[`'\x22*]{1,3}[\w!@#.-]{3,24}|\b(?:extract|unzip|unpack|decompress)\w*\b[^\n]{0,40}\b(?:pass(?:word|code|phrase)?|pwd)\s?(?:is|[:=])\s?[\w!@#.-]{3,24}|\((?:pass(?:word|code|phrase)?|pwd|code)(?: (?:for|of) [\w ]{2,24})?\s*[:=]?\s*[`'\x22*]{0,3}[\w!@#.-]{3,24}[`'\x22*]{0,3}\)|\barchive password\b|\bpassword (?:is )?on the (?:page|site)\b",
                 r"|(?:密码|口令|解压码|密碼|パスワード|비밀번호|암호)[^\n]{0,24}[\w!@#.-]{3,24}|\b(?:passwort|kennwort|mot de passe|contrase\S{1,3}a|clave|senha|parola d'ordine|has\S{1,3}o)\b[^\n]{0,12}[`'\x22*:][^\n]{0,4}[\w!@#.-]{3,24}|парол\S*[^\n]{0,12}[`'\x22*:][^\n]{0,4}[\w!@#.-]{3,24}"
             ),
         ),

@@ -9,6 +9,7 @@ mod archive;
 mod binary;
 pub mod codes;
 mod context;
+mod covert;
 mod declared;
 mod decode;
 mod flow;
@@ -182,6 +183,7 @@ fn file_findings(
     let mut from_flow = Vec::new();
     flow::findings(&text, &mut from_flow);
     lure::findings(&text, skill, &mut from_flow);
+    covert::findings(&text, skill, &mut from_flow);
     whole.add(&text);
     hidden::findings(&text, &mut from_flow);
     found.extend(from_flow);

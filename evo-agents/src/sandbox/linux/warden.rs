@@ -268,6 +268,7 @@ fn watch(
 
 /// The program ended by itself: what it left behind is ended.
 fn finish(plan: &Plan, pid: Pid, from_cell: &OwnedFd, running: bool) -> Result<Ending, Failure> {
+    // Without a status, for example because somebody else waited for the child, the ending says that it is unknown.
     let status = waitpid(pid, Some(WaitPidFlag::__WALL)).ok();
     tree::end_all(pid);
     // It may have failed after its last message: at executing the interpreter.

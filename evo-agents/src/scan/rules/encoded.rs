@@ -69,7 +69,7 @@ pub(super) static RULES: &[Rule] = &[
             r"(?:\b(?:exec|eval|compile|function|execsync|system|popen|assert|instance_eval|class_eval|create_function|runin\w+|shell_exec|passthru|loadstring|load|setTimeout|spawnsync|spawn)|subprocess\.(?:run|call|popen|check_output|getoutput))\s*[(\s]\s*[^\n;]{0,160}?",
             r"(?:b64decode|b32decode|b85decode|a85decode|decodebytes|base64\.(?:decode|urlsafe)|atob\s*\(|buffer\.from\s*\([^)\n]{0,4000},\s*['\x22](?:base64|hex)|buffer\(\s*['\x22][^)\n]{0,2000}['\x22]\s*,\s*['\x22](?:base64|hex)|fromhex\s*\(|unhexlify|codecs\.decode|zlib\.decompress|gzip\.decompress|lzma\.decompress|bz2\.decompress|marshal\.loads|pickle\.loads|decode64|urlsafe_decode64|decode_base64|base64_decode|gzinflate|gzuncompress|str_rot13|hex2bin|pack\s*\(\s*['\x22]h\*|\.unpack1?\(\s*['\x22]m0?|string\.fromcharcode|unescape\(\s*['\x22]%|decodeuricomponent\(\s*(?:escape\()?['\x22]%|base64\.stdencoding\.decodestring|base64::decode|frombase64)"
         ),
-        unless: r"json\.loads\(\s*base64|pickle\.load\(|re\.compile|model\.|compile\([^\n]{0,30}(?:regex|pattern)",
+        unless: r"json\.loads\(\s*base64|pickle\.load\(|re\.compile|model\.|compile\([^\n]{0,30}(?:regex|pattern)|^function\s*\w*\([\w\s,$]*\)\s*\{",
         place: Where::Code,
         ..BASE
     },

@@ -5,6 +5,7 @@
 mod hosts;
 mod agent;
 mod control;
+mod deeds;
 mod drain;
 mod encoded;
 mod install;
@@ -15,7 +16,7 @@ mod wired;
 
 use std::sync::LazyLock;
 
-use aho_corasick::AhoCorasick;
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use evo_common::stage::Severity;
 use regex::bytes::{Regex, RegexBuilder};
 
@@ -100,6 +101,7 @@ fn tables() -> impl Iterator<Item = &'static Rule> {
         orders::RULES,
         wired::RULES,
         drain::RULES,
+        deeds::RULES,
     ]
     .into_iter()
     .flatten()
@@ -121,8 +123,18 @@ pub(super) fn compile(pattern: &str) -> Regex {
     RegexBuilder::new(pattern)
         .unicode(false)
         .size_limit(32 * 1024 * 1024)
+        // With less the automaton of a large pattern is thrown away and built anew all the time.
+        .dfa_size_limit(8 * 1024 * 1024)
         .build()
         .expect("the patterns are constants, compiled by every test")
+}
+
+/// Finds words with one step per byte, whatever their number.
+pub(super) fn words_of(words: &[&str]) -> AhoCorasick {
+    AhoCorasick::builder()
+        .kind(Some(AhoCorasickKind::DFA))
+        .build(words)
+        .expect("the words are constants, compiled by every test")
 }
 
 pub(super) static RULES: LazyLock<Rules> = LazyLock::new(|| {
@@ -144,6 +156,6 @@ pub(super) static RULES: LazyLock<Rules> = LazyLock::new(|| {
             unless: (!rule.unless.is_empty()).then(|| compile(rule.unless)),
         });
     }
-    let words = AhoCorasick::new(&words).expect("the words are constants");
+    let words = words_of(&words);
     Rules { all, words, needed_by }
 });

@@ -162,7 +162,7 @@ pub(super) static RULES: &[Rule] = &[
             r"\b(?:curl|wget|scp|rsync|rclone|ftp|sftp|aws\s+s3\s+cp|gsutil\s+cp|xh|http\s+post)\b[^\n]{0,200}?(?:-d|--data\S*|-f|--form(?:-string)?|-t|--upload-file|--post-file|--json|--body-file|\s)[= ]*[^\n]{0,80}?(?:@|<|=|\$\(|`|\s|['\x22])[^\n]{0,60}?",
             r"(?:(?:~|\$\{?home\}?|/home/[\w.*$-]+|/root|/users/[\w.*$-]+|%userprofile%|\$env:userprofile)[/\\]\.?(?:ssh\b(?:/id_[a-z0-9]+|/\*|/?['\x22\s]|/config)|aws\b|gnupg|kube\b|docker/config|netrc|npmrc|pypirc|git-credentials|config/(?:gh|gcloud|solana)|openclaw|clawdbot|moltbot|claude|codex|cursor|env\b|bash_history|zsh_history|library/keychains|library/application support)|/etc/shadow|@?\.env\b(?:['\x22\s]|$)|\$\((?:env|printenv|cat\s+[^\n)]{0,60}(?:\.ssh|\.aws|\.env|credentials|id_rsa|/etc/passwd|\.openclaw|\.clawdbot|memory\.md|soul\.md)|set|history)\b)"
         ),
-        unless: r"\.pub\b|localhost|ssh-copy-id|-i\s+~/\.ssh|-e\s+['\x22]?ssh|--netrc|identityfile|--env-file|--cacert|--cert\b|--key\b|authorization",
+        unless: r"\.pub\b|localhost|ssh-copy-id|-i\s+~/\.ssh|-e\s+['\x22]?ssh|--netrc|identityfile|--env-file|--cacert|--cert\b|--key\b|authorization|>\s*~/\.kube/config",
         ..BASE
     },
     Rule {
