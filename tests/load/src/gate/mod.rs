@@ -27,7 +27,7 @@ use evo_common::{
     ids::sha256_hex,
     stage::{BuildingOutput, Candidate, Incumbent, KnownSkill},
 };
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, stream};
 use rand::{SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 use tokio::{runtime::Runtime, time::Instant};
 
@@ -151,11 +151,7 @@ impl Run<'_> {
             rights.len(),
             entrants.len()
         ));
-        // What is slow by design mostly waits, and what waits makes nobody else slow.
-        let (slow, quick): (Vec<_>, Vec<_>) =
-            entrants.into_iter().partition(|(entry, _)| entry.class == Some(Class::Slow));
-        runtime.block_on(self.judge(quick, self.args.jobs()))?;
-        runtime.block_on(self.judge(slow, SLOW_JOBS))
+        runtime.block_on(self.judge(entrants, self.args.jobs()))
     }
 
     fn mocked(&mut self, folder: &Path) -> Result<()> {
@@ -351,13 +347,20 @@ impl Run<'_> {
         let bench = &self.bench;
         let stop = self.stop;
         let all = entrants.len();
-        let judging = entrants.into_iter().map(|(entry, entrant)| async move {
-            stop.check()?;
-            let judged = bench.judge(&entrant).await;
-            let judged = judged.with_context(|| format!("{} {:?}", entry.skill, entry.class))?;
-            Ok::<_, anyhow::Error>(Found { entry, judged })
-        });
-        let mut judging = futures_util::stream::iter(judging).buffer_unordered(jobs);
+        let judging = |entrants: Vec<(Entry, Entrant)>, jobs| {
+            let one = move |(entry, entrant): (Entry, Entrant)| async move {
+                stop.check()?;
+                let judged = bench.judge(&entrant).await;
+                let judged =
+                    judged.with_context(|| format!("{} {:?}", entry.skill, entry.class))?;
+                Ok::<_, anyhow::Error>(Found { entry, judged })
+            };
+            stream::iter(entrants.into_iter().map(one)).buffer_unordered(jobs)
+        };
+        // What is slow by design mostly waits, and what waits makes nobody else slow.
+        let (slow, quick): (Vec<_>, Vec<_>) =
+            entrants.into_iter().partition(|(entry, _)| entry.class == Some(Class::Slow));
+        let mut judging = stream::select(judging(quick, jobs), judging(slow, SLOW_JOBS));
         let (mut judged, mut told) = (0, Instant::now());
         while let Some(found) = judging.next().await {
             let found = found?;

@@ -80,7 +80,7 @@ impl Route {
         probes.get(probes.len() / 2).map_or(QUICK, |median| *median) * 10
     }
 
-    /// Calls that came this way.
+    /// Calls that came this way; one that was redirected on the way counts once.
     pub fn calls(&self) -> u32 {
         self.calls.load(Ordering::Relaxed)
     }
@@ -189,6 +189,11 @@ impl Inner {
             route.probes.lock().expect("no thread panics here").push(started.elapsed());
         }
         match answer {
+            // The call goes on at another address of this route.
+            Ok(answer) if leads_on(&answer) => {
+                route.calls.fetch_sub(1, Ordering::Relaxed);
+                answer
+            }
             Ok(answer) => spoil(route.fault, number, answer),
             Err(error) => plain(StatusCode::BAD_GATEWAY, &format!("{error:#}")),
         }
@@ -255,6 +260,11 @@ fn plain(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
+}
+
+/// Whether an answer is a step on the way to the one that counts.
+fn leads_on(answer: &Response<Full<Bytes>>) -> bool {
+    answer.status().is_redirection() && answer.headers().contains_key(LOCATION)
 }
 
 /// Does to an answer what is wrong with the server.
@@ -366,6 +376,20 @@ mod tests {
         assert_eq!(spoiled(Fault::Renamed, &list), json!([{"n_v2": 1}]));
         assert_eq!(spoiled(Fault::Retyped, &list), json!([{"n": "changed"}]));
         assert_eq!(spoiled(Fault::Renamed, &json!([])), json!([]), "there is nothing to change");
+    }
+
+    #[test]
+    fn a_redirect_is_no_answer_of_its_own() {
+        let answer = |status, headers: &[(HeaderName, &str)]| {
+            let mut answer = plain(status, "");
+            for (name, value) in headers {
+                answer.headers_mut().insert(name, HeaderValue::from_str(value).unwrap());
+            }
+            leads_on(&answer)
+        };
+        assert!(answer(StatusCode::FOUND, &[(LOCATION, "/get")]));
+        assert!(!answer(StatusCode::FOUND, &[]));
+        assert!(!answer(StatusCode::CREATED, &[(LOCATION, "/get")]));
     }
 
     #[test]
