@@ -301,7 +301,7 @@ pub(crate) struct ImportArgs {
 /// `evo learn`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  evo learn \"Convert Fahrenheit to Celsius\" --examples examples.jsonl --wait\n  evo learn \"Answer for cities without a country\" --skill weather-get --examples more.toml\n  evo learn --list --status open\n  evo learn --show latest\n  evo learn --cancel req-0199aa00000070008000000000000001 --reason \"not needed\"\n\nA file of examples is JSON (a list), JSON lines, or TOML ([[examples]]); one is\n  {\"input\": {\"f\": 212}, \"output\": 100}\n  {\"input\": {\"f\": 32}, \"expect\": {\"exact\": 0, \"tolerance\": 0.01}}"
+    after_help = "Examples:\n  evo learn \"Convert Fahrenheit to Celsius\" --examples examples.jsonl --wait\n  evo learn \"Answer for cities without a country\" --skill weather-get --examples more.toml\n  evo learn --list --status open\n  evo learn --show latest\n  evo learn --start\n  evo learn --cancel req-0199aa00000070008000000000000001 --reason \"not needed\"\n\nA file of examples is JSON (a list), JSON lines, or TOML ([[examples]]); one is\n  {\"input\": {\"f\": 212}, \"output\": 100}\n  {\"input\": {\"f\": 32}, \"expect\": {\"exact\": 0, \"tolerance\": 0.01}}"
 )]
 pub(crate) struct LearnArgs {
     /// What is wanted, in words.
@@ -319,6 +319,10 @@ pub(crate) struct LearnArgs {
     /// Start no cycle; the next one takes it.
     #[arg(long, requires = "text", conflicts_with = "wait")]
     pub(crate) no_start: bool,
+    /// Run a cycle to its end about what was asked for and is open: one request, or without ID all
+    /// of them, those of failing calls too. Exit code 0 only if all of them are answered.
+    #[arg(long, value_name = "ID", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["text", "list", "show", "cancel"])]
+    pub(crate) start: Option<String>,
     /// List what was asked for, newest first.
     #[arg(long, conflicts_with_all = ["show", "cancel"])]
     pub(crate) list: bool,

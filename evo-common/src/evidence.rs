@@ -137,6 +137,11 @@ pub struct TrialFailure {
     pub detail: String,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
 /// Candidate against the version in use, on the same cases.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Paired {
@@ -146,6 +151,9 @@ pub struct Paired {
     pub better: u32,
     /// All pairs.
     pub total: u32,
+    /// Of `total`: on cases pinned after a failure in use.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub pinned: u32,
     /// Of `worse`: on cases pinned after a failure in use.
     pub pinned_worse: u32,
     /// 95 % upper bound of the ratio of p95 latencies, candidate to version in use.
@@ -162,6 +170,7 @@ impl Paired {
             worse: self.worse.saturating_add(newer.worse),
             better: self.better.saturating_add(newer.better),
             total: self.total.saturating_add(newer.total),
+            pinned: self.pinned.saturating_add(newer.pinned),
             pinned_worse: self.pinned_worse.saturating_add(newer.pinned_worse),
             latency_ratio_high: ratios.map(|(earlier, newer)| earlier.max(newer)),
         }

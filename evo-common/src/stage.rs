@@ -396,6 +396,9 @@ pub struct BuildingOutput {
     pub endpoints: Vec<String>,
     /// Names and sizes of the package's files.
     pub files: BTreeMap<String, u64>,
+    /// What it does otherwise than the version in use, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<String>,
     /// Set when the candidate ends here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,

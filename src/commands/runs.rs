@@ -5,10 +5,12 @@ mod control;
 use anyhow::Context as _;
 use evo_common::{
     api::{RunDetail, RunKind, RunList, RunSummary},
-    messages::PipelineRunStatus,
+    evidence::{Evidence, Trials},
+    messages::{PipelineRunStatus, PipelineStage},
 };
+use serde_json::Value;
 
-use super::session::Session;
+use super::{session::Session, skill::pairs_text};
 use crate::{
     cli::{DataArgs, FormatArgs, RunArgs, RunsCommand, RunsFilter},
     client::{self, Client},
@@ -139,8 +141,52 @@ fn status(status: PipelineRunStatus) -> &'static str {
 
 async fn show(args: RunArgs) -> Result<()> {
     let run = args.run.as_str();
-    let detail = ask(&args.data, run, async |client| client.run(run).await).await?;
-    print_run(&detail, args.format)
+    let found = ask(&args.data, run, async |client| {
+        let detail = client.run(run).await?;
+        let of_cycle = [("parent_run_id", detail.run.run_id.as_str())];
+        let children = match detail.run.kind {
+            RunKind::Cycle => client.runs(&of_cycle, MOST_CHILDREN).await?.runs,
+            RunKind::Candidate | RunKind::Direct => Vec::new(),
+        };
+        Ok((detail, children))
+    });
+    let (detail, children) = found.await?;
+    print_run(&detail, args.format)?;
+    if args.format.json || children.is_empty() { Ok(()) } else { print(&children_text(&children)) }
+}
+
+/// Runs of a cycle that are listed below it.
+const MOST_CHILDREN: usize = 30;
+
+fn children_text(runs: &[RunSummary]) -> String {
+    let row = |run: &RunSummary| {
+        let why = run.outcome.as_ref().map(|outcome| outcome.reason.clone()).unwrap_or_default();
+        vec![run.run_id.clone(), about(run), state(run), why]
+    };
+    let rows = runs.iter().map(row).collect();
+    format!("\n{}", table(&["run", "about", "state", "why"], &[], rows))
+}
+
+/// What a candidate's stages found out, as far as it can be told in a line.
+fn found_text(detail: &RunDetail) -> String {
+    let of = |wanted: PipelineStage| {
+        let stage = detail.stages.iter().find(|stage| stage.stage == wanted);
+        stage.and_then(|stage| stage.result.clone())
+    };
+    let mut text = String::new();
+    let built = of(PipelineStage::Building).map(|built| built["changes"].clone());
+    for change in built.as_ref().and_then(Value::as_array).into_iter().flatten() {
+        text += &format!("  changed   {}\n", change.as_str().unwrap_or_default());
+    }
+    let evidence = of(PipelineStage::Evaluation).map(|tested| tested["evidence"].clone());
+    // What an other version of Evo measured may be written otherwise.
+    let Some(Ok(evidence)) = evidence.map(serde_json::from_value::<Evidence>) else { return text };
+    let Trials { passed, total } = evidence.holdout;
+    text += &format!("  trials    {passed} of {total} held-out trials passed\n");
+    if let Some(pairs) = &evidence.paired {
+        text += &format!("  compared  {}\n", pairs_text(pairs));
+    }
+    text
 }
 
 fn print_run(detail: &RunDetail, format: FormatArgs) -> Result<()> {
@@ -168,6 +214,9 @@ fn show_text(detail: &RunDetail) -> String {
     }
     if let Some(outcome) = &run.outcome {
         text += &format!("  why       {}\n", outcome.reason);
+    }
+    if run.kind == RunKind::Candidate {
+        text += &found_text(detail);
     }
     if !run.artifact_id.is_empty() {
         text += &format!("  package   {}\n", run.artifact_id);

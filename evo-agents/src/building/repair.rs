@@ -17,7 +17,7 @@ use super::{
         self, Budget, Ended, Task,
         knowledge::{Knowledge, Writes},
         renewed,
-        world::Live,
+        world::{Evaluate as _, Live},
     },
 };
 use crate::{
@@ -27,7 +27,10 @@ use crate::{
         execute::CallPolicy,
         package::{Kind, Package},
     },
-    sources::requests::{BUILDER, Broken},
+    sources::{
+        openapi::cases::with_declared_schema,
+        requests::{BUILDER, Broken},
+    },
 };
 
 /// Calls that the search for a better call may make.
@@ -44,6 +47,7 @@ pub(super) async fn build(candidate: &Candidate, version: &str, job: &StageJob) 
         return Ok(Err(Outcome::discarded(codes::DUPLICATE, reason)));
     };
     let failing = package(job, id).await?;
+    let mut other = None;
     if let Some(incumbent) = incumbent.filter(|incumbent| *incumbent != id) {
         let now = package(job, incumbent).await?;
         let made = now.provenance.as_ref();
@@ -51,10 +55,13 @@ pub(super) async fn build(candidate: &Candidate, version: &str, job: &StageJob) 
             let reason = "the version that failed has been replaced by a better one already";
             return Ok(Err(Outcome::discarded(codes::DUPLICATE, reason)));
         }
+        other = Some(now);
     }
     match &failing.kind {
         Kind::Code => code(candidate, version, job, &broken, &failing).await,
-        Kind::Http | Kind::Composed(_) => call(candidate, version, job, &failing).await,
+        Kind::Http | Kind::Composed(_) => {
+            call(candidate, version, job, &failing, other.as_ref()).await
+        }
         Kind::Mcp(call) => {
             let reason = format!(
                 "it only calls the tool {} of an MCP server, in which nothing can be changed here",
@@ -103,12 +110,22 @@ async fn code(
     Ok(Ok(built))
 }
 
-/// The search corrects the call. A document that has changed is noticed by Learning itself, which
+/// The search corrects the call, unless the version that is in use now, `now`, has nothing to be
+/// corrected. A document that has changed is noticed by Learning itself, which
 /// then has a candidate of the new definition.
-async fn call(candidate: &Candidate, version: &str, job: &StageJob, failing: &Package) -> Build {
+async fn call(
+    candidate: &Candidate,
+    version: &str,
+    job: &StageJob,
+    failing: &Package,
+    now: Option<&Package>,
+) -> Build {
     let cases = cases(job, failing)?;
-    if cases.is_empty() {
-        let reason = "there is no case by which a better version would be known";
+    if cases.iter().all(|case| case.expect.refusal) {
+        let skill = &candidate.name;
+        let reason = format!(
+            "there is no case that a search could go by: of one or two, all are kept to judge by; `evo learn \"…\" --skill {skill} --examples FILE` gives more"
+        );
         return Ok(Err(Outcome::held(codes::NO_ORACLE, reason)));
     }
     let source = source_of(&job.context, candidate)?;
@@ -130,6 +147,16 @@ async fn call(candidate: &Candidate, version: &str, job: &StageJob, failing: &Pa
         ..policy_with_parts(job, source, failing).await
     };
     let world = Live::new(&job.services.executor, &policy, &writes);
+    if let Some(now) = now
+        && passes_all(now, &cases, &world).await
+    {
+        let reason = format!(
+            "version {} answers all {} train cases, and it is in use again",
+            now.manifest.version,
+            cases.len()
+        );
+        return Ok(Err(Outcome::discarded(codes::DUPLICATE, reason)));
+    }
     let cancel: &CancellationToken = &job.services.cancel;
     let archive = search::Archive::default();
     let task =
@@ -150,6 +177,13 @@ async fn call(candidate: &Candidate, version: &str, job: &StageJob, failing: &Pa
                 source.name
             );
             return Ok(Err(Outcome::held(codes::WRITE_NOT_ALLOWED, reason)));
+        }
+        _ if found.best.score.pass_rate() >= 1.0 && !found.is_better() => {
+            let reason = format!(
+                "it answers all {} train cases now; what fails is not among them, or the server has been well again since",
+                cases.len()
+            );
+            return Ok(Err(Outcome::discarded(codes::NO_IMPROVEMENT, reason)));
         }
         _ if !found.is_better() => {
             let reason = format!(
@@ -172,12 +206,22 @@ async fn call(candidate: &Candidate, version: &str, job: &StageJob, failing: &Pa
     })
 }
 
-/// The train cases, with their schemas in them: as the package has them, and what came since.
+/// Whether a package passes all cases, each tried once.
+async fn passes_all(package: &Package, cases: &[Case], world: &Live<'_>) -> bool {
+    for case in cases {
+        if !world.run(package, case).await.passed() {
+            return false;
+        }
+    }
+    true
+}
+
+/// The train cases, with the schema in them that the failing version's own cases have. These are left
+/// aside otherwise: some of what it was built with is held out by now.
 fn cases(job: &StageJob, failing: &Package) -> Result<Vec<Case>, StageError> {
     let own = failing.train_cases().map_err(|error| StageError::permanent(error.to_string()))?;
-    let is_whole = |case: &&Case| !case.expect.declared_schema || case.expect.schema.is_some();
-    let is_new = |case: &&Case| !own.iter().any(|known| known.input == case.input);
-    let new: Vec<Case> =
-        job.context.train_cases.iter().filter(is_whole).filter(is_new).cloned().collect();
-    Ok(own.into_iter().chain(new).collect())
+    let declared = own.into_iter().find_map(|case| case.expect.schema);
+    let cases = with_declared_schema(&job.context.train_cases, declared.as_ref());
+    let is_whole = |case: &Case| !case.expect.declared_schema;
+    Ok(cases.into_iter().filter(is_whole).collect())
 }

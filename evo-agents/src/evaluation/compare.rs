@@ -29,6 +29,7 @@ impl Pairs {
     /// Counts one pair. `pinned`: on a case kept from a failure in use.
     pub fn add(&mut self, candidate: Side, incumbent: Side, pinned: bool) {
         self.counts.total += 1;
+        self.counts.pinned += u32::from(pinned);
         match (candidate.passed, incumbent.passed) {
             (true, false) => self.counts.better += 1,
             (false, true) => {
@@ -103,7 +104,14 @@ mod tests {
         pairs.add(side(true, 1.0), side(true, 1.0), false);
         assert_eq!(
             pairs.finish(),
-            Paired { worse: 1, better: 1, total: 3, pinned_worse: 1, latency_ratio_high: None }
+            Paired {
+                worse: 1,
+                better: 1,
+                total: 3,
+                pinned: 1,
+                pinned_worse: 1,
+                latency_ratio_high: None
+            }
         );
     }
 

@@ -2,6 +2,7 @@
 
 use evo_common::{
     artifact,
+    ids::ArtifactId,
     messages::PipelineStage,
     skill::SkillManifest,
     stage::{BuildingOutput, Candidate},
@@ -10,8 +11,9 @@ use futures_util::future::BoxFuture;
 
 use super::{candidate_of, done, expect_stage, version_of};
 use crate::{
-    building,
+    building::{self, package::Built, search::changes::changes},
     handler::{AgentHandler, StageDone, StageError, StageJob},
+    skill::package::Package,
     wording,
 };
 
@@ -33,6 +35,7 @@ impl AgentHandler for Building {
                         manifest: bare_manifest(candidate, version),
                         endpoints: Vec::new(),
                         files: std::collections::BTreeMap::new(),
+                        changes: Vec::new(),
                         outcome: Some(outcome),
                         usage: wording::usage(gateway),
                     };
@@ -42,6 +45,7 @@ impl AgentHandler for Building {
             let (_, archive) = artifact::pack(&built.files)
                 .map_err(|error| StageError::permanent(format!("{}: {error}", candidate.name)))?;
             let artifact_id = job.services.artifacts.put(archive).await?;
+            let changes = changes_to(&job, &built).await?;
             let output = BuildingOutput {
                 manifest: built.manifest,
                 endpoints: built.endpoints,
@@ -50,12 +54,25 @@ impl AgentHandler for Building {
                     .into_iter()
                     .map(|(name, content)| (name, content.len() as u64))
                     .collect(),
+                changes,
                 outcome: None,
                 usage: wording::usage(gateway),
             };
             Ok(done(artifact_id.as_str(), &output))
         })
     }
+}
+
+/// What a package does otherwise than the version in use, if there is one.
+async fn changes_to(job: &StageJob, built: &Built) -> Result<Vec<String>, StageError> {
+    let Some(incumbent) = &job.context.incumbent else { return Ok(Vec::new()) };
+    let id = ArtifactId::parse(incumbent.artifact_id.as_str()).map_err(|error| {
+        StageError::permanent(format!("`metadata.incumbent.artifact_id`: {error}"))
+    })?;
+    let before = job.services.artifacts.package(&id).await?;
+    // One that can't be read ends in Pre-load.
+    let after = Package::from_files(built.files.clone());
+    Ok(after.map(|after| changes(&before, &after)).unwrap_or_default())
 }
 
 fn bare_manifest(candidate: &Candidate, version: &str) -> SkillManifest {

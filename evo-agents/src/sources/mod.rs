@@ -133,7 +133,9 @@ pub fn forecast(candidate: &Candidate, source: &SourceConfig) -> Option<Outcome>
                 serde_json::from_value::<skill_md::Definition>(candidate.definition.clone());
             folder.ok()?.forecast(candidate, source)
         }
-        CandidateKind::Request | CandidateKind::Repair | CandidateKind::Composed => {
+        // It is judged by the cases of the version that it repairs, which king keeps.
+        CandidateKind::Repair => None,
+        CandidateKind::Request | CandidateKind::Composed => {
             let tells = candidate.cases.iter().any(|case| case.expect.has_oracle());
             let reason = "no case says what a right answer is";
             (!tells).then(|| Outcome::held(codes::NO_ORACLE, reason))

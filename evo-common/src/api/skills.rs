@@ -109,6 +109,18 @@ pub struct SkillVersionView {
     pub manifest: Value,
     /// What it calls.
     pub endpoints: Vec<String>,
+    /// Who built it: `openapi/1`, `search/1`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub builder: Option<String>,
+    /// What was done to the package that it was made from: `name`, `path`, …
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub operators: Vec<String>,
+    /// What it does otherwise than the version that was in use when it was built, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<String>,
+    /// The request that it answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
     /// When it was made (RFC 3339).
     pub created_at: String,
 }
@@ -150,6 +162,25 @@ pub struct SkillCost {
     pub source: String,
 }
 
+/// How far a new version that gets a part of the calls has come.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Rollout {
+    /// The version.
+    pub version: String,
+    /// Percentage of the calls that it gets.
+    pub share: u8,
+    /// Since when it gets this share (RFC 3339).
+    pub since: String,
+    /// Its reported calls since then.
+    pub reports: u64,
+    /// Reported calls that the next share takes.
+    pub reports_needed: u32,
+    /// Before this it does not get more (RFC 3339).
+    pub not_before: String,
+    /// The next share, in percent.
+    pub next: u8,
+}
+
 /// One skill with its versions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SkillDetail {
@@ -165,6 +196,12 @@ pub struct SkillDetail {
     /// What it would go back to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<VersionRef>,
+    /// How far the new version that gets a part of the calls has come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Rollout>,
+    /// Inputs that failed in use and are cases of every later version.
+    #[serde(default)]
+    pub pinned_cases: u64,
     /// The version that waits for a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval: Option<ApprovalView>,

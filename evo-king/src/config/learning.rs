@@ -29,11 +29,14 @@ pub struct TelemetryConfig {
     pub window_ms: u64,
     /// Kinds of failures that are kept; of more, the lightest go.
     pub max_clusters: u32,
+    /// For so long a repair that was rejected is not wanted again because of more failures.
+    pub rest_ms: u64,
 }
 
 impl Default for TelemetryConfig {
     fn default() -> Self {
-        Self { failures: 5, window_ms: 24 * 3_600_000, max_clusters: 1_000 }
+        const DAY_MS: u64 = 24 * 3_600_000;
+        Self { failures: 5, window_ms: DAY_MS, max_clusters: 1_000, rest_ms: DAY_MS }
     }
 }
 

@@ -75,7 +75,7 @@ impl Coordinator {
         output: &LearningOutput,
     ) -> store::Result<u32> {
         let mut open = 0;
-        let mut seen = HashSet::new();
+        let mut begun = HashSet::new();
         let wanted = requests_of(connection, output).await?;
         let mut answers = Answers::default();
         let budget = budget::of(self, connection, &cycle.run_id).await?;
@@ -87,17 +87,21 @@ impl Coordinator {
                     Outcome::discarded(codes::DUPLICATE, "the name is king's own; take another"),
                 ),
                 Some((id, request)) if !is_open(request) => ended(closed(id, request)),
-                _ if seen.insert(candidate.name.clone()) => {
-                    self.start_of(connection, now, candidate).await?
+                // One that ends at once, since its definition is in use, leaves the way to a repair.
+                _ if begun.contains(&candidate.name) => {
+                    busy("another candidate of this cycle has the same name")
                 }
-                _ => busy("another candidate of this cycle has the same name"),
+                _ => self.start_of(connection, now, candidate).await?,
             };
             if start.is_running()
                 && let Some(reason) = budget.stops(candidate, open)
             {
                 start = ended(Outcome::held(codes::OVER_BUDGET, reason));
             }
-            open += u32::from(start.is_running());
+            if start.is_running() {
+                open += 1;
+                begun.insert(candidate.name.clone());
+            }
             let run_id = self.start_child(connection, now, cycle, candidate, &start).await?;
             let Some((request_id, Some(request))) = request else { continue };
             if start.is_running() {

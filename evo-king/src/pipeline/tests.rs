@@ -310,6 +310,7 @@ async fn script(
                 manifest,
                 endpoints: vec![format!("GET http://api/{name}")],
                 files: std::collections::BTreeMap::new(),
+                changes: Vec::new(),
                 outcome: None,
                 usage: serde_json::from_value(context.trigger["usage"].clone()).ok(),
             })
@@ -404,7 +405,10 @@ async fn a_skill_keeps_the_name_that_a_model_gave_it() {
     assert_eq!(report.discarded.len(), 2, "{report:?}");
     assert!(report.discarded.iter().all(|candidate| candidate.code == "duplicate"), "{report:?}");
     assert_eq!(report.discarded[1].name, "api-nice");
-    assert_eq!(bench.store.skills_get("api-other").await.unwrap(), None);
+    assert_eq!(
+        bench.store.skills_get("api-other", &crate::config::CanaryConfig::default()).await.unwrap(),
+        None
+    );
 
     let contexts = bench.contexts.lock().unwrap();
     let names: Vec<&Option<Vec<KnownName>>> = contexts
@@ -434,7 +438,12 @@ async fn building_is_told_what_was_made_of_the_same_definition() {
     for _ in 0..2 {
         assert_eq!(bench.cycle_over(&["api-c"]).await.held.len(), 1);
     }
-    let skill = bench.store.skills_get("api-c").await.unwrap().unwrap();
+    let skill = bench
+        .store
+        .skills_get("api-c", &crate::config::CanaryConfig::default())
+        .await
+        .unwrap()
+        .unwrap();
     let contexts = bench.contexts.lock().unwrap();
     let building = contexts.iter().filter(|(stage, _)| *stage == PipelineStage::Building);
     let earlier: Vec<_> = building.map(|(_, context)| context.earlier.clone()).collect();

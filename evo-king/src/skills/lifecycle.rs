@@ -430,7 +430,8 @@ pub(crate) async fn report(
     }
     match found {
         Finding::Worse => {
-            take_back(connection, now, config, skill, artifact_id, &monitor).await?;
+            let rest_ms = telemetry.rest_ms;
+            take_back(connection, now, config, rest_ms, skill, artifact_id, &monitor).await?;
         }
         Finding::Outage => {
             let reason = "its calls fail, and so do those of what runs beside it; nothing is taken \
@@ -455,6 +456,7 @@ async fn take_back(
     connection: &Connection,
     now: Timestamp,
     config: &SkillsConfig,
+    rest_ms: u64,
     skill: &str,
     artifact_id: &str,
     monitor: &Monitor,
@@ -468,7 +470,7 @@ async fn take_back(
         monitor.expected * 100.0
     );
     failpoints::passed("before a version is taken back");
-    repair::ask(connection, now, skill, artifact_id, &reason).await?;
+    repair::ask(connection, now, skill, artifact_id, &reason, rest_ms).await?;
     let is = |version: &VersionRef| version.artifact_id == artifact_id;
     if let Some(canary) = before.canary.clone().filter(|canary| is(&canary.version)) {
         let after = Channels { canary: None, ..before.clone() };

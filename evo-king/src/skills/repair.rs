@@ -18,7 +18,7 @@ use crate::{
         self, Connection, cases, events, row,
         skills::{
             live::{self, FailedCall},
-            state,
+            pointers, state,
         },
     },
 };
@@ -33,6 +33,7 @@ pub(super) async fn ask(
     skill: &str,
     artifact_id: &str,
     reason: &str,
+    rest_ms: u64,
 ) -> store::Result<()> {
     let failed = live::failed_calls(connection, skill, artifact_id).await?;
     let (cluster, most) = worst(&failed);
@@ -45,7 +46,7 @@ pub(super) async fn ask(
         Some(known) if known.status.is_open() => 1.0,
         _ => f64::from(u32::try_from(failed.len().max(1)).unwrap_or(u32::MAX)),
     };
-    let wanted = Repair { skill, artifact_id, origin, cluster, text: &text, weight };
+    let wanted = Repair { skill, artifact_id, origin, cluster, text: &text, weight, rest_ms };
     want(connection, now, &failed, wanted).await?;
     Ok(())
 }
@@ -59,10 +60,10 @@ pub(super) async fn ask_for(
     artifact_id: &str,
     alike: Alike<'_>,
 ) -> store::Result<Option<String>> {
-    let Alike { cluster, text, weight } = alike;
+    let Alike { cluster, text, weight, rest_ms } = alike;
     let failed = live::failed_calls(connection, skill, artifact_id).await?;
     let origin = "telemetry";
-    let wanted = Repair { skill, artifact_id, origin, cluster, text, weight };
+    let wanted = Repair { skill, artifact_id, origin, cluster, text, weight, rest_ms };
     want(connection, now, &failed, wanted).await
 }
 
@@ -73,6 +74,8 @@ pub(super) struct Alike<'a> {
     pub(super) text: &'a str,
     /// How many there are.
     pub(super) weight: f64,
+    /// For so long a repair that was rejected is not asked for again.
+    pub(super) rest_ms: u64,
 }
 
 /// What is to be repaired, and why.
@@ -83,6 +86,7 @@ struct Repair<'r> {
     cluster: &'r str,
     text: &'r str,
     weight: f64,
+    rest_ms: u64,
 }
 
 async fn want(
@@ -91,7 +95,7 @@ async fn want(
     failed: &[FailedCall],
     repair: Repair<'_>,
 ) -> store::Result<Option<String>> {
-    let Repair { skill, artifact_id, origin, cluster, text, weight } = repair;
+    let Repair { skill, artifact_id, origin, cluster, text, weight, rest_ms } = repair;
     let Some(version) = state::version(connection, skill, artifact_id).await? else {
         return Ok(None);
     };
@@ -105,6 +109,11 @@ async fn want(
         }
     }
     failpoints::passed("after the pinned cases");
+    let canary = pointers::load(connection, skill).await?.canary;
+    if canary.is_some_and(|canary| canary.version.artifact_id != artifact_id) {
+        // What is to take its place is being tried; a further one would begin that anew.
+        return Ok(None);
+    }
     let text = format!("Repair of {skill} {}: {text}", version.at.version);
     let wanted = Wanted {
         kind: RequestKind::Repair,
@@ -115,6 +124,7 @@ async fn want(
         cluster: Some(cluster),
         same: &requests::same_repair(skill, artifact_id),
         weight,
+        rest_ms,
     };
     let request_id = requests::want(connection, now, wanted).await?;
     failpoints::passed("after the request of a repair");

@@ -55,7 +55,8 @@ pub(crate) async fn failed(
         "{} calls failed alike (inputs: {}), with `{common}`.",
         cluster.failures, cluster.shape
     );
-    let alike = Alike { cluster: &common, text: &text, weight: f64::from(config.failures) };
+    let weight = f64::from(config.failures);
+    let alike = Alike { cluster: &common, text: &text, weight, rest_ms: config.rest_ms };
     let artifact_id = &version.artifact_id;
     let asked = repair::ask_for(connection, now, call.skill, artifact_id, alike);
     cluster.request_id = asked.await?;
@@ -100,6 +101,7 @@ pub(crate) async fn missing(
         cluster: Some(&common),
         same: &same,
         weight: f64::from(config.failures),
+        rest_ms: config.rest_ms,
     };
     cluster.request_id = requests::want(connection, now, wanted).await?;
     clusters::save(connection, &cluster).await
@@ -152,7 +154,7 @@ async fn count(
     };
     if cluster.artifact_id != artifact_id {
         // What another version did says nothing about this one.
-        (cluster.recent, cluster.request_id) = (Vec::new(), None);
+        (cluster.recent, cluster.request_id, cluster.failures) = (Vec::new(), None, 1);
         cluster.artifact_id = artifact_id;
     }
     cluster.last_at = now;
@@ -186,7 +188,12 @@ mod tests {
 
     #[test]
     fn so_many_failures_within_the_window_are_enough_and_count_once() {
-        let config = TelemetryConfig { failures: 3, window_ms: 100, max_clusters: 10 };
+        let config = TelemetryConfig {
+            failures: 3,
+            window_ms: 100,
+            max_clusters: 10,
+            ..TelemetryConfig::default()
+        };
         let mut recent = Vec::new();
         let mut full_at = Vec::new();
         for at in [0, 90, 150, 180, 185, 186, 400, 600, 650, 700] {

@@ -7,10 +7,14 @@ use std::io::IsTerminal as _;
 use evo_common::{
     api::{
         CancelRequest, NewRequest, RequestList, RequestStatus, RequestStep, RequestSummary,
-        RequestView,
+        RequestView, StartRun,
     },
+    config::sources::REQUESTS,
     stage::RequestKind,
 };
+
+use serde::Serialize;
+use serde_json::json;
 
 use super::session::Session;
 use crate::{
@@ -22,12 +26,17 @@ use crate::{
     up::{Runners, follow_cycle},
 };
 
+/// Open requests that one cycle is started about; king tells Learning of as many.
+const MOST_STARTED: u32 = 50;
 /// Characters of a text in a table.
 const SHORT: usize = 60;
 
 pub(super) async fn run(args: LearnArgs) -> Result<()> {
     if args.list {
         return list(&args.filter, &args).await;
+    }
+    if let Some(id) = &args.start {
+        return start(id, &args).await;
     }
     if let Some(id) = &args.show {
         return show(id, &args).await;
@@ -37,7 +46,7 @@ pub(super) async fn run(args: LearnArgs) -> Result<()> {
     }
     let Some(text) = args.text.clone() else {
         return Err(Stop::usage(
-            "say what is wanted: evo learn \"…\" --examples FILE; or --list, --show ID, --cancel ID",
+            "say what is wanted: evo learn \"…\" --examples FILE; or --list, --show ID, --start [ID], --cancel ID",
         ));
     };
     ask(text, args).await
@@ -98,6 +107,58 @@ async fn asked(client: &Client, new: NewRequest, args: &LearnArgs) -> Result<()>
             Err(Stop::failed(format!("the request is {}{why}", status.as_str())))
         }
     }
+}
+
+/// Runs a cycle about open requests to its end.
+async fn start(id: &str, args: &LearnArgs) -> Result<()> {
+    let session = Box::pin(Session::open(&args.data, Runners::All)).await?;
+    let result = Box::pin(started(&session.client, id)).await;
+    session.close().await;
+    let requests = result?;
+    if args.format.json {
+        print_json(&requests)?;
+    } else {
+        for view in &requests.requests {
+            print(&show_text(view))?;
+        }
+    }
+    let is_left = |view: &&RequestView| view.request.status != RequestStatus::Answered;
+    match requests.requests.iter().filter(is_left).count() {
+        0 => Ok(()),
+        left => Err(Stop::failed(format!("{left} of {} are not answered", requests.count))),
+    }
+}
+
+/// What became of requests, each with its steps.
+#[derive(Serialize)]
+struct Started {
+    cycle_id: String,
+    count: usize,
+    requests: Vec<RequestView>,
+}
+
+async fn started(client: &Client, id: &str) -> Result<Started> {
+    let ids: Vec<String> = if id.is_empty() {
+        let open = [("status", RequestStatus::Open.as_str())];
+        let open = client.requests(&open, MOST_STARTED).await.map_err(refused)?;
+        open.requests.into_iter().map(|request| request.request_id).collect()
+    } else {
+        let view = client.request(id).await.map_err(refused)?;
+        view.request.map(|view| view.request.request_id).into_iter().collect()
+    };
+    if ids.is_empty() {
+        return Err(Stop::failed("nothing is open; `evo learn --list` shows what was asked for"));
+    }
+    let trigger = json!({"kind": "learn", "sources": [REQUESTS], "requests": ids});
+    let start = StartRun { trigger, ..StartRun::default() };
+    let cycle_id = client.start_cycle(&start).await.map_err(refused)?.run_id;
+    let mut progress = Progress::new(std::io::stderr().is_terminal());
+    follow_cycle(client, &cycle_id, &mut progress).await?;
+    let mut requests = Vec::new();
+    for id in ids {
+        requests.extend(client.request(&id).await.map_err(refused)?.request);
+    }
+    Ok(Started { cycle_id, count: requests.len(), requests })
 }
 
 fn about(request: &RequestSummary, created: bool) -> String {

@@ -7,6 +7,7 @@ mod versions;
 use anyhow::Context as _;
 use evo_common::{
     api::{InvokeSkill, SkillAnswer, SkillDetail, SkillList, SkillSummary, SkillVersionView},
+    evidence::Paired,
     outcome::Outcome,
     skill::SkillManifest,
 };
@@ -157,6 +158,18 @@ fn version_text(version: &SkillVersionView, told: Option<&Outcome>) -> String {
     for endpoint in &version.endpoints {
         text += &format!("  calls        {endpoint}\n");
     }
+    for change in &version.changes {
+        text += &format!("  changed      {change}\n");
+    }
+    if let Some(builder) = &version.builder {
+        let by = match version.operators.as_slice() {
+            [] => builder.clone(),
+            operators => format!("{builder} ({})", operators.join(", ")),
+        };
+        let request = version.request_id.as_ref();
+        let request = request.map(|id| format!(" for {id}")).unwrap_or_default();
+        text += &format!("  built by     {by}{request}\n");
+    }
     if let Some(inputs) = version.manifest["inputs"].as_array().filter(|list| !list.is_empty()) {
         let inputs: Vec<String> = inputs
             .iter()
@@ -194,11 +207,14 @@ fn version_text(version: &SkillVersionView, told: Option<&Outcome>) -> String {
             evidence.latency.p95_ms,
             evidence.latency.budget_ms
         );
+        if let Some(pairs) = &evidence.paired {
+            text += &format!("  compared     {}\n", pairs_text(pairs));
+        }
         for failure in &evidence.failures {
             text += &format!("  failed       {}: {}\n", failure.code, failure.detail);
         }
     }
-    if let Some(live) = &version.live {
+    if let Some(live) = version.live.as_ref().filter(|live| live.reports > 0) {
         text += &format!(
             "  in use       {} calls, {:.1} % did what they should ({:.0} % expected); alarm {:.1} of {:.0}\n",
             live.reports,
@@ -213,6 +229,21 @@ fn version_text(version: &SkillVersionView, told: Option<&Outcome>) -> String {
     }
     text += &format!("  made         {} by run {}\n", version.created_at, version.run_id);
     text
+}
+
+/// Pairs of trials with the version that was in use.
+pub(super) fn pairs_text(pairs: &Paired) -> String {
+    let pinned = match (pairs.pinned, pairs.pinned_worse) {
+        (0, _) => String::new(),
+        (pinned, 0) => format!(", {pinned} of them with inputs that failed in use"),
+        (pinned, worse) => {
+            format!(", {pinned} of them with inputs that failed in use, of which {worse} are worse")
+        }
+    };
+    format!(
+        "{} pairs with the version in use: {} better, {} worse{pinned}",
+        pairs.total, pairs.better, pairs.worse
+    )
 }
 
 async fn call(

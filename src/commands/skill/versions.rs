@@ -1,14 +1,15 @@
 //! What is known of a skill's versions.
 
 use evo_common::api::{
-    ApprovalDetail, ApprovalList, SkillApproval, SkillCallList, SkillDetail, SkillDiff,
-    SkillHistory, SkillLineage,
+    ActivationView, ApprovalDetail, ApprovalList, RequestSummary, Rollout, SkillApproval,
+    SkillCallList, SkillDetail, SkillDiff, SkillHistory, SkillLineage,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Session, missing};
+use super::{Session, find, missing, pairs_text};
 use crate::{
     cli::{DataArgs, FormatArgs, SkillArgs},
+    client::{self, Client},
     report::{print, print_json, table},
     stop::{Result, Stop},
     up::Runners,
@@ -18,26 +19,82 @@ use crate::{
 const DIGEST: usize = 12;
 
 pub(super) async fn history(skill: SkillArgs, limit: u32) -> Result<()> {
-    let limit = limit.to_string();
-    show(&skill, "history", &[("limit", &limit)], history_text).await
+    let session = Box::pin(Session::open(&skill.data, Runners::None)).await?;
+    let story = Box::pin(story(&session.client, &skill.name, &limit.to_string())).await;
+    session.close().await;
+    let story = story?;
+    if skill.format.json { print_json(&story.history) } else { print(&story_text(&story)) }
 }
 
-fn history_text(history: &SkillHistory) -> String {
-    if history.history.is_empty() {
+/// Repairs that are looked through for those of one skill.
+const REPAIRS: u32 = 200;
+
+/// What became of a skill's versions, with what there is to say about each, and what was asked for
+/// meanwhile.
+struct Story {
+    history: SkillHistory,
+    skill: SkillDetail,
+    repairs: Vec<RequestSummary>,
+}
+
+async fn story(client: &Client, name: &str, limit: &str) -> Result<Story> {
+    let skill = find(client, name).await?;
+    let failed = |error: client::Error| Stop::Failed(error.into());
+    let history = client.of_skill(name, "history", &[("limit", limit)]).await.map_err(failed)?;
+    let repairs = client.requests(&[("kind", "repair")], REPAIRS).await.map_err(failed)?;
+    let mut repairs = repairs.requests;
+    repairs.retain(|request| request.skill.as_deref() == Some(name));
+    Ok(Story { history, skill, repairs })
+}
+
+/// Newest first: every line is what happened, what stands below it why.
+fn story_text(story: &Story) -> String {
+    let Story { history, skill, repairs } = story;
+    let oldest = history.history.last().map(|entry| entry.at.as_str());
+    // What was asked for before the oldest line belongs to another page.
+    let is_here = |at: &str| history.next_cursor.is_none() || oldest.is_none_or(|old| at >= old);
+    let mut told: Vec<(&str, String)> =
+        history.history.iter().map(|entry| (entry.at.as_str(), entry_text(entry, skill))).collect();
+    for request in repairs.iter().filter(|request| is_here(&request.created_at)) {
+        let (id, status) = (&request.request_id, request.status.as_str());
+        let from = match request.origin.as_str() {
+            "telemetry" => "calls that fail alike",
+            "rollback" => "a version that failed in use",
+            _ => "a person",
+        };
+        let text = request.text.replace('\n', " ");
+        let text = format!("repair wanted by {from}: {id}, {status} by now\n    {text}\n");
+        told.push((&request.created_at, text));
+    }
+    if told.is_empty() {
         return "No version of it was ever in use.\n".to_owned();
     }
-    let row = |entry: &evo_common::api::ActivationView| {
-        vec![
-            entry.at.clone(),
-            entry.action.clone(),
-            entry.version.clone(),
-            format!("{} %", entry.share),
-            entry.by.clone().unwrap_or_else(|| "king".to_owned()),
-            entry.reason.clone(),
-        ]
+    // What is of one moment keeps its order.
+    told.sort_by(|a, b| b.0.cmp(a.0));
+    told.into_iter().map(|(at, text)| format!("{at}  {text}")).collect::<Vec<_>>().concat()
+}
+
+fn entry_text(entry: &ActivationView, skill: &SkillDetail) -> String {
+    let ActivationView { action, version, share, by, reason, .. } = entry;
+    let gets = match share {
+        0 => "no calls".to_owned(),
+        100 => "all calls".to_owned(),
+        share => format!("{share} % of the calls"),
     };
-    let rows = history.history.iter().map(row).collect();
-    table(&["when", "what", "version", "calls", "who", "why"], &[3], rows)
+    let by = by.as_ref().map(|by| format!(", by {by}")).unwrap_or_default();
+    let mut text = format!("{version} {}, gets {gets}{by}\n", action.replace('_', " "));
+    let made = skill.versions.iter().find(|made| made.artifact_id == entry.artifact_id);
+    // What is new of a version is told where it begins.
+    if let Some(made) = made.filter(|_| ["canary", "activated"].contains(&&**action)) {
+        for change in &made.changes {
+            text += &format!("    {change}\n");
+        }
+        let pairs = made.evidence.as_ref().and_then(|evidence| evidence.paired.as_ref());
+        if let Some(pairs) = pairs {
+            text += &format!("    {}\n", pairs_text(pairs));
+        }
+    }
+    format!("{text}    {reason}\n")
 }
 
 pub(super) async fn calls(skill: SkillArgs, limit: u32) -> Result<()> {
@@ -195,8 +252,14 @@ pub(super) fn state_text(skill: &SkillDetail) -> String {
     if let Some(flag) = &summary.flag {
         text += &format!("  look at it: {} since {}: {}\n", flag.code, flag.at, flag.reason);
     }
-    if let Some(canary) = &summary.canary {
-        text += &format!("  {} gets {} % of the calls\n", canary.version, canary.share);
+    if let Some(rollout) = &skill.rollout {
+        text += &format!("  {}\n", rollout_text(rollout));
+    }
+    if skill.pinned_cases > 0 {
+        text += &format!(
+            "  {} inputs that failed in use are cases of every new version\n",
+            skill.pinned_cases
+        );
     }
     if let Some(waits) = &skill.approval {
         text += &format!("  {} waits for a person: `evo skill approvals {name}`\n", waits.version);
@@ -216,6 +279,19 @@ pub(super) fn state_text(skill: &SkillDetail) -> String {
         }
     );
     text
+}
+
+/// How far a canary has come, and what it waits for.
+fn rollout_text(rollout: &Rollout) -> String {
+    let Rollout { version, share, reports, reports_needed, not_before, next, .. } = rollout;
+    let then = match next {
+        100 => "all of them".to_owned(),
+        next => format!("{next} %"),
+    };
+    format!(
+        "{version} gets {share} % of the calls; {then} after {reports_needed} reports without alarm \
+         ({reports} so far), not before {not_before}"
+    )
 }
 
 fn short(digest: &str) -> String {

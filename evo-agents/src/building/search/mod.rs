@@ -10,6 +10,7 @@
 //! is run only if its very call is one that the source allows ([`knowledge::Writes`]), whatever
 //! operator made it.
 
+pub(crate) mod changes;
 mod credit;
 mod front;
 mod genome;

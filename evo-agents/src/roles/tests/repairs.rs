@@ -88,18 +88,67 @@ async fn a_definition_that_has_changed_is_the_repair() {
     assert_eq!((found.len(), learned(&bed).await), (1, vec![fresh]));
 }
 
+/// A version that works, and one that does not.
+async fn versions(bed: &Bed) -> (String, ArtifactId) {
+    let works = bed.pipeline("good").await.artifact_id;
+    let package = ArtifactId::parse(works.clone()).unwrap();
+    let mut files = bed.services.artifacts.package(&package).await.unwrap().files;
+    let config = String::from_utf8(files["config.toml"].clone()).unwrap();
+    files.insert("config.toml".to_owned(), config.replace("/good\"", "/v1/good\"").into_bytes());
+    let (_, archive) = evo_common::artifact::pack(&files).unwrap();
+    (works, bed.services.artifacts.put(archive).await.unwrap())
+}
+
+/// How Building ends where it makes no package.
+async fn ends(bed: &Bed, context: &StageContext) -> (String, String) {
+    let built = bed.run(AgentRole::Building, "", context).await.unwrap();
+    let building: BuildingOutput = serde_json::from_value(built.output).unwrap();
+    let outcome = building.outcome.unwrap();
+    (outcome.code, outcome.reason)
+}
+
+#[tokio::test]
+async fn a_search_sees_train_cases_only_and_leaves_what_works_as_it_is() {
+    let api = Api::start().await;
+    let bed = Bed::of(&api);
+    let (works, failing) = versions(&bed).await;
+    let mut made_from = bed.candidate("good").await;
+    let mut context = bed.context.clone();
+    let cases = std::mem::take(&mut made_from.cases);
+    let version = |id: &str| Incumbent { artifact_id: id.to_owned(), version: "0.1.0".to_owned() };
+    let repair = |of: &str| Candidate {
+        kind: CandidateKind::Repair,
+        definition: json!({"skill": SKILL, "artifact_id": of, "text": "status 404"}),
+        ..made_from.clone()
+    };
+    context.version = "0.1.2".to_owned();
+    // The package that fails was built with the case that is held out by now.
+    context.holdout_cases.clone_from(&cases);
+    context.incumbent = Some(version(failing.as_str()));
+    context.candidate = Some(repair(failing.as_str()));
+    let (code, reason) = ends(&bed, &context).await;
+    assert_eq!(code, "no_oracle", "{reason}");
+
+    // What is in use instead of it answers everything.
+    context.train_cases = cases;
+    context.incumbent = Some(version(&works));
+    let (code, reason) = ends(&bed, &context).await;
+    assert_eq!(code, "duplicate", "{reason}");
+    assert!(reason.contains("answers all 1 train cases"), "{reason}");
+
+    // So does the version that is said to fail.
+    context.candidate = Some(repair(&works));
+    let (code, reason) = ends(&bed, &context).await;
+    assert_eq!(code, "no_improvement", "{reason}");
+    assert!(reason.contains("it answers all 1 train cases now"), "{reason}");
+}
+
 /// Its cases refer to the schema that the document declares, and the candidate has none of its own.
 #[tokio::test]
 async fn a_repair_is_judged_by_the_schema_that_its_skill_declares() {
     let api = Api::start().await;
     let bed = Bed::of(&api);
-    let works = bed.pipeline("good").await.artifact_id;
-    let works = bed.services.artifacts.package(&ArtifactId::parse(works).unwrap()).await.unwrap();
-    let mut files = works.files;
-    let config = String::from_utf8(files["config.toml"].clone()).unwrap();
-    files.insert("config.toml".to_owned(), config.replace("/good\"", "/v1/good\"").into_bytes());
-    let (_, archive) = evo_common::artifact::pack(&files).unwrap();
-    let failing = bed.services.artifacts.put(archive).await.unwrap();
+    let (_, failing) = versions(&bed).await;
 
     let mut made_from = bed.candidate("good").await;
     let mut context = bed.context.clone();

@@ -132,7 +132,7 @@ pub(super) async fn get_skill(
     PathParam(name): PathParam,
 ) -> Result<Json<SkillDetail>> {
     let name = check_name(name)?;
-    let skill = king.store.skills_get(&name).await?;
+    let skill = king.store.skills_get(&name, &king.config.skills.canary).await?;
     let mut skill = skill.ok_or_else(|| no_such_skill(&name))?;
     count_models(&king, &name, &mut skill.cost).await?;
     Ok(Json(skill))

@@ -268,11 +268,11 @@ async fn get_skill_approval(
     PathParam(name): PathParam,
 ) -> Result<Json<SkillApproval>> {
     let name = known(&king, name).await?;
-    let this = name.clone();
+    let (this, canary) = (name.clone(), king.config.skills.canary.clone());
     let found = king.store.read(async move |connection: &Connection| {
         let Some(approval) = approvals::newest(connection, &this).await? else { return Ok(None) };
         let findings = views::findings(connection, &approval.run_id).await?;
-        let skill = views::get(connection, &this).await?;
+        let skill = views::get(connection, &this, &canary).await?;
         Ok(skill.map(|skill| (approval, findings, skill)))
     });
     let Some((approval, findings, skill)) = found.await? else {

@@ -36,7 +36,7 @@ impl Lab {
     }
 
     async fn skill(&self, name: &str) -> SkillDetail {
-        self.bench.store.skills_get(name).await.unwrap().unwrap()
+        self.bench.store.skills_get(name, &CanaryConfig::default()).await.unwrap().unwrap()
     }
 
     /// What stands where: active, canary with its share, previous, by version.

@@ -224,7 +224,8 @@ async fn a_repair_has_the_cases_and_the_definition_of_what_it_repairs() {
     let new = NewRequest { skill: Some("api-a".to_owned()), ..asked("better for odd numbers", 5) };
     let id = bench.ask(new).await;
     bench.contexts.lock().unwrap().clear();
-    bench.cycle_over(&[]).await;
+    // What is in use as it stands in its source, and comes first, is not in the way.
+    bench.cycle_over(&["api-a"]).await;
     assert_eq!(bench.steps(&id).await, ["opened", "taken", "answered"]);
     let contexts = bench.contexts.lock().unwrap();
     let of = |wanted: PipelineStage| {

@@ -14,7 +14,7 @@ fn evidence(passed: u32, total: u32) -> Evidence {
 }
 
 fn paired(better: u32, worse: u32, total: u32) -> Paired {
-    Paired { worse, better, total, pinned_worse: 0, latency_ratio_high: None }
+    Paired { worse, better, total, ..Paired::default() }
 }
 
 fn input(evidence: &Evidence, look: u32) -> PromotionInput<'_> {

@@ -35,8 +35,6 @@ const MAX_TRIES: u32 = 3;
 const MAX_TOLD: u32 = 50;
 /// Bytes of examples that a dispatch carries at most.
 const MAX_TOLD_BYTES: usize = 1 << 20;
-/// For so long a repair that was rejected is not wanted again because of more failures.
-const REST_MS: u64 = 24 * 3_600_000;
 
 /// What a repair of this version has in common with every other one.
 pub(crate) fn same_repair(skill: &str, artifact_id: &str) -> String {
@@ -56,16 +54,18 @@ pub(crate) struct Wanted<'w> {
     pub(crate) same: &'w str,
     /// How many calls failed.
     pub(crate) weight: f64,
+    /// For so long it is not wanted again after it was rejected.
+    pub(crate) rest_ms: u64,
 }
 
 /// Writes down what failing calls want; the same once more raises its demand. What was rejected is
-/// wanted again after a day, what a person cancelled never. Gives the request that is open now.
+/// wanted again after a rest, what a person cancelled never. Gives the request that is open now.
 pub(crate) async fn want(
     connection: &Connection,
     now: Timestamp,
     wanted: Wanted<'_>,
 ) -> store::Result<Option<String>> {
-    let Wanted { kind, origin, text, skill, artifact_id, cluster, same, weight } = wanted;
+    let Wanted { kind, origin, text, skill, artifact_id, cluster, same, weight, rest_ms } = wanted;
     let Some(known) = requests::newest_same(connection, same).await? else {
         let rank = demand::first(weight, now);
         let new = NewRequest { kind, origin, text, skill, artifact_id, cluster, same, rank };
@@ -82,7 +82,7 @@ pub(crate) async fn want(
         failpoints::passed("after a request");
         return Ok(Some(request_id));
     };
-    let rested = now.ms_since(known.updated_at) >= REST_MS;
+    let rested = now.ms_since(known.updated_at) >= rest_ms;
     match known.status {
         RequestStatus::Cancelled => return Ok(None),
         RequestStatus::Rejected if !rested => return Ok(None),

@@ -156,6 +156,7 @@ async fn what_is_wanted_most_comes_first_and_old_wishes_fade() {
                     cluster: None,
                     same,
                     weight,
+                    rest_ms: DAY.cast_unsigned(),
                 };
                 want(connection, Timestamp(start + day * DAY), wanted).await
             })
@@ -186,7 +187,12 @@ async fn what_is_wanted_most_comes_first_and_old_wishes_fade() {
 async fn many_calls_of_a_skill_that_there_is_not_ask_for_it_within_bounds() {
     let folder = TempDir::new().unwrap();
     let store = store(&folder).await;
-    let config = TelemetryConfig { failures: 3, window_ms: 1_000, max_clusters: 5 };
+    let config = TelemetryConfig {
+        failures: 3,
+        window_ms: 1_000,
+        max_clusters: 5,
+        ..TelemetryConfig::default()
+    };
     let miss = async |name: String, at: i64| {
         let config = config.clone();
         store

@@ -20,6 +20,7 @@ use evo_common::{
 use libsql::params;
 
 use super::{Connection, Result, SkillFilter, Store, row};
+use crate::config::CanaryConfig;
 
 /// What is known of a skill when a candidate of its name comes in.
 #[derive(Debug, Clone)]
@@ -361,8 +362,12 @@ impl Store {
     }
 
     /// One skill with its versions.
-    pub async fn skills_get(&self, name: &str) -> Result<Option<SkillDetail>> {
-        let name = name.to_owned();
-        self.read(async move |connection| views::get(connection, &name).await).await
+    pub async fn skills_get(
+        &self,
+        name: &str,
+        config: &CanaryConfig,
+    ) -> Result<Option<SkillDetail>> {
+        let (name, config) = (name.to_owned(), config.clone());
+        self.read(async move |connection| views::get(connection, &name, &config).await).await
     }
 }

@@ -2,8 +2,8 @@
 
 use evo_common::{
     api::{
-        ActivationView, LineageEdge, LineageNode, LiveView, SkillCost, SkillDetail, SkillFlag,
-        SkillHistory, SkillLineage, SkillList, SkillSummary, SkillVersionView,
+        ActivationView, LineageEdge, LineageNode, LiveView, Rollout, SkillCost, SkillDetail,
+        SkillFlag, SkillHistory, SkillLineage, SkillList, SkillSummary, SkillVersionView,
     },
     case::Split,
     clock::Timestamp,
@@ -14,8 +14,11 @@ use evo_common::{
 use libsql::{Row, params};
 use serde_json::Value;
 
-use super::{Connection, Result, SkillFilter, approvals, pointers, row};
-use crate::skills::monitor::{self, Monitor};
+use super::{Connection, Result, SkillFilter, approvals, live, pointers, row};
+use crate::{
+    config::CanaryConfig,
+    skills::monitor::{self, Monitor},
+};
 
 const SUMMARY: &str = "SELECT name, status, pointer.version, pointer.artifact_id, description,
     source, score, decision, code, reason, updated_at, locator,
@@ -88,7 +91,11 @@ pub(crate) async fn one(connection: &Connection, name: &str) -> Result<Option<Sk
 }
 
 /// One skill with its versions.
-pub(crate) async fn get(connection: &Connection, name: &str) -> Result<Option<SkillDetail>> {
+pub(crate) async fn get(
+    connection: &Connection,
+    name: &str,
+    config: &CanaryConfig,
+) -> Result<Option<SkillDetail>> {
     let sql = format!("{SUMMARY} WHERE name = ?");
     let found = row::first(connection, &sql, params![name], |row| {
         let last_used_at = row.get::<Option<i64>>(22)?.map(|at| Timestamp(at).to_rfc3339());
@@ -102,7 +109,11 @@ pub(crate) async fn get(connection: &Connection, name: &str) -> Result<Option<Sk
     let mut versions = row::all(
         connection,
         "SELECT version, artifact_id, parent, run_id, decision, code, reason, scores, evidence,
-             manifest, endpoints, created_at, passed, rolled_back_at, live
+             manifest, endpoints, created_at, passed, rolled_back_at, live, builder, operators,
+             (SELECT json_extract(output, '$.changes') FROM stages
+              WHERE stages.run_id = skill_versions.run_id AND stage = 'building'),
+             (SELECT request_id FROM request_runs
+              WHERE request_runs.run_id = skill_versions.run_id)
          FROM skill_versions WHERE skill = ? ORDER BY created_at DESC, artifact_id",
         params![name],
         version,
@@ -119,11 +130,28 @@ pub(crate) async fn get(connection: &Connection, name: &str) -> Result<Option<Sk
         locator,
         fence: channels.fence,
         previous: channels.previous,
+        rollout: channels.canary.map(|canary| rollout(canary, config)),
+        pinned_cases: live::pinned_cases(connection, name).await?.len() as u64,
         approval: approval.filter(|approval| approval.status == "pending"),
         cost: models(connection, name, cost).await?,
         last_used_at,
         versions,
     }))
+}
+
+/// What has to be seen of a canary before it gets more calls.
+fn rollout(canary: pointers::Canary, config: &CanaryConfig) -> Rollout {
+    let pointers::Canary { version, share, since, reports } = canary;
+    let next = config.shares.iter().find(|next| **next > share && **next < 100);
+    Rollout {
+        version: version.version,
+        share,
+        since: since.to_rfc3339(),
+        reports,
+        reports_needed: config.reports,
+        not_before: since.plus_ms(config.window_ms).to_rfc3339(),
+        next: next.copied().unwrap_or(100),
+    }
 }
 
 fn version(row: &Row) -> Result<SkillVersionView> {
@@ -155,6 +183,10 @@ fn version(row: &Row) -> Result<SkillVersionView> {
         }),
         manifest: row::json(row, 9)?,
         endpoints: row::json(row, 10)?,
+        builder: row.get(15)?,
+        operators: row::optional_json(row, 16)?.unwrap_or_default(),
+        changes: row::optional_json(row, 17)?.unwrap_or_default(),
+        request_id: row.get(18)?,
         created_at: row::moment(row, 11)?,
     })
 }

@@ -406,7 +406,8 @@ async fn queries_about_versions_search_in_indexes() {
     searches(connection, "newest number", skills::newest_number(connection, "s")).await;
     searches(connection, "manifest", skills::manifest(connection, "s", "a")).await;
     searches(connection, "one", views::one(connection, "s")).await;
-    searches(connection, "get", views::get(connection, "s")).await;
+    let canary = crate::config::CanaryConfig::default();
+    searches(connection, "get", views::get(connection, "s", &canary)).await;
     searches(connection, "runs", views::runs_of(connection, "s")).await;
     searches(connection, "findings", views::findings(connection, "r")).await;
     searches(connection, "lineage", views::lineage(connection, "s")).await;

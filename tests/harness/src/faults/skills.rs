@@ -65,6 +65,7 @@ impl AgentHandler for Maker {
                         manifest,
                         endpoints: vec!["GET {server}/thing".to_owned()],
                         files: BTreeMap::new(),
+                        changes: Vec::new(),
                         outcome: None,
                         usage: None,
                     })
