@@ -7,12 +7,12 @@
 ARG BASE_IMAGE=debian:bookworm-slim
 ARG RUST_IMAGE=rust:1.95-bookworm
 
-# What an image holds besides the binary: certificates, a user, the agents, the default
-# configuration. A base that has certificates already is not asked to fetch them.
+# What an image holds besides the binary: certificates, Python for the code of skills, a user, the
+# agents, the default configuration. A base that has both already is not asked to fetch them.
 FROM ${BASE_IMAGE} AS base
-RUN test -s /etc/ssl/certs/ca-certificates.crt \
+RUN { test -s /etc/ssl/certs/ca-certificates.crt && command -v python3; } \
     || { apt-get update \
-      && apt-get install -y --no-install-recommends ca-certificates \
+      && apt-get install -y --no-install-recommends ca-certificates python3 \
       && rm -rf /var/lib/apt/lists/*; }
 RUN groupadd --gid 10001 evo \
     && useradd --uid 10001 --gid 10001 --home-dir /data --no-create-home --shell /usr/sbin/nologin evo

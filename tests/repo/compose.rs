@@ -267,6 +267,15 @@ fn the_dockerfile_suits_both_builders() {
 }
 
 #[test]
+fn the_image_has_what_the_code_of_skills_runs_in() {
+    let text = read("Dockerfile");
+    let base = text.split("AS prebuilt").next().unwrap();
+    assert!(base.contains("install -y --no-install-recommends ca-certificates python3 "), "{base}");
+    // A base without it must not pass because it has certificates.
+    assert!(base.contains("ca-certificates.crt && command -v python3; }"), "{base}");
+}
+
+#[test]
 fn a_build_gets_every_crate_and_nothing_private() {
     let dockerfile = read("Dockerfile");
     let copied = Regex::new(r"(?m)^COPY (\S+) \S+$|^COPY (\S+ \S+) \./$").unwrap();
