@@ -18,6 +18,7 @@ mod models;
 mod operations;
 #[cfg(target_os = "linux")]
 mod programs;
+mod repair;
 mod security;
 mod signals;
 mod sources;
