@@ -6,8 +6,10 @@ its folder. See README.md.
 """
 
 import argparse
+import collections
 import json
 import os
+import random
 import re
 import secrets
 import shutil
@@ -15,6 +17,8 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,6 +40,7 @@ params.model.path = sys.argv[1]
 params.model_alias = {"gemma3-270m"}
 params.n_ctx = 16384
 params.n_parallel = 1
+params.n_predict = int(sys.argv[2])
 params.port = 0
 params.cpuparams.n_threads = min(4, os.cpu_count() or 1)
 params.use_jinja = True
@@ -252,11 +257,145 @@ def cycle(folder, evo, server):
     assert len(first["active"]) == len(second["active"]), "the model changed what becomes active"
 
 
+# What is asked for: a text, what comes of an input, and how inputs are made.
+def kinds(number):
+    k = 2 + number // len(KINDS)
+    return [(text.format(k=k), right(k), make) for text, right, make in KINDS][number % len(KINDS)]
+
+
+def a_number(chance):
+    return {"n": chance.randrange(1, 500)}
+
+
+def a_text(chance):
+    words = ["river", "stone", "Lamp", "green", "Seven", "under", "cloud", "paper"]
+    return {"text": " ".join(chance.choices(words, k=chance.randrange(2, 6)))}
+
+
+def a_list(chance):
+    return {"numbers": [chance.randrange(-40, 90) for _ in range(chance.randrange(2, 7))]}
+
+
+KINDS = [
+    ("Add {k} to the number `n` and give it as `result`.", lambda k: lambda x: x["n"] + k, a_number),
+    ("Multiply the number `n` by {k} and give it as `result`.", lambda k: lambda x: x["n"] * k, a_number),
+    ("Give the remainder of `n` divided by {k} as `result`.", lambda k: lambda x: x["n"] % k, a_number),
+    ("Write `text` {k} times without a gap and give it as `result`.", lambda k: lambda x: x["text"] * k, a_text),
+    ("Give the first {k} characters of `text` in capitals as `result`.", lambda k: lambda x: x["text"][:k].upper(), a_text),
+    ("Reverse `text`, put {k} dots after it and give it as `result`.", lambda k: lambda x: x["text"][::-1] + "." * k, a_text),
+    ("Count the characters of `text`, add {k} and give it as `result`.", lambda k: lambda x: len(x["text"]) + k, a_text),
+    ("Add up the list `numbers`, add {k} and give it as `result`.", lambda k: lambda x: sum(x["numbers"]) + k, a_list),
+    ("Count those of the list `numbers` that are above {k}, as `result`.", lambda k: lambda x: sum(n > k for n in x["numbers"]), a_list),
+    ("Give the largest of the list `numbers` times {k} as `result`.", lambda k: lambda x: max(x["numbers"]) * k, a_list),
+]
+EXAMPLES = 20
+# Checks of a skill in use, with inputs that nobody else has seen.
+CHECKS = 20
+
+
+class King:
+    """Evo's own HTTP API."""
+
+    def __init__(self, data):
+        tokens = re.findall(r'^(\w+) = "(.*)"$', (data / "tokens.toml").read_text(), re.M)
+        self.token = dict(tokens)["operator"]
+        self.url = json.loads((data / "instance.json").read_text())["king"]
+
+    def ask(self, path, body=None):
+        """Status and answer."""
+        request = urllib.request.Request(
+            self.url + path,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"authorization": f"Bearer {self.token}", "content-type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=120) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
+
+def is_over(request):
+    return request.get("code") is not None and request["status"] != "taken"
+
+
+def requests(folder, evo, server, count, minutes):
+    """Skills that this model is asked to write, with nothing but the gate between it and their use."""
+    home = folder / "requests"
+    if home.exists():
+        shutil.rmtree(home)
+    data = home / "data"
+    (data / "config").mkdir(parents=True)
+    (data / "config/gateway.toml").write_text(gateway_config(server))
+    (data / "config/sources.toml").write_text("sources = []\n")
+    (data / "config/king.toml").write_text('first_cycle = false\n\n[skills.approval]\ncode = "auto"\n')
+    arguments = [evo, "up", "--king-port", "0", "--gateway-port", "0"]
+    begun = time.monotonic()
+    log = folder / "requests.log"
+    program = Program(arguments, log, env=environment(home) | {"EVO_MODEL": "local:gemma3-270m"})
+    try:
+        while not (data / "instance.json").exists():
+            assert program.process.poll() is None and time.monotonic() < begun + 300, log.read_text()[-2000:]
+            time.sleep(0.2)
+        king = King(data)
+        asked = {}
+        for number in range(count):
+            text, right, make = kinds(number)
+            chance = random.Random(number)
+            inputs = [make(chance) for _ in range(EXAMPLES)]
+            examples = [{"input": given, "output": {"result": right(given)}} for given in inputs]
+            status, answer = king.ask("/skills/requests", {"text": text, "examples": examples})
+            assert status in (200, 201), answer
+            asked[answer["request"]["request_id"]] = (number, text)
+        over = {}
+        while len(over) < len(asked) and time.monotonic() < begun + minutes * 60:
+            for request_id in asked.keys() - over.keys():
+                request = king.ask(f"/skills/requests/{request_id}")[1]["request"]
+                if is_over(request):
+                    over[request_id] = request
+            if king.ask("/pipeline/runs?status=running&limit=1")[1]["count"] == 0:
+                status, answer = king.ask("/pipeline/start", {})
+                assert status < 300, answer
+            time.sleep(2)
+        seen = collections.Counter((request["status"], request["code"]) for request in over.values())
+        wrong = []
+        for request_id, request in over.items():
+            assert request["code"] and request.get("reason"), f"not explained: {request}"
+            if request["status"] == "answered":
+                wrong += check(king, request, *asked[request_id])
+        active = [skill for skill in king.ask("/skills?limit=200")[1]["skills"] if skill["status"] == "active"]
+        answered = sum(number for (status, _), number in seen.items() if status == "answered")
+    finally:
+        program.end()
+    minutes_taken = (time.monotonic() - begun) / 60
+    print(f"requests: {len(over)} of {len(asked)} came to an end in {minutes_taken:.1f} minutes, {len(active)} skills in use")
+    for (status, code), number in sorted(seen.items()):
+        reason = next(r["reason"] for r in over.values() if (r["status"], r["code"]) == (status, code))
+        print(f"  {number:4} {status:<10} {code:<24} e.g. {reason[:160]}")
+    assert len(active) == answered, "a skill is in use that answers no request"
+    assert not wrong, wrong
+
+
+def check(king, request, number, text):
+    """What a skill in use answers wrongly."""
+    _, right, make = kinds(number)
+    chance = random.Random(f"hidden {number}")
+    wrong = []
+    for _ in range(CHECKS):
+        given = make(chance)
+        status, answer = king.ask(f"/skills/{request['answer']['skill']}/invoke", {"input": given})
+        if status != 200 or answer["output"] != {"result": right(given)}:
+            wrong.append(f"{request['answer']['skill']} ({text}) of {given}: {status} {answer}")
+    return wrong
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=ROOT / "target/small-llm", help="for the environment, the model and logs")
     parser.add_argument("--evo", type=Path, default=ROOT / "target/debug/evo", help="the binary")
     parser.add_argument("--cycle", action="store_true", help="also run a cycle of evolution with this model")
+    parser.add_argument("--requests", type=int, metavar="NUMBER", help="only ask for so many skills, with this model as their builder")
+    parser.add_argument("--minutes", type=float, default=20, help="for --requests: how long it may take")
     args = parser.parse_args()
     folder = args.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -264,10 +403,15 @@ def main():
         sys.exit(f"{args.evo} is missing: cargo build, or --evo PATH")
     evo = args.evo.resolve()
     python, model = install(folder)
-    model_server = Program([python, "-c", SERVER, model], folder / "model.log")
+    # What it has not said in so many tokens it won't say in more.
+    most = "160" if args.requests else "-1"
+    model_server = Program([python, "-c", SERVER, model, most], folder / "model.log")
     try:
-        server = model_server.wait_for(r"LISTENING (http://[0-9.:]+)", 120)
-        chat(folder, evo, python, server)
+        server = model_server.wait_for(r"LISTENING (http://[0-9.:]+)", 600)
+        if args.requests:
+            requests(folder, evo, server, args.requests, args.minutes)
+        else:
+            chat(folder, evo, python, server)
         if args.cycle:
             cycle(folder, evo, server)
     finally:
