@@ -325,6 +325,7 @@ mod tests {
             body,
             bytes: 0,
             latency: Duration::ZERO,
+            allow: Vec::new(),
         };
         let oracle = Oracle::new(&case, &[200]).unwrap();
         oracle.check(&answer).map_err(|wrong| (wrong.code, wrong.detail))

@@ -137,7 +137,7 @@ fn lineage_text(lineage: &SkillLineage) -> String {
             node.version.clone().unwrap_or_default(),
             node.channel.clone().unwrap_or_default(),
             node.builder.clone().unwrap_or_default(),
-            node.operators.join(" "),
+            node.operators.join(", "),
             node.code.clone().unwrap_or_default(),
             from.join(", "),
         ]

@@ -40,7 +40,8 @@ impl Credit {
         Operator::ALL[Operator::ALL.len() - 1]
     }
 
-    fn weight(&self, class: Class, operator: Operator) -> f64 {
+    /// How much a failure and what was tried before speak for an operator.
+    pub(super) fn weight(&self, class: Class, operator: Operator) -> f64 {
         let (tried, won) = self.counts.get(&(class, operator)).copied().unwrap_or_default();
         // Laplace's rule, so that none is ever given up; ½ without a try.
         let success = (f64::from(won) + 1.0) / (f64::from(tried) + 2.0);
@@ -56,7 +57,7 @@ fn hint(class: Class, operator: Operator) -> f64 {
     let listed: &[(Operator, f64)] = match class {
         Class::Invalid => &[(O::Path, 2.0), (O::Name, 1.0), (O::Omit, 1.0), (O::BaseUrl, 1.0)],
         Class::NoAnswer => &[(O::BaseUrl, 4.0), (O::Timeout, 3.0), (O::Retry, 3.0), (O::Path, 2.0)],
-        Class::NotFound => &[(O::Path, 8.0), (O::BaseUrl, 3.0), (O::Location, 1.5), (O::Verb, 1.0)],
+        Class::NotFound => &[(O::Path, 8.0), (O::BaseUrl, 7.0), (O::Location, 1.0), (O::Verb, 1.0)],
         Class::Server => &[
             (O::Location, 2.0),
             (O::Name, 2.0),

@@ -59,7 +59,7 @@ pub struct Scored {
     pub digest: ArtifactId,
     /// What it is worth.
     pub score: Score,
-    /// Everything that was done to the seed, in order.
+    /// Everything that was done to the seed, in order: operators, each with what it changed.
     pub operators: Vec<String>,
 }
 

@@ -1,7 +1,7 @@
 //! What the search may use, and what it may do: words of the source's other skills, and the writes
 //! that the source allows.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use evo_common::{
     config::SourceConfig,
@@ -9,13 +9,13 @@ use evo_common::{
 };
 
 use super::{
+    evidence::Evidence,
     genome::{Genome, split_base, verb},
+    slots::Place,
+    subject::{self, Subject},
     world::Seen,
 };
-use crate::{
-    skill::{package::Package, template},
-    sources::openapi::naming,
-};
+use crate::skill::{package::Package, template};
 
 /// Most words that are kept of the answers.
 const MAX_WORDS: usize = 400;
@@ -33,6 +33,10 @@ pub struct Knowledge {
     pub paths: Vec<String>,
     /// Names of parameters, as they are sent.
     pub names: Vec<String>,
+    /// The same with what is known of them, and how many skills send them so.
+    pub parameters: BTreeMap<Parameter, u32>,
+    /// Words of the skills' descriptions, and in how many of these they are.
+    pub said: BTreeMap<String, u32>,
     /// Media types.
     pub media: Vec<String>,
     /// How callers show who they are: the variable and the scheme.
@@ -41,6 +45,17 @@ pub struct Knowledge {
     pub skills: Vec<Part>,
     /// What may be executed that is no GET.
     pub writes: Writes,
+}
+
+/// A parameter of another skill.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Parameter {
+    /// As it is sent.
+    pub name: String,
+    /// Where it is sent.
+    pub place: Place,
+    /// Type of the input that fills it.
+    pub r#type: String,
 }
 
 /// A skill that may be a step of another one.
@@ -74,10 +89,17 @@ impl Knowledge {
                 outputs: package.manifest.outputs.clone(),
                 reads: genome.method == HttpMethod::Get,
             });
-            all.names.extend(genome.call.query.keys().cloned());
-            all.names.extend(genome.call.headers.keys().cloned());
-            if let Some(serde_json::Value::Object(body)) = &genome.call.body {
-                all.names.extend(body.keys().cloned());
+            for (place, name) in genome.slots() {
+                let input = genome.slot(place, &name).and_then(template::single);
+                if let Some(input) = input.and_then(|input| package.input(input)) {
+                    let r#type = input.r#type.clone();
+                    let parameter = Parameter { name: name.clone(), place, r#type };
+                    *all.parameters.entry(parameter).or_default() += 1;
+                }
+                all.names.push(name);
+            }
+            for word in subject::words(&package.manifest.description) {
+                *all.said.entry(word).or_default() += 1;
             }
             all.media.extend(genome.call.content_type.clone());
             all.media.extend(genome.headers.get("Accept").cloned());
@@ -164,8 +186,14 @@ fn blank(path: &str) -> String {
 pub(super) struct Context<'a> {
     pub(super) seed: &'a Package,
     pub(super) knowledge: &'a Knowledge,
+    /// What the train cases tell.
+    pub(super) evidence: Evidence,
+    /// What the skill is about, in words of paths.
+    pub(super) subject: Subject,
     /// Media types that the cases expect.
     pub(super) expected: Vec<String>,
+    /// Words in the paths of other skills.
+    pub(super) segments: BTreeSet<String>,
     /// Single words for segments of a path.
     pub(super) path_words: Vec<String>,
     /// Names for parameters.
@@ -184,24 +212,23 @@ impl<'a> Context<'a> {
         knowledge: &'a Knowledge,
         cases: &[evo_common::case::Case],
     ) -> Self {
-        let segments =
-            || {
-                knowledge.paths.iter().flat_map(|path| path.split('/')).filter(|segment| {
-                    !segment.is_empty() && template::names(segment).next().is_none()
-                })
-            };
-        let manifest = &seed.manifest;
-        let mut path_words: Vec<String> = segments().map(str::to_owned).collect();
-        path_words.extend(naming::words(&manifest.name));
-        path_words.extend(naming::words(&manifest.description));
-        path_words.extend(manifest.capabilities.iter().flat_map(|text| naming::words(text)));
-        path_words.retain(|word| word.len() > 1 && word.len() <= MAX_WORD);
-        let firsts: Vec<&str> = knowledge
+        let is_literal =
+            |segment: &&str| !segment.is_empty() && template::names(segment).next().is_none();
+        let segments: BTreeSet<String> = knowledge
             .paths
             .iter()
-            .filter_map(|path| path.split('/').find(|segment| !segment.is_empty()))
-            .filter(|segment| template::names(segment).next().is_none())
+            .flat_map(|path| path.split('/').filter(is_literal))
+            .map(str::to_owned)
             .collect();
+        let manifest = &seed.manifest;
+        let evidence = Evidence::of(cases);
+        let subject = Subject::of(manifest, &evidence, knowledge);
+        let mut path_words: Vec<String> = segments.iter().cloned().collect();
+        path_words.extend(subject.words().map(str::to_owned));
+        path_words.retain(|word| word.len() > 1 && word.len() <= MAX_WORD);
+        let first = |path: &'a String| path.split('/').find(|segment| !segment.is_empty());
+        let firsts: Vec<&str> =
+            knowledge.paths.iter().filter_map(first).filter(is_literal).collect();
         let prefixes: BTreeSet<&str> = firsts
             .iter()
             .filter(|first| firsts.iter().filter(|other| other == first).count() > 1)
@@ -209,12 +236,14 @@ impl<'a> Context<'a> {
             .collect();
         let mut names = knowledge.names.clone();
         names.extend(manifest.inputs.iter().map(|input| input.name.clone()));
-        let expected: BTreeSet<String> =
-            cases.iter().filter_map(|case| case.expect.content_type.clone()).collect();
+        names.extend(evidence.echoes.values().flatten().cloned());
         let mut context = Self {
             seed,
             knowledge,
-            expected: expected.into_iter().collect(),
+            expected: evidence.media.iter().cloned().collect(),
+            evidence,
+            subject,
+            segments,
             path_words,
             names,
             pointers: Vec::new(),
@@ -238,6 +267,24 @@ impl<'a> Context<'a> {
             self.statuses.insert(status);
         }
         self.tidy();
+    }
+
+    /// How many of the other skills' parameters of this type are called so, of the most frequent
+    /// one's share; 0 when none is.
+    pub(super) fn usual(&self, name: &str, place: Place, r#type: &str) -> f64 {
+        let fits = |parameter: &Parameter| {
+            parameter.place == place && (parameter.r#type == r#type || r#type == "any")
+        };
+        let all = || self.knowledge.parameters.iter().filter(|(parameter, _)| fits(parameter));
+        let most = all().map(|(_, count)| *count).max().unwrap_or(1);
+        let own = all().filter(|(parameter, _)| parameter.name == name).map(|(_, count)| *count);
+        f64::from(own.sum::<u32>()) / f64::from(most)
+    }
+
+    /// Whether another skill sends a parameter of this name there.
+    pub(super) fn knows(&self, name: &str, place: Place) -> bool {
+        let same = |parameter: &Parameter| parameter.name == name && parameter.place == place;
+        self.knowledge.parameters.keys().any(same)
     }
 
     fn tidy(&mut self) {

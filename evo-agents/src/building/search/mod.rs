@@ -12,11 +12,16 @@
 
 pub(crate) mod changes;
 mod credit;
+mod evidence;
 mod front;
 mod genome;
 pub mod knowledge;
+mod moves;
 pub mod operators;
+pub mod slots;
 mod state;
+mod subject;
+mod told;
 mod words;
 pub mod world;
 
@@ -112,7 +117,7 @@ pub struct Descent {
     pub digest: ArtifactId,
     /// The variants that it was made from; none for the seed.
     pub parents: Vec<ArtifactId>,
-    /// What was done to them.
+    /// What was done to them: names of operators.
     pub operators: Vec<String>,
     /// In which generation, from 1; the seed is of generation 0.
     pub generation: u32,

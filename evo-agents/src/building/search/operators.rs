@@ -7,7 +7,7 @@ mod protocol;
 
 use rand::{RngExt as _, rngs::StdRng, seq::IndexedRandom as _};
 
-use super::{genome::Genome, knowledge::Context};
+use super::{genome::Genome, knowledge::Context, moves};
 
 /// A kind of change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -94,7 +94,8 @@ impl Operator {
         }
     }
 
-    /// A changed genome; [`None`] when there is nothing that it could change.
+    /// A changed genome; [`None`] when there is nothing that it could change. Half of the time it is one
+    /// of the changes that are worth a try, all alike, else any.
     pub(super) fn apply(
         self,
         genome: &Genome,
@@ -103,6 +104,11 @@ impl Operator {
     ) -> Option<Genome> {
         if genome.is_composed() && self != Self::Compose {
             return None;
+        }
+        if random.random_bool(0.5)
+            && let Some(listed) = one_of(&moves::of(self, genome, None, context), random)
+        {
+            return Some(listed.genome.clone());
         }
         let mut changed = match self {
             Self::BaseUrl => address::base_url(genome, context, random),

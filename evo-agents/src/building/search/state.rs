@@ -1,12 +1,13 @@
 //! The search itself: which variant runs which case next, and what follows from what was seen. No
 //! I/O, no clock: the same seed and the same answers give the same search.
 
+mod breed;
 mod result;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use evo_common::{case::Case, ids::ArtifactId};
-use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use rand::{SeedableRng as _, rngs::StdRng};
 
 use super::{
     Budget, Ended, Progress, Strategy, Task, Trace,
@@ -17,13 +18,6 @@ use super::{
     world::{Class, Seen},
 };
 use crate::skill::package::Package;
-
-/// How often a new variant is tried for before the search is taken to be exhausted.
-const PATIENCE: usize = 200;
-/// How many operators more a variant may have to be taken instead of an equal one.
-const DRIFT: f64 = 1.5;
-/// The share of children that have two parents.
-const RECOMBINED: f64 = 0.15;
 
 /// A variant and what is known of it.
 #[derive(Debug)]
@@ -74,8 +68,11 @@ pub(super) struct Search<'a> {
     calls: u32,
     progress: Vec<Progress>,
     ended: Option<Ended>,
-    /// Cases in the order in which they are run: first one that no refusal answers.
+    /// Cases in the order in which they are run: first one that no refusal answers and that takes the
+    /// fewest inputs, so that what is right so far shows early.
     cases: Vec<usize>,
+    /// Who asks without the right token hears nothing else: a 404 behind it is nearer than a 401.
+    token_first: bool,
 }
 
 impl<'a> Search<'a> {
@@ -86,7 +83,10 @@ impl<'a> Search<'a> {
         random_seed: u64,
     ) -> Self {
         let mut cases: Vec<usize> = (0..task.cases.len()).collect();
-        cases.sort_by_key(|index| task.cases[*index].expect.refusal);
+        cases.sort_by_key(|index| {
+            let case = &task.cases[*index];
+            (case.expect.refusal, case.input.len())
+        });
         let mut search = Self {
             budget,
             strategy,
@@ -104,6 +104,7 @@ impl<'a> Search<'a> {
             progress: Vec::new(),
             ended: None,
             cases,
+            token_first: false,
             task,
         };
         search.begin();
@@ -194,7 +195,7 @@ impl<'a> Search<'a> {
             .copied()
             .filter(fails)
             .take(2)
-            .map(|case| (case, grade(&parent.seen[case])))
+            .map(|case| (case, self.grade(&parent.seen[case])))
             .collect();
         let mut order: VecDeque<usize> = probes.iter().map(|(case, _)| *case).collect();
         order.extend(self.cases.iter().filter(|case| !probes.iter().any(|(p, _)| p == *case)));
@@ -231,10 +232,9 @@ impl<'a> Search<'a> {
             } else {
                 let tried = |(case, _): &&(usize, f64)| !variant.seen[*case].is_empty();
                 running.probes.iter().all(|probe| tried(&probe))
-                    && running
-                        .probes
-                        .iter()
-                        .all(|(case, before)| grade(&variant.seen[*case]) <= *before + f64::EPSILON)
+                    && running.probes.iter().all(|(case, before)| {
+                        self.grade(&variant.seen[*case]) <= *before + f64::EPSILON
+                    })
             };
         if hopeless {
             self.settle(at);
@@ -256,199 +256,15 @@ impl<'a> Search<'a> {
     /// A variant was run: its operators get what they deserve.
     fn settle(&mut self, at: usize) {
         let Some(parent) = self.variants[at].parents.first().copied() else { return };
+        let made = &self.variants[at].made;
+        let only_token = made
+            .iter()
+            .all(|(class, _, operator)| (*class, *operator) == (Class::Auth, Some(Operator::Auth)));
+        self.token_first |= only_token && self.class(at) == Class::NotFound;
         let helped = self.rank(at) > self.rank(parent);
         for (class, _, operator) in self.variants[at].made.clone() {
             if let Some(operator) = operator {
                 self.credit.add(class, operator, helped);
-            }
-        }
-    }
-
-    /// Makes the next generation. Says whether there is anything new to run.
-    pub(super) fn breed(&mut self) -> bool {
-        if self.ended.is_some() {
-            return false;
-        }
-        self.finish_generation();
-        self.select();
-        self.generation += 1;
-        if self.generation > self.budget.generations {
-            self.ended = Some(Ended::Generations);
-            return false;
-        }
-        let mut tries = 0;
-        while self.queue.len() < self.budget.children {
-            tries += 1;
-            if tries > PATIENCE {
-                break;
-            }
-            self.child();
-        }
-        if self.queue.is_empty() {
-            self.ended = Some(Ended::Exhausted);
-        }
-        !self.queue.is_empty()
-    }
-
-    /// The μ best so far. Of equal ones, those nearest to the seed have better chances, and those that
-    /// a server answers unlike the others: a 404 of another form may be one from within the right
-    /// path. But no more than chances: where nothing tells variants apart, the search still moves on.
-    fn select(&mut self) {
-        if self.strategy == Strategy::Random {
-            return;
-        }
-        let first = self.cases[0];
-        let form = |variant: &Variant| variant.seen[first].first().map(Seen::form);
-        let mut forms: HashMap<String, u32> = HashMap::new();
-        for form in self.variants.iter().filter_map(form) {
-            *forms.entry(form).or_default() += 1;
-        }
-        let mut all: Vec<(Rank, f64, usize)> = Vec::new();
-        for at in 0..self.variants.len() {
-            let variant = &self.variants[at];
-            if variant.complete || !variant.seen[first].is_empty() {
-                let alike = form(variant).and_then(|form| forms.get(&form)).copied().unwrap_or(1);
-                let far = variant.operators.len() as f64
-                    + f64::from(alike).ln()
-                    + DRIFT * self.random.random::<f64>();
-                all.push((self.rank(at), far, at));
-            }
-        }
-        all.sort_by(|a, b| b.0.order(&a.0).then(a.1.total_cmp(&b.1)));
-        all.truncate(self.budget.parents);
-        self.population = all.into_iter().map(|(_, _, at)| at).collect();
-    }
-
-    fn child(&mut self) {
-        let parent = if self.strategy == Strategy::Random {
-            0
-        } else {
-            // The first one half of the time, the second one half of the rest, …
-            let passed = self.population.iter().position(|_| self.random.random_bool(0.5));
-            self.population[passed.unwrap_or(0)]
-        };
-        let class = self.class(parent);
-        let mut genome = self.variants[parent].genome.clone();
-        let mut parents = vec![parent];
-        let mut made = Vec::new();
-        if self.strategy != Strategy::Random
-            && self.population.len() > 1
-            && self.random.random_bool(RECOMBINED)
-        {
-            let other = self.population[self.random.random_range(0..self.population.len())];
-            if other != parent
-                && let Some(both) = self.recombined(parent, other)
-            {
-                genome = both;
-                parents.push(other);
-                made.push((class, "recombine", None));
-            }
-        }
-        let steps = match self.random.random_range(0..10) {
-            0..=5 => 1,
-            6..=8 => 2,
-            _ => 3,
-        };
-        for _ in 0..steps {
-            let operator = if self.strategy == Strategy::Random {
-                Operator::ALL[self.random.random_range(0..Operator::ALL.len())]
-            } else {
-                self.credit.choose(class, &mut self.random)
-            };
-            if let Some(next) = operator.apply(&genome, &self.context, &mut self.random) {
-                genome = next;
-                made.push((class, operator.name(), Some(operator)));
-            }
-        }
-        if !made.is_empty() {
-            let mut operators = self.variants[parent].operators.clone();
-            operators.extend(made.iter().map(|(_, name, _)| (*name).to_owned()));
-            self.add(genome, parents, made, operators);
-        }
-    }
-
-    /// Each part from one of two parents.
-    fn recombined(&mut self, one: usize, other: usize) -> Option<Genome> {
-        let mut both = self.variants[one].genome.clone();
-        let other = &self.variants[other].genome;
-        if both.is_composed() || other.is_composed() {
-            return None;
-        }
-        let mut take = || self.random.random_bool(0.5);
-        if take() {
-            both.method = other.method;
-        }
-        if take() {
-            (both.base, both.path) = (other.base.clone(), other.path.clone());
-            both.call.server.clone_from(&other.call.server);
-        }
-        if take() {
-            both.headers.clone_from(&other.headers);
-        }
-        if take() {
-            both.auth_ref.clone_from(&other.auth_ref);
-            both.call.auth_scheme.clone_from(&other.call.auth_scheme);
-        }
-        if take() {
-            both.call.query.clone_from(&other.call.query);
-            both.call.headers.clone_from(&other.call.headers);
-            both.call.body.clone_from(&other.call.body);
-            both.call.content_type.clone_from(&other.call.content_type);
-        }
-        if take() {
-            both.call.output.clone_from(&other.call.output);
-        }
-        Some(both)
-    }
-
-    /// Takes up a genome that is new and may be tried; it is run after the others.
-    fn add(
-        &mut self,
-        genome: Genome,
-        parents: Vec<usize>,
-        made: Vec<(Class, &'static str, Option<Operator>)>,
-        operators: Vec<String>,
-    ) {
-        if !self.context.allows(&genome) || !self.known.insert(genome.key()) {
-            return;
-        }
-        let root = &self.variants[0];
-        let replaced = root.package.provenance.as_ref().and_then(|made| made.parent.clone());
-        let origin = replaced.unwrap_or_else(|| root.digest.as_str().to_owned());
-        let Ok(package) = genome.package(self.task.seed, vec![origin], operators.clone()) else {
-            return;
-        };
-        let Ok((digest, _)) = package.pack() else { return };
-        let at = self.push(Variant {
-            package,
-            digest,
-            genome,
-            parents,
-            made,
-            operators,
-            generation: self.generation,
-            seen: vec![Vec::new(); self.task.cases.len()],
-            complete: false,
-            confirmed: false,
-        });
-        self.queue.push_back(at);
-    }
-
-    fn push(&mut self, variant: Variant) -> usize {
-        self.digests.insert(variant.digest.clone(), self.variants.len());
-        self.variants.push(variant);
-        self.variants.len() - 1
-    }
-
-    /// Variants that somebody else thought of: their calls only, nothing else of them is taken over.
-    pub(super) fn offer(&mut self, proposals: &[Package]) {
-        let parent = self.population.first().copied().unwrap_or_default();
-        let class = self.class(parent);
-        for package in proposals.iter().take(self.budget.children) {
-            if let Some(genome) = Genome::of(package) {
-                let mut operators = self.variants[parent].operators.clone();
-                operators.push("model".to_owned());
-                self.add(genome, vec![parent], vec![(class, "model", None)], operators);
             }
         }
     }
@@ -484,15 +300,24 @@ impl<'a> Search<'a> {
         first.map(Class::of).find(|class| *class != Class::Right).unwrap_or(Class::Right)
     }
 
+    /// How near the worst run of a case came to a right answer; 0 when it was not run.
+    fn grade(&self, runs: &[Seen]) -> f64 {
+        let grade = |seen: &Seen| match Class::of(seen) {
+            Class::Auth if self.token_first => Class::Invalid.grade(0.0),
+            class => class.grade(seen.close),
+        };
+        runs.iter().map(grade).min_by(f64::total_cmp).unwrap_or(0.0)
+    }
+
     fn rank(&self, at: usize) -> Rank {
         let variant = &self.variants[at];
         let first = &variant.seen[self.cases[0]];
         let works = passes(first);
         let passed = variant.seen.iter().filter(|runs| passes(runs)).count();
         let grades: f64 = if works && variant.complete {
-            variant.seen.iter().map(|runs| grade(runs)).sum()
+            variant.seen.iter().map(|runs| self.grade(runs)).sum()
         } else {
-            grade(first)
+            self.grade(first)
         };
         Rank {
             works: works && variant.complete,
@@ -551,12 +376,4 @@ impl Rank {
 /// Whether a case was run and passed each time.
 fn passes(runs: &[Seen]) -> bool {
     !runs.is_empty() && runs.iter().all(Seen::passed)
-}
-
-/// How near the worst run of a case came to a right answer; 0 when it was not run.
-fn grade(runs: &[Seen]) -> f64 {
-    let grades = runs.iter().map(|seen| Class::of(seen).grade(seen.close));
-    grades
-        .fold(None, |worst: Option<f64>, grade| Some(worst.map_or(grade, |w| w.min(grade))))
-        .unwrap_or(0.0)
 }

@@ -72,6 +72,10 @@ own_key = "stays"
 limit = "{page_size}"
 "#;
 
+pub(super) fn package_of_orders() -> Package {
+    package(RIGHT)
+}
+
 fn package(config: &str) -> Package {
     let mut files = Files::new();
     for (name, text) in
@@ -83,7 +87,7 @@ fn package(config: &str) -> Package {
 }
 
 /// Faults that are put into the right package.
-fn broken(faults: &[usize]) -> Package {
+pub(super) fn broken(faults: &[usize]) -> Package {
     let mut config = RIGHT.to_owned();
     for fault in faults {
         let (from, to) = [
@@ -120,21 +124,22 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-fn knowledge() -> Knowledge {
-    let part = |name: &str, inputs: &[&str], outputs: &[&str], reads| {
-        let io = |name: &&str| SkillIO {
-            name: (*name).to_owned(),
-            r#type: "string".to_owned(),
-            required: true,
-            description: None,
-        };
-        Part {
-            name: name.to_owned(),
-            inputs: inputs.iter().map(io).collect(),
-            outputs: outputs.iter().map(io).collect(),
-            reads,
-        }
+pub(super) fn part(name: &str, inputs: &[&str], outputs: &[&str], reads: bool) -> Part {
+    let io = |name: &&str| SkillIO {
+        name: (*name).to_owned(),
+        r#type: "string".to_owned(),
+        required: true,
+        description: None,
     };
+    Part {
+        name: name.to_owned(),
+        inputs: inputs.iter().map(io).collect(),
+        outputs: outputs.iter().map(io).collect(),
+        reads,
+    }
+}
+
+fn knowledge() -> Knowledge {
     Knowledge {
         bases: vec!["{server}".to_owned()],
         servers: vec!["shop".to_owned()],
@@ -149,7 +154,7 @@ fn knowledge() -> Knowledge {
             part("shop-get", &["customer_id"], &["total"], true),
             part("shop-delete", &["customer_id"], &["gone"], false),
         ],
-        writes: Writes::none(),
+        ..Knowledge::default()
     }
 }
 
@@ -212,13 +217,40 @@ fn wrong(status: Option<u16>, code: &str, close: f64) -> Seen {
     }
 }
 
+/// What a search is given.
+pub(super) struct Bench {
+    pub(super) cases: Vec<Case>,
+    pub(super) knowledge: Knowledge,
+    archive: Archive,
+    cancel: CancellationToken,
+}
+
+impl Bench {
+    pub(super) fn new() -> Self {
+        Self {
+            cases: cases(),
+            knowledge: knowledge(),
+            archive: Archive::default(),
+            cancel: CancellationToken::new(),
+        }
+    }
+
+    fn task<'a>(&'a self, seed: &'a Package) -> Task<'a> {
+        Task {
+            seed,
+            cases: &self.cases,
+            knowledge: &self.knowledge,
+            archive: &self.archive,
+            cancel: &self.cancel,
+        }
+    }
+}
+
 async fn search(seed: &Package, calls: u32, random_seed: u64, strategy: Strategy) -> (Found, Shop) {
-    let (cases, knowledge, archive) = (cases(), knowledge(), Archive::default());
-    let cancel = CancellationToken::new();
-    let task =
-        Task { seed, cases: &cases, knowledge: &knowledge, archive: &archive, cancel: &cancel };
+    let bench = Bench::new();
     let shop = Shop::default();
-    let found = run(&task, &shop, Budget::of_calls(calls), random_seed, strategy, None).await;
+    let found =
+        run(&bench.task(seed), &shop, Budget::of_calls(calls), random_seed, strategy, None).await;
     (found.unwrap(), shop)
 }
 
@@ -246,6 +278,36 @@ async fn faults_are_repaired_and_the_package_says_how() {
     }
 }
 
+/// A server that tells nothing without the token, not even that there is no such path.
+struct Guarded(Shop);
+
+impl Evaluate for Guarded {
+    fn run<'a>(&'a self, package: &'a Package, case: &'a Case) -> BoxFuture<'a, Seen> {
+        if package.config.auth_ref.is_none() {
+            return Box::pin(async { wrong(Some(401), "status", 0.0) });
+        }
+        self.0.run(package, case)
+    }
+}
+
+#[tokio::test]
+async fn behind_a_token_the_path_is_looked_for_with_it() {
+    let (bench, seed) = (Bench::new(), broken(&[0, 1, 3]));
+    let world = Guarded(Shop::default());
+    let found = improve(&bench.task(&seed), &world, Budget::of_calls(150), 1, None).await.unwrap();
+    assert_eq!(found.ended, Ended::Solved, "{:?}", found.best.operators);
+}
+
+#[tokio::test]
+async fn single_faults_take_few_calls() {
+    for fault in 0..5 {
+        for random_seed in 0..4 {
+            let (found, _) = search(&broken(&[fault]), 60, random_seed, Strategy::Evolve).await;
+            assert_eq!(found.ended, Ended::Solved, "{fault}: {:?}", found.best.operators);
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_right_package_stays_as_it_is() {
     let right = package(RIGHT);
@@ -258,16 +320,9 @@ async fn a_right_package_stays_as_it_is() {
 
 #[tokio::test]
 async fn without_a_right_variant_the_seed_is_kept() {
-    let (cases, knowledge, archive) = (cases(), knowledge(), Archive::default());
-    let cancel = CancellationToken::new();
+    let bench = Bench::new();
     let seed = broken(&[0]);
-    let task = Task {
-        seed: &seed,
-        cases: &cases,
-        knowledge: &knowledge,
-        archive: &archive,
-        cancel: &cancel,
-    };
+    let task = bench.task(&seed);
     let found = improve(&task, &Dead, Budget::of_calls(60), 1, None).await.unwrap();
     assert_eq!((found.ended, found.is_better()), (Ended::Budget, false));
     assert_eq!(found.archive.cells().count(), 0, "nothing that passes nothing is kept");
@@ -275,7 +330,7 @@ async fn without_a_right_variant_the_seed_is_kept() {
     let none = Task { cases: &[], ..task };
     let found = improve(&none, &Dead, Budget::of_calls(60), 1, None).await.unwrap();
     assert_eq!((found.ended, found.calls), (Ended::NoCases, 0));
-    cancel.cancel();
+    bench.cancel.cancel();
     let found = improve(&task, &Dead, Budget::of_calls(60), 1, None).await.unwrap();
     assert_eq!((found.ended, found.calls), (Ended::Cancelled, 0));
 }
@@ -298,20 +353,13 @@ async fn what_a_model_proposes_is_run_like_the_rest_and_only_its_call_counts() {
             Box::pin(async { vec![elsewhere, delete, right] })
         }
     }
-    let (cases, knowledge, archive) = (cases(), knowledge(), Archive::default());
-    let cancel = CancellationToken::new();
+    let bench = Bench::new();
     let seed = broken(&[0, 1, 2, 3]);
-    let task = Task {
-        seed: &seed,
-        cases: &cases,
-        knowledge: &knowledge,
-        archive: &archive,
-        cancel: &cancel,
-    };
+    let task = bench.task(&seed);
     let shop = Shop::default();
     let found = improve(&task, &shop, Budget::of_calls(30), 1, Some(&Model)).await.unwrap();
     assert_eq!(found.ended, Ended::Solved);
-    assert!(found.best.operators.contains(&"model".to_owned()));
+    assert!(found.best.operators[0].starts_with("model: path /api/customers/"));
     assert!(!found.best.package.files.contains_key("run.sh"));
     assert_eq!(shop.writes.load(Ordering::Relaxed), 0);
 }
@@ -319,17 +367,9 @@ async fn what_a_model_proposes_is_run_like_the_rest_and_only_its_call_counts() {
 #[tokio::test]
 async fn what_an_earlier_search_kept_is_tried_first() {
     let (found, _) = search(&broken(&[0, 1]), 600, 5, Strategy::Evolve).await;
-    let (cases, knowledge) = (cases(), knowledge());
-    let cancel = CancellationToken::new();
+    let bench = Bench { archive: found.archive, ..Bench::new() };
     let seed = broken(&[1, 3]);
-    let archive = found.archive;
-    let task = Task {
-        seed: &seed,
-        cases: &cases,
-        knowledge: &knowledge,
-        archive: &archive,
-        cancel: &cancel,
-    };
+    let task = bench.task(&seed);
     let again = improve(&task, &Shop::default(), Budget::of_calls(60), 9, None).await.unwrap();
     assert_eq!((again.ended, again.calls), (Ended::Solved, 3 + 3 + 3));
     assert_eq!(again.lineage[1].operators, ["archive"]);
@@ -337,17 +377,10 @@ async fn what_an_earlier_search_kept_is_tried_first() {
 
 #[tokio::test]
 async fn two_skills_are_put_in_a_row() {
-    let (cases, knowledge, archive) = (cases(), knowledge(), Archive::default());
-    let cancel = CancellationToken::new();
+    let bench = Bench::new();
     let seed = broken(&[0]);
-    let task = Task {
-        seed: &seed,
-        cases: &cases,
-        knowledge: &knowledge,
-        archive: &archive,
-        cancel: &cancel,
-    };
-    let context = super::knowledge::Context::new(&seed, &knowledge, &cases);
+    let task = bench.task(&seed);
+    let context = super::knowledge::Context::new(&seed, &bench.knowledge, &bench.cases);
     let mut random = <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(1);
     let genome = super::genome::Genome::of(task.seed).unwrap();
     let composed = operators::Operator::Compose.apply(&genome, &context, &mut random).unwrap();
@@ -432,17 +465,10 @@ async fn no_write_ever_leaves() {
             token_origins: vec![base.clone()],
             ..CallPolicy::default()
         };
-        let (cases, knowledge, archive) = (cases(), knowledge(), Archive::default());
-        let cancel = CancellationToken::new();
+        let bench = Bench::new();
         let seed = broken(&[3]);
-        let task = Task {
-            seed: &seed,
-            cases: &cases,
-            knowledge: &knowledge,
-            archive: &archive,
-            cancel: &cancel,
-        };
-        let world = Live::new(&executor, &policy, &knowledge.writes);
+        let task = bench.task(&seed);
+        let world = Live::new(&executor, &policy, &bench.knowledge.writes);
         let found = improve(&task, &world, Budget::of_calls(150), 1, None).await.unwrap();
         assert!(found.calls > 100, "{found:?}");
         let seen = counts.lock().unwrap().clone();
@@ -450,7 +476,7 @@ async fn no_write_ever_leaves() {
 
         // Not even when somebody asks for it past the search.
         let post = package(&RIGHT.replace("method = \"GET\"", "method = \"POST\""));
-        let refused = world.run(&post, &cases[0]).await;
+        let refused = world.run(&post, &bench.cases[0]).await;
         assert_eq!(refused.failure.unwrap().code, "write_not_allowed");
         let as_seed = Task { seed: &post, ..task };
         let found = improve(&as_seed, &world, Budget::of_calls(150), 1, None).await.unwrap();

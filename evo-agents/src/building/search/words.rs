@@ -87,14 +87,20 @@ pub(super) fn of_pages() -> impl Iterator<Item = &'static str> {
     SYNONYMS[..2].iter().flat_map(|group| group.iter().copied())
 }
 
+/// How alike two names are, from 0 to 1, whatever their case: one letter that is wrong counts little,
+/// and so does a beginning that is shared.
+pub(super) fn likeness(a: &str, b: &str) -> f64 {
+    let (a, b) = (a.to_ascii_lowercase(), b.to_ascii_lowercase());
+    strsim::jaro_winkler(&a, &b).max(strsim::normalized_damerau_levenshtein(&a, &b))
+}
+
 /// The words of a vocabulary, those most like this one first, without itself.
 pub(super) fn nearest<'a>(word: &str, vocabulary: &'a [String]) -> Vec<&'a str> {
-    let lower = word.to_ascii_lowercase();
     let mut near: Vec<(f64, &str)> = vocabulary
         .iter()
         .map(String::as_str)
         .filter(|other| *other != word)
-        .map(|other| (strsim::jaro_winkler(&lower, &other.to_ascii_lowercase()), other))
+        .map(|other| (likeness(word, other), other))
         .collect();
     near.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
     near.into_iter().map(|(_, word)| word).collect()

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use evo_common::case::Case;
+use evo_common::{case::Case, skill::HttpMethod};
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 
@@ -17,7 +17,7 @@ use crate::{
         trials::{Failure, failure_of},
     },
     skill::{
-        execute::{CallAnswer, CallPolicy, Executor},
+        execute::{CallAnswer, CallError, CallPolicy, Executor},
         package::Package,
     },
 };
@@ -46,6 +46,14 @@ pub struct Seen {
     pub words: Vec<String>,
     /// JSON pointers of what lies in the answer.
     pub pointers: Vec<String>,
+    /// What a refusal puts in quotes: the fields that it is about, mostly.
+    pub named: Vec<String>,
+    /// Methods that a refusal says there are.
+    pub allow: Vec<HttpMethod>,
+    /// Path of the address that a redirect, which was not followed, leads to.
+    pub moved_to: Option<String>,
+    /// Where in a wrong answer more of what is expected lies than at its top.
+    pub answer_at: Option<String>,
 }
 
 impl Seen {
@@ -108,7 +116,14 @@ impl<'a> Live<'a> {
         };
         match self.executor.call(package, &case.input, self.policy).await {
             Ok(answer) => judged(case, &oracle, &answer),
-            Err(error) => Seen { failure: Some(failure_of(&error)), ..Seen::default() },
+            Err(error) => Seen {
+                failure: Some(failure_of(&error)),
+                moved_to: match &error {
+                    CallError::Redirected { to } => path_of(to),
+                    _ => None,
+                },
+                ..Seen::default()
+            },
         }
     }
 }
@@ -140,8 +155,19 @@ fn judged(case: &Case, oracle: &Oracle, answer: &CallAnswer) -> Seen {
         (Some(_), None) => 0.0,
     };
     let (mut words, mut pointers) = (BTreeSet::new(), Vec::new());
+    let (mut named, mut answer_at) = (Vec::new(), None);
     if failure.is_some() {
         gather(&answer.body, "", 0, &mut words, &mut pointers);
+        if answer.status >= 400 {
+            quoted(&answer.body, 0, &mut named);
+        } else if let Some(wanted) = wanted {
+            let at = |pointer: &String| {
+                let part = answer.body.pointer(pointer)?;
+                Some((share(wanted, part), pointer.clone()))
+            };
+            let best = pointers.iter().filter_map(at).max_by(|a, b| a.0.total_cmp(&b.0));
+            answer_at = best.filter(|(share, _)| *share > close).map(|(_, pointer)| pointer);
+        }
     }
     Seen {
         failure,
@@ -151,6 +177,45 @@ fn judged(case: &Case, oracle: &Oracle, answer: &CallAnswer) -> Seen {
         close,
         words: words.into_iter().collect(),
         pointers,
+        named,
+        allow: answer.allow.clone(),
+        moved_to: None,
+        answer_at,
+    }
+}
+
+/// The path of an address.
+fn path_of(address: &str) -> Option<String> {
+    let (_, rest) = address.split_once("://")?;
+    rest.find('/').map(|at| rest[at..].to_owned())
+}
+
+/// What texts of an answer put in quotes, as far as it can be a name.
+fn quoted(body: &Value, depth: usize, named: &mut Vec<String>) {
+    match body {
+        Value::Object(map) if depth < MAX_DEPTH => {
+            map.values().take(MAX_NAMES).for_each(|part| quoted(part, depth + 1, named));
+        }
+        Value::Array(list) if depth < MAX_DEPTH => {
+            list.iter().take(MAX_NAMES).for_each(|part| quoted(part, depth + 1, named));
+        }
+        Value::String(text) if text.len() <= MAX_TEXT => {
+            let is_name = |part: &str| {
+                (1..=40).contains(&part.len())
+                    && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b))
+                    && part.bytes().any(|b| b.is_ascii_alphabetic())
+            };
+            // Between each two marks lies what is quoted.
+            for mark in ['`', '"', '\''] {
+                for part in text.split(mark).skip(1).step_by(2) {
+                    if is_name(part) && named.len() < MAX_NAMES && !named.iter().any(|n| n == part)
+                    {
+                        named.push(part.to_owned());
+                    }
+                }
+            }
+        }
+        _ => {}
     }
 }
 

@@ -171,6 +171,10 @@ async fn a_repair_is_judged_by_the_schema_that_its_skill_declares() {
     let building: BuildingOutput = serde_json::from_value(built.output.clone()).unwrap();
     assert_eq!(building.outcome, None);
     assert_eq!(building.endpoints, [format!("GET {}/good", api.url())]);
+    let id = ArtifactId::parse(&built.artifact_id).unwrap();
+    let made = bed.services.artifacts.package(&id).await.unwrap().provenance.unwrap();
+    assert_eq!(made.operators, ["base_url: path /good instead of /v1/good"]);
+    assert_eq!(made.parents, [failing.to_string()]);
     context.outputs.insert(PipelineStage::Building, built.output);
     let checked = bed.run(AgentRole::PreLoad, &built.artifact_id, &context).await.unwrap();
     let pre_load: PreLoadOutput = serde_json::from_value(checked.output.clone()).unwrap();

@@ -107,6 +107,7 @@ fn answer(
         body,
         bytes,
         latency,
+        allow: Vec::new(),
     })
 }
 

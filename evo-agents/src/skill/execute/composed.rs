@@ -153,6 +153,7 @@ fn answer_of(status: u16, body: Value, started: Instant) -> CallAnswer {
         bytes: body.to_string().len() as u64,
         body,
         latency: started.elapsed(),
+        allow: Vec::new(),
     }
 }
 

@@ -5,11 +5,11 @@ use std::{
     time::Duration,
 };
 
-use evo_common::skill::HttpCall;
+use evo_common::skill::{HttpCall, HttpMethod};
 use futures_util::StreamExt as _;
 use reqwest::{
     Method, Response, StatusCode,
-    header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, LOCATION},
+    header::{ACCEPT, ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, LOCATION},
 };
 use serde_json::Value;
 use tokio::time::Instant;
@@ -43,6 +43,7 @@ struct Read {
     content_type: Option<String>,
     body: Vec<u8>,
     latency: Duration,
+    allow: Vec<HttpMethod>,
 }
 
 impl Inner {
@@ -79,6 +80,7 @@ impl Inner {
             body,
             content_type: read.content_type,
             latency: read.latency,
+            allow: read.allow,
         })
     }
 
@@ -200,6 +202,7 @@ fn broken(fault: Fault) -> Result<Read, CallError> {
             Err(CallError::Unreachable("the connection was lost, on purpose".to_owned()))
         }
         Fault::Unavailable => Ok(Read {
+            allow: Vec::new(),
             status: StatusCode::SERVICE_UNAVAILABLE,
             content_type: None,
             body: Vec::new(),
@@ -278,6 +281,7 @@ async fn read(
     if response.content_length().is_some_and(|length| length > limits.bytes) {
         return Err(too_large());
     }
+    let allow = allowed(&response);
     unbounded.store(!response.headers().contains_key(CONTENT_LENGTH), Ordering::Relaxed);
     let mut body = Vec::new();
     let mut chunks = response.bytes_stream();
@@ -288,7 +292,15 @@ async fn read(
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(Read { status, content_type, body, latency: started.elapsed() })
+    Ok(Read { status, content_type, body, latency: started.elapsed(), allow })
+}
+
+/// The methods of the header `Allow` that a skill can have.
+fn allowed(response: &Response) -> Vec<HttpMethod> {
+    let listed = response.headers().get(ALLOW).and_then(|value| value.to_str().ok());
+    let listed = listed.into_iter().flat_map(|list| list.split(','));
+    let method = |name: &str| serde_json::from_value(Value::String(name.trim().to_owned())).ok();
+    listed.filter_map(method).collect()
 }
 
 fn parse_body(content_type: Option<&str>, bytes: Vec<u8>) -> Value {

@@ -119,6 +119,7 @@ fn answer(answer: ToolAnswer) -> CallAnswer {
         body: answer.body,
         bytes: answer.bytes,
         latency: answer.latency,
+        allow: Vec::new(),
     }
 }
 

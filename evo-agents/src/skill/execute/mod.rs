@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use evo_common::{config::SourceConfig, tokens::Secret};
+use evo_common::{config::SourceConfig, skill::HttpMethod, tokens::Secret};
 use serde_json::{Map, Value};
 use url::Url;
 
@@ -182,6 +182,8 @@ pub struct CallAnswer {
     /// From the first byte sent to the last one received, redirects included. For code, from its
     /// start to its end.
     pub latency: Duration,
+    /// Methods that the server says there are, of those that a skill can have; with a 405, mostly.
+    pub allow: Vec<HttpMethod>,
 }
 
 /// Why there is no answer.

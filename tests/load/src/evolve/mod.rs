@@ -73,6 +73,7 @@ pub fn run(
     real.served.retain(|served| SERVERS.contains(&served.source.name.as_str()));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
+        skills::at_rest(&real.served, real.viewer.as_ref(), stop).await?;
         let truth = skills::record(&real.served, real.viewer.clone(), args.skills(), stop).await?;
         let starts = make_starts(&truth, args.seed, stop).await?;
         say(&counted(&truth, &starts));
@@ -80,10 +81,22 @@ pub fn run(
         let mut all = Vec::new();
         let wanted = |strategy: &Strategy| args.blind || *strategy != Strategy::EvolveBlind;
         for strategy in STRATEGIES.into_iter().filter(wanted) {
-            let (books, scenario) = compare(args, &truth, &starts, strategy, stop).await?;
-            all.push((strategy, books, scenario));
+            let (runs, scenario) = compare(args, &truth, &starts, strategy, stop).await?;
+            all.push((strategy, runs, scenario));
         }
-        let right = ceiling(&truth).await;
+        // Cases that even the right packages fail by now tell nothing about a search.
+        let stable = stable(&truth).await;
+        let recorded = stable.iter().flatten().count() as f64;
+        let still = stable.iter().flatten().filter(|passes| **passes).count() as f64;
+        let right = still / recorded.max(1.0);
+        let judged = |(strategy, runs, scenario): (Strategy, Vec<Run>, Scenario)| {
+            (
+                strategy,
+                Books::new(runs.iter().filter_map(|run| run.judged(&stable)).collect()),
+                scenario,
+            )
+        };
+        let all: Vec<(Strategy, Books, Scenario)> = all.into_iter().map(judged).collect();
         let baseline = all.iter().find(|(strategy, ..)| *strategy == Strategy::Random);
         let baseline = baseline.map(|(_, books, _)| books).context("the baseline was not run")?;
         for (strategy, books, mut scenario) in all.iter().map(|(s, b, c)| (*s, b, c.clone())) {
@@ -91,13 +104,13 @@ pub fn run(
             if strategy != Strategy::Random {
                 books.describe_gain(baseline, &mut scenario);
             }
-            scenario.limits.insert("right_packages", right);
+            scenario.limits.insert("stable_cases", right);
             tell(&scenario)?;
         }
         if let Some(file) = &args.plot {
             let courses: Vec<(&str, &Books)> =
                 all.iter().map(|(strategy, books, _)| (name(*strategy), books)).collect();
-            plot::write(file, &courses, args.calls(), right)?;
+            plot::write(file, &courses, args.calls())?;
         }
         Ok(())
     })
@@ -134,15 +147,15 @@ fn counted(truth: &Truth, starts: &[Start]) -> String {
     text
 }
 
-/// The part of the cases that pass. They are only measured: no search sees these calls.
-async fn pass_rate(truth: &Truth, skill: &Skill, package: &Package, cases: &[Case]) -> f64 {
+/// Which cases pass. They are only measured: no search sees these calls.
+async fn passing(truth: &Truth, skill: &Skill, package: &Package, cases: &[Case]) -> Vec<bool> {
     let server = &truth.servers[skill.server];
     let world = Live::new(&truth.executor, &server.policy, &server.writes);
-    let mut passed = 0;
+    let mut passed = Vec::new();
     for case in cases {
-        passed += u32::from(world.run(package, case).await.passed());
+        passed.push(world.run(package, case).await.passed());
     }
-    f64::from(passed) / cases.len().max(1) as f64
+    passed
 }
 
 /// One start of each kind for each skill, as far as it has one that fails.
@@ -158,8 +171,8 @@ async fn make_starts(truth: &Truth, seed: u64, stop: &Stop) -> Result<Vec<Start>
                     continue;
                 };
                 // What still does its work, as far as these cases tell, is not broken.
-                if pass_rate(truth, skill, &start.package, &start.train).await < 1.0
-                    && pass_rate(truth, skill, &start.package, &start.holdout).await < 1.0
+                if passing(truth, skill, &start.package, &start.train).await.contains(&false)
+                    && passing(truth, skill, &start.package, &start.holdout).await.contains(&false)
                 {
                     starts.push(start);
                     break;
@@ -170,13 +183,37 @@ async fn make_starts(truth: &Truth, seed: u64, stop: &Stop) -> Result<Vec<Start>
     Ok(starts)
 }
 
-/// How many held-out cases the right packages pass now: what can be reached.
-async fn ceiling(truth: &Truth) -> f64 {
-    let mut sum = 0.0;
+/// Which held-out cases of each skill its right package still passes.
+async fn stable(truth: &Truth) -> Vec<Vec<bool>> {
+    let mut all = Vec::new();
     for skill in &truth.skills {
-        sum += pass_rate(truth, skill, &skill.package, &skill.holdout).await;
+        all.push(passing(truth, skill, &skill.package, &skill.holdout).await);
     }
-    sum / truth.skills.len().max(1) as f64
+    all
+}
+
+/// One search, before it is judged.
+struct Run {
+    /// Generation, calls until its end, and which held-out cases its best variant passes.
+    steps: Vec<(u32, u32, Vec<bool>)>,
+    course: Course,
+}
+
+impl Run {
+    /// What it comes to by the cases that are stable; [`None`] when its skill has none.
+    fn judged(&self, stable: &[Vec<bool>]) -> Option<Course> {
+        let counted = &stable[self.course.skill];
+        let total = counted.iter().filter(|counts| **counts).count();
+        if total == 0 {
+            return None;
+        }
+        let rate = |passed: &Vec<bool>| {
+            let passed = passed.iter().zip(counted).filter(|(passed, counts)| **passed && **counts);
+            passed.count() as f64 / total as f64
+        };
+        let steps = self.steps.iter().map(|(at, calls, passed)| (*at, *calls, rate(passed)));
+        Some(Course { steps: steps.collect(), ..self.course.clone() })
+    }
 }
 
 /// Counts what is called, and how long it takes.
@@ -205,14 +242,14 @@ async fn compare(
     starts: &[Start],
     strategy: Strategy,
     stop: &Stop,
-) -> Result<(Books, Scenario)> {
+) -> Result<(Vec<Run>, Scenario)> {
     let [load, ..] = machine::load_average();
     let latencies = Mutex::new(Latencies::default());
     let processor = proc::own_processor_time()?;
     let began = Instant::now();
     let seeds = args.seeds();
     let work = starts.iter().flat_map(|start| (0..seeds).map(move |round| (start, round)));
-    let courses: Vec<Option<Course>> = stream::iter(work)
+    let runs: Vec<Option<Run>> = stream::iter(work)
         .map(|(start, round)| {
             let latencies = &latencies;
             async move {
@@ -229,13 +266,13 @@ async fn compare(
     stop.check()?;
     let seconds = began.elapsed().as_secs_f64();
     let processor = proc::own_processor_time()?.saturating_sub(processor);
-    let failed = courses.iter().filter(|course| course.is_none()).count() as u64;
-    let books = Books::new(courses.into_iter().flatten().collect());
+    let failed = runs.iter().filter(|run| run.is_none()).count() as u64;
+    let runs: Vec<Run> = runs.into_iter().flatten().collect();
     let latencies = latencies.into_inner().ok().context("a search panicked")?;
     let calls = latencies.len().max(1) as f64;
     let mut scenario = Scenario {
         scenario: format!("{}, {} calls", name(strategy), args.calls()),
-        size: books.len(),
+        size: runs.len(),
         ops_per_s: latencies.len() as f64 / seconds,
         p50_ms: latencies.quantile_ms(0.5),
         p99_ms: latencies.quantile_ms(0.99),
@@ -251,7 +288,7 @@ async fn compare(
         ("starts", starts.len() as f64),
         ("seeds", seeds as f64),
     ]);
-    Ok((books, scenario))
+    Ok((runs, scenario))
 }
 
 /// One search, and what its best variants are worth on cases that it has not seen.
@@ -262,7 +299,7 @@ async fn one(
     strategy: Strategy,
     random_seed: u64,
     latencies: &Mutex<Latencies>,
-) -> Option<Course> {
+) -> Option<Run> {
     let skill = &truth.skills[start.skill];
     let server = &truth.servers[skill.server];
     // The source's other skills, but none that has the very path that is looked for.
@@ -284,25 +321,22 @@ async fn one(
     let world = Counted { live, latencies };
     let budget = Budget::of_calls(args.calls());
     let found = search::run(&task, &world, budget, random_seed, strategy, None).await?;
-    let mut known: HashMap<ArtifactId, f64> = HashMap::new();
+    let mut known: HashMap<ArtifactId, Vec<bool>> = HashMap::new();
     let mut steps = Vec::new();
     for progress in &found.progress {
-        let rate = match known.get(&progress.best) {
-            Some(rate) => *rate,
-            None => {
-                let rate = pass_rate(truth, skill, &progress.package, &start.holdout).await;
-                known.insert(progress.best.clone(), rate);
-                rate
-            }
-        };
-        steps.push((progress.generation, progress.calls, rate));
+        if !known.contains_key(&progress.best) {
+            let passed = passing(truth, skill, &progress.package, &start.holdout).await;
+            known.insert(progress.best.clone(), passed);
+        }
+        steps.push((progress.generation, progress.calls, known[&progress.best].clone()));
     }
-    Some(Course {
+    let course = Course {
         skill: start.skill,
         kind: start.kind,
-        steps,
+        steps: Vec::new(),
         calls: found.calls,
         solved: found.ended == Ended::Solved,
         train: found.best.score.pass_rate(),
-    })
+    };
+    Some(Run { steps, course })
 }

@@ -16,13 +16,12 @@ use super::books::{Books, Mean};
 
 const COLOURS: [RGBColor; 3] =
     [RGBColor(0, 90, 160), RGBColor(220, 140, 0), RGBColor(120, 120, 120)];
-const RIGHT: RGBColor = RGBColor(0, 130, 60);
 
 /// One curve: its name and its points.
 type Curve<'a> = (&'a str, Vec<(f64, Mean)>);
 
 /// Writes both pictures, over generations and over calls, into one file.
-pub fn write(file: &Path, books: &[(&str, &Books)], calls: u32, right: f64) -> Result<()> {
+pub fn write(file: &Path, books: &[(&str, &Books)], calls: u32) -> Result<()> {
     let generations = |books: &Books| {
         let curve = books.by_generation();
         curve.into_iter().enumerate().map(|(at, mean)| (at as f64, mean)).collect::<Vec<_>>()
@@ -73,11 +72,6 @@ pub fn write(file: &Path, books: &[(&str, &Books)], calls: u32, right: f64) -> R
                     PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2))
                 });
         }
-        chart
-            .draw_series(LineSeries::new([(0.0, right), (most, right)], RIGHT))
-            .map_err(|error| failed(&error))?
-            .label("right packages")
-            .legend(|(x, y)| PathElement::new([(x, y), (x + 18, y)], RIGHT));
         chart
             .configure_series_labels()
             .position(SeriesLabelPosition::LowerRight)

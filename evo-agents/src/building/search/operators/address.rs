@@ -5,7 +5,12 @@ use rand::{RngExt as _, rngs::StdRng};
 
 use super::{one_of, one_of_first};
 use crate::{
-    building::search::{genome::Genome, knowledge::Context, words},
+    building::search::{
+        genome::Genome,
+        knowledge::Context,
+        moves::address::{is_literal, version},
+        words,
+    },
     skill::{package::SERVER_PLACEHOLDER, template},
     sources::openapi::naming,
 };
@@ -159,18 +164,8 @@ fn adopted(genome: &Genome, context: &Context<'_>, random: &mut StdRng) -> Optio
             }
         }
     }
-    let mut changed = Genome { path: adopted, ..genome.clone() };
-    // What the path holds now is not sent a second time.
-    let in_path: Vec<String> = template::names(&changed.path).map(str::to_owned).collect();
-    changed.call.query.retain(|_, text| {
-        template::single(text).is_none_or(|name| !in_path.iter().any(|other| other == name))
-    });
-    // What the old path held needs a place.
-    for name in template::names(&genome.path) {
-        if !changed.used().iter().any(|used| used == name) {
-            changed.call.query.insert(name.to_owned(), format!("{{{name}}}"));
-        }
-    }
+    let mut changed = genome.clone();
+    changed.go_to(&adopted);
     Some(changed)
 }
 
@@ -191,13 +186,4 @@ fn telling<'a>(context: &'a Context<'_>) -> Vec<&'a str> {
         .collect();
     paths.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
     paths.into_iter().map(|(_, path)| path).collect()
-}
-
-fn is_literal(segment: &str) -> bool {
-    template::names(segment).next().is_none()
-}
-
-/// The number of a segment like `v2`.
-fn version(segment: &str) -> Option<u32> {
-    segment.strip_prefix('v')?.parse().ok()
 }

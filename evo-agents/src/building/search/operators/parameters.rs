@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::{one_of, one_of_first};
 use crate::{
-    building::search::{genome::Genome, knowledge::Context, words},
+    building::search::{genome::Genome, knowledge::Context, slots::Place, words},
     skill::template,
 };
 
@@ -13,69 +13,6 @@ use crate::{
 const NEAR: usize = 8;
 /// Names under which APIs wrap a body.
 const WRAPPERS: [&str; 6] = ["data", "body", "input", "payload", "item", "attributes"];
-
-/// A place of a parameter: a table of names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Query,
-    Header,
-    Body,
-}
-
-/// Every parameter outside of the path, with its place.
-fn slots(genome: &Genome) -> Vec<(Place, String)> {
-    let mut slots: Vec<(Place, String)> = Vec::new();
-    slots.extend(genome.call.query.keys().map(|name| (Place::Query, name.clone())));
-    slots.extend(genome.call.headers.keys().map(|name| (Place::Header, name.clone())));
-    if let Some(Value::Object(body)) = &genome.call.body {
-        slots.extend(body.keys().map(|name| (Place::Body, name.clone())));
-    }
-    slots
-}
-
-/// Takes a parameter out; gives its template.
-fn take(genome: &mut Genome, place: Place, name: &str) -> Option<Value> {
-    match place {
-        Place::Query => genome.call.query.remove(name).map(Value::String),
-        Place::Header => genome.call.headers.remove(name).map(Value::String),
-        Place::Body => {
-            let Some(Value::Object(body)) = &mut genome.call.body else { return None };
-            let value = body.shift_remove(name);
-            if body.is_empty() {
-                genome.call.body = None;
-            }
-            value
-        }
-    }
-}
-
-/// Puts a parameter in; [`None`] when its place can't hold it or is taken.
-fn put(genome: &mut Genome, place: Place, name: &str, value: Value) -> Option<()> {
-    let table = match place {
-        Place::Query => &mut genome.call.query,
-        Place::Header => &mut genome.call.headers,
-        Place::Body => {
-            let body = genome.call.body.get_or_insert_with(|| Value::Object(Map::new()));
-            let Value::Object(body) = body else { return None };
-            if body.contains_key(name) {
-                return None;
-            }
-            body.insert(name.to_owned(), value);
-            return Some(());
-        }
-    };
-    let Value::String(text) = value else { return None };
-    if table.contains_key(name) || (place == Place::Header && !is_token(name)) {
-        return None;
-    }
-    table.insert(name.to_owned(), text);
-    Some(())
-}
-
-/// Whether a text can be the name of a header.
-fn is_token(name: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
-}
 
 pub(super) fn location(
     genome: &Genome,
@@ -88,7 +25,7 @@ pub(super) fn location(
     // An input without a place comes first: it can't do anything where it is.
     if let Some(input) = one_of(&unused, random).filter(|_| random.random_bool(0.6)) {
         let place = *one_of(&places, random)?;
-        put(&mut changed, place, input, Value::String(format!("{{{input}}}")))?;
+        changed.put(place, input, Value::String(format!("{{{input}}}")))?;
         return Some(changed);
     }
     let in_path: Vec<usize> = genome
@@ -98,18 +35,18 @@ pub(super) fn location(
         .filter(|(_, segment)| template::single(segment).is_some())
         .map(|(index, _)| index)
         .collect();
-    let slots = slots(genome);
+    let slots = genome.slots();
     if !in_path.is_empty() && (slots.is_empty() || random.random_bool(0.25)) {
         let at = *one_of(&in_path, random)?;
         let mut segments: Vec<String> = genome.segments().into_iter().map(str::to_owned).collect();
         let segment = segments.remove(at);
         changed.set_segments(&segments);
         let name = template::single(&segment)?;
-        put(&mut changed, *one_of(&places, random)?, name, Value::String(segment.clone()))?;
+        changed.put(*one_of(&places, random)?, name, Value::String(segment.clone()))?;
         return Some(changed);
     }
     let (from, name) = one_of(&slots, random)?;
-    let value = take(&mut changed, *from, name)?;
+    let value = changed.take(*from, name)?;
     if let Some(text) = value.as_str().filter(|text| template::single(text).is_some())
         && random.random_bool(0.3)
     {
@@ -124,15 +61,15 @@ pub(super) fn location(
         return Some(changed);
     }
     let to = *one_of(&places, random)?;
-    put(&mut changed, to, name, value)?;
+    changed.put(to, name, value)?;
     Some(changed)
 }
 
 pub(super) fn name(genome: &Genome, context: &Context<'_>, random: &mut StdRng) -> Option<Genome> {
-    let slots = slots(genome);
+    let slots = genome.slots();
     let (place, old) = one_of(&slots, random)?;
     let mut changed = genome.clone();
-    let value = take(&mut changed, *place, old)?;
+    let value = changed.take(*place, old)?;
     let input = value.as_str().and_then(template::single);
     let new = match random.random_range(0..10) {
         0 | 1 => input?.to_owned(),
@@ -150,7 +87,7 @@ pub(super) fn name(genome: &Genome, context: &Context<'_>, random: &mut StdRng) 
         }
         _ => one_of(&context.names, random)?.clone(),
     };
-    put(&mut changed, *place, &new, value)?;
+    changed.put(*place, &new, value)?;
     if let Some(style) = changed.call.list_style.remove(old) {
         changed.call.list_style.insert(new, style);
     }
@@ -166,12 +103,12 @@ pub(super) fn pagination(genome: &Genome, random: &mut StdRng) -> Option<Genome>
             let others: Vec<&str> = words::of_pages().filter(|name| name != old).collect();
             let text = changed.call.query.remove(old)?;
             let new = *one_of(&others, random)?;
-            put(&mut changed, Place::Query, new, Value::String(text))?;
+            changed.put(Place::Query, new, Value::String(text))?;
         }
         None => {
             let names: Vec<&str> = words::of_pages().collect();
             let size = *one_of(&["1", "10", "50", "100"], random)?;
-            put(&mut changed, Place::Query, one_of(&names, random)?, size.into())?;
+            changed.put(Place::Query, one_of(&names, random)?, size.into())?;
         }
     }
     Some(changed)
@@ -242,7 +179,7 @@ pub(super) fn body(genome: &Genome, context: &Context<'_>, random: &mut StdRng) 
 
 pub(super) fn omit(genome: &Genome, random: &mut StdRng) -> Option<Genome> {
     let mut changed = genome.clone();
-    let slots = slots(genome);
+    let slots = genome.slots();
     let fixed = |name: &String, place: Place| match place {
         Place::Query => template::names(&genome.call.query[name]).next().is_none(),
         Place::Header => template::names(&genome.call.headers[name]).next().is_none(),
@@ -255,6 +192,6 @@ pub(super) fn omit(genome: &Genome, random: &mut StdRng) -> Option<Genome> {
         Some(slot) => *slot,
         None => one_of(&slots, random)?,
     };
-    take(&mut changed, *place, name)?;
+    changed.take(*place, name)?;
     Some(changed)
 }
