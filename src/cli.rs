@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use evo_common::bundle::Bundle;
 
 /// Evo turns APIs into skills for AI agents: it finds them, builds them, runs them, and keeps only
 /// those that were measured to work.
@@ -115,6 +116,9 @@ pub(crate) enum SkillCommand {
         /// Only skills of this source.
         #[arg(long)]
         source: Option<String>,
+        /// Only skills of this bundle: a source, or SOURCE/TAG with a tag of its document.
+        #[arg(long)]
+        bundle: Option<String>,
         #[command(flatten)]
         format: FormatArgs,
         #[command(flatten)]
@@ -251,7 +255,9 @@ pub(crate) enum SkillCommand {
         version: String,
     },
     /// Write the skills in use into a folder, one folder per skill, each with its SKILL.md.
-    #[command(after_help = "Example: evo skill export ./skills")]
+    #[command(
+        after_help = "Examples:\n  evo skill export ./skills\n  evo skill export ./skills --bundle petstore/pets"
+    )]
     Export(ExportArgs),
     /// Bring skills as candidates: a folder of folders that each hold a SKILL.md, or an archive of one.
     /// They are built, checked and measured like every other; a person decides about their use.
@@ -280,6 +286,9 @@ pub(crate) struct ExportArgs {
     /// The folder, which is new or empty.
     #[arg(value_name = "DIR")]
     pub(crate) folder: PathBuf,
+    /// The skills of this bundle as one skill: a source, or SOURCE/TAG with a tag of its document.
+    #[arg(long)]
+    pub(crate) bundle: Option<String>,
     #[command(flatten)]
     pub(crate) format: FormatArgs,
     #[command(flatten)]
@@ -521,6 +530,9 @@ pub(crate) struct McpArgs {
     /// The file that holds the tokens (tokens.toml).
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
+    /// Offer the skills of this bundle only: a source, or SOURCE/TAG with a tag of its document.
+    #[arg(long)]
+    pub(crate) bundle: Option<Bundle>,
     #[command(flatten)]
     pub(crate) data: DataArgs,
 }

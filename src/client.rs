@@ -217,9 +217,11 @@ impl Client {
         self.call(Method::POST, &["skills", name, "invoke"], &[], Some(request)).await
     }
 
-    /// The archive of the skills in use.
-    pub(crate) async fn export(&self) -> Result<Vec<u8>, Error> {
-        let (_, bytes) = self.send(Method::GET, &["skills", "export"], &[], |r| r).await?;
+    /// The archive of the skills in use: all, or those of a bundle as one.
+    pub(crate) async fn export(&self, bundle: &str) -> Result<Vec<u8>, Error> {
+        let query = [("bundle", bundle)];
+        let query = if bundle.is_empty() { &[][..] } else { &query[..] };
+        let (_, bytes) = self.send(Method::GET, &["skills", "export"], query, |r| r).await?;
         Ok(bytes)
     }
 

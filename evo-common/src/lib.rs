@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod artifact;
+pub mod bundle;
 pub mod case;
 pub mod clock;
 pub mod config;

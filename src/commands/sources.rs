@@ -7,6 +7,7 @@ use evo_agents::{
     sources::{self, look::Looker, openapi::naming::Names},
 };
 use evo_common::{
+    bundle::{Bundle, slug},
     config::{SourceConfig, SourceKind},
     outcome::Verdict,
     tokens::Tokens,
@@ -94,6 +95,9 @@ struct Prospect {
     name: String,
     locator: String,
     description: String,
+    /// The tags of its operation, each a bundle of skills.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    bundles: Vec<String>,
     cases: usize,
     /// Cases that tell a right answer from a wrong one.
     oracles: usize,
@@ -176,7 +180,11 @@ async fn look(looker: &mut Looker<'_>, source: &SourceConfig) -> Yield {
                 let outcome = sources::forecast(&candidate, source);
                 let oracles = candidate.cases.iter().filter(|case| case.expect.has_oracle());
                 told.measured += usize::from(outcome.is_none());
+                let tags = candidate.definition["tags"].as_array().into_iter().flatten();
+                let tags = tags.filter_map(serde_json::Value::as_str);
+                let bundle = |tag| Bundle { source: source.name.clone(), tag: Some(slug(tag)) };
                 told.candidates.push(Prospect {
+                    bundles: tags.map(bundle).map(|bundle| bundle.to_string()).collect(),
                     oracles: oracles.count(),
                     cases: candidate.cases.len(),
                     name: candidate.name,
@@ -215,6 +223,15 @@ fn text(report: &Report) -> String {
         text.push_str(&table(&["candidate", "from", "oracles/cases", ""], &[], rows));
         for skipped in &source.skipped {
             text.push_str(&format!("\nleft out: {skipped}"));
+        }
+        let mut bundles = BTreeMap::new();
+        for bundle in source.candidates.iter().flat_map(|one| &one.bundles) {
+            *bundles.entry(bundle).or_insert(0) += 1;
+        }
+        if !bundles.is_empty() {
+            let bundles: Vec<_> =
+                bundles.iter().map(|(bundle, count)| format!("{bundle} ({count})")).collect();
+            text.push_str(&format!("\nbundles: {}", bundles.join(", ")));
         }
         let (count, measured) = (source.count, source.measured);
         text.push_str(&format!("\n{count} candidates, {measured} of them would be measured\n\n"));

@@ -44,6 +44,10 @@ pub struct SkillSummary {
     /// Why a person should look at it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flag: Option<SkillFlag>,
+    /// The bundles that it belongs to beside its source's own: `petstore/pets` for a tag of its
+    /// operation.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bundles: Vec<String>,
 }
 
 /// Why a person should look at a skill.

@@ -61,11 +61,17 @@ pub(super) fn service(king: &King) -> Service {
 /// The Model Context Protocol over streamable HTTP: any MCP client lists the skills in use as tools,
 /// calls them, and hears when they change. The body is one JSON-RPC message; the first one is
 /// `initialize`, whose answer has the header `Mcp-Session-Id` that later messages carry. Clients of
-/// protocol 2026-07-28 need no session.
+/// protocol 2026-07-28 need no session. A client whose address names a `bundle` sees and calls the skills
+/// of that bundle only.
 #[utoipa::path(
     post,
     path = "/mcp",
     tag = "mcp",
+    params((
+        "bundle" = Option<String>, Query,
+        description = "The name of a source, or `SOURCE/TAG` with a tag of its document.",
+        example = "evo-king",
+    )),
     request_body(
         content = Object, description = "A JSON-RPC message.",
         example = json!({"jsonrpc": "2.0", "id": 1, "method": "ping"}),

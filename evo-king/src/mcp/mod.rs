@@ -7,7 +7,7 @@ mod tools;
 
 use std::sync::{Arc, OnceLock};
 
-use evo_common::{skill::is_valid_name, tool};
+use evo_common::{bundle::Bundle, skill::is_valid_name, tool};
 use http::request::Parts;
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
@@ -72,16 +72,27 @@ impl Server {
         })
     }
 
-    async fn tools_after(&self, cursor: &str) -> Result<Vec<ToolSkill>, ErrorData> {
+    async fn tools_after(
+        &self,
+        bundle: Option<Bundle>,
+        cursor: &str,
+    ) -> Result<Vec<ToolSkill>, ErrorData> {
         let after = cursor.to_owned();
-        let read =
-            async move |connection: &Connection| stored::page(connection, &after, PAGE + 1).await;
+        let read = async move |connection: &Connection| {
+            stored::page(connection, bundle.as_ref(), &after, PAGE + 1).await
+        };
         self.king.store.read(read).await.map_err(|error| fault(&error))
     }
 
-    async fn tool(&self, name: &str) -> Result<Option<ToolSkill>, ErrorData> {
+    async fn tool(
+        &self,
+        bundle: Option<Bundle>,
+        name: &str,
+    ) -> Result<Option<ToolSkill>, ErrorData> {
         let wanted = name.to_owned();
-        let read = async move |connection: &Connection| stored::one(connection, &wanted).await;
+        let read = async move |connection: &Connection| {
+            stored::one(connection, bundle.as_ref(), &wanted).await
+        };
         self.king.store.read(read).await.map_err(|error| fault(&error))
     }
 
@@ -186,14 +197,14 @@ impl ServerHandler for Server {
     async fn list_tools(
         &self,
         request: Option<PaginatedRequestParams>,
-        _context: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
         let cursor = request.and_then(|request| request.cursor).unwrap_or_default();
         if !cursor.is_empty() && !is_valid_name(&cursor) {
             let message = format!("{cursor:?} is no nextCursor of this list");
             return Err(ErrorData::invalid_params(message, None));
         }
-        let mut skills = self.tools_after(&cursor).await?;
+        let mut skills = self.tools_after(bundle_of(&context)?, &cursor).await?;
         let more = skills.len() > PAGE as usize;
         skills.truncate(PAGE as usize);
         let next = skills.last().filter(|_| more).map(|skill| skill.manifest.name.clone());
@@ -209,9 +220,11 @@ impl ServerHandler for Server {
     ) -> Result<CallToolResponse, ErrorData> {
         let name = request.name.clone();
         let row = row_of(&context, &name);
-        let Some(skill) = self.tool(&name).await? else {
+        let bundle = bundle_of(&context)?;
+        let Some(skill) = self.tool(bundle.clone(), &name).await? else {
             self.write(row, 404).await?;
-            return Ok(tools::failure("not_found", &self.missing(&name).await).into());
+            let why = self.missing(bundle.as_ref(), &name).await;
+            return Ok(tools::failure("not_found", &why).into());
         };
         match self.call(skill, request, &context).await {
             Ok(result) => {
@@ -230,13 +243,29 @@ impl ServerHandler for Server {
 
 impl Server {
     /// Why there is no such tool.
-    async fn missing(&self, name: &str) -> String {
-        match self.king.commands.run_state(name).await {
-            Err(error) => of_invoke(error).message,
+    async fn missing(&self, bundle: Option<&Bundle>, name: &str) -> String {
+        match (self.king.commands.run_state(name).await, bundle) {
+            (Err(error), _) => of_invoke(error).message,
+            (Ok(()), Some(bundle)) => {
+                format!(
+                    "Skill {name:?} does not belong to the bundle {bundle}, which you asked for."
+                )
+            }
             // It came into use a moment ago.
-            Ok(()) => format!("Skill {name:?} has just changed; try again."),
+            (Ok(()), None) => format!("Skill {name:?} has just changed; try again."),
         }
     }
+}
+
+/// The bundle that the client's address names: `/mcp?bundle=petstore/pets`.
+fn bundle_of(context: &RequestContext<RoleServer>) -> Result<Option<Bundle>, ErrorData> {
+    let query = context.extensions.get::<Parts>().and_then(|parts| parts.uri.query());
+    let pairs = query.map(|query| url::form_urlencoded::parse(query.as_bytes()));
+    let named = pairs.and_then(|mut pairs| pairs.find(|(key, _)| key == "bundle"));
+    let read = named.map(|(_, bundle)| bundle.parse::<Bundle>());
+    read.transpose().map_err(|error| {
+        ErrorData::invalid_params(format!("the parameter `bundle` of the address: {error}"), None)
+    })
 }
 
 /// The row of a call in the audit log, without its status.

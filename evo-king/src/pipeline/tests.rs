@@ -238,7 +238,11 @@ fn candidate(name: &str) -> Candidate {
         fingerprint: format!("print of {name}"),
         demand: 1.0,
         deterministic: false,
-        definition: json!({"path": name}),
+        definition: if name.contains("-pet-") {
+            json!({"path": name, "tags": ["Pet Store"]})
+        } else {
+            json!({"path": name})
+        },
         cases: (0..5)
             .map(|number| Case {
                 case_id: format!("{name}-{number}"),

@@ -3,6 +3,7 @@
 
 use evo_common::{
     api::{RunKind, TraceStatus},
+    bundle::Bundle,
     clock::Timestamp,
     ids::RunId,
     messages::{MemoryCategory, MemoryScope, PipelineRunStatus, PipelineStage},
@@ -49,6 +50,8 @@ pub struct SkillFilter {
     pub status: Option<String>,
     /// Only skills of this source.
     pub source: Option<String>,
+    /// Only skills of this bundle.
+    pub bundle: Option<Bundle>,
 }
 
 /// Which events to list, oldest first.

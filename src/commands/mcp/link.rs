@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use evo_common::{api::ErrorBody, tokens::Secret};
+use evo_common::{api::ErrorBody, bundle::Bundle, tokens::Secret};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, mpsc};
@@ -29,6 +29,8 @@ pub(super) struct Place {
     pub(super) named: Option<String>,
     /// Else that of the instance on this folder, as long as it runs.
     pub(super) data: DataFolder,
+    /// The skills to offer, if not all.
+    pub(super) bundle: Option<Bundle>,
 }
 
 impl Place {
@@ -51,7 +53,12 @@ impl Place {
                 running.ok_or_else(none)?.king
             }
         };
-        Ok(format!("{}/mcp", base.trim_end_matches('/')))
+        let url = format!("{}/mcp", base.trim_end_matches('/'));
+        let Some(bundle) = &self.bundle else { return Ok(url) };
+        let query = [("bundle", bundle.to_string())];
+        let query: String =
+            url::form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
+        Ok(format!("{url}?{query}"))
     }
 }
 

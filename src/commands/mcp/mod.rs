@@ -46,8 +46,10 @@ pub(super) async fn run(args: McpArgs) -> Result<()> {
         (None, None) => config::env("KING_ADDRESS"),
         (None, Some(_)) => None,
     };
-    let (shutdown, place) =
-        (shutdown_on_signals().context("can't listen for signals")?, Place { named, data });
+    let (shutdown, place) = (
+        shutdown_on_signals().context("can't listen for signals")?,
+        Place { named, data, bundle: args.bundle },
+    );
     let token = token(args.token_file, &place)?;
     let (out, lines) = mpsc::channel(LINES);
     let link = Arc::new(Link::new(place, token, out.clone()).context("no HTTP client")?);

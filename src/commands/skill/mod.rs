@@ -29,8 +29,8 @@ const STATES: [&str; 6] = ["candidate", "active", "held", "discarded", "failed",
 
 pub(super) async fn run(command: SkillCommand) -> Result<()> {
     match command {
-        SkillCommand::List { status, source, format, data } => {
-            list(status, source, format, &data).await
+        SkillCommand::List { status, source, bundle, format, data } => {
+            list(status, source, bundle, format, &data).await
         }
         SkillCommand::Show { name, format, data } => show(&name, format, &data).await,
         SkillCommand::Run { name, input, set, format, data } => {
@@ -66,6 +66,7 @@ pub(super) async fn run(command: SkillCommand) -> Result<()> {
 async fn list(
     status: Option<String>,
     source: Option<String>,
+    bundle: Option<String>,
     format: FormatArgs,
     data: &DataArgs,
 ) -> Result<()> {
@@ -76,9 +77,10 @@ async fn list(
             STATES.join(", ")
         )));
     }
-    let source = source.unwrap_or_default();
+    let (source, bundle) = (source.unwrap_or_default(), bundle.unwrap_or_default());
     let session = Box::pin(Session::open(data, Runners::None)).await?;
-    let result = session.client.skills(&[("status", &status), ("source", &source)]).await;
+    let query = [("status", &*status), ("source", &*source), ("bundle", &*bundle)];
+    let result = session.client.skills(&query).await;
     session.close().await;
     let skills = result.context("listing skills")?;
     if format.json { print_json(&skills) } else { print(&list_text(&skills)) }
@@ -137,6 +139,9 @@ fn show_text(skill: &SkillDetail) -> String {
         "{} ({})\n  {}\n  from {} · {}\n",
         summary.name, summary.status, summary.description, summary.source, skill.locator
     );
+    if !summary.bundles.is_empty() {
+        text += &format!("  in the bundle {}\n", summary.bundles.join(", "));
+    }
     if let Some(outcome) = &summary.outcome {
         text += &format!("  {}: {}\n", outcome.code, outcome.reason);
     }

@@ -118,6 +118,7 @@ mod tests {
             pinned: false,
             frozen: false,
             flag: None,
+            bundles: Vec::new(),
         };
         let done = SkillChanged { success: true, changed: true, run_id: None, skill, fence: 3 };
         assert_eq!(

@@ -32,11 +32,16 @@ pub(super) async fn export(args: ExportArgs) -> Result<()> {
         )));
     }
     let session = Box::pin(Session::open(&args.data, Runners::None)).await?;
-    let archive = session.client.export().await;
+    let archive = session.client.export(args.bundle.as_deref().unwrap_or_default()).await;
     session.close().await;
     let archive = archive.context("exporting the skills")?;
     let files = tree::read(&archive).context("reading what king sent")?;
-    let skills = files.keys().filter(|path| path.ends_with(&format!("/{SKILL_MD}"))).count();
+    // A bundle is one skill, with a page about each that it holds.
+    let is_skill = |path: &&String| match args.bundle {
+        Some(_) => path.contains("/references/"),
+        None => path.ends_with(&format!("/{SKILL_MD}")),
+    };
+    let skills = files.keys().filter(is_skill).count();
     write(folder, &files).with_context(|| format!("writing {}", folder.display()))?;
     if args.format.json {
         return print_json(&json!({"skills": skills, "files": files.len(), "folder": folder}));

@@ -1,5 +1,6 @@
 //! Skills.
 
+mod bundle;
 mod invoke;
 mod people;
 mod requests;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use axum::{Json, extract::State, http::StatusCode};
 use evo_common::{
     api::{ErrorBody, SkillCost, SkillDetail, SkillList},
+    bundle::Bundle,
     skill::is_valid_name,
 };
 use serde::Deserialize;
@@ -85,6 +87,9 @@ pub(super) struct ListSkills {
     /// Only skills of this source.
     #[param(example = "evo-king")]
     source: Option<String>,
+    /// Only skills of this bundle: the name of a source, or `SOURCE/TAG` with a tag of its document.
+    #[param(example = "evo-king")]
+    bundle: Option<String>,
 }
 
 /// List the skills.
@@ -106,6 +111,7 @@ pub(super) async fn list_skills(
         cursor: params.cursor,
         status: params.status.map(|status| status.as_str().to_owned()),
         source: params.source,
+        bundle: bundle(params.bundle.as_deref())?,
     };
     Ok(Json(king.store.skills_list(filter).await?))
 }
@@ -165,6 +171,12 @@ async fn count_models(king: &King, name: &str, cost: &mut SkillCost) -> Result<(
         ..cost.clone()
     };
     Ok(())
+}
+
+/// The bundle that a parameter names.
+fn bundle(text: Option<&str>) -> Result<Option<Bundle>> {
+    let read = text.map(str::parse::<Bundle>).transpose();
+    read.map_err(|error| ApiError::parameter("bundle", error))
 }
 
 fn no_such_skill(name: &str) -> ApiError {

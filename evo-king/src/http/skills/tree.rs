@@ -20,14 +20,20 @@ use evo_common::{
     tree::{self, Content, FolderDefinition},
 };
 use futures_util::{Stream, stream};
+use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa::IntoParams;
 use utoipa_axum::{
     router::{OpenApiRouter, UtoipaMethodRouterExt as _},
     routes,
 };
 
+use super::bundle;
 use crate::{
-    http::error::{ApiError, Result, sentence},
+    http::{
+        error::{ApiError, Result, sentence},
+        extract::QueryParams,
+    },
     pipeline,
     state::King,
     store::{
@@ -48,24 +54,46 @@ pub(super) fn routes() -> OpenApiRouter<King> {
     OpenApiRouter::new().routes(routes!(export_skills)).routes(routes!(import_skills).layer(limit))
 }
 
+/// Which skills to export.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct ExportSkills {
+    /// As one skill, those of this bundle: the name of a source, or `SOURCE/TAG` with a tag of its
+    /// document.
+    #[param(example = "evo-king")]
+    bundle: Option<String>,
+}
+
 /// Export the skills in use.
 ///
 /// A tree with a folder per skill, each with its `SKILL.md` (agentskills.io) and the other files of its
-/// package, as a tar archive packed with gzip. The same skills give the same bytes.
+/// package, as a tar archive packed with gzip. With `bundle` the skills of that bundle as one folder,
+/// whose `SKILL.md` names them with what they take. The same skills give the same bytes.
 #[utoipa::path(
     get,
     path = "/skills/export",
     tag = "skills",
+    params(ExportSkills),
     responses(
         (status = 200, description = "The archive.", body = Vec<u8>, content_type = "application/gzip"),
+        (status = 404, description = "No skill in use belongs to the bundle.", body = ErrorBody),
+        (status = 422, description = "The bundle is too large for one skill.", body = ErrorBody),
     ),
 )]
-async fn export_skills(State(king): State<King>) -> Response {
-    let export =
-        Export { king, place: Place::After(String::new()), writer: Some(tree::Writer::default()) };
+async fn export_skills(
+    State(king): State<King>,
+    QueryParams(params): QueryParams<ExportSkills>,
+) -> Result<Response> {
+    let body = match super::bundle(params.bundle.as_deref())? {
+        Some(bundle) => Body::from(bundle::archive(&king, &bundle).await?),
+        None => {
+            let (place, writer) = (Place::After(String::new()), Some(tree::Writer::default()));
+            Body::from_stream(Export { king, place, writer }.pieces())
+        }
+    };
     let name = HeaderValue::from_static("attachment; filename=\"skills.tar.gz\"");
     let headers = [(header::CONTENT_TYPE, GZIP), (header::CONTENT_DISPOSITION, name)];
-    (headers, Body::from_stream(export.pieces())).into_response()
+    Ok((headers, body).into_response())
 }
 
 /// An archive that is written while it is sent, one skill at a time.
@@ -93,7 +121,7 @@ impl Export {
                 match std::mem::replace(&mut export.place, Place::End) {
                     Place::After(name) => {
                         let read = async move |connection: &Connection| {
-                            tools::page(connection, &name, PAGE).await
+                            tools::page(connection, None, &name, PAGE).await
                         };
                         let page = export.king.store.read(read).await.map_err(Failed::of)?;
                         export.writer = Some(writer);
@@ -135,7 +163,7 @@ impl Export {
 /// Why an archive breaks off; the log has the reason.
 #[derive(Debug, thiserror::Error)]
 #[error("the export broke off")]
-struct Failed;
+pub(super) struct Failed;
 
 impl Failed {
     fn of(error: impl std::error::Error) -> Self {
@@ -144,7 +172,7 @@ impl Failed {
     }
 }
 
-async fn files_of(king: &King, skill: &ToolSkill) -> std::result::Result<Files, Failed> {
+pub(super) async fn files_of(king: &King, skill: &ToolSkill) -> std::result::Result<Files, Failed> {
     let id = ArtifactId::parse(skill.artifact_id.clone()).map_err(Failed::of)?;
     let archive = king.artifacts.get(&id).await.map_err(Failed::of)?.unwrap_or_default();
     let mut files = artifact::unpack(&archive).map_err(Failed::of)?;

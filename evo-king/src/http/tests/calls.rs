@@ -146,6 +146,7 @@ async fn who_closes_a_stream_cancels_the_call_and_makes_room() {
 struct Client<'s> {
     server: &'s Server,
     session: String,
+    path: &'static str,
 }
 
 impl<'s> Client<'s> {
@@ -164,13 +165,13 @@ impl<'s> Client<'s> {
             return Err(said);
         }
         assert_eq!(said["result"]["capabilities"]["tools"]["listChanged"], true);
-        let client = Self { server, session };
+        let client = Self { server, session, path: "/mcp" };
         client.notify("notifications/initialized", json!({})).await;
         Ok(client)
     }
 
     fn request(&self, message: &Value) -> Request<Body> {
-        let mut request = self.server.invoking("/mcp", message);
+        let mut request = self.server.invoking(self.path, message);
         request.headers_mut().insert("mcp-session-id", self.session.parse().unwrap());
         request
     }
@@ -324,6 +325,40 @@ async fn the_skills_in_use_are_exported_the_same_each_time() {
     assert_eq!(server.get("/skills/export").await.body, exported.body);
     let empty = Server::start().await.get("/skills/export").await;
     assert!(evo_common::tree::read(&empty.body).unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_bundle_is_one_skill_and_a_list_of_tools() {
+    let server = Server::seeded().await;
+    let exported = server.get("/skills/export?bundle=evo-king").await;
+    assert_eq!(exported.status, StatusCode::OK);
+    let files = evo_common::tree::read(&exported.body).unwrap();
+    let paths: Vec<&str> = files.keys().map(String::as_str).collect();
+    assert_eq!(paths, ["evo-king/SKILL.md", "evo-king/references/evo-king-get-health.md"]);
+    let text = String::from_utf8(files[paths[0]].clone()).unwrap();
+    let begin = "---\nname: evo-king\ndescription: \"1 skills for evo-king: Health.\"\n";
+    assert!(text.starts_with(begin), "{text}");
+    assert!(text.contains("[More](references/evo-king-get-health.md)"), "{text}");
+    assert_eq!(server.get("/skills/export?bundle=evo-king").await.body, exported.body);
+    for (bundle, status, code) in
+        [("evo-king/none", 404, "no_such_bundle"), ("/pets", 400, "invalid_parameter")]
+    {
+        let refused = server.get(&format!("/skills/export?bundle={bundle}")).await;
+        assert_eq!((refused.status.as_u16(), &*refused.code()), (status, code), "{bundle}");
+    }
+    assert_eq!(server.get("/skills?bundle=evo-king").await.json()["count"], 1);
+    assert_eq!(server.get("/skills?bundle=evo-king/none").await.json()["count"], 0);
+
+    let mut client = Client::start(&server).await.unwrap();
+    client.path = "/mcp?bundle=evo-king%2Fnone";
+    let listed = client.ask(1, "tools/list", json!({})).await.pop().unwrap();
+    assert_eq!(listed["result"]["tools"], json!([]));
+    let called = client.ask(2, "tools/call", json!({"name": SKILL})).await.pop().unwrap();
+    let text = plain(&called["result"]["content"][0]["text"]);
+    assert!(text.contains("does not belong to the bundle evo-king/none"), "{text}");
+    client.path = "/mcp?bundle=evo-king";
+    let listed = client.ask(3, "tools/list", json!({})).await.pop().unwrap();
+    assert_eq!(listed["result"]["tools"][0]["name"], SKILL);
 }
 
 #[tokio::test]

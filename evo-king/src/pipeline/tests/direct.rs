@@ -45,7 +45,7 @@ async fn a_direct_run_goes_straight_through_and_hands_on_what_was_said() {
 }
 
 fn skills_of_all() -> store::SkillFilter {
-    store::SkillFilter { limit: 5, cursor: None, status: None, source: None }
+    store::SkillFilter { limit: 5, cursor: None, status: None, source: None, bundle: None }
 }
 
 #[tokio::test]

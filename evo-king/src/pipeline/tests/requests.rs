@@ -249,6 +249,48 @@ async fn a_repair_has_the_cases_and_the_definition_of_what_it_repairs() {
     bench.shutdown.cancel();
 }
 
+/// What is made in the place of a repaired skill stays in the bundle of its operation's tag.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_tags_of_a_document_are_bundles() {
+    let folder = TempDir::new().unwrap();
+    let bench = Bench::start(&folder).await;
+    let _silent = bench.runners("one", usize::MAX).await;
+    bench.cycle_over(&["api-pet-a", "api-pet-b", "api-other"]).await;
+    let new = NewRequest { skill: Some("api-pet-b".to_owned()), ..asked("better", 5) };
+    bench.ask(new).await;
+    bench.cycle_over(&[]).await;
+    let in_bundle = async |name: &str| {
+        let bundle: evo_common::bundle::Bundle = name.parse().unwrap();
+        let filter = store::SkillFilter {
+            limit: 5,
+            cursor: None,
+            status: None,
+            source: None,
+            bundle: Some(bundle.clone()),
+        };
+        let listed = bench.store.skills_list(filter).await.unwrap().skills;
+        let read = async move |connection: &Connection| {
+            store::skills::tools::page(connection, Some(&bundle), "", 5).await
+        };
+        let tools = bench.store.read(read).await.unwrap();
+        let names = |names: Vec<String>| names.join(" ");
+        let shown = listed.iter().map(|skill| skill.name.clone()).collect();
+        assert_eq!(names(tools.into_iter().map(|tool| tool.manifest.name).collect()), names(shown));
+        listed
+    };
+    let pets = in_bundle("api/Pet Store").await;
+    let names: Vec<&str> = pets.iter().map(|skill| skill.name.as_str()).collect();
+    assert_eq!(names, ["api-pet-a", "api-pet-b"]);
+    assert!(pets.iter().all(|skill| skill.bundles == ["api/pet-store"]), "{pets:?}");
+    assert_eq!(pets[1].canary.as_ref().map(|canary| canary.version.as_str()), Some("0.1.1"));
+    assert_eq!(in_bundle("api").await.len(), 3);
+    assert_eq!(
+        (in_bundle("api/other").await.len(), in_bundle("other/pet-store").await.len()),
+        (0, 0)
+    );
+    bench.shutdown.cancel();
+}
+
 /// What the source has now in the place of a skill is tried first; when that is no better, the request
 /// stays open, and the next cycle sees how it ended.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

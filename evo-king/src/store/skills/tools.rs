@@ -1,7 +1,7 @@
 //! Skills in use as tools.
 
-use evo_common::skill::SkillManifest;
-use libsql::{Row, params};
+use evo_common::{bundle::Bundle, skill::SkillManifest};
+use libsql::Row;
 
 use super::{Connection, Result, row};
 
@@ -31,19 +31,48 @@ fn tool(row: &Row) -> Result<ToolSkill> {
     })
 }
 
-/// Skills in use after a name, in name order.
+/// Whether what a run was about has a tag: of a repair, what it repaired.
+pub(super) fn has_tag(run_id: &str) -> String {
+    format!(
+        "EXISTS (SELECT 1 FROM runs, json_each(coalesce(
+             json_extract(runs.definition, '$.definition.tags'),
+             json_extract(runs.definition, '$.definition.of.definition.tags'), '[]')) AS tag
+         WHERE runs.run_id = {run_id} AND lower(replace(tag.value, ' ', '-')) = ?)"
+    )
+}
+
+/// Skills in use after a name, in name order: all, or those of a bundle.
 pub(crate) async fn page(
     connection: &Connection,
+    bundle: Option<&Bundle>,
     after: &str,
     limit: u32,
 ) -> Result<Vec<ToolSkill>> {
-    let sql = format!(
-        "{TOOL} WHERE skills.status = 'active' AND skills.name > ? ORDER BY skills.name LIMIT ?"
-    );
-    row::all(connection, &sql, params![after, limit], tool).await
+    let (source, tag) = parts(bundle);
+    let (sql, params) = row::Conditions::default()
+        .and("skills.status = ?", Some("active"))
+        .and("skills.source = ?", source)
+        .and("skills.name > ?", Some(after))
+        .and(&has_tag("version.run_id"), tag)
+        .query(TOOL, "skills.name", limit.into());
+    row::all(connection, &sql, params, tool).await
 }
 
-/// One skill in use.
-pub(crate) async fn one(connection: &Connection, name: &str) -> Result<Option<ToolSkill>> {
-    row::first(connection, &format!("{TOOL} WHERE skills.name = ?"), params![name], tool).await
+/// One skill in use, if it belongs to the bundle.
+pub(crate) async fn one(
+    connection: &Connection,
+    bundle: Option<&Bundle>,
+    name: &str,
+) -> Result<Option<ToolSkill>> {
+    let (source, tag) = parts(bundle);
+    let (sql, params) = row::Conditions::default()
+        .and("skills.name = ?", Some(name))
+        .and("skills.source = ?", source)
+        .and(&has_tag("version.run_id"), tag)
+        .query(TOOL, "skills.name", 1);
+    row::first(connection, &sql, params, tool).await
+}
+
+fn parts(bundle: Option<&Bundle>) -> (Option<String>, Option<String>) {
+    (bundle.map(|bundle| bundle.source.clone()), bundle.and_then(|bundle| bundle.tag.clone()))
 }

@@ -5,6 +5,7 @@ use evo_common::{
         ActivationView, LineageEdge, LineageNode, LiveView, Rollout, SkillCost, SkillDetail,
         SkillFlag, SkillHistory, SkillLineage, SkillList, SkillSummary, SkillVersionView,
     },
+    bundle::{self, Bundle},
     case::Split,
     clock::Timestamp,
     outcome::{Outcome, Verdict},
@@ -14,7 +15,7 @@ use evo_common::{
 use libsql::{Row, params};
 use serde_json::Value;
 
-use super::{Connection, Result, SkillFilter, approvals, live, pointers, row};
+use super::{Connection, Result, SkillFilter, approvals, live, pointers, row, tools};
 use crate::{
     config::CanaryConfig,
     skills::monitor::{self, Monitor},
@@ -25,7 +26,10 @@ const SUMMARY: &str = "SELECT name, status, pointer.version, pointer.artifact_id
     (SELECT version FROM skill_versions WHERE skill = name ORDER BY created_at DESC LIMIT 1),
     (SELECT artifact_id FROM skill_versions WHERE skill = name ORDER BY created_at DESC LIMIT 1),
     canary.artifact_id, canary.version, canary.share, pinned IS NOT NULL, frozen,
-    flag_code, flag_reason, flag_at, last_used_at, calls, calls_usd
+    flag_code, flag_reason, flag_at, last_used_at, calls, calls_usd,
+    (SELECT coalesce(json_extract(definition, '$.definition.tags'),
+                     json_extract(definition, '$.definition.of.definition.tags'))
+       FROM runs WHERE runs.run_id = skills.run_id)
     FROM skills LEFT JOIN skill_pointers AS pointer
       ON pointer.skill = skills.name AND pointer.channel = 'active'
     LEFT JOIN skill_pointers AS canary
@@ -64,7 +68,16 @@ fn summary(row: &Row) -> Result<SkillSummary> {
         pinned: row.get::<i64>(17)? != 0,
         frozen: row.get::<i64>(18)? != 0,
         flag,
+        bundles: bundles(row)?,
     })
+}
+
+fn bundles(row: &Row) -> Result<Vec<String>> {
+    let tags: Vec<String> = row::optional_json(row, 25)?.unwrap_or_default();
+    let source: String = row.get(5)?;
+    let name =
+        |tag: &String| Bundle { source: source.clone(), tag: Some(bundle::slug(tag)) }.to_string();
+    Ok(tags.iter().map(name).collect())
 }
 
 /// A page of skills in name order.
@@ -74,6 +87,8 @@ pub(crate) async fn list(connection: &Connection, filter: SkillFilter) -> Result
         .and("status = ?", filter.status)
         .and("source = ?", filter.source)
         .and("name > ?", filter.cursor)
+        .and("source = ?", filter.bundle.as_ref().map(|bundle| bundle.source.clone()))
+        .and(&tools::has_tag("skills.run_id"), filter.bundle.and_then(|bundle| bundle.tag))
         .query(SUMMARY, "name", limit + 1);
     let mut skills = row::all(connection, &sql, params, summary).await?;
     let more = skills.len() > usize::try_from(limit).unwrap_or(usize::MAX);

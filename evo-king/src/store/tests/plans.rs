@@ -48,6 +48,8 @@ const SMALL: &[&str] = &[
     // One row per skill in use.
     "pointer",
     "skill_pointers",
+    // The tags of one operation.
+    "tag",
 ];
 
 /// Indexes of what is under way only, and one that is read until a page is full.
@@ -370,13 +372,19 @@ async fn hot_queries_search_in_indexes() {
     searches(connection, "latest_cycle", runs::views::latest_cycle(connection)).await;
     searches(connection, "source", runs::views::source(connection, id)).await;
     searches(connection, "outbox", outbox::list(connection)).await;
-    for has in choices(3) {
+    for has in choices(4) {
         let filter = SkillFilter {
             limit: 5,
             cursor: has(0).then(|| "s".to_owned()),
             status: has(1).then(|| "active".to_owned()),
             source: has(2).then(|| "api".to_owned()),
+            bundle: has(3).then(|| "api/pets".parse().unwrap()),
         };
+        let bundle = filter.bundle.clone();
+        let tools = skills::tools::page(connection, bundle.as_ref(), "s", 5);
+        searches(connection, &format!("tools of {bundle:?}"), tools).await;
+        let tool = skills::tools::one(connection, bundle.as_ref(), "s");
+        searches(connection, &format!("tool of {bundle:?}"), tool).await;
         searches(connection, &format!("{filter:?}"), skills::views::list(connection, filter)).await;
     }
 }
