@@ -80,6 +80,19 @@ pub struct CaseFile {
     pub cases: Vec<CaseEntry>,
 }
 
+impl CaseFile {
+    /// The file of these cases.
+    pub fn of(cases: &[Case]) -> Self {
+        let entry = |case: &Case| CaseEntry {
+            id: case.case_id.clone(),
+            origin: case.origin.clone(),
+            input: serde_json::to_string(&case.input).expect("JSON can be written"),
+            expect: serde_json::to_string(&case.expect).expect("an expectation is plain data"),
+        };
+        Self { cases: cases.iter().map(entry).collect() }
+    }
+}
+
 /// One case in `tests.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CaseEntry {

@@ -1,4 +1,5 @@
-//! Trees of skills: a folder per skill, each with a `SKILL.md`, as one archive (`.tar.gz`).
+//! Trees of skills: a folder per skill, each with a `SKILL.md`, as one archive: `.tar.gz` is written,
+//! `.tar` and `.zip` are read as well.
 //!
 //! What comes from elsewhere is read within limits: plain relative paths, plain files, so many of them
 //! and so large; nothing touches the disk.
@@ -12,6 +13,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use flate2::{Compression, GzBuilder, read::GzDecoder, write::GzEncoder};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use zip::{ZipArchive, result::ZipError};
 
 use crate::{
     artifact::{self, Files},
@@ -52,8 +54,16 @@ pub enum Error {
     #[error("the tree holds no SKILL.md")]
     Nothing,
     /// It can't be read.
-    #[error("the archive can't be read ({0}); it must be a tar archive, packed with gzip or not")]
+    #[error(
+        "the archive can't be read ({0}); it must be a tar archive, packed with gzip or not, or a zip archive"
+    )]
     Read(#[from] io::Error),
+}
+
+impl From<ZipError> for Error {
+    fn from(error: ZipError) -> Self {
+        Self::Read(error.into())
+    }
 }
 
 /// The file of a skill in the definition of a candidate: a text as it is, anything else in base64.
@@ -139,6 +149,9 @@ pub fn read(archive: &[u8]) -> Result<Files, Error> {
     if archive.len() > MAX_ARCHIVE_BYTES {
         return Err(Error::TooLarge);
     }
+    if archive.starts_with(b"PK") {
+        return read_zip(archive);
+    }
     let packed = archive.starts_with(&[0x1f, 0x8b]);
     let source: Box<dyn Read + '_> =
         if packed { Box::new(GzDecoder::new(archive)) } else { Box::new(Cursor::new(archive)) };
@@ -163,6 +176,53 @@ pub fn read(archive: &[u8]) -> Result<Files, Error> {
         artifact::check_path(&path)?;
         let mut content = Vec::new();
         entry.take(MAX_BYTES).read_to_end(&mut content)?;
+        if files.insert(path.clone(), content).is_some() {
+            return Err(artifact::Error::Twice(path).into());
+        }
+    }
+    Ok(files)
+}
+
+/// What a zip archive ends with, and where it says how many entries it has.
+const ZIP_END: (&[u8], usize) = (b"PK\x05\x06", 10);
+/// Bits of a Unix mode that say what an entry is, and those of a plain file.
+const KIND: u32 = 0o170_000;
+const PLAIN: u32 = 0o100_000;
+
+fn read_zip(archive: &[u8]) -> Result<Files, Error> {
+    let (mark, place) = ZIP_END;
+    let end = archive.windows(mark.len()).rposition(|bytes| bytes == mark);
+    let told = end.and_then(|end| archive.get(end + place..end + place + 2)).unwrap_or(&[0, 0]);
+    let told = usize::from(u16::from_le_bytes([told[0], told[1]]));
+    // Before its list of entries is read; more than this field can tell is too many anyway.
+    if told > MAX_ENTRIES {
+        return Err(Error::TooLarge);
+    }
+    let mut reader = ZipArchive::new(Cursor::new(archive))?;
+    if reader.len() > MAX_ENTRIES {
+        return Err(Error::TooLarge);
+    }
+    if reader.len() != told {
+        // Entries of one name are one entry to the reader.
+        return Err(artifact::Error::Twice("some file".to_owned()).into());
+    }
+    let (mut files, mut left) = (Files::new(), MAX_BYTES);
+    for index in 0..reader.len() {
+        let entry = reader.by_index(index)?;
+        let path = entry.name()?.into_owned();
+        let path = path.strip_prefix("./").unwrap_or(&path).to_owned();
+        if entry.is_dir() {
+            continue;
+        }
+        let kind = entry.unix_mode().unwrap_or_default() & KIND;
+        if kind != 0 && kind != PLAIN {
+            return Err(artifact::Error::Kind(path).into());
+        }
+        artifact::check_path(&path)?;
+        let mut content = Vec::new();
+        // What it says of its size is not believed. One byte more, so that too much is noticed.
+        entry.take(left + 1).read_to_end(&mut content)?;
+        left = left.checked_sub(content.len() as u64).ok_or(Error::TooLarge)?;
         if files.insert(path.clone(), content).is_some() {
             return Err(artifact::Error::Twice(path).into());
         }
@@ -255,6 +315,71 @@ mod tests {
         let single = skills(files(&[("SKILL.md", "x"), ("b.txt", "y")])).unwrap();
         assert_eq!(single[""].len(), 2);
         assert!(matches!(skills(files(&[("a.txt", "x")])), Err(Error::Nothing)));
+    }
+
+    fn zipped(entries: &[(&str, &[u8], u32)]) -> Vec<u8> {
+        let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
+        for (path, content, mode) in entries {
+            let options = zip::write::SimpleFileOptions::default().unix_permissions(*mode);
+            if mode & KIND == 0o120_000 {
+                writer.add_symlink(*path, "/etc/passwd", options).unwrap();
+            } else {
+                writer.start_file(*path, options).unwrap();
+                io::Write::write_all(&mut writer, content).unwrap();
+            }
+        }
+        writer.finish().unwrap().into_inner()
+    }
+
+    #[test]
+    fn a_zip_archive_is_read_as_the_others_are() {
+        let entries = [("a/SKILL.md", "---\nname: a\n---\n"), ("a/b.txt", "y")];
+        let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
+        let options = zip::write::SimpleFileOptions::default();
+        writer.add_directory("a", options).unwrap();
+        for (path, text) in entries {
+            writer.start_file(format!("./{path}"), options).unwrap();
+            io::Write::write_all(&mut writer, text.as_bytes()).unwrap();
+        }
+        let archive = writer.finish().unwrap().into_inner();
+        assert_eq!(read(&archive).unwrap(), files(&entries));
+
+        for path in ["../SKILL.md", "/etc/passwd", "a/../../b", "a\\b"] {
+            let error = read(&zipped(&[(path, b"x", 0o644)])).unwrap_err();
+            assert!(matches!(error, Error::Entry(artifact::Error::Path(_))), "{path}: {error}");
+        }
+        let error = read(&zipped(&[("a", b"", 0o120_777)])).unwrap_err();
+        assert!(matches!(error, Error::Entry(artifact::Error::Kind(_))), "{error}");
+        // Two entries of one name, by changing the name of the second everywhere.
+        let twice = zipped(&[("a1.md", b"x", 0o644), ("a2.md", b"y", 0o644)]);
+        let at = |name: &[u8]| {
+            twice
+                .windows(5)
+                .enumerate()
+                .filter(|(_, w)| *w == name)
+                .map(|(i, _)| i)
+                .collect::<Vec<_>>()
+        };
+        let mut changed = twice.clone();
+        for place in at(b"a2.md") {
+            changed[place + 1] = b'1';
+        }
+        assert!(matches!(read(&changed).unwrap_err(), Error::Entry(artifact::Error::Twice(_))));
+        // A small archive of very much.
+        let zeros = vec![0; 1 << 20];
+        let bomb: Vec<(String, &[u8], u32)> =
+            (0..=64).map(|number| (format!("a/{number}"), zeros.as_slice(), 0o644)).collect();
+        let bomb: Vec<_> =
+            bomb.iter().map(|(path, bytes, mode)| (path.as_str(), *bytes, *mode)).collect();
+        let archive = zipped(&bomb);
+        assert!(archive.len() < 1 << 20 && matches!(read(&archive), Err(Error::TooLarge)));
+        assert!(read(&zipped(&bomb[..64])).is_ok());
+        let many: Vec<String> = (0..=MAX_ENTRIES).map(|number| format!("a/{number}")).collect();
+        let many: Vec<_> = many.iter().map(|path| (path.as_str(), &b""[..], 0o644)).collect();
+        assert!(matches!(read(&zipped(&many)), Err(Error::TooLarge)));
+        for broken in [&archive[..archive.len() / 2], b"PK", b"PK\x03\x04 nothing"] {
+            assert!(matches!(read(broken), Err(Error::Read(_))), "{}", broken.len());
+        }
     }
 
     #[test]

@@ -13,6 +13,8 @@ mod repair;
 mod request;
 pub mod search;
 mod skill_md;
+#[cfg(test)]
+mod tests;
 
 use evo_common::{
     outcome::Outcome,

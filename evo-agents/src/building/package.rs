@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use evo_common::{
     artifact::Files,
-    case::{Case, CaseEntry, CaseFile},
+    case::{Case, CaseFile},
     outcome::{Outcome, codes},
     skill::{Provenance, SkillManifest, files},
     stage::Candidate,
@@ -50,7 +50,7 @@ impl<C: Serialize> Draft<'_, C> {
         for (file, written) in [
             (files::MANIFEST, toml::to_string_pretty(&self.manifest)),
             (files::CONFIG, toml::to_string_pretty(self.config)),
-            (files::TESTS, toml::to_string_pretty(&case_file(self.cases))),
+            (files::TESTS, toml::to_string_pretty(&CaseFile::of(self.cases))),
             (files::PROVENANCE, toml::to_string_pretty(&self.provenance)),
         ] {
             all.insert(file.to_owned(), text(file, written)?.into_bytes());
@@ -89,17 +89,6 @@ pub(crate) fn provenance(candidate: &Candidate, builder: &str, job: &StageJob) -
         parents: Vec::new(),
         operators: Vec::new(),
     }
-}
-
-/// `tests.toml` of these cases.
-pub(crate) fn case_file(cases: &[Case]) -> CaseFile {
-    let entry = |case: &Case| CaseEntry {
-        id: case.case_id.clone(),
-        origin: case.origin.clone(),
-        input: serde_json::to_string(&case.input).expect("JSON can be written"),
-        expect: serde_json::to_string(&case.expect).expect("an expectation is plain data"),
-    };
-    CaseFile { cases: cases.iter().map(entry).collect() }
 }
 
 /// The text of a SKILL.md.

@@ -190,6 +190,18 @@ pub fn metadata(all: &Files) -> Result<BTreeMap<String, String>, super::package:
     Ok(metadata_of(&package.manifest, package.runtime.as_ref(), &digest(all)))
 }
 
+/// Writes anew what a package's `SKILL.md` says of its other files. One that can't be read stays.
+pub fn renew(all: &mut Files) -> Result<(), super::package::Error> {
+    let text = all.get(files::SKILL_MD).and_then(|text| String::from_utf8(text.clone()).ok());
+    let Some((mut front, body)) = text.as_deref().and_then(|text| read(text).ok()) else {
+        return Ok(());
+    };
+    front.metadata.extend(metadata(all)?);
+    let written = write(&front, body);
+    all.insert(files::SKILL_MD.to_owned(), written.into_bytes());
+    Ok(())
+}
+
 /// The same from its parts.
 pub fn metadata_of(
     manifest: &SkillManifest,

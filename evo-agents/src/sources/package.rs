@@ -3,15 +3,13 @@
 
 use evo_common::{
     artifact::Files,
-    case::{Case, CaseEntry, CaseFile},
+    case::{Case, CaseFile},
     skill::{Provenance, SkillManifest, files},
     stage::Candidate,
 };
 use serde::Serialize;
-use serde_json::Value;
 
-/// Longest description in a SKILL.md, by the agentskills.io format.
-const MAX_SKILL_DESCRIPTION: usize = 1_024;
+use crate::skill::skill_md::{self, FrontMatter};
 
 /// A compiled package.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,7 +49,7 @@ pub(super) struct Parts<'a, C> {
     pub(super) parent: Option<&'a str>,
     /// The train cases; they stand alone.
     pub(super) cases: &'a [Case],
-    pub(super) skill_md: String,
+    pub(super) skill_md: SkillMd<'a>,
 }
 
 impl<C: Serialize> Parts<'_, C> {
@@ -73,12 +71,14 @@ impl<C: Serialize> Parts<'_, C> {
         for (file, text) in [
             (files::MANIFEST, toml_text(files::MANIFEST, &self.manifest)?),
             (files::CONFIG, toml_text(files::CONFIG, self.config)?),
-            (files::TESTS, toml_text(files::TESTS, &case_file(self.cases))?),
+            (files::TESTS, toml_text(files::TESTS, &CaseFile::of(self.cases))?),
             (files::PROVENANCE, toml_text(files::PROVENANCE, &provenance)?),
-            (files::SKILL_MD, self.skill_md),
         ] {
             all.insert(file.to_owned(), text.into_bytes());
         }
+        // What it says of itself stands beside the digest of everything else.
+        let skill_md = self.skill_md.write(&self.manifest, &skill_md::digest(&all));
+        all.insert(files::SKILL_MD.to_owned(), skill_md.into_bytes());
         Ok(Built { manifest: self.manifest, endpoints: self.endpoints, files: all })
     }
 }
@@ -87,19 +87,8 @@ fn toml_text(file: &'static str, value: &impl Serialize) -> Result<String, Error
     toml::to_string_pretty(value).map_err(|error| Error::Write { file, message: error.to_string() })
 }
 
-fn case_file(cases: &[Case]) -> CaseFile {
-    let entry = |case: &Case| CaseEntry {
-        id: case.case_id.clone(),
-        origin: case.origin.clone(),
-        input: serde_json::to_string(&case.input).expect("JSON can be written"),
-        expect: serde_json::to_string(&case.expect).expect("an expectation is plain data"),
-    };
-    CaseFile { cases: cases.iter().map(entry).collect() }
-}
-
 /// The package in the agentskills.io format, so that other agents can load the same folder.
 pub(super) struct SkillMd<'a> {
-    pub(super) manifest: &'a SkillManifest,
     pub(super) locator: &'a str,
     /// Paragraphs about it.
     pub(super) details: Vec<&'a str>,
@@ -109,21 +98,14 @@ pub(super) struct SkillMd<'a> {
 }
 
 impl SkillMd<'_> {
-    pub(super) fn write(&self) -> String {
-        let manifest = self.manifest;
-        let quoted = |text: &str| Value::from(text).to_string();
-        let description: String = format!("{} ({})", manifest.description, self.locator)
-            .chars()
-            .take(MAX_SKILL_DESCRIPTION)
-            .collect();
-        let mut text = format!(
-            "---\nname: {}\ndescription: {}\nmetadata:\n  evo-version: {}\n---\n\n# {}\n\n## Description\n\n{}\n",
-            manifest.name,
-            quoted(&description),
-            quoted(&manifest.version),
-            manifest.name,
-            manifest.description,
-        );
+    fn write(&self, manifest: &SkillManifest, digest: &str) -> String {
+        let description = format!("{} ({})", manifest.description, self.locator);
+        let front = FrontMatter {
+            metadata: skill_md::metadata_of(manifest, None, digest),
+            ..FrontMatter::new(&manifest.name, &description)
+        };
+        let mut text =
+            format!("# {}\n\n## Description\n\n{}\n", manifest.name, manifest.description);
         let mut line = |line: &str| {
             text.push_str(line);
             text.push('\n');
@@ -155,6 +137,6 @@ impl SkillMd<'_> {
             )),
             None => line("The source declares no example input."),
         }
-        text
+        skill_md::write(&front, &text)
     }
 }

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use crate::{
     skill::{
         package::{Error, Kind, Package, SERVER_PLACEHOLDER},
-        template,
+        skill_md, template,
     },
     sources::openapi::canonical,
 };
@@ -309,16 +309,12 @@ pub fn renewed(package: &Package, version: &str, replaces: Option<&str>) -> Resu
     manifest.insert("version".to_owned(), version.into());
     let text = written(files::MANIFEST, toml::to_string_pretty(&manifest))?;
     all.insert(files::MANIFEST.to_owned(), text.into_bytes());
-    if let Some(Ok(text)) = all.get(files::SKILL_MD).map(|text| std::str::from_utf8(text)) {
-        let line = |version: &str| format!("\n  evo-version: {}\n", Value::from(version));
-        let text = text.replacen(&line(&package.manifest.version), &line(version), 1);
-        all.insert(files::SKILL_MD.to_owned(), text.into_bytes());
-    }
     if let Some(old) = &package.provenance {
         let new = Provenance { parent: replaces.map(str::to_owned), ..old.clone() };
         let text = written(files::PROVENANCE, toml::to_string_pretty(&new))?;
         all.insert(files::PROVENANCE.to_owned(), text.into_bytes());
     }
+    skill_md::renew(&mut all)?;
     Package::from_files(all)
 }
 

@@ -64,7 +64,6 @@ pub fn build(
     });
     let details: Option<String> = details.map(|text| text.chars().take(MAX_DETAILS).collect());
     let skill_md = SkillMd {
-        manifest: &manifest,
         locator: &candidate.locator,
         details: details.as_deref().into_iter().collect(),
         usage: vec![format!(
@@ -73,7 +72,6 @@ pub fn build(
         )],
         cases: train_cases,
     };
-    let skill_md = skill_md.write();
     Parts {
         candidate,
         manifest,

@@ -81,13 +81,11 @@ pub fn build(
         format!("The auth token is read from the environment variable `{}`.", auth.auth_ref)
     }));
     let skill_md = SkillMd {
-        manifest: &manifest,
         locator: &locator,
         details: operation.details.as_deref().into_iter().chain(deprecated).collect(),
         usage,
         cases: train_cases,
     };
-    let skill_md = skill_md.write();
     Parts {
         candidate,
         manifest,

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::{cases::with_declared_schema, *};
-use crate::skill::package::Package;
+use crate::skill::{package::Package, skill_md};
 
 const V2: &str = include_str!("fixtures/shop-2.0.yaml");
 const V30: &str = include_str!("fixtures/shop-3.0.json");
@@ -373,16 +373,14 @@ fields = "{fields}"
 fields = "csv"
 "#
     );
+    let skill_md = text("SKILL.md");
+    let (front, body) = skill_md::read(&skill_md).unwrap();
+    assert_eq!((front.name.as_str(), front.check()), ("shop-get-item-by-id", Ok(())));
+    assert_eq!(front.description, "Shows one item. (GET /items/{item_id})");
+    assert_eq!(front.metadata, skill_md::metadata(&built.files).unwrap());
     assert_eq!(
-        text("SKILL.md"),
-        r#"---
-name: shop-get-item-by-id
-description: "Shows one item. (GET /items/{item_id})"
-metadata:
-  evo-version: "0.1.0"
----
-
-# shop-get-item-by-id
+        body,
+        r#"# shop-get-item-by-id
 
 ## Description
 

@@ -197,9 +197,9 @@ fn skill_md(manifest: &SkillManifest) -> String {
 
 /// Import skills.
 ///
-/// A tree with a folder per skill, each with a `SKILL.md`, as a tar archive, packed with gzip or not. Each
-/// folder becomes a candidate that is built, checked and measured like every other; a skill that comes
-/// so is used only after a person has said so.
+/// A tree with a folder per skill, each with a `SKILL.md`, as a tar archive, packed with gzip or not, or as
+/// a zip archive. Each folder becomes a candidate that is built, checked and measured like every
+/// other; a skill that comes so is used only after a person has said so.
 #[utoipa::path(
     post,
     path = "/skills/import",
