@@ -298,7 +298,7 @@ pub(crate) struct ExportArgs {
 /// `evo skill import`.
 #[derive(Debug, Args)]
 pub(crate) struct ImportArgs {
-    /// A folder, a .tar or .tar.gz, or one SKILL.md.
+    /// A folder, a .tar, .tar.gz or .zip, or one SKILL.md.
     #[arg(value_name = "DIR|FILE")]
     pub(crate) from: PathBuf,
     #[command(flatten)]
@@ -548,6 +548,12 @@ pub(crate) enum SourcesCommand {
         #[command(flatten)]
         data: DataArgs,
     },
+    /// Write a source into config/sources.toml, checked as king would. A running instance looks there when
+    /// it is started again.
+    #[command(
+        after_help = "Examples:\n  evo sources add petstore https://example.com/openapi.json\n  evo sources add local ./api.yaml --allow-origin http://127.0.0.1:8000\n  evo sources add time --allow-env TZ -- mcp-server-time --local-timezone UTC"
+    )]
+    Add(Box<AddSource>),
     /// Look into a source without starting anything: its candidates, their cases, and why one would
     /// not be measured. Nothing is built or called, but the tools of an MCP server are listed.
     #[command(
@@ -569,6 +575,42 @@ pub(crate) enum SourcesCommand {
         #[command(flatten)]
         data: DataArgs,
     },
+}
+
+/// `evo sources add`.
+#[derive(Debug, Args)]
+pub(crate) struct AddSource {
+    /// Its name, the first part of its skills' names.
+    pub(crate) name: String,
+    /// A file, a folder, a repository (git+https://…) or an address; of a program that serves MCP the folder
+    /// that it is started in.
+    #[arg(value_name = "FILE|URL", required_unless_present = "command")]
+    pub(crate) location: Option<String>,
+    /// The program of an MCP server, with its arguments.
+    #[arg(last = true, value_name = "PROGRAM")]
+    pub(crate) command: Vec<String>,
+    /// What it is: openapi, skill_md, mcp or feed [default: what it looks like].
+    #[arg(long, value_name = "KIND")]
+    pub(crate) kind: Option<String>,
+    /// Where its skills call, instead of what the document says.
+    #[arg(long, value_name = "URL")]
+    pub(crate) base_url: Option<String>,
+    /// A private or loopback address that its skills may call (repeatable).
+    #[arg(long, value_name = "ORIGIN")]
+    pub(crate) allow_origin: Vec<String>,
+    /// An operation that may be executed although it may change something (repeatable).
+    #[arg(long, value_name = "OPERATION")]
+    pub(crate) allow_operation: Vec<String>,
+    /// An environment variable that its skills may use, or that its program gets (repeatable).
+    #[arg(long, value_name = "NAME")]
+    pub(crate) allow_env: Vec<String>,
+    /// The environment variable that holds its token.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) auth_ref: Option<String>,
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
 }
 
 /// `evo doctor`.

@@ -249,7 +249,7 @@ fn read_pid(file: &mut File) -> Option<u32> {
 }
 
 /// Writes a file so that nobody ever sees half of it.
-fn write_whole(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+pub(crate) fn write_whole(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     let partial = path.with_extension("new");
     let write = || {
         let mut file =

@@ -1,4 +1,4 @@
-//! `evo sources …`: where Learning looks, and what it would find there.
+//! `evo sources …`: where Learning looks, what it would find there, and another place to look.
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
@@ -8,15 +8,19 @@ use evo_agents::{
 };
 use evo_common::{
     bundle::{Bundle, slug},
-    config::{SourceConfig, SourceKind},
+    config::{
+        SourceConfig, SourceKind, SourcesConfig,
+        load::{self, Format},
+    },
     outcome::Verdict,
     tokens::Tokens,
 };
 use serde::Serialize;
 
 use crate::{
-    cli::{DataArgs, FormatArgs, SourcesCommand},
+    cli::{AddSource, DataArgs, FormatArgs, SourcesCommand},
     config,
+    instance::write_whole,
     report::{print, print_json, table},
     stop::{Result, Stop},
 };
@@ -27,6 +31,7 @@ const TRIED: &str = "tried";
 pub(super) async fn run(command: SourcesCommand) -> Result<()> {
     match command {
         SourcesCommand::List { format, data } => list(format, &data),
+        SourcesCommand::Add(args) => add(*args),
         SourcesCommand::Test { target, kind, allow_origin, format, data } => {
             test(target.as_deref(), kind.as_deref(), allow_origin, format, &data).await
         }
@@ -268,21 +273,82 @@ fn chosen(
             if names.is_empty() { "there are none".to_owned() } else { names.join(", ") }
         )));
     }
-    let kind = match kind {
-        Some(text) => serde_json::from_value(serde_json::Value::from(text)).map_err(|_| {
-            Stop::usage(format!("--kind {text}: use openapi, skill_md, mcp or feed"))
-        })?,
-        None => guess(target),
-    };
-    let location = if target.contains("://") || target.starts_with("git+") {
-        target.to_owned()
-    } else {
-        let path = std::path::absolute(target)
-            .map_err(|error| Stop::usage(format!("{target}: {error}")))?;
-        path.display().to_string()
-    };
+    let kind = kind_of(kind, target)?;
+    let location = whole(target)?;
     let source = SourceConfig::openapi(TRIED, location);
     Ok(vec![SourceConfig { kind, allow_origins, ..source }])
+}
+
+/// The kind that was named, else what the place looks like.
+fn kind_of(named: Option<&str>, target: &str) -> Result<SourceKind> {
+    let Some(text) = named else { return Ok(guess(target)) };
+    serde_json::from_value(serde_json::Value::from(text))
+        .map_err(|_| Stop::usage(format!("--kind {text}: use openapi, skill_md, mcp or feed")))
+}
+
+/// A place as it is named from anywhere.
+fn whole(target: &str) -> Result<String> {
+    if target.contains("://") || target.starts_with("git+") {
+        return Ok(target.to_owned());
+    }
+    let path =
+        std::path::absolute(target).map_err(|error| Stop::usage(format!("{target}: {error}")))?;
+    Ok(path.display().to_string())
+}
+
+#[derive(Serialize)]
+struct Entries<'a> {
+    sources: [&'a SourceConfig; 1],
+}
+
+/// Writes an entry to the end of the file, so that everything in it stays as somebody wrote it.
+fn add(args: AddSource) -> Result<()> {
+    let folder = config::data_folder(args.data.data.clone(), config::env)?;
+    let file = folder.config_file("sources.toml");
+    let shown = file.display();
+    let place = args.location.as_deref().unwrap_or_default();
+    if !place.is_empty() && !place.contains("://") && !place.starts_with("git+") {
+        std::fs::metadata(place).map_err(|error| {
+            Stop::usage(format!("{place}: {error}; name a file, a folder or an address"))
+        })?;
+    }
+    let kind = match (&args.kind, args.command.is_empty()) {
+        (None, false) => SourceKind::Mcp,
+        (kind, _) => kind_of(kind.as_deref(), place)?,
+    };
+    let source = SourceConfig {
+        kind,
+        base_url: args.base_url,
+        allow_origins: args.allow_origin,
+        allow_operations: args.allow_operation,
+        allow_env: args.allow_env,
+        auth_ref: args.auth_ref,
+        command: args.command,
+        ..SourceConfig::openapi(
+            &args.name,
+            if place.is_empty() { String::new() } else { whole(place)? },
+        )
+    };
+    let text = std::fs::read_to_string(&file).map_err(|error| {
+        Stop::usage(format!("{shown}: {error}; `evo doctor --fix` writes the files that Evo needs"))
+    })?;
+    let entry = toml::to_string(&Entries { sources: [&source] })
+        .map_err(|error| Stop::usage(format!("the source can't be written: {error}")))?;
+    let new = format!("{}\n\n{entry}", text.trim_end());
+    load::parse_valid::<SourcesConfig>(
+        &new,
+        Format::Toml,
+        &format!("{shown}, with the new source"),
+    )
+    .map_err(|error| Stop::Usage(error.into()))?;
+    write_whole(&file, new.as_bytes(), 0o644)?;
+    if args.format.json {
+        return print_json(&source);
+    }
+    let name = &source.name;
+    print(&format!(
+        "{name} is in {shown}.\nSee what it would yield: evo sources test {name}\nEvo looks there when it is started again.\n"
+    ))
 }
 
 /// What a place looks like: a folder or repository, a JSON list, else an OpenAPI document.

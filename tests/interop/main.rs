@@ -19,7 +19,11 @@ mod surface;
 mod usage;
 mod walk;
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use evo_harness::{Evo, Python};
 
@@ -51,4 +55,32 @@ fn environment(name: &str, requirements: &Path, alone: Option<&Path>) -> Option<
     }
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
     Some(Python::with_requirements(target, name, requirements, alone))
+}
+
+/// A folder with packages of npm, installed once below cargo's target folder; `None`, said on stderr,
+/// where they cannot be had.
+fn npm(name: &str, packages: &[&str]) -> Option<PathBuf> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    let lock = File::create(folder.join("lock")).unwrap();
+    // Held until this function ends.
+    lock.lock().unwrap();
+    let wanted = packages.join(" ");
+    let done = folder.join("installed.txt");
+    if std::fs::read_to_string(&done).is_ok_and(|installed| installed == wanted) {
+        return Some(folder);
+    }
+    let mut npm = Command::new("npm");
+    npm.args(["install", "--no-audit", "--no-fund", "--prefix"]).arg(&folder);
+    let problem = match npm.args(packages).output() {
+        Ok(output) if output.status.success() => {
+            std::fs::write(&done, wanted).unwrap();
+            return Some(folder);
+        }
+        Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
+        Err(error) => format!("npm: {error}"),
+    };
+    let last = problem.lines().last().unwrap_or_default();
+    eprintln!("skipped: {wanted} cannot be installed: {last}");
+    None
 }

@@ -35,7 +35,7 @@ fn the_sdk_lists_calls_and_hears_of_changes_over_http_and_stdio() {
     let folder = tree.to_str().unwrap();
     let exported = evo.run(&["skill", "export", folder, "--json"]).expect_code(0).json();
     let text = std::fs::read_to_string(tree.join(SKILL).join("SKILL.md")).unwrap();
-    assert!(text.starts_with(&format!("---\nname: {SKILL}\n")), "{text}");
+    assert!(text.starts_with(&format!("---\nname: \"{SKILL}\"\n")), "{text}");
     evo.run(&["skill", "export", folder]).expect_code(2).says(&["not empty"]);
     let imported = evo.run(&["skill", "import", folder, "--json"]).expect_code(0).json();
     assert_eq!(imported["count"], exported["skills"]);

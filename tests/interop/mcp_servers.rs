@@ -2,10 +2,13 @@
 
 use std::{collections::BTreeMap, path::Path, process::Command, time::Duration};
 
-use evo_harness::eventually;
+use evo_harness::{Process, eventually};
 use serde_json::{Value, json};
 
-use crate::{environment, evo, file};
+use crate::{environment, evo, file, npm};
+
+const EVERYTHING: &str = "@modelcontextprotocol/server-everything";
+const EVERYTHING_VERSION: &str = "2026.8.31";
 
 /// Name → code of each entry in one list of a report.
 fn codes(report: &Value, list: &str) -> BTreeMap<String, String> {
@@ -125,4 +128,72 @@ expect = {{ regex = "something that is not there" }}
             running(program).is_empty().then_some(())
         });
     }
+}
+
+#[test]
+fn tools_of_a_real_server_over_http_become_skills_and_every_session_ends() {
+    let wanted = format!("{EVERYTHING}@{EVERYTHING_VERSION}");
+    let Some(folder) = npm("mcp-npm", &[&wanted]) else { return };
+    let mut command = Command::new("node");
+    command
+        .arg("--require")
+        .arg(file("loopback.cjs"))
+        .arg(folder.join("node_modules").join(EVERYTHING).join("dist/index.js"))
+        .arg("streamableHttp")
+        .env("PORT", "0");
+    let mut server = Process::start(command);
+    let bound = server.line_with_on_stderr("bound to ", Duration::from_secs(60));
+    let port = bound.rsplit(' ').next().unwrap().trim();
+
+    let evo = evo();
+    let sources = format!(
+        r#"
+[[sources]]
+name = "all"
+kind = "mcp"
+location = "http://127.0.0.1:{port}/mcp"
+latency_budget_ms = 20000
+
+[[sources.examples]]
+tool = "echo"
+input = {{ message = "good day" }}
+expect = {{ exact = "Echo: good day" }}
+
+[[sources.examples]]
+tool = "get-sum"
+input = {{ a = 20, b = 22 }}
+expect = {{ regex = "42" }}
+
+[[sources.examples]]
+tool = "get-tiny-image"
+expect = {{ regex = "something that is not there" }}
+"#
+    );
+    evo.file("data/config/sources.toml", &sources);
+    let report = evo.once::<&str>(&[]).expect_code(0).json();
+    assert_eq!(report["failed_sources"], json!([]), "{report}");
+    let active = codes(&report, "active");
+    let names: Vec<&str> = active.keys().map(String::as_str).collect();
+    assert_eq!(names, ["all-echo", "all-get-structured-content", "all-get-sum"], "{report}");
+    let held = codes(&report, "held");
+    assert_eq!(held["all-toggle-simulated-logging"], "write_not_allowed", "{report}");
+    assert_eq!(held["all-get-env"], "no_oracle", "{report}");
+    assert_eq!(codes(&report, "discarded")["all-get-tiny-image"], "below_threshold", "{report}");
+
+    let run = |skill: &str, input: Value| {
+        let input = input.to_string();
+        evo.run(&["skill", "run", skill, "--input", &input, "--json"]).expect_code(0).json()
+    };
+    assert_eq!(run("all-echo", json!({"message": "and night"}))["output"], "Echo: and night");
+    let weather = run("all-get-structured-content", json!({"location": "Chicago"}));
+    assert!(weather["output"]["temperature"].is_number(), "{weather}");
+
+    // Every session that was begun is ended, by those who began it.
+    let said = |what: &str| server.stdout().matches(what).count();
+    let begun = "Session initialized with ID";
+    assert!(said(begun) >= 3, "{}", server.stdout());
+    eventually("every session is ended", Duration::from_secs(20), || {
+        (said("Received session termination request") == said(begun)).then_some(())
+    });
+    server.kill();
 }

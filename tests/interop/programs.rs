@@ -1,7 +1,6 @@
 //! Coding agents from npm at the gateway: Claude Code and Codex, natively and translated.
 
 use std::{
-    fs::File,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -10,7 +9,10 @@ use std::{
 use evo_harness::{Process, llm::Request};
 use serde_json::{Value, json};
 
-use crate::gateway::{Format, Gateway, TOKEN};
+use crate::{
+    gateway::{Format, Gateway, TOKEN},
+    npm,
+};
 
 const CLAUDE_CODE: &str = "@anthropic-ai/claude-code@2.1.330";
 const CODEX: &str = "@openai/codex@0.169.0";
@@ -20,33 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// What the programs have to find out with a tool of theirs.
 const SECRET: &str = "the password is forty-two";
 
-/// The folder with the programs, installed once below cargo's target folder; `None`, said on stderr,
-/// where they cannot be had.
+/// The folder with the programs; `None`, said on stderr, where they cannot be had.
 fn programs() -> Option<PathBuf> {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("npm");
-    std::fs::create_dir_all(&folder).unwrap();
-    let lock = File::create(folder.join("lock")).unwrap();
-    // Held until this function ends.
-    lock.lock().unwrap();
-    let wanted = format!("{CLAUDE_CODE} {CODEX}");
-    let done = folder.join("installed.txt");
-    let bin = folder.join("node_modules/.bin");
-    if std::fs::read_to_string(&done).is_ok_and(|installed| installed == wanted) {
-        return Some(bin);
-    }
-    let mut npm = Command::new("npm");
-    npm.args(["install", "--no-audit", "--no-fund", "--prefix"]).arg(&folder);
-    let problem = match npm.args([CLAUDE_CODE, CODEX]).output() {
-        Ok(output) if output.status.success() => {
-            std::fs::write(&done, wanted).unwrap();
-            return Some(bin);
-        }
-        Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
-        Err(error) => format!("npm: {error}"),
-    };
-    let last = problem.lines().last().unwrap_or_default();
-    eprintln!("skipped: Claude Code and Codex cannot be installed: {last}");
-    None
+    Some(npm("npm", &[CLAUDE_CODE, CODEX])?.join("node_modules/.bin"))
 }
 
 /// A folder with a home and a note in it.

@@ -9,7 +9,7 @@ use rmcp::{
         CallToolRequestParams, CallToolResponse, ClientCapabilities, ClientConfig, Implementation,
         PaginatedRequestParams,
     },
-    service::{RunningService, ServiceError, serve_client},
+    service::{Peer, RunningService, ServiceError, serve_client},
     transport::{
         StreamableHttpClientTransport, async_rw::AsyncRwTransport,
         streamable_http_client::StreamableHttpClientTransportConfig,
@@ -37,6 +37,9 @@ const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 const MAX_TOOL: usize = 128 * 1024;
 /// How long a program has to end by itself, and again after it was asked to.
 const END: Duration = Duration::from_millis(800);
+
+/// How long a server that is reached over HTTP may take to end a session.
+const GOODBYE: Duration = Duration::from_secs(2);
 
 /// How a connection is made.
 #[derive(Debug, Clone)]
@@ -94,8 +97,10 @@ impl Broken {
 /// A connection that has been made.
 #[derive(Debug)]
 pub(super) struct Connection {
-    service: RunningService<RoleClient, ClientConfig>,
-    /// [`None`] over HTTP. Behind a lock so that it can be ended by whoever closes the connection.
+    peer: Peer<RoleClient>,
+    /// Behind a lock, as the process, so that it can be ended by whoever closes the connection.
+    service: StdMutex<Option<RunningService<RoleClient, ClientConfig>>>,
+    /// [`None`] over HTTP.
     process: StdMutex<Option<Process>>,
     tail: Tail,
     used: StdMutex<Instant>,
@@ -113,11 +118,12 @@ impl Connection {
         };
         let tail = process.as_ref().map(|process| process.tail.clone()).unwrap_or_default();
         let used = StdMutex::new(Instant::now());
-        Ok(Self { service, process: StdMutex::new(process), tail, used })
+        let (peer, service) = (service.peer().clone(), StdMutex::new(Some(service)));
+        Ok(Self { peer, service, process: StdMutex::new(process), tail, used })
     }
 
     pub(super) fn is_open(&self) -> bool {
-        !self.service.is_closed() && !self.service.is_transport_closed()
+        !self.peer.is_transport_closed()
     }
 
     /// For how long nobody has used it.
@@ -136,7 +142,7 @@ impl Connection {
         let mut cursor: Option<String> = None;
         for _ in 0..MAX_PAGES {
             let params = PaginatedRequestParams::default().with_cursor(cursor.clone());
-            let page = match timeout(PAGE, self.service.list_tools(Some(params))).await {
+            let page = match timeout(PAGE, self.peer.list_tools(Some(params))).await {
                 Ok(Ok(page)) => page,
                 Ok(Err(error)) => return Err(self.broken(error)),
                 Err(_) => return Err(Broken::lost(Error::Timeout { ms: millis(PAGE) })),
@@ -162,7 +168,7 @@ impl Connection {
     }
 
     fn server(&self) -> String {
-        let info = self.service.peer_info();
+        let info = self.peer.peer_info();
         let server = info.as_ref().and_then(|info| info.server_info.as_ref());
         server.map(|server| format!("{} {}", server.name, server.version)).unwrap_or_default()
     }
@@ -175,7 +181,7 @@ impl Connection {
             CallToolRequestParams::new(call.tool.to_owned()).with_arguments(call.arguments);
         let limit = Duration::from_millis(call.timeout_ms);
         let started = Instant::now();
-        let asked = timeout(limit, Box::pin(self.service.call_tool_once(params))).await;
+        let asked = timeout(limit, Box::pin(self.peer.call_tool_once(params))).await;
         let latency = started.elapsed();
         self.touch();
         let answer = match asked {
@@ -218,10 +224,15 @@ impl Connection {
         }
     }
 
-    /// Ends it: the input of a program is closed, and whatever is still there after a while is
-    /// ended with all that it started.
+    /// Ends it: over HTTP the session is taken back; the input of a program is closed, and whatever is
+    /// still there after a while is ended with all that it started.
     pub(super) async fn end(&self) {
-        self.service.cancellation_token().cancel();
+        let service = self.service.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(mut service) = service
+            && let Err(error) = service.close_with_timeout(GOODBYE).await
+        {
+            tracing::debug!(%error, "The connection to an MCP server did not end well: {error}");
+        }
         let process = self.process.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(process) = process {
             process.end(END).await;
@@ -229,14 +240,31 @@ impl Connection {
     }
 }
 
+/// Why a program was not started, and what to do.
+fn not_started(program: &Program, error: &std::io::Error) -> String {
+    let name = program.name();
+    let folder = program.folder.as_ref().filter(|folder| !folder.is_dir());
+    let what_to_do = match (error.kind(), folder) {
+        (_, Some(folder)) => {
+            format!("there is no folder {}; `location` names where it is started", folder.display())
+        }
+        (std::io::ErrorKind::NotFound, None) => {
+            "it is not installed, or not on PATH: install it, or write its whole path into `command`"
+                .to_owned()
+        }
+        (std::io::ErrorKind::PermissionDenied, None) => "the file is not executable".to_owned(),
+        _ => error.to_string(),
+    };
+    format!("{name} can't be started: {what_to_do}")
+}
+
 async fn open_program(
     program: &Program,
     tasks: &TaskGroup,
 ) -> Result<(RunningService<RoleClient, ClientConfig>, Process), Error> {
     let name = program.name();
-    let (process, stdout, stdin) = program
-        .start(tasks)
-        .map_err(|error| Error::Unreachable(format!("{name} can't be started: {error}")))?;
+    let (process, stdout, stdin) =
+        program.start(tasks).map_err(|error| Error::Unreachable(not_started(program, &error)))?;
     let transport = AsyncRwTransport::new_client(stdout, stdin).with_max_line_length(MAX_MESSAGE);
     match timeout(START, serve_client(introduction(), transport)).await {
         Ok(Ok(service)) => Ok((service, process)),

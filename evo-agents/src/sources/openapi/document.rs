@@ -46,7 +46,9 @@ pub enum Error {
         message: String,
     },
     /// Something else.
-    #[error("{location}: not an OpenAPI document: neither `swagger` nor `openapi` at the top")]
+    #[error(
+        "{location}: not an OpenAPI document: neither `swagger` nor `openapi` at the top; a list of sources is of the kind `feed`, an MCP server of the kind `mcp`"
+    )]
     NotOpenApi {
         /// File or URL.
         location: String,
@@ -286,7 +288,7 @@ mod tests {
     fn errors_name_place_and_fix() {
         assert_eq!(
             error("title: x"),
-            "api.yaml: not an OpenAPI document: neither `swagger` nor `openapi` at the top"
+            "api.yaml: not an OpenAPI document: neither `swagger` nor `openapi` at the top; a list of sources is of the kind `feed`, an MCP server of the kind `mcp`"
         );
         assert_eq!(
             error("openapi: 4.0.0"),
