@@ -291,7 +291,7 @@ mod tests {
                 "it takes no `city` any more",
             ]
         );
-        let tool = "[mcp]\nsource = \"time\"\ntool = \"now\"\n";
+        let tool = "[mcp]\nserver = \"time\"\ntool = \"now\"\n";
         assert_eq!(
             told(&start, tool),
             ["it is a tool of an MCP server now, no longer a call over HTTP"]
