@@ -20,6 +20,7 @@ mod king;
 pub mod mcp;
 mod metrics;
 pub mod prompt;
+pub mod reuse;
 pub mod roles;
 mod runner;
 pub mod sandbox;

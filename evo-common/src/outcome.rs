@@ -156,6 +156,10 @@ pub mod codes {
     pub const ROLLED_BACK: &str = "rolled_back";
     /// The request that it answers is answered, cancelled or being answered already (discarded).
     pub const REQUEST_CLOSED: &str = "request_closed";
+    /// A skill in use does what the request asks for, on examples that nobody had seen (active).
+    pub const ANSWERS: &str = "answers";
+    /// The skill that might have answered a request is not in use any more (held).
+    pub const NOT_IN_USE: &str = "not_in_use";
     /// The cycle had no budget left for it; the next one takes it first (held).
     pub const OVER_BUDGET: &str = "over_budget";
     /// A person cancelled the run (failed).

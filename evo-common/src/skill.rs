@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::api::RiskClass;
+
 /// Describes a skill's interface (`manifest.toml`).
 ///
 /// ```no_run
@@ -277,6 +279,10 @@ pub struct Composition {
     /// body of the last step's answer (`/steps/1/body`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<String>,
+    /// Classes of the skills of its steps when it was built. A step whose skill is of another class
+    /// by now is not called: nobody has let it. Without any, nothing is known of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<RiskClass>,
     /// The steps, in order.
     #[serde(default)]
     pub steps: Vec<Step>,

@@ -214,12 +214,20 @@ pub enum CandidateKind {
     Repair,
     /// Several skills in a row.
     Composed,
+    /// A skill in use, as it is: it may be what a request asks for. Nothing is built.
+    InUse,
 }
 
 impl CandidateKind {
     /// Whether it is an operation of an OpenAPI document, as all were at first.
     pub fn is_openapi(&self) -> bool {
         *self == Self::Openapi
+    }
+
+    /// Whether it is made of skills in use. When that does not do what a request asks for, something
+    /// else can still be built.
+    pub fn reuses(self) -> bool {
+        matches!(self, Self::Composed | Self::InUse)
     }
 }
 
@@ -261,6 +269,10 @@ pub struct SkillRequest {
     pub fingerprint: Option<String>,
     /// How much it is asked for, with age counted (`Σ exp(−age / 7 d)`).
     pub demand: f64,
+    /// Fingerprints of candidates made of skills in use that were measured for it and are not what
+    /// is wanted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tried: Vec<String>,
 }
 
 /// Something that could become a skill.

@@ -97,6 +97,9 @@ pub(crate) async fn sweep(king: &King, now: Timestamp) -> Result<BTreeMap<&'stat
     if let Some(before) = before(keep.agents_days) {
         swept.add("agents", agents(king, before).await);
     }
+    if let Some(before) = before(keep.requests_days) {
+        swept.add("requests", batches(king, Part::Requests(before)).await);
+    }
     // After the agents, whose names they may own.
     if let Some(before) = before(keep.tokens_days) {
         swept.add("tokens", king.keyring.forget(before).await.map_err(Error::from));
@@ -170,6 +173,7 @@ enum Part {
     Log(tables::Log, Limit),
     Memories(Timestamp),
     Room(Bound),
+    Requests(Timestamp),
     Tasks(Timestamp),
     TasksByHand(Timestamp),
 }
@@ -190,6 +194,7 @@ async fn batches(king: &King, part: Part) -> Result<u64> {
                     Err(memory::Error::Store(error)) => Err(error),
                     Err(other) => Err(store::Error::Corrupt(other.to_string())),
                 },
+                Part::Requests(before) => tables::requests(connection, before).await,
                 Part::Tasks(before) => tables::tasks(connection, before).await,
                 Part::TasksByHand(before) => tables::tasks_by_hand(connection, before).await,
             })

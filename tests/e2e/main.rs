@@ -8,6 +8,7 @@ mod bad_input;
 mod bad_model;
 mod bridge;
 mod commands;
+mod compose;
 mod config;
 mod config_swap;
 mod connections;

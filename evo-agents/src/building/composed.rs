@@ -1,8 +1,9 @@
 //! Several skills in a row become a skill of their own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use evo_common::{
+    api::RiskClass,
     artifact::Files,
     outcome::{Outcome, codes},
     skill::{Composition, SkillIO, SkillManifest},
@@ -40,8 +41,8 @@ struct ConfigFile<'c> {
 
 /// The package, or how the candidate ends without one.
 pub(super) async fn build(candidate: &Candidate, version: &str, job: &StageJob) -> Build {
-    let composition: Composition = definition(candidate)?;
-    let skills = composition.skills();
+    let wanted: Composition = definition(candidate)?;
+    let skills = wanted.skills();
     let in_use = job.services.skills.snapshot(&job.context.servers, &job.run_id).await;
     let mut parts = BTreeMap::new();
     for name in &skills {
@@ -51,6 +52,10 @@ pub(super) async fn build(candidate: &Candidate, version: &str, job: &StageJob) 
         };
         parts.insert(*name, part);
     }
+    // What the parts could do now is all that the whole may ever do.
+    let classes: BTreeSet<RiskClass> =
+        parts.values().flat_map(|part| part.package.classes()).collect();
+    let composition = Composition { classes: classes.into_iter().collect(), ..wanted.clone() };
     let manifest = SkillManifest {
         name: candidate.name.clone(),
         version: version.to_owned(),

@@ -37,6 +37,9 @@ pub(crate) async fn build(candidate: &Candidate, version: &str, job: &StageJob) 
         CandidateKind::Repair => repair::build(candidate, version, job).await,
         CandidateKind::SkillMd => skill_md::build(candidate, version, job),
         CandidateKind::Mcp => mcp::build(candidate, version, job),
+        CandidateKind::InUse => Err(StageError::permanent(
+            "the candidate is a skill in use as it is: there is nothing to build",
+        )),
     }
 }
 

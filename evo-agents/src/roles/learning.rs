@@ -12,6 +12,7 @@ use futures_util::future::BoxFuture;
 use super::{done, expect_stage};
 use crate::{
     handler::{AgentHandler, StageDone, StageError, StageJob},
+    reuse,
     sources::{look::Looker, openapi::naming::Names, requests},
     wording,
 };
@@ -81,6 +82,7 @@ async fn learn(job: &StageJob) -> Result<LearningOutput, StageError> {
         wording::improve(gateway, candidates, known, &mut looker.names, job.deadline).await;
     }
     output.usage = wording::usage(job.services.gateway.as_ref());
+    reuse::instead(job, candidates).await?;
     let candidates = std::mem::take(&mut output.candidates);
     let (sources, known_skills) = (context.sources.clone(), context.known_skills.clone());
     let known = context.names.clone().unwrap_or_default();

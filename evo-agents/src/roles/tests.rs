@@ -3,6 +3,7 @@
 mod http;
 mod models;
 mod repairs;
+mod reuse;
 
 use std::{collections::BTreeMap, sync::Arc, sync::atomic::Ordering};
 

@@ -62,6 +62,12 @@ impl SkillsInUse {
         Self { king: None, known: Arc::default(), digest: Arc::default(), outdated: Arc::default() }
     }
 
+    /// These, whatever any king says.
+    #[cfg(test)]
+    pub(crate) fn of(known: Vec<Known>) -> Self {
+        Self { known: Arc::new(Mutex::new(Some(known.into()))), ..Self::none() }
+    }
+
     /// The skills in use, for the call of this request: as they were at the last look, when king has
     /// not said since that something has changed.
     pub async fn snapshot(&self, servers: &BTreeMap<String, String>, request_id: &str) -> Snapshot {

@@ -3,11 +3,12 @@
 use std::{collections::BTreeSet, fmt, path::Path};
 
 use evo_common::{
+    api::RiskClass,
     artifact::{self, Files},
     case::{Case, CaseFile},
     skill::{
-        CodeRuntime, Composition, HttpCall, McpCall, Provenance, SkillConfig, SkillEndpoint,
-        SkillIO, SkillManifest, files, is_valid_name,
+        CodeRuntime, Composition, HttpCall, HttpMethod, McpCall, Provenance, SkillConfig,
+        SkillEndpoint, SkillIO, SkillManifest, files, is_valid_name,
     },
 };
 use serde::{Deserialize, de::DeserializeOwned};
@@ -257,6 +258,25 @@ impl Package {
             format!("{} {}", method.as_str().unwrap_or_default(), endpoint.url)
         };
         self.config.endpoints.iter().map(target).collect()
+    }
+
+    /// What calls of it could do, as far as the package itself says. A composed skill that says nothing
+    /// of its parts could do anything.
+    pub fn classes(&self) -> Vec<RiskClass> {
+        match &self.kind {
+            Kind::Http => {
+                let reads = |endpoint: &SkillEndpoint| endpoint.method == HttpMethod::Get;
+                let reads = self.config.endpoints.iter().all(reads);
+                vec![if reads { RiskClass::Read } else { RiskClass::Write }]
+            }
+            Kind::Code => vec![RiskClass::Code],
+            // Whether a tool only reads, its server says, and not the package.
+            Kind::Mcp(_) => vec![RiskClass::Write],
+            Kind::Composed(composition) if composition.classes.is_empty() => {
+                vec![RiskClass::Read, RiskClass::Write, RiskClass::Code]
+            }
+            Kind::Composed(composition) => composition.classes.clone(),
+        }
     }
 
     /// Time limit of one call, by the package itself.

@@ -139,6 +139,12 @@ impl Snapshot {
         self.known.iter().map(|known| &known.package.manifest)
     }
 
+    /// The same without new versions that only get a part of the calls.
+    pub(crate) fn settled(self) -> Self {
+        let settled = |known: &Known| Known { canary: None, ..known.clone() };
+        Self { known: self.known.iter().map(settled).collect(), ..self }
+    }
+
     /// The same with skills that go before those of their names.
     pub(crate) fn over(self, local: &[Known]) -> Self {
         if local.is_empty() {

@@ -75,9 +75,10 @@ pub fn interface(candidate: &Candidate, source: Option<&SourceConfig>) -> Interf
                 ..Interface::default()
             }
         }
-        CandidateKind::Request | CandidateKind::Repair | CandidateKind::Composed => {
-            Interface::default()
-        }
+        CandidateKind::Request
+        | CandidateKind::Repair
+        | CandidateKind::Composed
+        | CandidateKind::InUse => Interface::default(),
     }
 }
 
@@ -112,7 +113,10 @@ fn declared_schema(
             Some(of) => declared_schema(of.kind, &of.definition),
             None => Ok(None),
         },
-        CandidateKind::SkillMd | CandidateKind::Request | CandidateKind::Composed => Ok(None),
+        CandidateKind::SkillMd
+        | CandidateKind::Request
+        | CandidateKind::Composed
+        | CandidateKind::InUse => Ok(None),
     }
 }
 
@@ -133,8 +137,8 @@ pub fn forecast(candidate: &Candidate, source: &SourceConfig) -> Option<Outcome>
                 serde_json::from_value::<skill_md::Definition>(candidate.definition.clone());
             folder.ok()?.forecast(candidate, source)
         }
-        // It is judged by the cases of the version that it repairs, which king keeps.
-        CandidateKind::Repair => None,
+        // It is judged by the cases of the version that it repairs, or by examples, which king keeps.
+        CandidateKind::Repair | CandidateKind::InUse => None,
         CandidateKind::Request | CandidateKind::Composed => {
             let tells = candidate.cases.iter().any(|case| case.expect.has_oracle());
             let reason = "no case says what a right answer is";

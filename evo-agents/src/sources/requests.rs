@@ -152,6 +152,7 @@ fn new(request: &SkillRequest, names: &[KnownName]) -> Result<Candidate, Unanswe
         request: SkillRequest {
             text: request.text.trim().to_owned(),
             examples: Vec::new(),
+            tried: Vec::new(),
             ..request.clone()
         },
         inputs: inputs(&cases),
@@ -351,6 +352,7 @@ mod tests {
             cluster: None,
             fingerprint: None,
             demand: 2.5,
+            tried: Vec::new(),
         }
     }
 

@@ -195,8 +195,8 @@ pub struct RequestRun {
 pub struct RequestStep {
     /// When (RFC 3339).
     pub at: String,
-    /// `opened`, `asked_again`, `taken`, `passed_over`, `reopened`, `answered`, `rejected` or
-    /// `cancelled`.
+    /// `opened`, `asked_again`, `taken`, `passed_over`, `reopened`, `goes_on` (with a cycle of its own),
+    /// `answered`, `rejected` or `cancelled`.
     pub action: String,
     /// The run that did it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -725,6 +725,7 @@ fn stage_payloads(goldens: &mut Goldens) {
                 cluster: Some(text("status_500")),
                 fingerprint: Some("ef".repeat(32)),
                 demand: 2.5,
+                tried: Vec::new(),
             }],
             known_skills: vec![KnownSkill {
                 name: text("petstore-list-pets"),

@@ -18,6 +18,8 @@ pub struct Retention {
     pub events_rows: u64,
     /// Reported calls of skills.
     pub skill_calls_days: u32,
+    /// Requests that are over, by their last change.
+    pub requests_days: u32,
     /// The audit log.
     pub audit_days: u32,
     /// Changes of agents' states.
@@ -65,6 +67,7 @@ impl Default for Retention {
             events_days: 90,
             events_rows: 0,
             skill_calls_days: 180,
+            requests_days: 180,
             audit_days: 365,
             agent_history_days: 30,
             agents_days: 90,

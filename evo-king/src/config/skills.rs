@@ -28,8 +28,8 @@ impl Default for SkillsConfig {
     }
 }
 
-/// Whether a version that passed may become active by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+/// Whether a version that passed may become active by itself, the strictest last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Leave {
     /// At once.

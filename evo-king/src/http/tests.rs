@@ -173,6 +173,7 @@ async fn seed_skill(connection: &Connection, run_id: &str) -> store::Result<()> 
         manifest: &manifest,
         endpoints: &["GET {server}/health".to_owned()],
         provenance: None,
+        classes: &[],
     };
     skills::insert_version(connection, now, version).await?;
     let evidence = Evidence {

@@ -8,6 +8,7 @@ use evo_common::{
     messages::{PipelineRunStatus, PipelineStage},
     outcome::{Outcome, Verdict, codes},
     rollout::VersionRef,
+    stage::CandidateKind,
 };
 use futures_util::future::LocalBoxFuture;
 use serde_json::{Value, json};
@@ -195,14 +196,28 @@ impl Coordinator {
         }
         if let (Some(candidate), Some(outcome)) = (&run.candidate, outcome) {
             let artifact_id = artifact_of(run, report);
-            self.end_candidate(connection, now, run, &candidate.name, artifact_id, outcome).await?;
-            outcomes::remember(connection, now, &run.run_id, candidate, outcome).await?;
+            if candidate.kind == CandidateKind::InUse {
+                // Whatever was found out, nothing of the skill changes.
+                self.look_later(connection, now, run, outcome).await?;
+            } else {
+                let name = &candidate.name;
+                self.end_candidate(connection, now, run, name, artifact_id, outcome).await?;
+                outcomes::remember(connection, now, &run.run_id, candidate, outcome).await?;
+            }
             if let Some(request_id) = &candidate.request_id {
                 let looks_again = looks_again(run, outcome);
                 let (run_id, name, version) = (&run.run_id, &candidate.name, &run.version);
-                let ended =
-                    requests::Ended { run_id, name, version, artifact_id, outcome, looks_again };
-                requests::run_ended(connection, now, request_id, ended).await?;
+                let ended = requests::Ended {
+                    run_id,
+                    name,
+                    version,
+                    artifact_id,
+                    outcome,
+                    looks_again,
+                    reuses: candidate.kind.reuses(),
+                };
+                let next = requests::run_ended(connection, now, request_id, ended).await?;
+                self.go_on(connection, now, request_id, next).await?;
             }
         }
         let name = run.candidate.as_ref().map(|candidate| &candidate.name);
@@ -239,7 +254,17 @@ impl Coordinator {
             }
         }
         skills::decide(connection, now, name, artifact_id, &outcome).await?;
-        if looks_again(run, &outcome) {
+        self.look_later(connection, now, run, &outcome).await
+    }
+
+    async fn look_later(
+        &self,
+        connection: &Connection,
+        now: Timestamp,
+        run: &runs::Run,
+        outcome: &Outcome,
+    ) -> store::Result<()> {
+        if looks_again(run, outcome) {
             let due = now.plus_ms(self.parts.config.retry_look_after_ms);
             timers::set(connection, &run.run_id, timers::LOOK, due).await?;
         }

@@ -76,7 +76,7 @@ impl Budget<'_> {
         let full = self.config.max_candidates.filter(|most| started >= *most);
         let why = match full {
             Some(most) => format!("this cycle has its {most} candidates (max_candidates)"),
-            None if candidate.deterministic => return None,
+            None if asks_no_model(candidate) => return None,
             None => self.used_up()?,
         };
         Some(told(&why))
@@ -103,6 +103,11 @@ impl Budget<'_> {
         ordered.sort_by_key(|(later, _)| *later);
         Ok(ordered.into_iter().map(|(_, candidate)| candidate).collect())
     }
+}
+
+/// Whether its builder only compiles, or puts together what is in use.
+fn asks_no_model(candidate: &Candidate) -> bool {
+    candidate.deterministic || candidate.kind.reuses()
 }
 
 fn told(why: &str) -> String {
@@ -136,7 +141,7 @@ impl Coordinator {
         let budget = of(self, connection, cycle_id).await?;
         let Some(why) = budget.used_up() else { return Ok(()) };
         for run in runs::open_children(connection, cycle_id).await? {
-            if run.candidate.as_ref().is_none_or(|candidate| candidate.deterministic) {
+            if run.candidate.as_ref().is_none_or(asks_no_model) {
                 continue;
             }
             let outcome = Outcome::held(codes::OVER_BUDGET, told(&why));

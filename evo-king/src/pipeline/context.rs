@@ -7,6 +7,7 @@ use evo_common::{
     clock::Timestamp,
     config::SourceConfig,
     messages::{PipelineNext, PipelineStage, StageDispatch},
+    outcome::codes,
     stage::{CandidateKind, EvaluationPlan, StageContext},
 };
 use serde_json::{Value, json};
@@ -107,9 +108,15 @@ impl Coordinator {
         context.servers = match &run.candidate {
             // Its steps are skills of any source; what each of them may reach follows from its own.
             Some(candidate)
-                if [CandidateKind::Composed, CandidateKind::Repair].contains(&candidate.kind) =>
+                if candidate.kind.reuses() || candidate.kind == CandidateKind::Repair =>
             {
                 parts.sources.servers()
+            }
+            // What is asked for may be there already, whatever its source is.
+            None if stage == PipelineStage::Learning => {
+                let mut servers = parts.sources.servers();
+                servers.extend(parts.sources.servers_of(&context.sources));
+                servers
             }
             _ => parts.sources.servers_of(&context.sources),
         };
@@ -136,7 +143,12 @@ impl Coordinator {
         let Some(candidate) = &run.candidate else { return Ok(context) };
         let (train, holdout) = store::cases::of_run(connection, &run.run_id).await?;
         context.train_cases = train;
-        if let Some(known) = skills::known(connection, &candidate.name).await? {
+        let is_answer = candidate.kind == CandidateKind::InUse;
+        if is_answer && run.look > 1 {
+            let usual = context.plan.trials;
+            context.plan.trials = promotion::trials_of_next_look(codes::FLAKY, usual);
+        } else if !is_answer && let Some(known) = skills::known(connection, &candidate.name).await?
+        {
             if let Some(code) = known.code.as_deref().filter(|_| run.look > 1) {
                 let usual = context.plan.trials;
                 context.plan.trials = promotion::trials_of_next_look(code, usual);
@@ -153,8 +165,10 @@ impl Coordinator {
         if stage == PipelineStage::Evaluation {
             context.holdout_cases = holdout;
             // What failed in use is always part of the comparison, and no builder sees it.
-            let pinned = skills::live::pinned_cases(connection, &candidate.name).await?;
-            context.holdout_cases.extend(pinned);
+            if !is_answer {
+                let pinned = skills::live::pinned_cases(connection, &candidate.name).await?;
+                context.holdout_cases.extend(pinned);
+            }
             let cycle = runs::cycle_of(connection, run).await?;
             context.known_skills =
                 skills::comparable(connection, &candidate.name, cycle.as_deref()).await?;

@@ -7,6 +7,7 @@ use evo_common::{
     ids::RunId,
     messages::{PipelineRunStatus, PipelineStage},
     outcome::Verdict,
+    stage::CandidateKind,
 };
 use serde_json::{Value, json};
 
@@ -178,7 +179,9 @@ impl Coordinator {
         if let Some(candidate) = &run.candidate {
             store::cases::copy(connection, &run.run_id, run_id.as_str()).await?;
             timers::clear(connection, &run.run_id).await?;
-            skills::start_candidate(connection, now, candidate, run_id.as_str(), look).await?;
+            if candidate.kind != CandidateKind::InUse {
+                skills::start_candidate(connection, now, candidate, run_id.as_str(), look).await?;
+            }
         }
         let mut payload = json!({
             "kind": run.kind, "trigger": trigger, "forked_from": run.run_id, "from_stage": from,

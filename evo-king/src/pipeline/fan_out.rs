@@ -6,9 +6,10 @@ use std::{
 };
 
 use evo_common::{
-    api::{RequestStatus, RunKind},
+    api::{RequestStatus, RunKind, StartRun},
     case::{Case, Split},
     clock::Timestamp,
+    config::sources::REQUESTS,
     evidence::Evidence,
     ids::RunId,
     messages::{PipelineRunStatus, PipelineStage},
@@ -16,6 +17,7 @@ use evo_common::{
     skill,
     stage::{Candidate, CandidateKind, Incumbent, LearningOutput},
 };
+use futures_util::future::LocalBoxFuture;
 use serde_json::json;
 
 use super::{Coordinator, budget, state::RunState};
@@ -50,6 +52,8 @@ struct Start {
     evidence: Option<Evidence>,
     /// The held run that it goes on with.
     goes_on: Option<String>,
+    /// The package that there is already; empty when it has to be built.
+    artifact_id: String,
     /// Whether it only waits for another run.
     busy: bool,
     /// The version in use that is the same.
@@ -58,11 +62,18 @@ struct Start {
 
 /// What the candidates of a request came to at once.
 #[derive(Default)]
-struct Answers {
+struct Answers<'c> {
     /// Requests that a run was started about.
     started: HashSet<String>,
-    /// Requests whose candidate ended at once: its run, its name, and how.
-    ended: BTreeMap<String, (String, String, Start)>,
+    /// Requests whose candidate ended at once.
+    ended: BTreeMap<String, EndedAtOnce<'c>>,
+}
+
+/// A candidate that ended before it began.
+struct EndedAtOnce<'c> {
+    run_id: String,
+    candidate: &'c Candidate,
+    start: Start,
 }
 
 impl Coordinator {
@@ -79,14 +90,23 @@ impl Coordinator {
         let wanted = requests_of(connection, output).await?;
         let mut answers = Answers::default();
         let budget = budget::of(self, connection, &cycle.run_id).await?;
+        let mut named = Vec::with_capacity(output.candidates.len());
         for candidate in budget.in_order(connection, &wanted, &output.candidates).await? {
-            let candidate = &*self.with_kept_name(connection, candidate).await?;
+            named.push(self.with_kept_name(connection, candidate).await?);
+        }
+        for candidate in named.iter().map(AsRef::as_ref) {
             let request = candidate.request_id.as_ref().map(|id| (id, wanted.get(id)));
             let mut start = match request {
-                _ if candidate.name == evo_common::config::sources::REQUESTS => ended(
-                    Outcome::discarded(codes::DUPLICATE, "the name is king's own; take another"),
-                ),
+                _ if candidate.name == REQUESTS => ended(Outcome::discarded(
+                    codes::DUPLICATE,
+                    "the name is king's own; take another",
+                )),
                 Some((id, request)) if !is_open(request) => ended(closed(id, request)),
+                // It changes nothing of its skill, so it is in nobody's way.
+                Some(_) if candidate.kind == CandidateKind::InUse => {
+                    start_of_answer(connection, now, candidate).await?
+                }
+                None if candidate.kind == CandidateKind::InUse => ended(closed("-", None)),
                 // One that ends at once, since its definition is in use, leaves the way to a repair.
                 _ if begun.contains(&candidate.name) => {
                     busy("another candidate of this cycle has the same name")
@@ -100,7 +120,9 @@ impl Coordinator {
             }
             if start.is_running() {
                 open += 1;
-                begun.insert(candidate.name.clone());
+                if candidate.kind != CandidateKind::InUse {
+                    begun.insert(candidate.name.clone());
+                }
             }
             let run_id = self.start_child(connection, now, cycle, candidate, &start).await?;
             let Some((request_id, Some(request))) = request else { continue };
@@ -108,7 +130,8 @@ impl Coordinator {
                 requests::taken(connection, now, request, &run_id, &candidate.name).await?;
                 answers.started.insert(request_id.clone());
             } else if is_open(Some(request)) {
-                answers.ended.insert(request_id.clone(), (run_id, candidate.name.clone(), start));
+                let ended = EndedAtOnce { run_id, candidate, start };
+                answers.ended.insert(request_id.clone(), ended);
             }
         }
         self.leave_requests(connection, now, cycle, output, &wanted, &answers).await?;
@@ -131,19 +154,22 @@ impl Coordinator {
         cycle: &runs::Run,
         output: &LearningOutput,
         wanted: &BTreeMap<String, Request>,
-        answers: &Answers,
+        answers: &Answers<'_>,
     ) -> store::Result<()> {
         let cycle_id = cycle.run_id.as_str();
         let ended = answers.ended.iter().filter(|(id, _)| !answers.started.contains(*id));
-        for (request_id, (run_id, name, start)) in ended {
+        for (request_id, EndedAtOnce { run_id, candidate, start }) in ended {
             let (RunState::Ended { outcome: Some(outcome), .. }, Some(request)) =
                 (&start.state, wanted.get(request_id))
             else {
                 continue;
             };
             let in_use = start.in_use.as_ref();
-            let at_once = requests::AtOnce { run_id, name, outcome, busy: start.busy, in_use };
-            requests::ended_at_once(connection, now, request, cycle_id, at_once).await?;
+            let (name, reuses) = (&*candidate.name, candidate.kind.reuses());
+            let at_once =
+                requests::AtOnce { run_id, name, outcome, busy: start.busy, in_use, reuses };
+            let next = requests::ended_at_once(connection, now, request, cycle_id, at_once).await?;
+            self.go_on(connection, now, request_id, next).await?;
         }
         let tried = |id: &str| answers.started.contains(id) || answers.ended.contains_key(id);
         for left in output.unanswered.iter().filter(|left| !tried(&left.request_id)) {
@@ -159,6 +185,28 @@ impl Coordinator {
             }
         }
         Ok(())
+    }
+
+    /// Starts what a request goes on with.
+    pub(super) async fn go_on(
+        &self,
+        connection: &Connection,
+        now: Timestamp,
+        request_id: &str,
+        next: requests::Next,
+    ) -> store::Result<()> {
+        if next == requests::Next::Nothing {
+            return Ok(());
+        }
+        let trigger = json!({"kind": "learn", "sources": [REQUESTS], "requests": [request_id]});
+        let start = StartRun { trigger, ..StartRun::default() };
+        // Boxed because a run that ends may lead here.
+        let started: LocalBoxFuture<'_, _> = Box::pin(self.start_within(connection, &start));
+        let started = started.await.map_err(|error| match error {
+            super::Error::Store(error) => error,
+            other => store::Error::Corrupt(other.to_string()),
+        })?;
+        requests::goes_on(connection, now, request_id, &started.run_id).await
     }
 
     /// A skill keeps its name: when a model named a candidate whose operation has a skill by now,
@@ -193,6 +241,7 @@ impl Coordinator {
             version,
             evidence,
             goes_on: None,
+            artifact_id: String::new(),
             busy: false,
             in_use: None,
         };
@@ -303,16 +352,29 @@ impl Coordinator {
             // Its cases may refer to the schema that this declares.
             definition.entry("of").or_insert(of);
         }
+        // A skill may be from a source that is not configured (any more).
+        let made_with = match candidate.kind {
+            CandidateKind::InUse => {
+                let (skill, made) = (&candidate.name, start.artifact_id.as_str());
+                let version = skills::state::version(connection, skill, made).await?;
+                match version {
+                    Some(version) => runs::load(connection, &version.run_id).await?,
+                    None => None,
+                }
+                .and_then(|run| run.source)
+            }
+            _ => None,
+        };
         let new = runs::NewRun {
             run_id,
             parent_run_id: Some(&cycle.run_id),
             kind: RunKind::Candidate,
             candidate: Some(&without_cases),
-            source: self.parts.sources.get(&candidate.source),
+            source: self.parts.sources.get(&candidate.source).or(made_with.as_ref()),
             trigger: &cycle.trigger,
             look: start.look,
             version: &start.version,
-            artifact_id: "",
+            artifact_id: &start.artifact_id,
             evidence: start.evidence.as_ref(),
             state: &start.state,
             priority: cycle.priority,
@@ -339,7 +401,9 @@ impl Coordinator {
             }
             return Ok(run_id.to_owned());
         }
-        skills::start_candidate(connection, now, candidate, run_id, start.look).await?;
+        if candidate.kind != CandidateKind::InUse {
+            skills::start_candidate(connection, now, candidate, run_id, start.look).await?;
+        }
         let cases = self.cases_of(connection, candidate).await?;
         store::cases::insert(connection, run_id, &cases).await?;
         Ok(run_id.to_owned())
@@ -399,9 +463,10 @@ impl Coordinator {
     ) -> store::Result<()> {
         timers::clear(connection, &held.run_id).await?;
         let Some(candidate) = &held.candidate else { return Ok(()) };
+        let is_answer = candidate.kind == CandidateKind::InUse;
         let known = skills::known(connection, &candidate.name).await?;
         // A newer run about this skill has taken over.
-        if known.is_none_or(|known| known.run_id != held.run_id) {
+        if !is_answer && known.is_none_or(|known| known.run_id != held.run_id) {
             return Ok(());
         }
         let run_id = RunId::new();
@@ -429,7 +494,9 @@ impl Coordinator {
         runs::insert(connection, now, new).await?;
         runs::copy_stages(connection, &held.run_id, run_id, PipelineStage::Evaluation).await?;
         store::cases::copy(connection, &held.run_id, run_id).await?;
-        skills::start_candidate(connection, now, candidate, run_id, look).await?;
+        if !is_answer {
+            skills::start_candidate(connection, now, candidate, run_id, look).await?;
+        }
         let payload = json!({
             "name": candidate.name,
             "locator": candidate.locator,
@@ -520,9 +587,32 @@ fn ended(outcome: Outcome) -> Start {
         version: String::new(),
         evidence: None,
         goes_on: None,
+        artifact_id: String::new(),
         busy: false,
         in_use: None,
     }
+}
+
+/// A skill in use that may be what a request asks for begins with Evaluation, as it is.
+async fn start_of_answer(
+    connection: &Connection,
+    now: Timestamp,
+    candidate: &Candidate,
+) -> store::Result<Start> {
+    let said = candidate.definition["artifact_id"].as_str().unwrap_or_default();
+    let known = skills::known(connection, &candidate.name).await?;
+    let of_source = known.filter(|known| known.source == candidate.source);
+    let in_use = of_source.and_then(|known| known.active).map(|(incumbent, _)| incumbent);
+    let Some(in_use) = in_use.filter(|in_use| in_use.artifact_id == said) else {
+        let reason = format!("{} is not in use in the version that was tried", candidate.name);
+        return Ok(ended(Outcome::held(codes::NOT_IN_USE, reason)));
+    };
+    Ok(Start {
+        state: RunState::start(PipelineStage::Evaluation, now),
+        version: in_use.version,
+        artifact_id: in_use.artifact_id,
+        ..ended(Outcome::held(codes::NOT_IN_USE, ""))
+    })
 }
 
 /// The incumbent's version with its patch number raised.

@@ -38,7 +38,6 @@ use evo_common::{
         AgentHeartbeat, AgentRegistration, AttemptAccepted, PipelineRunStatus, PipelineStage,
         Reply, RunnerStatus, SkillCall, StageReport,
     },
-    skill::Provenance,
     tracing_context,
 };
 use serde_json::json;
@@ -402,7 +401,7 @@ impl Coordinator {
         connection: &Connection,
         report: StageReport,
         digest: &str,
-        package: std::result::Result<Option<Provenance>, String>,
+        package: std::result::Result<results::Described, String>,
     ) -> std::result::Result<bool, ReportError> {
         let StageReport { result, attempt, transient, .. } = report;
         let run = runs::load(connection, &result.run_id).await?.ok_or_else(|| {

@@ -2,7 +2,7 @@
 //! missing or malformed field fails the stage and names the field.
 
 use evo_common::{
-    api::RunKind,
+    api::{RiskClass, RunKind},
     artifact,
     case::Case,
     clock::Timestamp,
@@ -12,11 +12,14 @@ use evo_common::{
     outcome::{Outcome, Verdict, codes},
     skill::{
         Provenance, SkillManifest,
-        files::{MANIFEST, PROVENANCE},
+        files::{CONFIG, MANIFEST, PROVENANCE},
     },
-    stage::{BuildingOutput, EvaluationOutput, LearningOutput, PreLoadOutput, SkillManageOutput},
+    stage::{
+        BuildingOutput, CandidateKind, EvaluationOutput, LearningOutput, PreLoadOutput,
+        SkillManageOutput,
+    },
 };
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use super::{Coordinator, ReadResult, direct, fan_out, state::StageEnd};
@@ -25,22 +28,31 @@ use crate::{
     skills::{
         lifecycle,
         promotion::{self, PromotionInput},
+        risk,
     },
     store::{self, Connection, runs, skills},
 };
 
-/// Where the package that a Building result names comes from, as it says itself, or why it can't be
-/// used.
+/// What a package says of itself.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Described {
+    /// Where it comes from.
+    provenance: Option<Provenance>,
+    /// What the skills of its steps may be.
+    classes: Vec<RiskClass>,
+}
+
+/// What the package that a Building result names says of itself, or why it can't be used.
 pub(super) async fn package_of(
     artifacts: &ArtifactStore,
     result: &PipelineStageResult,
-) -> Result<Option<Provenance>, String> {
+) -> Result<Described, String> {
     if result.stage != PipelineStage::Building || result.status != PipelineRunStatus::Completed {
-        return Ok(None);
+        return Ok(Described::default());
     }
     // A candidate that ends here may have no package.
     if result.artifact_id.is_empty() && result.output.get("outcome").is_some_and(Value::is_object) {
-        return Ok(None);
+        return Ok(Described::default());
     }
     let id = ArtifactId::parse(result.artifact_id.clone())
         .map_err(|error| format!("field `artifact_id`: {error}"))?;
@@ -51,15 +63,20 @@ pub(super) async fn package_of(
     };
     // What is decided about is what is in the package, not what is said of it.
     match described_in(&archive) {
-        Ok((manifest, provenance)) if json!(manifest) == result.output["manifest"] => {
-            Ok(provenance)
-        }
+        Ok((manifest, described)) if json!(manifest) == result.output["manifest"] => Ok(described),
         Ok(_) => Err(format!("package {id} holds another manifest than the result names")),
         Err(reason) => Err(format!("package {id}: {reason}")),
     }
 }
 
-fn described_in(archive: &[u8]) -> Result<(SkillManifest, Option<Provenance>), String> {
+/// The part of `config.toml` that says what the skills of its steps may be.
+#[derive(Default, Deserialize)]
+struct Config {
+    #[serde(default)]
+    classes: Vec<RiskClass>,
+}
+
+fn described_in(archive: &[u8]) -> Result<(SkillManifest, Described), String> {
     let files = artifact::unpack(archive).map_err(|error| error.to_string())?;
     let text = |name: &str| {
         let text = files.get(name).map(|text| std::str::from_utf8(text));
@@ -72,7 +89,9 @@ fn described_in(archive: &[u8]) -> Result<(SkillManifest, Option<Provenance>), S
         .map(toml::from_str)
         .transpose()
         .map_err(|error| format!("{PROVENANCE}: {error}"))?;
-    Ok((manifest, provenance))
+    let config = text(CONFIG)?.map(toml::from_str::<Config>).transpose();
+    let config = config.map_err(|error| format!("{CONFIG}: {error}"))?.unwrap_or_default();
+    Ok((manifest, Described { provenance, classes: config.classes }))
 }
 
 /// Reads a result for the run.
@@ -82,7 +101,7 @@ pub(super) async fn read(
     run: &runs::Run,
     result: &PipelineStageResult,
     transient: bool,
-    package: Result<Option<Provenance>, String>,
+    package: Result<Described, String>,
     now: Timestamp,
 ) -> store::Result<ReadResult> {
     if run.kind == RunKind::Direct {
@@ -101,8 +120,8 @@ pub(super) async fn read(
             return Ok(failed(error, transient));
         }
     }
-    let provenance = match package {
-        Ok(provenance) => provenance,
+    let described = match package {
+        Ok(described) => described,
         Err(message) => return Ok(failed(message, true)),
     };
     let read = match result.stage {
@@ -111,9 +130,7 @@ pub(super) async fn read(
             Err(message) => Err(message),
         },
         PipelineStage::Building => match typed::<BuildingOutput>(&result.output) {
-            Ok(output) => {
-                building(connection, run, result, output, provenance.as_ref(), now).await?
-            }
+            Ok(output) => building(connection, run, result, output, &described, now).await?,
             Err(message) => Err(message),
         },
         PipelineStage::PreLoad => typed::<PreLoadOutput>(&result.output)
@@ -187,7 +204,7 @@ async fn building(
     run: &runs::Run,
     result: &PipelineStageResult,
     output: BuildingOutput,
-    provenance: Option<&Provenance>,
+    described: &Described,
     now: Timestamp,
 ) -> store::Result<Reading> {
     let Some(candidate) = &run.candidate else {
@@ -217,7 +234,8 @@ async fn building(
         run_id: &run.run_id,
         manifest: &output.manifest,
         endpoints: &output.endpoints,
-        provenance,
+        provenance: described.provenance.as_ref(),
+        classes: &described.classes,
     };
     skills::insert_version(connection, now, version).await?;
     Ok(Ok((end, Some(result.output.clone()))))
@@ -239,7 +257,10 @@ async fn evaluation(
     };
     let scores = evidence.scores();
     runs::save_evidence(connection, &run.run_id, &evidence).await?;
-    skills::save_evidence(connection, name, artifact_id, &evidence, &scores).await?;
+    // What the skill is expected to do in use was measured when it was made.
+    if candidate.kind != CandidateKind::InUse {
+        skills::save_evidence(connection, name, artifact_id, &evidence, &scores).await?;
+    }
     Ok(Ok((StageEnd::Advance, Some(result.output.clone()))))
 }
 
@@ -270,9 +291,12 @@ async fn skill_manage(
         .and_then(|output| output.probe_fastest_ms);
     let own_budget_ms =
         coordinator.source_of(run, &candidate.source).and_then(|it| it.latency_budget_ms);
-    let has_incumbent = skills::known(connection, &candidate.name)
-        .await?
-        .is_some_and(|known| known.active.is_some());
+    let is_answer = candidate.kind == CandidateKind::InUse;
+    let in_use = skills::known(connection, &candidate.name).await?.and_then(|known| known.active);
+    let has_incumbent = !is_answer && in_use.is_some();
+    let knows_source = |run: &runs::Run, name: &str| coordinator.source_of(run, name).is_some();
+    let classes =
+        risk::classes(connection, &candidate.name, &run.artifact_id, knows_source).await?;
     let nearest_is_rival = match &evidence.nearest {
         Some(nearest) => skills::known(connection, nearest)
             .await?
@@ -285,22 +309,31 @@ async fn skill_manage(
         evidence,
         has_incumbent,
         look: run.look,
-        proposal: Some(&output.outcome),
+        // A runner says whether to put it into use, where it is already.
+        proposal: Some(&output.outcome).filter(|_| !is_answer),
+        is_answer,
         earlier_failures,
         passes_since_failure,
         nearest_is_rival,
         latency_budget_ms: fastest_probe_ms.map(|ms| latency_budget_ms(ms, own_budget_ms)),
     });
     let mut outcome = decision.outcome;
-    if outcome.decision == Verdict::Active {
+    if outcome.decision == Verdict::Active && is_answer {
+        let still = in_use.is_some_and(|(in_use, _)| in_use.artifact_id == run.artifact_id);
+        outcome = if still {
+            Outcome { code: codes::ANSWERS.to_owned(), ..outcome }
+        } else {
+            let reason = format!("{} is not in use any more in this version", candidate.name);
+            Outcome::held(codes::NOT_IN_USE, reason)
+        };
+    } else if outcome.decision == Verdict::Active {
         let passed = lifecycle::Passed {
             skill: &candidate.name,
             artifact_id: &run.artifact_id,
             version: &run.version,
             run_id: &run.run_id,
             evidence,
-            is_read: promotion::is_read(candidate),
-            from_source: coordinator.source_of(run, &candidate.source).is_some(),
+            classes: &classes,
             outcome,
         };
         let config = &coordinator.parts.config.skills;

@@ -242,3 +242,44 @@ async fn it_is_told_when_an_open_run_keeps_more_events_than_there_should_be() {
     assert_eq!(server.count("events").await, 1_500);
     assert!(server.metrics().await.contains("evo_king_events_over_limit 0\n"));
 }
+
+/// Requests that are over go with all that belongs to them; open ones stay, and so does what a person
+/// has said no to and failing calls would ask for again.
+#[tokio::test]
+async fn requests_that_are_over_go_when_they_are_old() {
+    let server = Server::start().await;
+    for (name, kind, origin, status) in [
+        ("open", "new", "person", "open"),
+        ("answered", "new", "person", "answered"),
+        ("rejected", "repair", "telemetry", "rejected"),
+        ("taken-back", "new", "person", "cancelled"),
+        ("unwanted", "repair", "telemetry", "cancelled"),
+    ] {
+        let work = async move |connection: &Connection| {
+            let now = Timestamp::now();
+            let id = format!("req-{:012x}-{name}", now.0);
+            let sql = format!(
+                "INSERT INTO requests (request_id, kind, origin, text, same, rank, status, created_at, updated_at)
+                     VALUES ('{id}', '{kind}', '{origin}', 'x', '{name}', 1, '{status}', {at}, {at});
+                 INSERT INTO request_examples VALUES ('{id}', 'c', 'train', '{{}}');
+                 INSERT INTO request_keys VALUES ('{name}', 'd', '{id}', 1, NULL);
+                 INSERT INTO request_runs VALUES ('run-{name}', '{id}', 'n', 'ended', NULL, NULL, NULL, {at});
+                 INSERT INTO request_history (request_id, at, action) VALUES ('{id}', {at}, 'opened');
+                 INSERT INTO failure_clusters VALUES ('{name}', 's', NULL, 'c', 'e', 'x', 1, 1, '[]', '{id}', {at}, {at});",
+                at = now.0
+            );
+            connection.execute_batch(&sql).await?;
+            Ok::<_, store::Error>(())
+        };
+        server.king.store.write(work).await.unwrap();
+    }
+    assert_eq!(server.sweep_in(170).await.get("requests"), None);
+    assert_eq!(server.sweep_in(190).await.get("requests"), Some(&3));
+    for table in ["requests", "request_examples", "request_keys", "request_runs", "request_history"]
+    {
+        assert_eq!(server.count(table).await, 2, "{table}");
+    }
+    assert_eq!(server.count("failure_clusters").await, 5, "what failed is still counted");
+    assert_eq!(server.count("failure_clusters WHERE request_id IS NULL").await, 3);
+    assert_eq!(server.count("requests WHERE status = 'open' OR same = 'unwanted'").await, 2);
+}

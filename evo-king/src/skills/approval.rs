@@ -1,5 +1,7 @@
 //! Whether a version that passed may become active without a person. Pure.
 
+use std::collections::BTreeSet;
+
 use evo_common::{
     api::RiskClass,
     stage::{Finding, Severity},
@@ -10,12 +12,8 @@ use crate::config::{ApprovalConfig, Leave};
 /// What a version is, as far as its risk goes.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'f> {
-    /// Whether its operation only reads.
-    pub is_read: bool,
-    /// Whether its source is one that an operator has configured.
-    pub from_source: bool,
-    /// Whether it brings code.
-    pub has_code: bool,
+    /// Classes of all that a call of it could do: one, or those of the skills that it is made of.
+    pub classes: &'f BTreeSet<RiskClass>,
     /// What the scan found.
     pub findings: &'f [Finding],
     /// Codes of findings that a person has overruled for this very package.
@@ -23,15 +21,9 @@ pub struct Facts<'f> {
 }
 
 impl Facts<'_> {
-    /// What kind of harm it could do.
+    /// What kind of harm it could do: code if any of it is, else a write if any is.
     pub fn risk(&self) -> RiskClass {
-        if self.has_code {
-            RiskClass::Code
-        } else if self.is_read && self.from_source {
-            RiskClass::Read
-        } else {
-            RiskClass::Write
-        }
+        self.classes.last().copied().unwrap_or(RiskClass::Write)
     }
 
     /// A dangerous finding that nobody has overruled.
@@ -47,32 +39,42 @@ pub fn decide(config: ApprovalConfig, facts: &Facts<'_>) -> Leave {
     if facts.danger().is_some() {
         return Leave::Deny;
     }
-    match facts.risk() {
+    let leave = |class: &RiskClass| match class {
         RiskClass::Read => config.read,
         RiskClass::Write => config.write,
         RiskClass::Code => config.code,
-    }
+    };
+    // What is made of several kinds needs what each of them needs.
+    facts.classes.iter().map(leave).max().unwrap_or(Leave::Ask)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn facts(is_read: bool, from_source: bool, has_code: bool) -> Facts<'static> {
-        Facts { is_read, from_source, has_code, findings: &[], overruled: &[] }
+    fn facts(classes: &BTreeSet<RiskClass>) -> Facts<'_> {
+        Facts { classes, findings: &[], overruled: &[] }
     }
 
     #[test]
-    fn only_reads_from_a_configured_source_need_nobody() {
-        let config = ApprovalConfig::default();
-        let table = [
-            (facts(true, true, false), Leave::Auto),
-            (facts(true, false, false), Leave::Ask),
-            (facts(false, true, false), Leave::Ask),
-            (facts(true, true, true), Leave::Ask),
-        ];
-        for (facts, expected) in table {
-            assert_eq!(decide(config, &facts), expected, "{facts:?}");
+    fn only_what_reads_all_through_needs_nobody() {
+        use RiskClass::{Code, Read, Write};
+        let code_auto = ApprovalConfig { code: Leave::Auto, ..ApprovalConfig::default() };
+        let denies = ApprovalConfig { write: Leave::Deny, ..code_auto };
+        for (classes, risk, leaves) in [
+            (&[Read][..], Read, [Leave::Auto, Leave::Auto, Leave::Auto]),
+            (&[Write], Write, [Leave::Ask, Leave::Ask, Leave::Deny]),
+            (&[Read, Code], Code, [Leave::Ask, Leave::Auto, Leave::Auto]),
+            (&[Write, Code], Code, [Leave::Ask, Leave::Ask, Leave::Deny]),
+            (&[], Write, [Leave::Ask, Leave::Ask, Leave::Ask]),
+        ] {
+            let classes: BTreeSet<RiskClass> = classes.iter().copied().collect();
+            let facts = facts(&classes);
+            assert_eq!(facts.risk(), risk, "{classes:?}");
+            for (config, leave) in [ApprovalConfig::default(), code_auto, denies].iter().zip(leaves)
+            {
+                assert_eq!(decide(*config, &facts), leave, "{classes:?} {config:?}");
+            }
         }
     }
 
@@ -86,9 +88,10 @@ mod tests {
             line: None,
             message: String::new(),
         };
+        let read = BTreeSet::from([RiskClass::Read]);
         let findings = [finding("a", Severity::Warning), finding("b", Severity::High)];
         let of = |overruled: &[String]| {
-            decide(config, &Facts { findings: &findings, overruled, ..facts(true, true, false) })
+            decide(config, &Facts { findings: &findings, overruled, ..facts(&read) })
         };
         assert_eq!(of(&[]), Leave::Deny);
         assert_eq!(of(&["a".to_owned()]), Leave::Deny);

@@ -4,7 +4,10 @@
 //!
 //! What is active is replaced and never taken away, unless the skill goes to the archive.
 
+use std::collections::BTreeSet;
+
 use evo_common::{
+    api::RiskClass,
     clock::Timestamp,
     evidence::Evidence,
     messages::{ConfigNotice, SkillCall, SkillResult},
@@ -114,10 +117,8 @@ pub(crate) struct Passed<'p> {
     pub(crate) version: &'p str,
     pub(crate) run_id: &'p str,
     pub(crate) evidence: &'p Evidence,
-    /// Whether its operation only reads.
-    pub(crate) is_read: bool,
-    /// Whether its source is configured, or was when it was found.
-    pub(crate) from_source: bool,
+    /// Classes of all that a call of it could do.
+    pub(crate) classes: &'p BTreeSet<RiskClass>,
     pub(crate) outcome: Outcome,
 }
 
@@ -163,14 +164,7 @@ pub(crate) async fn may_go_on(
     }
     let findings = views::findings(connection, passed.run_id).await?;
     let overruled = approvals::overruled(connection, artifact_id).await?;
-    let manifest = store::skills::manifest(connection, skill, artifact_id).await?;
-    let facts = Facts {
-        is_read: passed.is_read,
-        from_source: passed.from_source,
-        has_code: manifest.is_none_or(|manifest| manifest.has_code),
-        findings: &findings,
-        overruled: &overruled,
-    };
+    let facts = Facts { classes: passed.classes, findings: &findings, overruled: &overruled };
     let risk = facts.risk();
     match approval::decide(config.approval, &facts) {
         Leave::Auto => Ok(outcome),

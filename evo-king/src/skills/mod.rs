@@ -16,4 +16,5 @@ pub mod promotion;
 pub(crate) mod repair;
 pub(crate) mod requests;
 pub(crate) mod retire;
+pub(crate) mod risk;
 pub(crate) mod telemetry;

@@ -30,6 +30,9 @@ pub struct PromotionInput<'a> {
     pub has_incumbent: bool,
     /// Which look this is, from 1.
     pub look: u32,
+    /// Whether it is in use already, and may be what a request asks for. Then only whether it does that
+    /// counts, and not what it would be worth as a new skill.
+    pub is_answer: bool,
     /// What the runner proposes.
     pub proposal: Option<&'a Outcome>,
     /// Held-out trials that failed in earlier looks.
@@ -114,7 +117,8 @@ fn rank(verdict: Verdict) -> u8 {
 fn by_rule(input: &PromotionInput<'_>, scores: &Scores) -> Outcome {
     let evidence = input.evidence;
     let Trials { passed, total } = evidence.holdout;
-    let (score, reliability) = (scores.overall, scores.reliability);
+    let reliability = scores.reliability;
+    let score = if input.is_answer { reliability } else { scores.overall };
     if score.high < THRESHOLD || reliability.high < THRESHOLD {
         return Outcome::discarded(
             codes::BELOW_THRESHOLD,
@@ -127,6 +131,11 @@ fn by_rule(input: &PromotionInput<'_>, scores: &Scores) -> Outcome {
     }
     if let Some(outcome) = too_few_train_cases(evidence.train) {
         return outcome;
+    }
+    if input.is_answer && evidence.train.failed() > 0 {
+        let Trials { passed, total } = evidence.train;
+        let reason = format!("It gives {passed} of {total} answers that were asked for.");
+        return Outcome::discarded(codes::BELOW_THRESHOLD, reason);
     }
     if let Some(paired) = evidence.paired.filter(|paired| paired.pinned_worse > 0) {
         return Outcome::discarded(
@@ -259,7 +268,8 @@ fn slow(input: &PromotionInput<'_>) -> Option<Outcome> {
 /// A skill that does what another one of its source does already is a version of that one.
 fn repeats_another(input: &PromotionInput<'_>) -> Option<Outcome> {
     let Evidence { novelty, nearest, .. } = input.evidence;
-    let repeats = !input.has_incumbent && input.nearest_is_rival && *novelty < LEAST_NOVELTY;
+    let is_new = !input.has_incumbent && !input.is_answer;
+    let repeats = is_new && input.nearest_is_rival && *novelty < LEAST_NOVELTY;
     repeats.then(|| {
         let nearest = nearest.as_deref().unwrap_or("another one");
         let reason = format!(

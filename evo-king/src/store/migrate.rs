@@ -18,6 +18,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0010_speed.sql"),
     include_str!("migrations/0011_lifecycle.sql"),
     include_str!("migrations/0012_requests.sql"),
+    include_str!("migrations/0013_composed.sql"),
 ];
 
 /// Brings the schema up to date in the caller's transaction. Refuses a database of a newer version,

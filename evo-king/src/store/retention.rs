@@ -277,6 +277,42 @@ pub(crate) async fn runs(
     Ok((gone, last.filter(|_| page.len() == RUNS)))
 }
 
+/// Requests that are over and have not changed since before a moment. One that failing calls would make
+/// again stays cancelled: a person has said no to it.
+pub(crate) async fn requests(connection: &Connection, before: Timestamp) -> Result<u64> {
+    // The ids are in the order of time, as those of runs.
+    let below = format!("req-{:012x}", before.0.max(0));
+    let mut old: Vec<String> = Vec::new();
+    for status in ["answered", "rejected", "cancelled"] {
+        let found = row::all(
+            connection,
+            "SELECT request_id FROM requests
+             WHERE status = ?1 AND request_id < ?2 AND updated_at < ?3
+                 AND (status <> 'cancelled' OR (kind = 'new' AND origin = 'person'))
+             ORDER BY request_id LIMIT 100",
+            params![status, below.as_str(), before.0],
+            |row| Ok(row.get(0)?),
+        );
+        old.extend(found.await?);
+    }
+    for request_id in &old {
+        for sql in REQUEST_ROWS {
+            connection.execute(sql, params![request_id.as_str()]).await?;
+        }
+    }
+    Ok(old.len() as u64)
+}
+
+/// What goes with a request, and the request itself.
+const REQUEST_ROWS: &[&str] = &[
+    "UPDATE failure_clusters SET request_id = NULL WHERE request_id = ?",
+    "DELETE FROM request_examples WHERE request_id = ?",
+    "DELETE FROM request_keys WHERE request_id = ?",
+    "DELETE FROM request_runs WHERE request_id = ?",
+    "DELETE FROM request_history WHERE request_id = ?",
+    "DELETE FROM requests WHERE request_id = ?",
+];
+
 /// Tasks that ended before a moment and are no part of anything that stays.
 pub(crate) async fn tasks(connection: &Connection, before: Timestamp) -> Result<u64> {
     let old: Vec<String> = row::all(

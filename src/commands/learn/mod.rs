@@ -81,7 +81,15 @@ async fn asked(client: &Client, new: NewRequest, args: &LearnArgs) -> Result<()>
     match &asked.cycle_id {
         Some(cycle) if args.wait => {
             let mut progress = Progress::new(std::io::stderr().is_terminal());
-            follow_cycle(client, cycle, &mut progress).await?;
+            let mut cycle = cycle.clone();
+            loop {
+                follow_cycle(client, &cycle, &mut progress).await?;
+                let view = client.request(&id).await.map_err(refused)?.request;
+                match view.and_then(|view| next_cycle(&view)) {
+                    Some(next) if next != cycle => cycle = next,
+                    _ => break,
+                }
+            }
         }
         Some(cycle) => say(format!("Cycle {cycle} is about it: `evo learn --show {id}`")),
         None if asked.request.status == RequestStatus::Taken => {
@@ -159,6 +167,12 @@ async fn started(client: &Client, id: &str) -> Result<Started> {
         requests.extend(client.request(&id).await.map_err(refused)?.request);
     }
     Ok(Started { cycle_id, count: requests.len(), requests })
+}
+
+/// The newest cycle that a request went on with by itself.
+fn next_cycle(view: &RequestView) -> Option<String> {
+    let step = view.history.iter().rfind(|step| step.action == "goes_on")?;
+    step.run_id.clone()
 }
 
 fn about(request: &RequestSummary, created: bool) -> String {

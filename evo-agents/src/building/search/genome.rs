@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use evo_common::{
+    api::RiskClass,
     ids::sha256_hex,
     skill::{Composition, HttpCall, HttpMethod, Provenance, Step, files},
 };
@@ -59,7 +60,7 @@ pub(super) struct Genome {
 impl Genome {
     /// The genome of an http or a composed package; [`None`] for one of another kind.
     pub(super) fn of(package: &Package) -> Option<Self> {
-        if let Kind::Composed(Composition { output, steps }) = &package.kind {
+        if let Kind::Composed(Composition { output, steps, .. }) = &package.kind {
             return Some(Self::composed(steps.clone(), output.clone()));
         }
         if package.kind != Kind::Http {
@@ -237,6 +238,8 @@ impl Genome {
         }
         if self.is_composed() {
             config.remove("endpoints");
+            // Steps that the search puts together only read.
+            config.entry("classes").or_insert_with(|| vec![RiskClass::Read.as_str()].into());
             let steps = written(files::CONFIG, toml::Value::try_from(&self.steps))?;
             config.insert("steps".to_owned(), steps);
             config.remove("output");

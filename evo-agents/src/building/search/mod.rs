@@ -22,7 +22,7 @@ pub mod slots;
 mod state;
 mod subject;
 mod told;
-mod words;
+pub(crate) mod words;
 pub mod world;
 
 #[cfg(test)]

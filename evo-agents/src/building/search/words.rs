@@ -21,7 +21,7 @@ const SYNONYMS: [&[&str]; 14] = [
 ];
 
 /// A name in every usual way to write it, and without its last `s` or with one.
-pub(super) fn styles(name: &str) -> Vec<String> {
+pub(crate) fn styles(name: &str) -> Vec<String> {
     let words = naming::words(name);
     if words.is_empty() {
         return Vec::new();
@@ -65,7 +65,7 @@ pub(super) fn plural(word: &str) -> String {
 }
 
 /// What else a name may be called.
-pub(super) fn synonyms(name: &str) -> Vec<String> {
+pub(crate) fn synonyms(name: &str) -> Vec<String> {
     let plain = naming::words(name).join("_");
     SYNONYMS
         .iter()

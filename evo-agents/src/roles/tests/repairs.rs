@@ -21,6 +21,7 @@ fn wanted(fingerprint: &str) -> SkillRequest {
         cluster: Some("status_404".to_owned()),
         fingerprint: Some(fingerprint.to_owned()),
         demand: 5.0,
+        tried: Vec::new(),
     }
 }
 

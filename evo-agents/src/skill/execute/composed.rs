@@ -45,10 +45,30 @@ pub(super) fn check(
 ) -> Result<Map<String, Value>, CallError> {
     let input = input::check(&package.manifest.inputs, given)?;
     let gone = composition.skills().into_iter().find(|name| policy.parts.get(name).is_none());
-    match gone {
-        Some(name) => Err(CallError::InvalidPackage(format!("its step {name} is not active"))),
+    if let Some(name) = gone {
+        return Err(CallError::InvalidPackage(format!("its step {name} is not active")));
+    }
+    match composition.skills().into_iter().find_map(|name| beyond(name, composition, policy)) {
+        Some(message) => Err(CallError::InvalidPackage(message)),
         None => Ok(input),
     }
+}
+
+/// Why a step's skill may not be called any more, if so: it could do by now what none of the steps
+/// could do when the whole was measured.
+fn beyond(name: &str, composition: &Composition, policy: &CallPolicy) -> Option<String> {
+    if composition.classes.is_empty() {
+        return None;
+    }
+    let classes = policy.parts.get(name)?.package.classes();
+    let new = classes.into_iter().find(|class| !composition.classes.contains(class))?;
+    let known: Vec<&str> = composition.classes.iter().map(|class| class.as_str()).collect();
+    Some(format!(
+        "its step {name} is of the class `{}` by now, and it was measured with steps of the class `{}`; \
+         build it anew",
+        new.as_str(),
+        known.join("`, `")
+    ))
 }
 
 /// Calls the steps in order. An answer of a step that is no success is the answer of the whole, with

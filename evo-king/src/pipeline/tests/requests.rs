@@ -43,6 +43,19 @@ pub(super) fn answer(wanted: &[SkillRequest], output: &mut LearningOutput) {
             output.unanswered.push(UnansweredRequest { request_id, code, reason });
             continue;
         }
+        // A skill in use that does it: its name and digest. What it was tried for in vain is built anew.
+        if let Some((skill, artifact_id)) = name.split_once('@') {
+            let is_new = request.tried.is_empty();
+            output.candidates.push(Candidate {
+                kind: if is_new { CandidateKind::InUse } else { CandidateKind::Request },
+                request_id: Some(request_id.clone()),
+                fingerprint: format!("{skill} for {request_id}"),
+                definition: json!({"skill": skill, "artifact_id": artifact_id, "version": "0.1.0"}),
+                cases: Vec::new(),
+                ..candidate(if is_new { skill } else { "api-built" })
+            });
+            continue;
+        }
         for name in name.split('+') {
             output.candidates.push(Candidate {
                 kind: CandidateKind::Request,
@@ -324,6 +337,71 @@ async fn a_new_definition_that_is_no_better_leaves_the_repair_open() {
     // However often it is tried, not for ever.
     only_requests().await;
     assert_eq!(bench.request(&id).await.status, RequestStatus::Rejected);
+    bench.shutdown.cancel();
+}
+
+/// A skill in use answers a request when it passes the examples that nobody has seen, and nothing of it
+/// changes by that. When it does not, the request goes on by itself with what can be built.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_skill_in_use_answers_a_request_or_leaves_it_to_what_can_be_built() {
+    let folder = TempDir::new().unwrap();
+    let bench = Bench::start(&folder).await;
+    let _silent = bench.runners("one", usize::MAX).await;
+    bench.cycle_over(&["api-a", "api-fails-asked"]).await;
+    let skill = async |name: &str| {
+        let skill =
+            bench.store.skills_get(name, &SkillsConfig::default().canary).await.unwrap().unwrap();
+        let of = &skill.versions[0];
+        let stands = (skill.versions.len(), of.run_id.clone(), json!(of.scores), skill.fence);
+        (skill.skill.artifact_id.clone().unwrap(), stands)
+    };
+    let (good, before) = skill("api-a").await;
+    let (bad, bad_before) = skill("api-fails-asked").await;
+    bench.contexts.lock().unwrap().clear();
+    let id = bench.ask(asked(&format!("double it: api-a@{good}"), 5)).await;
+    let other = bench.ask(asked(&format!("halve it: api-fails-asked@{bad}"), 5)).await;
+    let gone = bench.ask(asked("nothing of it: api-a@00", 5)).await;
+    let report = bench.cycle_over(&[]).await;
+    assert!(report.active.iter().all(|skill| !skill.new), "{report:?}");
+    let answer = bench.request(&id).await;
+    assert_eq!(answer.status, RequestStatus::Answered);
+    assert_eq!(answer.answer.unwrap().artifact_id, good);
+    assert_eq!(answer.code.as_deref(), Some("answers"));
+    assert_eq!(bench.steps(&id).await, ["opened", "taken", "answered"]);
+    assert_eq!(skill("api-a").await.1, before, "nothing of the skill has changed");
+    {
+        let contexts = bench.contexts.lock().unwrap();
+        let of = |wanted: PipelineStage| {
+            let is = |(stage, context): &&(PipelineStage, StageContext)| {
+                let about = |c: &Candidate| c.request_id.as_ref() == Some(&id);
+                *stage == wanted && context.candidate.as_ref().is_some_and(about)
+            };
+            contexts.iter().filter(is).map(|(_, context)| context.clone()).collect::<Vec<_>>()
+        };
+        assert!(of(PipelineStage::Building).is_empty(), "nothing is built");
+        let [evaluation] = &of(PipelineStage::Evaluation)[..] else { panic!("not evaluated once") };
+        assert_eq!((evaluation.train_cases.len(), evaluation.holdout_cases.len()), (3, 2));
+        assert_eq!(evaluation.incumbent, None);
+    }
+    // It passes the train examples only.
+    let request = bench.request(&other).await;
+    for _ in 0..500 {
+        if bench.request(&other).await.status == RequestStatus::Answered {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let steps = bench.steps(&other).await;
+    assert_eq!(
+        steps,
+        ["opened", "taken", "reopened", "goes_on", "taken", "answered"],
+        "{request:?}"
+    );
+    assert_eq!(bench.request(&other).await.answer.unwrap().skill, "api-built");
+    assert_eq!(skill("api-fails-asked").await.1, bad_before);
+    // A version that is not in use says nothing.
+    let gone = bench.request(&gone).await;
+    assert_eq!((gone.status, gone.code.as_deref()), (RequestStatus::Open, Some("not_in_use")));
     bench.shutdown.cancel();
 }
 

@@ -23,6 +23,7 @@ fn input(evidence: &Evidence, look: u32) -> PromotionInput<'_> {
         has_incumbent: evidence.paired.is_some(),
         look,
         proposal: None,
+        is_answer: false,
         earlier_failures: 0,
         passes_since_failure: 0,
         nearest_is_rival: false,

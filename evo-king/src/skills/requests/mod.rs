@@ -2,7 +2,8 @@
 //! transaction: the request, the step in its history, the event.
 //!
 //! A request is `open` until a cycle makes a candidate of it, `taken` while a run is about it, and then
-//! `answered`, `rejected` with the reason, or `open` again when the run said nothing about it.
+//! `answered`, `rejected` with the reason, or `open` again when the run said nothing about it. When it was
+//! about what is in use already, and that is not what is wanted, a cycle of its own follows.
 
 mod ask;
 #[cfg(test)]
@@ -35,6 +36,15 @@ const MAX_TRIES: u32 = 3;
 const MAX_TOLD: u32 = 50;
 /// Bytes of examples that a dispatch carries at most.
 const MAX_TOLD_BYTES: usize = 1 << 20;
+
+/// What a request goes on with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// With whatever the next cycle makes of it, if it is not over.
+    Nothing,
+    /// With a cycle of its own, at once: what is in use does not do it, and something else may.
+    Cycle,
+}
 
 /// What a repair of this version has in common with every other one.
 pub(crate) fn same_repair(skill: &str, artifact_id: &str) -> String {
@@ -169,7 +179,9 @@ pub(crate) async fn for_learning(
             }
             _ => None,
         };
+        let tried = requests::tried(connection, &request.request_id).await?;
         told.push(SkillRequest {
+            tried,
             demand: demand::at(request.rank, now),
             fingerprint: origin.as_ref().and_then(origin::fingerprint).map(str::to_owned),
             request_id: request.request_id,
@@ -273,6 +285,8 @@ pub(crate) struct AtOnce<'a> {
     pub(crate) busy: bool,
     /// The version in use that is the same.
     pub(crate) in_use: Option<&'a Incumbent>,
+    /// Whether it is made of skills in use.
+    pub(crate) reuses: bool,
 }
 
 /// The only candidate of an open request ended before it began.
@@ -282,8 +296,8 @@ pub(crate) async fn ended_at_once(
     request: &Request,
     cycle_id: &str,
     at_once: AtOnce<'_>,
-) -> store::Result<()> {
-    let AtOnce { run_id, name, outcome, busy, in_use } = at_once;
+) -> store::Result<Next> {
+    let AtOnce { run_id, name, outcome, busy, in_use, reuses } = at_once;
     let id = request.request_id.as_str();
     requests::save_run(connection, now, id, run_id, name, "ended", Some(outcome)).await?;
     if let (Some(version), RequestKind::New) = (in_use, request.kind) {
@@ -292,14 +306,16 @@ pub(crate) async fn ended_at_once(
             version: version.version.clone(),
             artifact_id: version.artifact_id.clone(),
         };
-        return answered(connection, now, request, run_id, &answer, outcome).await;
+        answered(connection, now, request, run_id, &answer, outcome).await?;
+        return Ok(Next::Nothing);
     }
     if busy || outcome.decision != Verdict::Discarded {
         let (code, reason) = (&outcome.code, &outcome.reason);
-        return passed_over(connection, now, id, cycle_id, code, reason).await;
+        passed_over(connection, now, id, cycle_id, code, reason).await?;
+        return Ok(Next::Nothing);
     }
     let taken = Request { status: RequestStatus::Taken, ..request.clone() };
-    settle(connection, now, &taken, run_id, outcome).await
+    settle(connection, now, &taken, run_id, outcome, reuses).await
 }
 
 /// A run of a candidate has ended.
@@ -312,6 +328,8 @@ pub(crate) struct Ended<'e> {
     pub(crate) outcome: &'e Outcome,
     /// Whether a further look at it follows.
     pub(crate) looks_again: bool,
+    /// Whether it is made of skills in use.
+    pub(crate) reuses: bool,
 }
 
 /// What the end of a run means for the request that it is about.
@@ -320,8 +338,10 @@ pub(crate) async fn run_ended(
     now: Timestamp,
     request_id: &str,
     ended: Ended<'_>,
-) -> store::Result<()> {
-    let Some(request) = requests::load(connection, request_id).await? else { return Ok(()) };
+) -> store::Result<Next> {
+    let Some(request) = requests::load(connection, request_id).await? else {
+        return Ok(Next::Nothing);
+    };
     let Ended { run_id, name, outcome, .. } = ended;
     let waits_for_a_person = [codes::NEEDS_APPROVAL, codes::PINNED].contains(&&*outcome.code);
     let waits = outcome.decision == Verdict::Held && (ended.looks_again || waits_for_a_person);
@@ -333,12 +353,26 @@ pub(crate) async fn run_ended(
             version: ended.version.to_owned(),
             artifact_id: ended.artifact_id.to_owned(),
         };
-        return answered(connection, now, &request, run_id, &answer, outcome).await;
+        answered(connection, now, &request, run_id, &answer, outcome).await?;
+        return Ok(Next::Nothing);
     }
     if waits {
-        return Ok(());
+        return Ok(Next::Nothing);
     }
-    settle(connection, now, &request, run_id, outcome).await
+    settle(connection, now, &request, run_id, outcome, ended.reuses).await
+}
+
+/// A request goes on with a cycle of its own.
+pub(crate) async fn goes_on(
+    connection: &Connection,
+    now: Timestamp,
+    request_id: &str,
+    cycle_id: &str,
+) -> store::Result<()> {
+    let step = Step { action: "goes_on", run_id: Some(cycle_id), ..Step::default() };
+    tell(connection, now, request_id, step, &json!({})).await?;
+    failpoints::passed("after a request went on");
+    Ok(())
 }
 
 /// A further look at a candidate is a run of its own.
@@ -371,8 +405,11 @@ pub(crate) async fn decided(
         artifact_id: &version.artifact_id,
         outcome,
         looks_again: false,
+        // Whoever says no means the request's way, too.
+        reuses: false,
     };
-    run_ended(connection, now, &request_id, ended).await
+    run_ended(connection, now, &request_id, ended).await?;
+    Ok(())
 }
 
 /// It is answered, once.
@@ -417,20 +454,24 @@ async fn settle(
     request: &Request,
     run_id: &str,
     outcome: &Outcome,
-) -> store::Result<()> {
+    reuses: bool,
+) -> store::Result<Next> {
     if request.status != RequestStatus::Taken
         || !requests::open_runs(connection, &request.request_id).await?.is_empty()
     {
-        return Ok(());
+        return Ok(Next::Nothing);
     }
+    // That what is in use does not do it says nothing about what could be built.
+    let goes_on = reuses && outcome.decision == Verdict::Discarded;
     let over_budget = outcome.code == codes::OVER_BUDGET;
     let tries = match outcome.code.as_str() {
         codes::OVER_BUDGET | codes::CANCELLED => request.tries,
+        _ if goes_on => request.tries,
         _ => request.tries + 1,
     };
     let discarded = outcome.decision == Verdict::Discarded
         && !was_of_source(connection, request, run_id).await?;
-    let rejected = discarded || tries >= MAX_TRIES;
+    let rejected = !goes_on && (discarded || tries >= MAX_TRIES);
     let reason = if rejected && !discarded {
         format!("tried {tries} times: {}", outcome.reason)
     } else {
@@ -455,7 +496,7 @@ async fn settle(
     };
     tell(connection, now, &request.request_id, step, &json!({})).await?;
     failpoints::passed("after a request was settled");
-    Ok(())
+    Ok(if goes_on { Next::Cycle } else { Next::Nothing })
 }
 
 /// Whether the run was about what the source has now in the place of a skill that fails. When that is no

@@ -366,6 +366,21 @@ pub(crate) async fn of_run(
     .await
 }
 
+/// Fingerprints of what is made of skills in use and was measured for a request in vain.
+pub(crate) async fn tried(connection: &Connection, request_id: &str) -> Result<Vec<String>> {
+    row::all(
+        connection,
+        "SELECT json_extract(runs.definition, '$.fingerprint') FROM request_runs
+         JOIN runs ON runs.run_id = request_runs.run_id
+         WHERE request_id = ? AND request_runs.decision = 'discarded'
+             AND json_extract(runs.definition, '$.kind') IN ('in_use', 'composed')
+         ORDER BY request_runs.run_id",
+        params![request_id],
+        |row| Ok(row.get(0)?),
+    )
+    .await
+}
+
 /// Runs about a request that are not over.
 pub(crate) async fn open_runs(connection: &Connection, request_id: &str) -> Result<Vec<String>> {
     row::all(

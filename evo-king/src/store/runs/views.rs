@@ -276,7 +276,7 @@ pub(crate) async fn cycle_report(
         "SELECT pointer.skill, pointer.version, version.scores, version.evidence,
              EXISTS (SELECT 1 FROM runs WHERE runs.parent_run_id = ?1
                  AND runs.candidate = pointer.skill AND runs.decision = 'active'
-                 AND runs.artifact_id = pointer.artifact_id)
+                 AND runs.code <> 'answers' AND runs.artifact_id = pointer.artifact_id)
          FROM skill_pointers AS pointer
          JOIN skill_versions AS version
            ON version.skill = pointer.skill AND version.artifact_id = pointer.artifact_id

@@ -10,7 +10,7 @@ pub(crate) mod tools;
 pub(crate) mod views;
 
 use evo_common::{
-    api::{SkillDetail, SkillList},
+    api::{RiskClass, SkillDetail, SkillList},
     clock::Timestamp,
     evidence::{Evidence, Scores},
     outcome::{Outcome, Verdict},
@@ -193,6 +193,8 @@ pub(crate) struct NewVersion<'v> {
     pub(crate) endpoints: &'v [String],
     /// What the package says of where it comes from.
     pub(crate) provenance: Option<&'v Provenance>,
+    /// What the skills of its steps may be.
+    pub(crate) classes: &'v [RiskClass],
 }
 
 /// Writes a package that was built; the same one again only changes hands.
@@ -204,8 +206,8 @@ pub(crate) async fn insert_version(
     connection
         .execute(
             "INSERT INTO skill_versions (skill, artifact_id, version, parent, run_id, fingerprint,
-                 manifest, endpoints, created_at, source, builder, operators, parents)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                 manifest, endpoints, created_at, source, builder, operators, parents, classes)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
              ON CONFLICT (skill, artifact_id) DO UPDATE SET run_id = excluded.run_id",
             params![
                 new.candidate.name.clone(),
@@ -221,6 +223,7 @@ pub(crate) async fn insert_version(
                 new.provenance.map(|from| from.builder.as_str()),
                 new.provenance.map(|from| row::to_json(&from.operators)),
                 new.provenance.map(|from| row::to_json(&from.parents)),
+                (!new.classes.is_empty()).then(|| row::to_json(&new.classes)),
             ],
         )
         .await?;
@@ -238,17 +241,32 @@ pub(crate) async fn newest_number(connection: &Connection, skill: &str) -> Resul
     .await
 }
 
-/// The manifest in a package of a skill.
-pub(crate) async fn manifest(
+/// What a version was made as.
+#[derive(Debug, Clone)]
+pub(crate) struct Made {
+    pub(crate) manifest: SkillManifest,
+    pub(crate) run_id: String,
+    /// What the skills of its steps may be, for a composed one that says so.
+    pub(crate) classes: Vec<RiskClass>,
+}
+
+/// What a version was made as.
+pub(crate) async fn made(
     connection: &Connection,
     skill: &str,
     artifact_id: &str,
-) -> Result<Option<SkillManifest>> {
+) -> Result<Option<Made>> {
     row::first(
         connection,
-        "SELECT manifest FROM skill_versions WHERE skill = ? AND artifact_id = ?",
+        "SELECT manifest, run_id, classes FROM skill_versions WHERE skill = ? AND artifact_id = ?",
         params![skill, artifact_id],
-        |row| row::json(row, 0),
+        |row| {
+            Ok(Made {
+                manifest: row::json(row, 0)?,
+                run_id: row.get(1)?,
+                classes: row::optional_json(row, 2)?.unwrap_or_default(),
+            })
+        },
     )
     .await
 }

@@ -314,6 +314,7 @@ async fn hot_queries_search_in_indexes() {
     searches(connection, "old events", retention::events(connection, limit)).await;
     searches(connection, "old runs", retention::runs(connection, "run-9", now)).await;
     searches(connection, "old tasks", retention::tasks(connection, now)).await;
+    searches(connection, "old requests", retention::requests(connection, now)).await;
     searches(connection, "old agents", retention::agents(connection, "a", now, |_| false)).await;
     searches(connection, "old tokens", retention::tokens(connection, now)).await;
     searches(connection, "by hand", retention::tasks_by_hand(connection, now)).await;
@@ -412,7 +413,7 @@ async fn queries_about_versions_search_in_indexes() {
     searches(connection, "versions", state::versions(connection, "s")).await;
     searches(connection, "unattended", state::unattended(connection, "s", 5)).await;
     searches(connection, "newest number", skills::newest_number(connection, "s")).await;
-    searches(connection, "manifest", skills::manifest(connection, "s", "a")).await;
+    searches(connection, "made", skills::made(connection, "s", "a")).await;
     searches(connection, "one", views::one(connection, "s")).await;
     let canary = crate::config::CanaryConfig::default();
     searches(connection, "get", views::get(connection, "s", &canary)).await;
@@ -461,6 +462,7 @@ async fn queries_about_requests_search_in_indexes() {
     searches(connection, "key", requests::by_key(connection, "k")).await;
     searches(connection, "of run", requests::of_run(connection, "r")).await;
     searches(connection, "open runs", requests::open_runs(connection, id)).await;
+    searches(connection, "tried", requests::tried(connection, id)).await;
     searches(connection, "run over", requests::run_over(connection, "r")).await;
     let step = requests::Step { action: "opened", ..requests::Step::default() };
     searches(connection, "note", requests::note(connection, now, id, step)).await;

@@ -260,6 +260,7 @@ impl Bench {
             let (earlier_failures, passes_since_failure) =
                 promotion::since_failure(evidence.holdout, this.evidence.holdout);
             let decision = promotion::decide(&PromotionInput {
+                is_answer: false,
                 evidence: &evidence,
                 has_incumbent: entrant.incumbent.is_some(),
                 look,

@@ -180,3 +180,43 @@ async fn a_skill_that_is_gone_is_missed_before_the_first_step() {
         "the package can't be executed: its step weather-in is not active"
     );
 }
+
+/// What was measured with steps that only read calls nothing else later, and nothing at all then.
+#[tokio::test]
+async fn a_step_that_became_another_class_is_not_called() {
+    let bed = Bed::new().await;
+    let config = format!("classes = [\"read\"]\n{STEPS}");
+    let input = json!({"city": "Rome"});
+    assert_eq!(bed.call(&config, input.clone()).await.unwrap().status, 200);
+    let writes =
+        "[[endpoints]]\nname = \"call\"\nurl = \"http://127.0.0.1:1/a\"\nmethod = \"POST\"\n";
+    let code = "[runtime]\nentry = \"src/main.py\"\n";
+    let mcp = "[mcp]\nserver = \"s\"\ntool = \"t\"\n";
+    for (config_of_part, class) in [(writes, "write"), (mcp, "write"), (code, "code")] {
+        let mut manifest = "name = \"weather-at\"\nversion = \"0.1.1\"\ndescription = \"x\"\n\
+             capabilities = []\noutputs = []\ninputs = []\ndependencies = []\n"
+            .to_owned();
+        if class == "code" {
+            manifest.push_str("has_code = true\n");
+        }
+        let files = [
+            ("manifest.toml", manifest.as_str()),
+            ("config.toml", config_of_part),
+            ("src/main.py", "print(1)"),
+        ];
+        let files = files.map(|(path, text)| (path.to_owned(), text.as_bytes().to_vec()));
+        let changed = Arc::new(Package::from_files(Files::from(files)).unwrap());
+        let find = bed.policy.parts.get("find-city").unwrap().clone();
+        let part = Part { package: changed, policy: CallPolicy::default() };
+        let parts =
+            [("find-city".to_owned(), find), ("weather-at".to_owned(), part)].into_iter().collect();
+        let bed = Bed {
+            executor: bed.executor.clone(),
+            policy: CallPolicy { parts, ..bed.policy.clone() },
+        };
+        let error = bed.call(&config, input.clone()).await.unwrap_err();
+        assert_eq!(error.code(), "invalid_package");
+        let said = format!("its step weather-at is of the class `{class}` by now");
+        assert!(error.to_string().contains(&said), "{error}");
+    }
+}
