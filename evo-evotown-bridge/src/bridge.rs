@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use evo_common::{clock::Timestamp, ids::hex, runtime::Shutdown};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -21,7 +22,9 @@ use crate::{
 /// How long deliveries that were made stay in the queue, for whoever wants to look.
 const KEEP_MS: i64 = 7 * 24 * 3_600_000;
 /// Between two times of forgetting older ones.
-const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
+const TIDY_EVERY: Duration = Duration::from_secs(3_600);
+/// Between two times of counting what is queued: people may have changed it by hand.
+const COUNT_EVERY: Duration = Duration::from_secs(30);
 
 /// A bridge, ready to run: its queue is open.
 pub struct Bridge {
@@ -51,14 +54,7 @@ impl Bridge {
         }
         let client = Arc::new(Client::new(&config).map_err(Error::Client)?);
         let session = Arc::new(Session::new(client.clone(), &config, &engine_id));
-        let identity = Arc::new(Identity {
-            engine_id,
-            team_id: config.link.team_id.clone(),
-            tenant_id: config.link.tenant_id.clone(),
-            king_url: config.link.king_url.clone(),
-            mode: config.link.mode,
-            child_runs: config.link.child_runs,
-        });
+        let identity = Arc::new(Identity::of(&config.link, &engine_id));
         Ok(Self { config, spool, health, client, session, identity })
     }
 
@@ -122,13 +118,13 @@ impl Bridge {
         let beat =
             heartbeat::run(client, session, health.clone(), engine_id, config.timing, stop.clone());
         let listen = wake::run(&config.king, config.viewer_token.as_ref(), &health, stop.clone());
-        let prune = prune(&spool, &stop);
+        let tidy = tidy(&spool, &stop);
         let (followed, delivered, (), (), ()) = tokio::join!(
             Box::pin(follow),
             Box::pin(deliver),
             Box::pin(beat),
             Box::pin(listen),
-            Box::pin(prune)
+            Box::pin(tidy)
         );
         spool.close().await;
         let report = health.report();
@@ -155,20 +151,34 @@ async fn engine_id(config: &Config, spool: &Spool) -> Result<String, Error> {
     if let Some(id) = session::stored_engine_id(config) {
         return Ok(id);
     }
-    let random: [u8; 6] = rand::random();
-    Ok(format!("evo-{}", hex(&random)))
+    Ok(new_engine_id())
 }
 
-async fn prune(spool: &Spool, stop: &CancellationToken) {
+/// A name that nobody else has.
+pub(crate) fn new_engine_id() -> String {
+    let random: [u8; 6] = rand::random();
+    format!("evo-{}", hex(&random))
+}
+
+/// Forgets what was delivered long ago, and counts what is queued.
+async fn tidy(spool: &Spool, stop: &CancellationToken) {
+    let mut tidied: Option<Instant> = None;
     loop {
-        let before = Timestamp(Timestamp::now().0 - KEEP_MS);
-        if let Err(error) = spool.prune(before).await {
-            let reason = describe(&error);
-            tracing::warn!("Old deliveries stay in the queue: {reason}");
+        if tidied.is_none_or(|at| at.elapsed() >= TIDY_EVERY) {
+            tidied = Some(Instant::now());
+            let before = Timestamp(Timestamp::now().0 - KEEP_MS);
+            if let Err(error) = spool.prune(before).await {
+                let reason = describe(&error);
+                tracing::warn!("Old deliveries stay in the queue: {reason}");
+            }
         }
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(PRUNE_EVERY) => {}
+            () = tokio::time::sleep(COUNT_EVERY) => {}
+        }
+        if let Err(error) = spool.count().await {
+            let reason = describe(&error);
+            tracing::warn!("What is queued could not be counted: {reason}");
         }
     }
 }

@@ -1,17 +1,15 @@
 //! `evo-evotown-bridge`, also as `evo bridge`.
 
+mod dead;
+mod push;
+mod replay;
+mod status;
+
 use std::{io::Write as _, path::PathBuf};
 
-use evo_common::{logging, runtime::Shutdown};
-use serde_json::json;
+use evo_common::{clock::Timestamp, logging, runtime::Shutdown};
 
-use crate::{
-    Bridge, Config, Error, Settings, Snapshot, config,
-    spool::{self, Line, Problem},
-};
-
-/// Problems that `status` shows.
-const PROBLEMS: u32 = 20;
+use crate::{Bridge, Config, Error, Settings, config};
 
 /// Reports Evo's runs to Evotown.
 ///
@@ -20,7 +18,7 @@ const PROBLEMS: u32 = 20;
 #[derive(Debug, Clone, clap::Args)]
 #[command(
     args_conflicts_with_subcommands = false,
-    after_help = "Example: EVO_EVOTOWN_URL=https://evotown.example EVO_EVOTOWN_TOKEN=… evo-evotown-bridge\n\nEVO_EVOTOWN_TOKEN is what engines register with, or this engine's own token (evi_…).\nAlso read: EVO_EVOTOWN_ENGINE_ID, EVO_EVOTOWN_TEAM_ID, EVO_EVOTOWN_TENANT_ID,\nEVO_EVOTOWN_DEPLOYMENT (laptop, server, ci, container), EVO_EVOTOWN_ALLOW_HTTP, EVO_TOKEN_VIEWER,\nand the EVOTOWN_… names of Evotown's own connector.\nExit codes: 0 after a shutdown, 2 for wrong usage or configuration, 1 for anything else."
+    after_help = "Example: EVO_EVOTOWN_URL=https://evotown.example EVO_EVOTOWN_TOKEN=… evo-evotown-bridge run\n\nEVO_EVOTOWN_TOKEN is what engines register with, or this engine's own token (evi_…).\nAlso read: EVO_EVOTOWN_ENGINE_ID, EVO_EVOTOWN_TEAM_ID, EVO_EVOTOWN_TENANT_ID,\nEVO_EVOTOWN_DEPLOYMENT (laptop, server, ci, container), EVO_EVOTOWN_ALLOW_HTTP, EVO_TOKEN_VIEWER,\nand the EVOTOWN_… names of Evotown's own connector.\nExit codes: 0 after a shutdown, 2 for wrong usage or configuration, 1 for anything else."
 )]
 pub struct Args {
     /// What to do instead of running.
@@ -66,6 +64,96 @@ pub enum Command {
         after_help = "Example: evo bridge register\n\nThe bridge registers by itself when it has no token. Stop it before you call this."
     )]
     Register,
+    /// Follow king and report its runs; the same as no command.
+    #[command(after_help = "Example: evo bridge run")]
+    Run,
+    /// Tell Evotown how one run ended, now and without the queue.
+    #[command(
+        after_help = "Example: evo bridge push --run-id run-01a200db --dry-run\n\nNeeds king. A run that Evotown has is not changed by this.\nExit codes: 0 when Evotown has it, 1 when it does not take it or the run has not ended."
+    )]
+    Push {
+        /// The run.
+        #[arg(long, value_name = "ID")]
+        run_id: String,
+        /// Print what would be sent, and send nothing.
+        #[arg(long)]
+        dry_run: bool,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Report runs again that ended lately and that Evotown does not have (any more).
+    #[command(
+        after_help = "Example: evo bridge replay --since 2h\n         evo bridge replay --since 2026-11-22T08:00:00Z --dry-run\n\nAsks Evotown about each run; what it has is left alone. A bridge has to run to deliver what is queued.\nDeliveries are kept for seven days."
+    )]
+    Replay {
+        /// Since when: a time (RFC 3339), or so long ago: 30m, 2h, 3d.
+        #[arg(long, value_name = "T", value_parser = since)]
+        since: Timestamp,
+        /// Only say what would be queued.
+        #[arg(long)]
+        dry_run: bool,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Look after what Evotown refused for good.
+    #[command(subcommand)]
+    Dead(Dead),
+}
+
+/// What Evotown refused for good.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub enum Dead {
+    /// List it with the reasons, newest first.
+    #[command(after_help = "Example: evo bridge dead list --json")]
+    List {
+        /// At most so many.
+        #[arg(long, value_name = "N", default_value_t = 100)]
+        limit: u32,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Queue it again.
+    #[command(
+        after_help = "Example: evo bridge dead retry --run-id run-01a200db\n\nEvents of a run whose end was delivered stay: they would open it again."
+    )]
+    Retry(Which),
+    /// Forget it.
+    #[command(after_help = "Example: evo bridge dead drop --all")]
+    Drop(Which),
+}
+
+/// Which of it.
+#[derive(Debug, Clone, clap::Args)]
+#[group(required = true, multiple = false)]
+pub struct Which {
+    /// That of one run.
+    #[arg(long, value_name = "ID")]
+    run_id: Option<String>,
+    /// All of it.
+    #[arg(long)]
+    all: bool,
+}
+
+/// A moment, or how long ago it was.
+fn since(text: &str) -> Result<Timestamp, String> {
+    if let Some(moment) = Timestamp::parse_rfc3339(text) {
+        return Ok(moment);
+    }
+    let unit = |unit: char| match unit {
+        's' => Some(1_000),
+        'm' => Some(60_000),
+        'h' => Some(3_600_000),
+        'd' => Some(86_400_000),
+        _ => None,
+    };
+    let parsed = text.chars().last().and_then(unit).and_then(|unit: i64| {
+        text[..text.len() - 1].parse::<i64>().ok().filter(|n| *n >= 0)?.checked_mul(unit)
+    });
+    let ago = parsed.ok_or("give a time such as 2026-11-22T08:00:00Z, or 30m, 2h or 3d")?;
+    Ok(Timestamp(Timestamp::now().0 - ago))
 }
 
 impl Args {
@@ -85,11 +173,22 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<(), Error> {
     let settings = args.settings();
     match args.command {
         Some(Command::Status { json, run_id: Some(run_id), .. }) => {
-            status_of(&settings, &run_id, json).await
+            status::of_run(&settings, &run_id, json).await
         }
-        Some(Command::Status { json, check, run_id: None }) => status(&settings, json, check).await,
+        Some(Command::Status { json, check, run_id: None }) => {
+            status::of_queue(&settings, json, check).await
+        }
         Some(Command::Register) => register(&settings).await,
-        None => serve(&settings, shutdown).await,
+        Some(Command::Push { run_id, dry_run, json }) => {
+            Box::pin(push::push(&settings, &run_id, dry_run, json)).await
+        }
+        Some(Command::Replay { since, dry_run, json }) => {
+            Box::pin(replay::replay(&settings, since, dry_run, json)).await
+        }
+        Some(Command::Dead(Dead::List { limit, json })) => dead::list(&settings, limit, json).await,
+        Some(Command::Dead(Dead::Retry(which))) => dead::retry(&settings, which.run_id).await,
+        Some(Command::Dead(Dead::Drop(which))) => dead::forget(&settings, which.run_id).await,
+        Some(Command::Run) | None => serve(&settings, shutdown).await,
     }
 }
 
@@ -117,67 +216,6 @@ async fn register(settings: &Settings) -> Result<(), Error> {
     bridge.close().await;
     registered?;
     print(&format!("registered as {engine_id}"))
-}
-
-async fn status(settings: &Settings, json: bool, check: bool) -> Result<(), Error> {
-    let data = config::data_of(settings)?;
-    let file = config::spool_file(&data);
-    let found = spool::snapshot(&file, PROBLEMS).await?;
-    let shown = match &found {
-        found if json => json!(found.clone().unwrap_or_default()).to_string(),
-        Some(snapshot) => text(snapshot),
-        None => format!("no bridge has run with {} yet", data.display()),
-    };
-    print(&shown)?;
-    if check && !found.is_some_and(|snapshot| snapshot.running) {
-        return Err(Error::NotRunning(data.display().to_string()));
-    }
-    Ok(())
-}
-
-/// What was told of one run.
-async fn status_of(settings: &Settings, run_id: &str, json: bool) -> Result<(), Error> {
-    let data = config::data_of(settings)?;
-    let file = config::spool_file(&data);
-    let lines = if file.exists() { spool::deliveries(&file, run_id).await? } else { Vec::new() };
-    if lines.is_empty() {
-        return Err(Error::UnknownRun(run_id.to_owned()));
-    }
-    if json {
-        return print(&json!({"run_id": run_id, "deliveries": lines}).to_string());
-    }
-    let shown: Vec<String> = lines.iter().map(line).collect();
-    print(&shown.join("\n"))
-}
-
-fn line(line: &Line) -> String {
-    let said = format!("{}  {:<9}  {} ({} tries)", line.at, line.kind, line.state, line.tries);
-    let notes = [&line.reason, &line.left_out].into_iter().flatten().map(String::as_str);
-    std::iter::once(said.as_str()).chain(notes).collect::<Vec<&str>>().join("\n    ")
-}
-
-fn text(snapshot: &Snapshot) -> String {
-    let counts = &snapshot.counts;
-    let state = if snapshot.running { "runs" } else { "does not run" };
-    let mut lines = vec![
-        format!("bridge   {state}"),
-        format!("engine   {}", snapshot.engine_id.as_deref().unwrap_or("has no name yet")),
-        format!("log      read up to place {}", snapshot.cursor),
-        format!("runs     {}, {} of them not ended", counts.runs, counts.runs_open),
-        format!(
-            "queue    {} wait, {} delivered lately, {} refused",
-            counts.backlog, counts.done, counts.parked
-        ),
-    ];
-    lines.extend(snapshot.problems.iter().map(problem));
-    lines.join("\n")
-}
-
-fn problem(problem: &Problem) -> String {
-    format!(
-        "{}  {} {} of {} ({} tries): {}",
-        problem.at, problem.state, problem.kind, problem.run_id, problem.tries, problem.reason
-    )
 }
 
 fn print(text: &str) -> Result<(), Error> {
@@ -208,15 +246,23 @@ mod tests {
         ));
         assert_eq!(args.data, Some(PathBuf::from("/d")));
         assert!(parse(&["bridge", "stats"]).is_err());
+        assert!(parse(&["bridge", "dead", "retry"]).is_err(), "which?");
+        assert!(parse(&["bridge", "dead", "drop", "--all", "--run-id", "x"]).is_err());
+        assert!(parse(&["bridge", "push", "--run-id", "x", "--dry-run"]).is_ok());
+        assert!(parse(&["bridge", "replay", "--since", "2h"]).is_ok());
     }
 
-    #[tokio::test]
-    async fn the_status_of_a_folder_without_a_queue_says_so() {
-        let folder = tempfile::tempdir().unwrap();
-        let settings = Settings { data: Some(folder.path().to_owned()), ..Settings::default() };
-        status(&settings, true, false).await.unwrap();
-        let error = status(&settings, false, true).await.unwrap_err();
-        assert_eq!(error.exit_code(), 1, "{error}");
-        assert!(!folder.path().join("bridge.db").exists(), "looking makes nothing");
+    #[test]
+    fn a_moment_is_said_in_two_ways() {
+        assert_eq!(since("1970-01-01T00:00:01Z").unwrap(), Timestamp(1_000));
+        let ago = |text: &str| Timestamp::now().0 - since(text).unwrap().0;
+        for (text, ms) in [("30s", 30_000), ("5m", 300_000), ("2h", 7_200_000), ("1d", 86_400_000)]
+        {
+            assert!((ms..ms + 60_000).contains(&ago(text)), "{text}");
+        }
+        for text in ["", "h", "2", "-1h", "2 weeks", "yesterday", "99999999999999999d", "2€"] {
+            let error = since(text).unwrap_err();
+            assert!(error.contains("30m"), "{text}: {error}");
+        }
     }
 }

@@ -113,6 +113,22 @@ pub(crate) enum Meaning {
     },
 }
 
+impl Meaning {
+    /// Why it was not taken, for people.
+    pub(crate) fn reason(self) -> String {
+        match self {
+            Self::Auth(reason)
+            | Self::Policy(reason)
+            | Self::Invalid(reason)
+            | Self::NoRoute(reason)
+            | Self::Missing(reason)
+            | Self::Busy { reason, .. } => reason,
+            Self::TooLarge => "status 413: it is too large for Evotown".to_owned(),
+            Self::Accepted(_) | Self::Conflict => "it was taken".to_owned(),
+        }
+    }
+}
+
 impl Client {
     pub(crate) fn new(config: &Config) -> Result<Self, String> {
         evo_common::tls::install();
@@ -201,6 +217,16 @@ impl Answer {
     /// The HTTP status.
     pub(crate) fn status(&self) -> u16 {
         self.status
+    }
+
+    /// A text of the body.
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        self.body.get(name)?.as_str()
+    }
+
+    /// Whether a switch of the body is on.
+    pub(crate) fn flag(&self, name: &str) -> bool {
+        self.body.get(name) == Some(&Value::Bool(true))
     }
 
     /// What it means.

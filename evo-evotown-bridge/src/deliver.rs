@@ -393,7 +393,9 @@ impl Deliverer {
             // It does not know the run, or this question, or the token: sending it tells.
             Ok(_) => return Ok(false),
         };
-        if delivery.kind == Kind::Started {
+        // A run that has ended there would be opened again.
+        let is_over = state.get("status").is_some_and(|status| status != "running");
+        if delivery.kind == Kind::Started || is_over {
             return Ok(true);
         }
         let body: Option<Value> = serde_json::from_str(&delivery.body).ok();

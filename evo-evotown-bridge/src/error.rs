@@ -35,6 +35,39 @@ pub enum Error {
          `evo bridge push --run-id {0}` tells Evotown of one"
     )]
     UnknownRun(String),
+    /// King does not know a run.
+    #[error("king does not know run {0}: `evo runs list` shows those that it knows")]
+    NoSuchRun(String),
+    /// A run has not ended.
+    #[error("run {0} has not ended: Evotown is told how a run ended, so wait for that")]
+    NotEnded(String),
+    /// King can't be read.
+    #[error("no events from king at {king}: {reason}")]
+    King {
+        /// King's address.
+        king: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// Evotown can't be asked.
+    #[error("Evotown at {address} can't be asked: {reason}")]
+    Evotown {
+        /// Its address.
+        address: String,
+        /// What went wrong, and what to do.
+        reason: String,
+    },
+    /// Evotown does not take a run.
+    #[error("Evotown does not take run {run_id}: {reason}")]
+    NotTaken {
+        /// The run.
+        run_id: String,
+        /// What it said.
+        reason: String,
+    },
+    /// There is no queue.
+    #[error("no bridge has run with {0} yet: `evo bridge` makes its queue there")]
+    NoQueue(String),
     /// No HTTP client can be made.
     #[error("no HTTP client can be made: {0}")]
     Client(String),
@@ -60,6 +93,12 @@ impl Error {
             | Self::Register(_)
             | Self::NotRunning(_)
             | Self::UnknownRun(_)
+            | Self::NoSuchRun(_)
+            | Self::NotEnded(_)
+            | Self::King { .. }
+            | Self::Evotown { .. }
+            | Self::NotTaken { .. }
+            | Self::NoQueue(_)
             | Self::Client(_)
             | Self::Print(_) => 1,
         }

@@ -20,6 +20,7 @@ mod session;
 mod spool;
 #[cfg(test)]
 mod tests;
+mod visit;
 
 pub use bridge::{Bridge, run};
 pub use config::{Config, Link, Settings, Timing};

@@ -25,7 +25,7 @@ pub(crate) use facts::{Facts, PackageFile};
 pub(crate) use fold::fold;
 use limits::{clean, fit, fit_ids, text};
 
-use crate::config::{ChildRuns, MAX_ID, Mode};
+use crate::config::{ChildRuns, Link, MAX_ID, Mode};
 
 /// There is no type of its own for Evo; other names are refused.
 pub(crate) const ENGINE_TYPE: &str = "custom";
@@ -96,6 +96,19 @@ pub(crate) struct Identity {
     pub(crate) mode: Mode,
     /// How the runs of candidates are told.
     pub(crate) child_runs: ChildRuns,
+}
+
+impl Identity {
+    pub(crate) fn of(link: &Link, engine_id: &str) -> Self {
+        Self {
+            engine_id: engine_id.to_owned(),
+            team_id: link.team_id.clone(),
+            tenant_id: link.tenant_id.clone(),
+            king_url: link.king_url.clone(),
+            mode: link.mode,
+            child_runs: link.child_runs,
+        }
+    }
 }
 
 /// What is to be delivered.

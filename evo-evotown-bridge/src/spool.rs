@@ -5,6 +5,7 @@
 //! thread owns the connection (libSQL runs synchronously and would stall the runtime) and commits
 //! what is queued in groups.
 
+mod by_hand;
 mod lock;
 mod migrate;
 mod rows;
@@ -23,6 +24,7 @@ use crate::{
     health::Health,
     payload::{self, Around, Facts, Identity, Kind, PackageFile},
 };
+pub(crate) use by_hand::{Again, dead, drop_dead, ended_since, replay, retry_dead};
 use rows::{all, first, from_json, number, to_json};
 
 /// Why the queue did not do what it was asked to.
@@ -199,13 +201,9 @@ impl Spool {
             health,
             due: Arc::new(Notify::new()),
         };
-        let counts = spool.counts().await?;
         let place = spool.place().await?;
-        spool.health.update(|report| {
-            report.backlog = counts.backlog;
-            report.parked = counts.parked;
-            report.cursor = place.cursor;
-        });
+        spool.health.update(|report| report.cursor = place.cursor);
+        spool.count().await?;
         Ok(spool)
     }
 
@@ -489,9 +487,20 @@ impl Spool {
             .await
     }
 
-    /// How many there are of what.
-    pub(crate) async fn counts(&self) -> Result<Counts> {
-        self.thread.submit(async move |connection: &Connection| counts(connection).await).await
+    /// Counts what is queued, for the figures.
+    pub(crate) async fn count(&self) -> Result<()> {
+        let health = self.health.clone();
+        self.thread
+            .submit(async move |connection: &Connection| {
+                let counts = counts(connection).await?;
+                // On the thread that changes the queue, so that nothing is between.
+                health.update(|report| {
+                    report.backlog = counts.backlog;
+                    report.parked = counts.parked;
+                });
+                Ok(())
+            })
+            .await
     }
 }
 
@@ -572,6 +581,14 @@ pub(crate) async fn deliveries(path: &Path, run_id: &str) -> Result<Vec<Line>> {
         },
     )
     .await
+}
+
+/// Name of this engine, as the queue knows it.
+pub(crate) async fn engine_id(path: &Path) -> Result<Option<String>> {
+    match snapshot(path, 0).await? {
+        Some(snapshot) => Ok(snapshot.engine_id),
+        None => Ok(None),
+    }
 }
 
 /// Tells an event from another one at the same place of another log.
@@ -785,16 +802,18 @@ async fn problems(connection: &Connection, limit: u32) -> Result<Vec<Problem>> {
          WHERE reason IS NOT NULL AND (state <> 'done' OR kind = 'complete')
          ORDER BY updated_at DESC LIMIT ?",
         params![limit],
-        |row| {
-            Ok(Problem {
-                run_id: row.get(0)?,
-                kind: row.get(1)?,
-                state: row.get(2)?,
-                tries: row.get(3)?,
-                reason: row.get(4)?,
-                at: Timestamp(row.get(5)?).to_rfc3339(),
-            })
-        },
+        problem,
     )
     .await
+}
+
+fn problem(row: &libsql::Row) -> Result<Problem> {
+    Ok(Problem {
+        run_id: row.get(0)?,
+        kind: row.get(1)?,
+        state: row.get(2)?,
+        tries: row.get(3)?,
+        reason: row.get(4)?,
+        at: Timestamp(row.get(5)?).to_rfc3339(),
+    })
 }

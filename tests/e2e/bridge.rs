@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use evo_harness::{Evo, Evotown, Instance, Process, eventually, eventually_async};
+use evo_harness::{Evo, Evotown, Fault, Instance, Process, eventually, eventually_async};
 use nix::sys::signal::Signal;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -202,4 +202,78 @@ async fn an_engine_is_registered_by_hand() {
     let answer = evo.finish(Process::start(command), PATIENCE).expect_code(1);
     answer.says(&["does not register this engine", "EVO_EVOTOWN_TOKEN"]);
     assert!(!answer.stderr.contains("wrong"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn runs_are_pushed_and_replayed_and_refused_ones_looked_after_by_hand() {
+    let (evo, town) = (evo(), Evotown::start().await);
+    let (mut running, instance) = cycle(&evo);
+    let envs = |command: &mut std::process::Command| {
+        command
+            .env("KING_ADDRESS", &instance.king)
+            .env("EVO_EVOTOWN_URL", town.url())
+            .env("EVO_EVOTOWN_TOKEN", town.ingest_token())
+            .env("EVO_EVOTOWN_ENGINE_ID", "by-hand");
+    };
+    let ask = |args: &[&str]| {
+        let mut command = evo.command(args);
+        envs(&mut command);
+        evo.finish(Process::start(command), PATIENCE)
+    };
+    eventually("the cycle ends", PATIENCE, || {
+        assert_eq!(running.exited(), None, "{}", running.stderr());
+        let shown = evo.run(&["runs", "show", "latest", "--json"]).expect_code(0).json();
+        (shown["run"]["status"] == "completed").then_some(())
+    });
+    let listed = evo.run(&["runs", "list", "--limit", "0", "--json"]).expect_code(0).json();
+    let runs: Vec<&str> = listed["runs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|run| run["run_id"].as_str().unwrap())
+        .collect();
+
+    // Without a queue: one run, first on paper.
+    ask(&["bridge", "replay", "--since", "1h"]).expect_code(1).says(&["no bridge has run"]);
+    let shown = ask(&["bridge", "push", "--run-id", runs[1], "--dry-run"]).expect_code(0).json();
+    assert_eq!(shown["engine_id"], "by-hand", "{shown}");
+    assert_eq!(town.requests().len(), 0, "nothing was sent");
+    let told = ask(&["bridge", "push", "--run-id", runs[1], "--json"]).expect_code(0).json();
+    assert_eq!(told["idempotent"], false, "{told}");
+    let again = ask(&["bridge", "push", "--run-id", runs[1]]).expect_code(0);
+    assert!(again.stdout.contains("had it already"), "{again}");
+    assert_eq!(town.registrations(), 1);
+    ask(&["bridge", "push", "--run-id", "run-x"]).expect_code(1).says(&["does not know run run-x"]);
+
+    // The whole log, in which one run is refused for good.
+    town.fault(&format!("/runs/{}/complete", runs[2]), 1, Fault::Status(422));
+    let mut bridge = bridge(&evo, &instance, &town, &[("EVO_EVOTOWN_ENGINE_ID", "by-hand")]);
+    wait_for_all(&evo, &town, &mut bridge);
+    let dead = ask(&["bridge", "dead", "list", "--json"]).expect_code(0).json();
+    assert_eq!(dead["dead"][0]["run_id"], runs[2], "{dead}");
+    assert_eq!(dead["dead"][0]["kind"], "complete", "{dead}");
+    let retried = ask(&["bridge", "dead", "retry", "--run-id", runs[2]]).expect_code(0);
+    assert_eq!(retried.stdout.trim(), "1 queued again");
+    eventually("it is taken", PATIENCE, || {
+        let status =
+            ask(&["bridge", "status", "--run-id", runs[2], "--json"]).expect_code(0).json();
+        let deliveries = status["deliveries"].as_array().unwrap();
+        deliveries.iter().all(|delivery| delivery["state"] == "done").then_some(())
+    });
+    let none = ask(&["bridge", "dead", "drop", "--all"]).expect_code(0);
+    assert_eq!(none.stdout.trim(), "0 forgotten");
+
+    // Evotown is restarted empty: what it does not have any more is told again, once.
+    let all = ask(&["bridge", "replay", "--since", "1h", "--json"]).expect_code(0).json();
+    assert_eq!((all["queued"].as_array().unwrap().len(), &all["there"]), (0, &json!(runs.len())));
+    town.forget();
+    ask(&["bridge", "register"]).expect_code(0);
+    bridge.kill();
+    let all = ask(&["bridge", "replay", "--since", "1h", "--json"]).expect_code(0).json();
+    assert_eq!(all["queued"].as_array().unwrap().len(), runs.len(), "{all}");
+    let mut bridge = self::bridge(&evo, &instance, &town, &[("EVO_EVOTOWN_ENGINE_ID", "by-hand")]);
+    wait_for_all(&evo, &town, &mut bridge);
+    assert_eq!(town.runs().len(), runs.len());
+    assert_eq!(town.disorder(), Vec::<String>::new());
+    assert_eq!(town.violations(), Vec::<Value>::new());
 }

@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn every_key_stands_for_a_variable() {
         let values = of(
-            "url = \"https://t.example\"\npull = true\npull_every_s = 30\nmode = \"complete-only\"",
+            "url = \"https://t.example\"\nallow_http = true\nteam_id = 30\nmode = \"complete-only\"",
         );
         let values = values.unwrap();
         assert_eq!(values[URL], "https://t.example");

@@ -1,6 +1,9 @@
 use evo_common::tokens::Secret;
 
-use super::*;
+use super::{
+    reader::{MAX_ANSWER, SMALLEST_PAGE},
+    *,
+};
 use crate::{
     config::Link,
     tests::king::{self, King},
@@ -38,14 +41,14 @@ async fn a_page_that_is_too_large_is_read_in_parts() {
         king.run(&format!("run-{n}"), "cycle", "active");
     }
     let mut follower = follower(&king, folder.path()).await;
-    follower.most = 4_000;
+    follower.reader.most = 4_000;
     let reasons = look(&mut follower).await;
     assert!(reasons.len() > 2, "{reasons:?}");
     assert!(reasons.iter().all(|reason| reason.contains("more than 4000 bytes")), "{reasons:?}");
     assert_eq!(follower.health.report().backlog, 70, "everything was read, and once");
-    follower.most = MAX_ANSWER;
+    follower.reader.most = MAX_ANSWER;
     assert_eq!(look(&mut follower).await, Vec::<String>::new());
-    assert!(follower.page > SMALLEST_PAGE, "it asks for more again");
+    assert!(follower.reader.page > SMALLEST_PAGE, "it asks for more again");
 }
 
 #[tokio::test]
@@ -68,7 +71,7 @@ async fn a_log_that_never_goes_on_does_not_keep_it_busy() {
     }
     king.change_moments();
     let mut follower = follower(&king, folder.path()).await;
-    follower.page = SMALLEST_PAGE;
+    follower.reader.page = SMALLEST_PAGE;
     let trouble = follower.look().await.unwrap_err().passing().unwrap();
     assert!(trouble.contains("does not go on"), "{trouble}");
 }
