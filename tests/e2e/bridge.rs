@@ -267,7 +267,8 @@ async fn runs_are_pushed_and_replayed_and_refused_ones_looked_after_by_hand() {
     let all = ask(&["bridge", "replay", "--since", "1h", "--json"]).expect_code(0).json();
     assert_eq!((all["queued"].as_array().unwrap().len(), &all["there"]), (0, &json!(runs.len())));
     town.forget();
-    ask(&["bridge", "register"]).expect_code(0);
+    let registered = ask(&["bridge", "register"]).expect_code(0);
+    assert_eq!(registered.stdout.trim(), "registered as by-hand");
     bridge.kill();
     let all = ask(&["bridge", "replay", "--since", "1h", "--json"]).expect_code(0).json();
     assert_eq!(all["queued"].as_array().unwrap().len(), runs.len(), "{all}");

@@ -68,7 +68,11 @@ async fn check(job: &StageJob, output: &mut PreLoadOutput) -> Result<Gate, Stage
         Ok(package) => package,
         Err(reason) => return Ok(Err(Outcome::discarded(codes::INVALID_PACKAGE, reason))),
     };
-    output.findings = scan::scan(&package);
+    // It takes the processor for long enough to make the probes of others look slow.
+    let files = package.files.clone();
+    let scanned = tokio::task::spawn_blocking(move || scan::scan_files(&files)).await;
+    output.findings =
+        scanned.map_err(|error| StageError::transient(format!("the scan ended: {error}")))?;
     if candidate.kind == CandidateKind::Mcp {
         return tool::check(job, candidate, source, &package, output).await;
     }

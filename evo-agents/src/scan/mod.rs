@@ -42,7 +42,6 @@ use self::{
     text::{Form, Kind, Text},
     whole::Whole,
 };
-use crate::skill::package::Package;
 
 /// Largest part of one file that is scanned: 1 MiB.
 pub const MAX_SCANNED: usize = 1024 * 1024;
@@ -94,11 +93,6 @@ impl Skill {
         });
         Self { about_security: context::is_about_security(&document), document }
     }
-}
-
-/// The findings in all files of a package, worst first.
-pub fn scan(package: &Package) -> Vec<Finding> {
-    scan_files(&package.files)
 }
 
 /// The findings in the files of a package or of a SKILL.md tree, worst first.
