@@ -116,6 +116,59 @@ async fn code_answers_json_and_its_errors_say_what_to_do() {
     assert_eq!(wrong.code(), "invalid_input");
 }
 
+const ADDS_JS: &str = r#"
+const fs = require("node:fs");
+const { numbers } = JSON.parse(fs.readFileSync(0, "utf8"));
+const tried = {};
+const attempt = (name, deed) => { try { deed(); tried[name] = "succeeded"; } catch (error) { tried[name] = error.code ?? "failed"; } };
+attempt("read", () => fs.readFileSync("/etc/passwd"));
+attempt("write", () => fs.writeFileSync(__filename, "x"));
+attempt("spawn", () => { const done = require("node:child_process").spawnSync("/bin/sh", ["-c", "true"]); if (done.error) throw done.error; });
+attempt("scratch", () => fs.writeFileSync(require("node:os").tmpdir() + "/own", "x"));
+tried.env = Object.keys(process.env).filter((name) => name.startsWith("EVO_") || name === "HOME_OF_RUNNER");
+const socket = require("node:net").connect(80, "192.0.2.1");
+const end = (network) => { console.log(JSON.stringify({ sum: numbers.reduce((a, b) => a + b, 0), tried, network })); process.exit(0); };
+socket.setTimeout(3000, () => end("timeout"));
+socket.on("connect", () => end("succeeded"));
+socket.on("error", (error) => end(error.code));
+"#;
+
+/// JavaScript is code as Python is: it answers, and is kept in.
+#[tokio::test]
+async fn javascript_answers_and_is_kept_in() {
+    let Some(node) = ["/usr/bin/node", "/usr/local/bin/node"]
+        .map(PathBuf::from)
+        .into_iter()
+        .find(|path| path.exists())
+    else {
+        println!("left out: there is no Node.js on this machine");
+        return;
+    };
+    let config = "[runtime]\nentry = \"src/main.js\"\ninterpreter = \"node\"\ntimeout_ms = 20000\nmemory_mb = 512\n";
+    let files = [("manifest.toml", MANIFEST), ("config.toml", config), ("src/main.js", ADDS_JS)];
+    let files = files.map(|(path, text)| (path.to_owned(), text.as_bytes().to_vec()));
+    let package = Package::from_files(Files::from_iter(files)).unwrap();
+    let executor = Executor::new(ExecutorConfig {
+        sandbox: Settings {
+            helper: Some(suite::helper()),
+            node: Some(node),
+            path: "/usr/local/bin:/usr/bin:/bin".to_owned(),
+            ..Settings::default()
+        },
+        env: Arc::new(|_| None),
+        ..ExecutorConfig::default()
+    });
+    let input = Map::from_iter([("numbers".to_owned(), json!([1, 2, 39]))]);
+    let answer = executor.call(&package, &input, &CallPolicy::default()).await.unwrap().body;
+    assert_eq!(answer["sum"], 42, "{answer}");
+    assert_eq!(answer["tried"]["scratch"], "succeeded", "{answer}");
+    for attack in ["read", "write", "spawn"] {
+        assert_ne!(answer["tried"][attack], "succeeded", "{attack}: {answer}");
+    }
+    assert_eq!(answer["tried"]["env"], json!([]), "{answer}");
+    assert!(!["succeeded", "timeout"].contains(&answer["network"].as_str().unwrap()), "{answer}");
+}
+
 #[tokio::test]
 async fn code_reaches_what_its_package_names_and_the_operator_allows() {
     let world = World::new();
