@@ -66,7 +66,10 @@ impl Visit {
                 self.engine_id
             ))),
             Meaning::Busy { reason, .. } => Err(failed(reason)),
-            Meaning::Missing(reason) => Err(failed(format!("{reason}; is it an Evotown?"))),
+            // Of what it does not know it speaks itself.
+            Meaning::Missing(reason) if answer.text("detail").is_none() => {
+                Err(failed(format!("{reason}; is it an Evotown?")))
+            }
             _ => Ok(answer),
         }
     }

@@ -222,8 +222,8 @@ async fn runs_are_pushed_and_replayed_and_refused_ones_looked_after_by_hand() {
     };
     eventually("the cycle ends", PATIENCE, || {
         assert_eq!(running.exited(), None, "{}", running.stderr());
-        let shown = evo.run(&["runs", "show", "latest", "--json"]).expect_code(0).json();
-        (shown["run"]["status"] == "completed").then_some(())
+        let cycles = evo.run(&["runs", "list", "--kind", "cycle", "--json"]).expect_code(0).json();
+        (cycles["runs"][0]["status"] == "completed").then_some(())
     });
     let listed = evo.run(&["runs", "list", "--limit", "0", "--json"]).expect_code(0).json();
     let runs: Vec<&str> = listed["runs"]
@@ -267,9 +267,9 @@ async fn runs_are_pushed_and_replayed_and_refused_ones_looked_after_by_hand() {
     let all = ask(&["bridge", "replay", "--since", "1h", "--json"]).expect_code(0).json();
     assert_eq!((all["queued"].as_array().unwrap().len(), &all["there"]), (0, &json!(runs.len())));
     town.forget();
+    bridge.kill();
     let registered = ask(&["bridge", "register"]).expect_code(0);
     assert_eq!(registered.stdout.trim(), "registered as by-hand");
-    bridge.kill();
     let all = ask(&["bridge", "replay", "--since", "1h", "--json"]).expect_code(0).json();
     assert_eq!(all["queued"].as_array().unwrap().len(), runs.len(), "{all}");
     let mut bridge = self::bridge(&evo, &instance, &town, &[("EVO_EVOTOWN_ENGINE_ID", "by-hand")]);

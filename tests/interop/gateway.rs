@@ -18,7 +18,7 @@ use crate::{
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// All checks of one SDK, on a machine that is busy with other tests.
-const CHECKS: Duration = Duration::from_secs(240);
+const CHECKS: Duration = Duration::from_secs(600);
 
 /// The token of services that call the gateway.
 pub(crate) const TOKEN: &str = "evo_gw_of_this_test";

@@ -188,7 +188,9 @@ impl Task {
         let first = number as u64 * 1_000;
         let mut examples: Vec<(Value, Value)> = Vec::new();
         for at in first.. {
-            let example = (family.example)(at);
+            let mut example = (family.example)(at);
+            // No two requests want the same, or the skill of one would be the answer to the other.
+            example.1["ticket"] = json!(number);
             if examples.iter().all(|(input, _)| *input != example.0) {
                 examples.push(example);
             }
@@ -197,7 +199,7 @@ impl Task {
             }
         }
         let mut task = Self { number, deed, text: String::new(), examples, right: family.right };
-        task.text = format!("{} ({})", family.text, task.tag());
+        task.text = format!("{} Give {number} as `ticket`. ({})", family.text, task.tag());
         task
     }
 
@@ -215,7 +217,8 @@ impl Task {
             |code: &str| format!("Of course, here you are:\n```python\n{code}```\nGood luck!");
         let program = |before: &str, body: &str| {
             fenced(&format!(
-                "import json, sys\n\n{before}\ndef solve(x):\n{body}\nprint(json.dumps(solve(json.load(sys.stdin))))\n"
+                "import json, sys\n\n{before}\ndef solve(x):\n{body}\nprint(json.dumps({{**solve(json.load(sys.stdin)), \"ticket\": {}}}))\n",
+                self.number
             ))
         };
         let right = self.right;
