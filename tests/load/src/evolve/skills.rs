@@ -138,7 +138,8 @@ pub async fn at_rest(served: &[Served], viewer: Option<&Secret>, stop: &Stop) ->
         return Ok(());
     };
     let url = format!("{}/pipeline/runs?status=running&limit=1", king.base);
-    let client = reqwest::Client::new();
+    evo_common::tls::install();
+    let client = reqwest::Client::builder().no_proxy().build()?;
     let until = tokio::time::Instant::now() + PATIENCE;
     let mut quiet = 0;
     while quiet < 3 && tokio::time::Instant::now() < until {
